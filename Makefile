@@ -1,0 +1,75 @@
+# Everything runs from .venv, which is made here with nothing but Python 3.11 or newer.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Processes of pytest; tests start worker processes of their own.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+# Figures are taken with the BLAS that a user gets.
+AS_USER := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
+
+.PHONY: help demo test test-all check format bench docs clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## fit real data larger than the memory allowed, in under a minute
+	$(AS_USER) $(BIN)/dem demo
+
+test: $(VENV)/.dev ## run the tests, without the slow ones (ARGS="-k name" is passed on to pytest)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev ## run all tests, as CI does
+	$(PYTEST) $(ARGS)
+
+check: $(VENV)/.dev ## lint, format, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## repair what ruff can repair
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## seconds per pass beside scikit-learn (ARGS are passed on)
+	$(AS_USER) $(BIN)/python benchmarks/passes.py $(ARGS)
+
+docs: $(VENV)/.docs ## build the documentation into build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
+
+clean: ## remove everything that make built, .venv included
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp stands for one set of packages; a change of pyproject.toml installs again.
+$(VENV)/.python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        $$python -m venv $(VENV) && touch $@ && exit 0; \
+	    fi; \
+	done; \
+	echo "dem needs Python 3.11 or newer with its venv module; none was found on PATH (set PYTHON=/path/to/python3)" >&2; \
+	exit 1
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/.python
+	@echo "installing dem into $(VENV) (a minute, once)"
+	@$(PIP) ".[plot]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.python
+	@echo "installing dem and its tools into $(VENV) (a minute or two, once)"
+	@$(PIP) ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.python
+	@echo "installing dem and Sphinx into $(VENV) (a minute, once)"
+	@$(PIP) ".[docs]"
+	@touch $@

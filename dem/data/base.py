@@ -1,0 +1,100 @@
+"""Rows: a table of numbers that is read chunk by chunk; the contract every data source fulfils."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Decoded bytes that one read should bring: small chunks are read together up to this size.
+READ_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A few rows in memory and where they stand in the whole.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n, n_features)
+        The numbers, in the dtype of the source (bool, integer, float16, float32 or float64, native byte order
+        or not).
+    index : range or ndarray of int64, shape (n,)
+        The position of each row in the whole table, `range(start, stop)` where they are consecutive. It is in
+        increasing order within the chunk only for consecutive rows.
+    """
+
+    rows: NDArray[Any]
+    index: range | NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Batch(ABC):
+    """Whole chunks that are read one after another inside one task. Must be picklable and cheap to send."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Chunk]:
+        """Read the chunks in order, each only when it is asked for."""
+
+    #: whether reading costs time, so that reading one chunk ahead in a thread is worth it
+    reads_ahead: bool = True
+
+
+class Rows(ABC):
+    """A table of `n_rows` × `n_features` numbers in chunks.
+
+    Nothing here is read before it is needed; the driver holds descriptions of the batches, never their rows.
+    """
+
+    #: what messages call the data, for instance ``'ocean.zarr'`` or ``'NumPy array'``
+    name: str
+    n_rows: int
+    n_features: int
+    dtype: np.dtype[Any]
+    #: names of the columns where the source has them, all strings; else None
+    feature_names: tuple[str, ...] | None
+
+    @abstractmethod
+    def batches(self) -> Sequence[Batch]:
+        """Return the batches; their boundaries depend on the data alone, never on the workers."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Decoded size of the table in bytes."""
+        return self.n_rows * self.n_features * self.dtype.itemsize
+
+
+def batch_bounds(n_reads: int) -> list[tuple[int, int]]:
+    """Divide `n_reads` consecutive reads into batches of almost equal length.
+
+    The number of batches grows with the square root of the reads: a few dozen keep a laptop's cores evenly
+    busy, a few thousand keep a thousand workers busy, and a million chunks never mean a million tasks.
+
+    Parameters
+    ----------
+    n_reads : int
+        Number of reads (chunks, or groups of small chunks).
+
+    Returns
+    -------
+    list of (int, int)
+        Half-open ranges of reads, in order, none empty.
+
+    Examples
+    --------
+    >>> batch_bounds(3)
+    [(0, 1), (1, 2), (2, 3)]
+    >>> len(batch_bounds(1_000_000))
+    4000
+    """
+    n_batches = min(n_reads, max(16, 4 * math.isqrt(n_reads)))
+    edges = [n_reads * i // n_batches for i in range(n_batches + 1)]
+    return list(itertools.pairwise(edges))

@@ -1,0 +1,1 @@
+"""How models are fitted: the EM loop, its events, and evaluation; blind to families and engines."""

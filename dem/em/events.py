@@ -1,0 +1,94 @@
+"""What happens during a fit, as events, and the callbacks that listen: progress, history, checkpoints, logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class FitStarted:
+    """EM is about to begin.
+
+    Attributes
+    ----------
+    phase : {'sample', 'data'}
+        Whether EM runs on the sample in memory (to choose a start) or on all the data.
+    n_models : int
+        Number of models that advance together on each read.
+    n_rows, n_features, n_bytes : int
+        Size of what is read in each iteration; `n_bytes` is decoded.
+    max_iter : int
+        Iterations at most.
+    tol : float
+        EM stops once the gain in log-likelihood per row falls below this.
+    """
+
+    phase: str
+    n_models: int
+    n_rows: int
+    n_features: int
+    n_bytes: int
+    max_iter: int
+    tol: float
+
+
+@dataclass(frozen=True)
+class IterationEnded:
+    """One model went through one E-step and one M-step.
+
+    Attributes
+    ----------
+    phase : {'sample', 'data'}
+        As in `FitStarted`.
+    model : int
+        Which of the models that advance together (the start's number).
+    iteration : int
+        1, 2, …
+    log_likelihood : float
+        Per row (nats), exact for the parameters that entered this iteration.
+    gain : float
+        Difference to the previous iteration's value; inf in the first.
+    seconds : float
+        Wall time of the read, shared by all models.
+    parameters : object
+        The parameters after the M-step, in the frame of `family`.
+    family : object
+        The family that interprets `parameters`.
+    """
+
+    phase: str
+    model: int
+    iteration: int
+    log_likelihood: float
+    gain: float
+    seconds: float
+    parameters: Any
+    family: Any
+
+
+@dataclass(frozen=True)
+class FitEnded:
+    """EM ended for one model; `status` is the text of its `Status`."""
+
+    phase: str
+    model: int
+    iteration: int
+    status: str
+
+
+Event = FitStarted | IterationEnded | FitEnded
+
+
+class Callback(Protocol):
+    """Anything that can be called with an event, on the driver, between reads."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take note of the event; an exception ends the fit."""
+
+
+def notify(callbacks: Iterable[Callback], event: Event) -> None:
+    """Give an event to every callback in order."""
+    for callback in callbacks:
+        callback(event)

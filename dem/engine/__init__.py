@@ -1,0 +1,79 @@
+"""Where EM runs: threads of this process or a Dask cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dem.engine.base import Engine, Work
+from dem.engine.local import LocalEngine
+from dem.errors import OptionError
+
+__all__ = ["Engine", "LocalEngine", "Work", "connect", "current_engine"]
+
+
+def current_engine() -> Engine:
+    """Return the engine of the active `distributed.Client` if there is one, else threads of this process."""
+    # Without `distributed` imported there can be no active client, and its import takes half a second.
+    if "distributed" not in sys.modules:
+        return LocalEngine()
+    from distributed import get_client, get_worker  # noqa: PLC0415
+
+    try:
+        get_worker()
+    except ValueError:  # not inside a task, where waiting for other tasks could block the cluster
+        try:
+            client = get_client()
+        except ValueError:  # there is none
+            return LocalEngine()
+    else:
+        return LocalEngine()
+    if client.status != "running":
+        return LocalEngine()
+    from dem.engine.cluster import ClusterEngine  # noqa: PLC0415
+
+    return ClusterEngine(client)
+
+
+@contextmanager
+def connect(
+    scheduler: str | None = None, workers: int | None = None, memory_limit: str | None = None
+) -> Iterator[Engine]:
+    """Open the engine that the options ask for and close it at the end.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address of a running Dask scheduler.
+    workers : int, optional
+        Number of worker processes to start on this machine.
+    memory_limit : str, optional
+        Memory of each started worker, for instance ``"2GB"``.
+
+    Yields
+    ------
+    Engine
+        While it is open, `current_engine` returns an engine on the same cluster. With neither option it is
+        `LocalEngine`.
+
+    Raises
+    ------
+    OptionError
+        If both `scheduler` and `workers` are given, or `workers` is below 1.
+    EngineError
+        If the scheduler does not answer within 10 seconds or its workers run other versions.
+    """
+    if scheduler is not None and workers is not None:
+        message = "give either a scheduler's address or a number of workers to start, not both"
+        raise OptionError(message)
+    if workers is not None and workers < 1:
+        message = f"the number of workers must be at least 1, not {workers}"
+        raise OptionError(message)
+    if scheduler is None and workers is None:
+        yield LocalEngine()
+        return
+    from dem.engine.cluster import ClusterEngine, open_client  # noqa: PLC0415
+
+    with open_client(scheduler, workers, memory_limit) as client:
+        yield ClusterEngine(client)

@@ -1,0 +1,98 @@
+"""What every engine does: one read of the data, each work applied to each chunk, sums in a fixed order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import threadpoolctl
+
+from dem.data.base import Batch, Chunk, Rows
+from dem.statistics import add_models
+
+T = TypeVar("T")
+
+#: What is done with one chunk: a picklable callable without side effects on its arguments.
+Work = Callable[[Chunk], Any]
+
+
+class Engine(Protocol):
+    """Where the work runs."""
+
+    def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
+        """Read `rows` once and apply every work to every chunk.
+
+        Parameters
+        ----------
+        rows : Rows
+            The data.
+        works : sequence of callables
+            Each maps a `Chunk` to a `Statistics` (or anything with an associative ``+``).
+
+        Returns
+        -------
+        list
+            One total per work. The additions run in the order of the data over a fixed tree, so that the bits
+            depend neither on the engine nor on the number of its workers.
+        """
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+
+
+def run_batch(batch: Batch, works: Sequence[Work], stop: threading.Event | None = None) -> list[Any]:
+    """Apply all works to all chunks of one batch and add the results from first to last."""
+    totals: list[Any] | None = None
+    with single_threaded_blas():
+        chunks = read_ahead(batch) if batch.reads_ahead else iter(batch)
+        for chunk in chunks:
+            if stop is not None and stop.is_set():
+                break
+            parts = [work(chunk) for work in works]
+            totals = parts if totals is None else add_models([totals, parts])
+    if totals is None:
+        message = "a batch without chunks"
+        raise RuntimeError(message)
+    return totals
+
+
+def read_ahead(chunks: Iterable[T]) -> Iterator[T]:
+    """Yield the items of `chunks`, the next one already being read by a thread of its own."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="dem-read") as reader:
+        iterator = iter(chunks)
+        ahead = reader.submit(next, iterator, end)
+        while (item := ahead.result()) is not end:
+            ahead = reader.submit(next, iterator, end)
+            yield item  # type: ignore[misc]
+
+
+class _BlasLimit:
+    """Counts the users of the limit, for threads that enter and leave at different times."""
+
+    lock = threading.Lock()
+    users = 0
+    limiter: Any = None
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Keep BLAS at one thread while any thread of this process is inside.
+
+    One thread per core does the work already; more would over-subscribe the cores and change bits.
+    """
+    with _BlasLimit.lock:
+        if _BlasLimit.users == 0:
+            _BlasLimit.limiter = threadpoolctl.threadpool_limits(1, user_api="blas")
+        _BlasLimit.users += 1
+    try:
+        yield
+    finally:
+        with _BlasLimit.lock:
+            _BlasLimit.users -= 1
+            if _BlasLimit.users == 0:
+                _BlasLimit.limiter.restore_original_limits()
+                _BlasLimit.limiter = None

@@ -1,0 +1,179 @@
+"""The engine of a Dask cluster; the only module that imports `dask.distributed`."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import dask
+from distributed import Client, Future, LocalCluster
+
+from dem.data.base import Batch, Rows
+from dem.engine.base import Work, run_batch
+from dem.errors import EngineError
+from dem.statistics import TREE_ARITY, tree_sum
+
+#: seconds to wait for a scheduler, and for its first worker
+TIMEOUT = 10
+# Packages whose versions decide whether tasks of this process run on a worker, and to the same bits.
+_PACKAGES = ("dask-em", "dask", "distributed", "numpy", "scipy", "zarr")
+
+
+class ClusterEngine:
+    """Runs the batches as tasks of a Dask cluster.
+
+    Batches live on the workers as results of their own tasks, so that a batch goes back to the worker that had
+    it; a lost worker's batches are made anew elsewhere.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The connection to the cluster; it stays open when the engine is closed.
+
+    Raises
+    ------
+    EngineError
+        If the workers run other versions than this process.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._batches: weakref.WeakKeyDictionary[Rows, list[Future[Any]]] = weakref.WeakKeyDictionary()
+        check_versions(client)
+
+    def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
+        """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
+        batches = self._batch_futures(rows)
+        # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
+        shared_works = self.client.submit(_identity, list(works), key=_key("works"), pure=False)
+        level = self.client.map(
+            run_batch, batches, [shared_works] * len(batches), key=[_key("batch") for _ in batches], pure=False
+        )
+        while len(level) > 1:
+            level = [
+                self.client.submit(tree_sum, level[i : i + TREE_ARITY], key=_key("sum"), pure=False)
+                for i in range(0, len(level), TREE_ARITY)
+            ]
+        return list(level[0].result())
+
+    def close(self) -> None:
+        """Forget the batches; the client stays open."""
+        self._batches.clear()
+
+    def _batch_futures(self, rows: Rows) -> list[Future[Any]]:
+        if rows not in self._batches:
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+                self._batches[rows] = [self._hold(batch) for batch in rows.batches()]
+        return self._batches[rows]
+
+    def _hold(self, batch: Batch) -> Future[Any]:
+        return self.client.submit(_identity, batch, key=_key("rows"), pure=False)
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _key(kind: str) -> str:
+    return f"dem-{kind}-{uuid.uuid4().hex}"
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of this process that matter to its tasks."""
+    found = {"python": ".".join(map(str, sys.version_info[:2]))}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def check_versions(client: Client) -> None:
+    """Compare the versions of all workers with this process.
+
+    Raises
+    ------
+    EngineError
+        Naming the worker, the package and both versions.
+    """
+    here = _versions()
+    try:
+        answers = client.run(_versions)
+    except ModuleNotFoundError as error:
+        message = f"a worker of {client.scheduler_info()['address']} cannot import dem ({error}); install dask-em there"
+        raise EngineError(message) from error
+    for worker, there in answers.items():
+        for package, wanted in here.items():
+            if there[package] != wanted:
+                message = (
+                    f"worker {worker} has {package} {there[package]}, this process {wanted}; "
+                    "install the same versions on all machines"
+                )
+                raise EngineError(message)
+
+
+@contextmanager
+def open_client(
+    scheduler: str | None = None, workers: int | None = None, memory_limit: str | None = None
+) -> Iterator[Client]:
+    """Connect to a scheduler, or start a local cluster of processes with one thread each, and close it at the end.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address such as ``tcp://10.0.0.1:8786``.
+    workers : int, optional
+        Number of worker processes to start on this machine, bound to loopback.
+    memory_limit : str, optional
+        Memory of each started worker, for instance ``"2GB"``.
+
+    Yields
+    ------
+    distributed.Client
+        The active client.
+
+    Raises
+    ------
+    EngineError
+        If nothing answers at `scheduler` within 10 seconds, or it has no workers.
+    """
+    if scheduler is not None:
+        with _connected(scheduler) as client:
+            yield client
+        return
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        memory_limit=memory_limit or "auto",
+    )
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _connected(scheduler: str) -> Iterator[Client]:
+    try:
+        client = Client(scheduler, timeout=TIMEOUT)
+    except (OSError, ValueError, TimeoutError) as error:
+        message = f"no scheduler answers at {scheduler} ({_first_line(error)}); is `dask scheduler` running there?"
+        raise EngineError(message) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=TIMEOUT)
+        except TimeoutError as error:
+            message = f"the scheduler at {scheduler} has no workers; start some with `dask worker {scheduler}`"
+            raise EngineError(message) from error
+        yield client
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,39 @@
+"""The errors and warnings that users see: one line each, with what to do."""
+
+from __future__ import annotations
+
+
+class DemError(Exception):
+    """Base of every error that dem raises on purpose; its text is one clear line."""
+
+
+class DataError(DemError, ValueError):
+    """The data cannot be used: missing, unreadable, of the wrong shape or kind, or not finite."""
+
+
+class OptionError(DemError, ValueError):
+    """An option has a value that is unknown or out of range."""
+
+
+class StoreError(DemError, OSError):
+    """A model or result store cannot be read or written."""
+
+
+class EngineError(DemError, RuntimeError):
+    """The cluster cannot be reached or its workers do not fit this process."""
+
+
+class FitError(DemError, ValueError):
+    """The fit itself broke down, for instance because the log-likelihood is not finite."""
+
+
+class NonFiniteError(FitError):
+    """The log-likelihood is NaN or infinite; the data or the parameters must be."""
+
+
+class DataWarning(UserWarning):
+    """The data can be used, but something about it is worth knowing."""
+
+
+class LikelihoodWarning(RuntimeWarning):
+    """The log-likelihood fell although EM guarantees that it cannot."""

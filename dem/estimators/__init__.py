@@ -1,0 +1,7 @@
+"""scikit-learn's face of the families: thin classes without maths and without Dask."""
+
+from dem.estimators.binomial import BernoulliMixture, BinomialMixture
+from dem.estimators.gaussian import GaussianMixture
+from dem.estimators.persistence import load
+
+__all__ = ["BernoulliMixture", "BinomialMixture", "GaussianMixture", "load"]

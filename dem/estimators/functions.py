@@ -1,0 +1,95 @@
+"""What a fitted mixture says of rows, as picklable functions of a block of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.engine.base import single_threaded_blas
+from dem.errors import DataError
+from dem.families.mixture import Mixture, MixtureParameters
+
+
+@dataclass(frozen=True, eq=False)
+class RowFunction:
+    """Base: checks the rows, keeps BLAS at one thread, evaluates the mixture."""
+
+    family: Mixture[Any, Any]
+    parameters: MixtureParameters[Any]
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Map rows (n, n_features) to results with n as their first dimension.
+
+        Raises
+        ------
+        DataError
+            If a row holds NaN or infinity: it has no label and no density.
+        """
+        finite = np.isfinite(rows)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            message = (
+                f"the rows contain NaN or inf values ({np.count_nonzero(~finite)} of them, the first in row {row} of "
+                f"its chunk, column {column}); drop or fill them first"
+            )
+            raise DataError(message)
+        with single_threaded_blas():
+            return self.evaluate(rows)
+
+    def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return the result for finite rows."""
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Kind of number of the result."""
+        return np.dtype(np.float64)
+
+    @property
+    def columns(self) -> int | None:
+        """Number of columns of the result; None where it has one number per row."""
+        return None
+
+
+class Labels(RowFunction):
+    """The most probable component of each row, int64."""
+
+    def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return labels, shape (n,)."""
+        return self.family.labels(self.parameters, rows)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """int64, as scikit-learn's labels."""
+        return np.dtype(np.int64)
+
+
+class Posterior(RowFunction):
+    """The responsibilities of each row, float64."""
+
+    def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return responsibilities, shape (n, n_components)."""
+        return self.family.posterior(self.parameters, rows)
+
+    @property
+    def columns(self) -> int | None:
+        """One column per component."""
+        return len(self.parameters.weights)
+
+
+class LogDensity(RowFunction):
+    """The log-density of each row (nats), float64."""
+
+    def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return log p(row), shape (n,)."""
+        return self.family.log_likelihood(self.parameters, rows)
+
+
+ROW_FUNCTIONS: dict[str, type[RowFunction]] = {
+    "labels": Labels,
+    "proba": Posterior,
+    "log_density": LogDensity,
+}

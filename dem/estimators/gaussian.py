@@ -1,0 +1,163 @@
+"""`GaussianMixture`: scikit-learn's estimator for data larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from dem.em.events import Callback
+from dem.estimators.base import MixtureEstimator
+from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
+from dem.families.mixture import Mixture
+from dem.validation import check_array, check_precisions, check_weights
+
+
+class GaussianMixture(MixtureEstimator):
+    """Gaussian mixture fitted by expectation–maximisation, on data in memory or far larger.
+
+    Parameters, attributes and methods are those of `sklearn.mixture.GaussianMixture`; the data may also be a path
+    or URL of a zarr array, an open `zarr.Array`, a Dask array or an xarray object. It runs on threads of this
+    process, or on a Dask cluster while a `distributed.Client` is active, to the same bits.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components.
+    covariance_type : {'full', 'tied', 'diag', 'spherical'}, default='full'
+        Shape of the covariances.
+    tol : float, default=1e-3
+        EM stops when the log-likelihood per row changes by less.
+    reg_covar : float, default=1e-6
+        Added to the variances in every M-step, in squared units of the data.
+    max_iter : int, default=100
+        EM iterations at most; each one reads all the data once.
+    n_init : int, default=1
+        Number of starts. They advance together on each read; the likeliest is kept. Data larger than the sample
+        decides between them on the sample.
+    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'}, default='kmeans'
+        How to start; all but the last look at the sample only, with scikit-learn's meaning. ``'k-means||'``
+        draws its seeds from all chunks.
+    weights_init, means_init, precisions_init : array-like, optional
+        Start given by the user, of the shapes of `weights_`, `means_` and `precisions_`.
+    random_state : int, RandomState or None
+        Seed of the sample and the start.
+    warm_start : bool, default=False
+        Whether another `fit` goes on from the current parameters.
+    verbose, verbose_interval : int
+        As in scikit-learn.
+    sample_rows : int, optional
+        Rows of the uniform random sample on which starts are chosen; as many as take 64 MiB by default. Data
+        with no more rows is used whole, in order, so that it gives scikit-learn's own start.
+    callbacks : sequence of Callback, optional
+        Called with every event of the fit (`dem.em.events`).
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+    means_ : ndarray of shape (n_components, n_features)
+    covariances_, precisions_, precisions_cholesky_ : ndarray
+        Full (K, d, d), tied (d, d), diag (K, d), spherical (K,).
+    converged_ : bool
+    n_iter_ : int
+        Iterations on all the data.
+    lower_bound_ : float
+        Log-likelihood per row (nats) of the parameters that entered the last iteration.
+    lower_bounds_ : list of float
+        The same for each iteration.
+    history_ : list of dict
+        One per iteration and model, on the sample and on the data: phase, model, iteration, log_likelihood,
+        gain, seconds.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Defined when the data names its features.
+
+    References
+    ----------
+    Dempster, A. P., Laird, N. M. and Rubin, D. B. (1977). Maximum likelihood from incomplete data via the EM
+    algorithm. JRSS B 39.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dem
+    >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> gm = dem.GaussianMixture(n_components=2, random_state=0).fit(X)
+    >>> np.sort(gm.means_[:, 0]).round(6)
+    array([ 1., 10.])
+    >>> bool(gm.predict([[0, 0]])[0] == gm.predict([[1, 2]])[0])
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **MixtureEstimator._parameter_constraints,
+        "covariance_type": [StrOptions(set(COVARIANCE_TYPES))],
+        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
+        "means_init": ["array-like", None],
+        "precisions_init": ["array-like", None],
+    }
+    _parameter_names = ("weights", "means", "covariances", "precisions_cholesky")
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: ArrayLike | None = None,
+        means_init: ArrayLike | None = None,
+        precisions_init: ArrayLike | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        sample_rows: int | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.sample_rows = sample_rows
+        self.callbacks = callbacks
+
+    def _component(self) -> GaussianComponent:
+        return GaussianComponent(self.covariance_type, self.reg_covar)
+
+    def _family(self) -> Mixture[Any, Any]:
+        return Mixture(self._component())
+
+    def _fitted_family(self) -> Mixture[Any, Any]:
+        return Mixture(self._component().around(np.asarray(self.means_), np.asarray(self.covariances_)))
+
+    def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
+        values: dict[str, NDArray[Any]] = {}
+        if self.weights_init is not None:
+            values["weights"] = check_weights(self.weights_init, self.n_components)
+        if self.means_init is not None:
+            values["means"] = check_array("means_init", self.means_init, (self.n_components, n_features))
+        if self.precisions_init is not None:
+            precisions = check_precisions(self.precisions_init, self.covariance_type, self.n_components, n_features)
+            values.update(self._component().from_precisions(precisions))
+        return values
+
+    def _complete(self) -> None:
+        self.precisions_ = self._component().shape.precisions(self.precisions_cholesky_)

@@ -1,0 +1,82 @@
+"""From what users pass as X to rows, with scikit-learn's checks of features and their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from dem.data import open_rows
+from dem.data.base import Rows
+from dem.errors import DataError
+
+# Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
+_LAZY_MODULES = ("dask", "xarray", "zarr")
+
+
+def in_memory(data: object) -> bool:
+    """Tell whether `data` is an array, list or pandas object in memory."""
+    if isinstance(data, Rows | str) or hasattr(data, "__fspath__"):
+        return False
+    # A subclass counts as what it derives from.
+    return not any(kind.__module__.split(".")[0] in _LAZY_MODULES for kind in type(data).__mro__)
+
+
+def checked(estimator: BaseEstimator, data: Any, *, reset: bool) -> Any:
+    """Pass in-memory data through scikit-learn's checks; return other kinds as they are.
+
+    Finiteness is not checked here: that would read all the data once more.
+    """
+    if not in_memory(data):
+        return data
+    minimum = 2 if reset else 1
+    return validate_data(
+        estimator, data, dtype="numeric", ensure_all_finite=False, ensure_min_samples=minimum, reset=reset
+    )
+
+
+def rows_of(estimator: BaseEstimator, data: Any, *, reset: bool, variable: str | None, feature_dim: str | None) -> Rows:
+    """Open data of any kind and compare its features with the estimator's (or note them, with `reset`).
+
+    Raises
+    ------
+    DataError
+        If the data cannot be opened, is empty, or has other features than the model.
+    """
+    data = checked(estimator, data, reset=reset)
+    rows = open_rows(data, variable=variable, feature_dim=feature_dim)
+    if not isinstance(data, np.ndarray):
+        check_features(estimator, rows, reset=reset)
+    minimum = 2 if reset else 1
+    if rows.n_rows < minimum:
+        message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
+        raise DataError(message)
+    return rows
+
+
+def check_features(estimator: Any, rows: Rows, *, reset: bool) -> None:
+    """Note the number and names of features, or compare them with those seen in fit."""
+    if reset:
+        estimator.n_features_in_ = rows.n_features
+        if rows.feature_names is not None:
+            estimator.feature_names_in_ = np.array(rows.feature_names, dtype=object)
+        elif hasattr(estimator, "feature_names_in_"):
+            del estimator.feature_names_in_
+        return
+    if rows.n_features != estimator.n_features_in_:
+        message = (
+            f"{rows.name} has {rows.n_features} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input"
+        )
+        raise DataError(message)
+    known = getattr(estimator, "feature_names_in_", None)
+    if known is not None and rows.feature_names is not None and tuple(known) != rows.feature_names:
+        pairs = zip(known, rows.feature_names, strict=True)
+        position, (wanted, found) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        message = (
+            f"column {position} of {rows.name} is {found!r}, but the model was fitted with {wanted!r} there; "
+            "bring the features into the order of the fit"
+        )
+        raise DataError(message)

@@ -1,0 +1,124 @@
+"""Models on disk: a zarr group of arrays and JSON attributes, readable without dem, never a pickle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import numpy as np
+
+from dem import __version__, store
+from dem.errors import StoreError
+
+#: number of the layout of model files; raised whenever older versions of dem could misread a newer file
+FORMAT = 1
+_ATTRIBUTES = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_", "n_features_in_")
+# Options that make no sense in another process.
+_NOT_SAVED = ("callbacks",)
+
+
+def estimators() -> dict[str, type[Any]]:
+    """Return the estimators by the family names that model files use."""
+    from dem.estimators.binomial import BernoulliMixture, BinomialMixture  # noqa: PLC0415
+    from dem.estimators.gaussian import GaussianMixture  # noqa: PLC0415
+
+    return {"gaussian": GaussianMixture, "binomial": BinomialMixture, "bernoulli": BernoulliMixture}
+
+
+def save(estimator: Any, path: str, *, overwrite: bool) -> None:
+    """Write a fitted estimator; see `MixtureEstimator.save`."""
+    family = next(name for name, kind in estimators().items() if type(estimator) is kind)
+    arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
+    options: dict[str, Any] = {}
+    for name, value in estimator.get_params(deep=False).items():
+        if name in _NOT_SAVED:
+            continue
+        if name == "random_state" and not isinstance(value, int | np.integer | None):
+            value = None
+        if isinstance(value, np.ndarray | list | tuple):
+            arrays[f"options/{name}"] = np.asarray(value)
+        else:
+            options[name] = value.item() if isinstance(value, np.generic) else value
+    names = getattr(estimator, "feature_names_in_", None)
+    attributes = {
+        "format": FORMAT,
+        "family": family,
+        "options": options,
+        "fitted": {name: getattr(estimator, name) for name in _ATTRIBUTES if hasattr(estimator, name)},
+        "feature_names": None if names is None else list(names),
+        "versions": {
+            "dem": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("numpy", "scipy", "zarr", "dask")},
+        },
+    }
+    store.write(path, arrays, attributes, overwrite=overwrite)
+
+
+def load(path: str) -> Any:
+    """Read a fitted model.
+
+    Parameters
+    ----------
+    path : str
+        Where `save` wrote it.
+
+    Returns
+    -------
+    GaussianMixture, BinomialMixture or BernoulliMixture
+        Whatever was saved, ready to predict.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing at `path`, or it is damaged, of another format, or of an unknown family.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, dem
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> path = tempfile.mkdtemp() + "/model.zarr"
+    >>> dem.GaussianMixture(random_state=0).fit(X).save(path)
+    >>> dem.load(path).means_.shape
+    (1, 2)
+    """
+    arrays, attributes = store.read(path)
+    found = attributes.get("format")
+    if found is None or "family" not in attributes:
+        message = f"{path} is a zarr group, but not a model that dem saved"
+        raise StoreError(message)
+    if found != FORMAT:
+        message = (
+            f"{path} has model format {found!r}, and this version of dem ({__version__}) reads format {FORMAT}; "
+            f"it was written by dem {attributes.get('versions', {}).get('dem', '?')}"
+        )
+        raise StoreError(message)
+    known = estimators()
+    family = attributes["family"]
+    if family not in known:
+        message = f"{path} is a model of the family {family!r}; this version of dem knows {', '.join(sorted(known))}"
+        raise StoreError(message)
+    try:
+        return _restore(known[family], arrays, attributes)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"the model at {path} is damaged ({type(error).__name__}: {error}); save it again"
+        raise StoreError(message) from error
+
+
+def _restore(kind: type[Any], arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Any:
+    options = dict(attributes["options"])
+    options.update({name.removeprefix("options/"): value for name, value in arrays.items() if "/" in name})
+    estimator = kind(**options)
+    for name in kind._parameter_names:
+        setattr(estimator, f"{name}_", arrays[name])
+    if len(arrays["weights"]) != estimator.n_components:
+        message = f"{len(arrays['weights'])} weights for {estimator.n_components} components"
+        raise ValueError(message)
+    for name in _ATTRIBUTES:
+        setattr(estimator, name, attributes["fitted"][name])
+    if attributes["feature_names"] is not None:
+        estimator.feature_names_in_ = np.array(attributes["feature_names"], dtype=object)
+    estimator._complete()
+    estimator._model()
+    return estimator

@@ -1,0 +1,136 @@
+"""Results and draws that are larger than memory: streamed chunk by chunk into zarr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dem import store
+from dem.data.base import Batch, Chunk, Rows, batch_bounds
+from dem.data.results import write_rows
+from dem.engine import current_engine
+from dem.errors import OptionError
+from dem.estimators import inputs
+from dem.estimators.functions import ROW_FUNCTIONS
+from dem.families.mixture import Mixture, MixtureParameters
+
+CHUNK_BYTES = 16 * 2**20
+
+
+def predict_to(
+    estimator: Any,
+    data: Any,
+    path: str,
+    *,
+    kind: str,
+    overwrite: bool,
+    variable: str | None,
+    feature_dim: str | None,
+) -> None:
+    """Write labels, responsibilities or log-densities; see `MixtureEstimator.predict_to`."""
+    if kind not in ROW_FUNCTIONS:
+        message = f"kind must be one of {', '.join(ROW_FUNCTIONS)}, not {kind!r}"
+        raise OptionError(message)
+    store.check_destination(path, overwrite=overwrite)
+    function = ROW_FUNCTIONS[kind](*estimator._model())
+    rows = inputs.rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
+    engine = current_engine()
+    try:
+        write_rows(
+            rows,
+            function,
+            path,
+            dtype=function.dtype,
+            columns=function.columns,
+            overwrite=overwrite,
+            engine=engine,
+        )
+    finally:
+        engine.close()
+
+
+class ToDraw(Rows):
+    """Rows that do not exist yet: their chunks hold positions only, which the work turns into draws."""
+
+    def __init__(self, n_rows: int, chunk_rows: int) -> None:
+        self.name = "rows to draw"
+        self.n_rows, self.chunk_rows = n_rows, chunk_rows
+        self.n_features = 0
+        self.dtype = np.dtype(np.float64)
+        self.feature_names = None
+
+    def batches(self) -> Sequence[Batch]:
+        """Return batches of whole chunks."""
+        n_chunks = -(-self.n_rows // self.chunk_rows)
+        return [ChunksToDraw(self.n_rows, self.chunk_rows, *bounds) for bounds in batch_bounds(n_chunks)]
+
+
+@dataclass(frozen=True)
+class ChunksToDraw(Batch):
+    """Chunks `first` to `stop` (exclusive) of `ToDraw`."""
+
+    n_rows: int
+    chunk_rows: int
+    first: int
+    stop: int
+    reads_ahead = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for number in range(self.first, self.stop):
+            start = number * self.chunk_rows
+            end = min(start + self.chunk_rows, self.n_rows)
+            yield Chunk(np.empty((end - start, 0)), range(start, end))
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Work that draws a chunk's rows and writes them; the seed depends on the chunk's place alone."""
+
+    family: Mixture[Any, Any]
+    parameters: MixtureParameters[Any]
+    path: str
+    seed: int
+
+    def __call__(self, chunk: Chunk) -> int:
+        """Return the number of rows written."""
+        start, stop = chunk.index[0], chunk.index[-1] + 1
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, int(start)]))
+        rows, labels = self.family.draw(self.parameters, len(chunk), rng)
+        group = zarr.open_group(self.path, mode="r+")
+        group["rows"][start:stop] = rows  # type: ignore[index]
+        group["labels"][start:stop] = labels  # type: ignore[index]
+        return len(chunk)
+
+
+def sample_to(
+    estimator: Any,
+    n_rows: int,
+    path: str,
+    *,
+    random_state: int | None,
+    overwrite: bool,
+    chunk_rows: int | None,
+) -> None:
+    """Write draws; see `MixtureEstimator.sample_to`."""
+    if n_rows < 1 or (chunk_rows is not None and chunk_rows < 1):
+        message = f"the numbers of rows and of rows per chunk must be at least 1, not {n_rows} and {chunk_rows}"
+        raise OptionError(message)
+    family, parameters = estimator._model()
+    n_features = estimator.n_features_in_
+    chunk_rows = min(chunk_rows or max(CHUNK_BYTES // (8 * n_features), 1), n_rows)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if random_state is None else random_state
+    dtype = family.draw(parameters, 1, np.random.default_rng(0))[0].dtype
+    engine = current_engine()
+    try:
+        with store.destination(path, overwrite=overwrite) as temporary:
+            attributes = {"seed": seed, "model": family.component.name}
+            group = zarr.create_group(store=temporary, attributes=attributes)
+            group.create_array("rows", shape=(n_rows, n_features), chunks=(chunk_rows, n_features), dtype=dtype)
+            group.create_array("labels", shape=(n_rows,), chunks=(chunk_rows,), dtype=np.int64)
+            engine.sweep(ToDraw(n_rows, chunk_rows), [Draw(family, parameters, temporary, seed)])
+    finally:
+        engine.close()

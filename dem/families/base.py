@@ -1,0 +1,111 @@
+"""The contracts between EM and the models it fits. Pure array maths: no Dask, no zarr, no scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.statistics import Statistics
+
+Array = NDArray[np.float64]
+P = TypeVar("P")
+S = TypeVar("S", bound=Statistics)
+S_co = TypeVar("S_co", bound=Statistics, covariant=True)
+
+
+class RowBlock(Protocol):
+    """What an E-step is given: rows in memory, shape (n, n_features)."""
+
+    @property
+    def rows(self) -> NDArray[Any]:
+        """The numbers, in the dtype of the source."""
+
+
+class Evidence(Protocol):
+    """What the EM loop asks of any family's statistics."""
+
+    @property
+    def n_rows(self) -> float:
+        """Number of rows that were read."""
+
+    @property
+    def log_likelihood(self) -> float:
+        """Sum of the rows' log-likelihoods (nats) under the parameters of the E-step."""
+
+
+class Family(Protocol[P, S]):
+    """A latent-variable model: a frozen dataclass of hyper-parameters; the parameters travel separately."""
+
+    def e_step(self, parameters: P, chunk: RowBlock) -> S:
+        """Return the expected sufficient statistics of one chunk. Runs on the worker; pure."""
+
+    def m_step(self, statistics: S, parameters: P) -> P:
+        """Return the maximising parameters. `parameters` are those of the E-step. Runs on the driver."""
+
+    def tolerated_fall(self, parameters: P) -> float:
+        """Return how much the log-likelihood per row may fall in the step to `parameters` (regularisation)."""
+
+
+class Kernel(Protocol[S_co]):
+    """The arithmetic of one E-step over blocks of rows, with what it precomputes from the parameters.
+
+    Blocks go through `log_density` and then, once the mixture has turned the densities into responsibilities,
+    through `accumulate`, which finds the rows of the last block still in the cache.
+    """
+
+    #: rows per block that keep the workspace in the processor's cache
+    block_rows: int
+
+    def log_density(self, rows: NDArray[Any]) -> Array:
+        """Return log p(row | component), shape (n_components, n); the caller may overwrite it."""
+
+    def accumulate(self, responsibilities: Array) -> None:
+        """Add the statistics of the rows last given to `log_density`, weighted; shape (n_components, n)."""
+
+    def statistics(self) -> S_co:
+        """Return what was accumulated."""
+
+
+class Component(Protocol[P, S]):
+    """One kind of component of a mixture: everything about its density, nothing about weights."""
+
+    @property
+    def name(self) -> str:
+        """Name in model files and on the command line."""
+
+    @property
+    def domain(self) -> str:
+        """What the values must be, for messages."""
+
+    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which values lie outside the domain; the shape of `rows`."""
+
+    def adapted_to(self, sample: NDArray[Any]) -> Self:
+        """Return this component with its fixed frame of reference (origin, scale) set from a sample."""
+
+    def start(self, sample: NDArray[Any], responsibilities: Array) -> P:
+        """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
+
+    def kernel(self, parameters: P) -> Kernel[S]:
+        """Return the arithmetic of an E-step at `parameters`."""
+
+    def m_step(self, statistics: S, counts: Array, parameters: P) -> P:
+        """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,)."""
+
+    def tolerated_fall(self, parameters: P, weights: Array) -> float:
+        """Return the most that regularisation can cost the log-likelihood per row."""
+
+    def draw(self, parameters: P, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+        """Draw one row for each label; shape (n, n_features)."""
+
+    def n_parameters(self, parameters: P) -> int:
+        """Return the number of free parameters of all components."""
+
+    def to_user(self, parameters: P) -> dict[str, NDArray[Any]]:
+        """Return the parameters in the user's units, by the names users see (``means``, …)."""
+
+    def from_user(self, values: Mapping[str, NDArray[Any]]) -> P:
+        """Return parameters from what `to_user` gave."""

@@ -1,0 +1,135 @@
+"""Binomial components (Bernoulli for one trial): independent counts of successes in each feature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from dem.families.base import Array
+from dem.statistics import Statistics
+
+# Keeps log p and log(1 − p) finite: a feature that never varies within a component stays representable.
+SMALLEST = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class BinomialStatistics(Statistics):
+    """Σγx, shape (n_components, n_features)."""
+
+    successes: Array
+
+
+@dataclass(frozen=True, eq=False)
+class BinomialComponent:
+    """Each feature x counts successes in `n_trials` independent trials with probability p.
+
+    Parameters
+    ----------
+    n_trials : int
+        Number of trials behind every value.
+
+    References
+    ----------
+    Do, C. B. and Batzoglou, S. (2008). What is the expectation maximization algorithm? Nature Biotechnology 26.
+    """
+
+    n_trials: int
+    name: str = "binomial"
+
+    @property
+    def domain(self) -> str:
+        """What the values must be."""
+        return f"whole numbers from 0 to {self.n_trials}"
+
+    def adapted_to(self, sample: NDArray[Any]) -> Self:  # noqa: ARG002
+        """Return this component: counts need no frame of reference."""
+        return self
+
+    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which values are no count of successes."""
+        return np.asarray(~((rows >= 0) & (rows <= self.n_trials) & (rows == np.rint(rows))))
+
+    def start(self, sample: NDArray[Any], responsibilities: Array) -> Array:
+        """Return probabilities (n_components, n_features) from a sample and its responsibilities."""
+        successes = responsibilities.T @ np.asarray(sample, dtype=np.float64)
+        # One success and one failure more (Laplace): a component that starts from a single row must not start
+        # with probabilities of 0 and 1, which EM could never leave.
+        counts = responsibilities.sum(axis=0)[:, np.newaxis]
+        return np.asarray((successes + 1.0) / (self.n_trials * counts + 2.0))
+
+    def kernel(self, parameters: Array) -> BinomialKernel:
+        """Return the arithmetic of an E-step at `parameters`."""
+        return BinomialKernel(parameters, self)
+
+    def m_step(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> Array:
+        """Return Σγx / (n_trials Σγ); a component without any rows stays where it is."""
+        occupied = counts[:, np.newaxis] > np.finfo(np.float64).tiny
+        trials = self.n_trials * np.where(occupied, counts[:, np.newaxis], 1.0)
+        return np.where(occupied, np.clip(statistics.successes / trials, 0.0, 1.0), parameters)
+
+    def tolerated_fall(self, parameters: Array, weights: Array) -> float:  # noqa: ARG002
+        """Nothing is regularised beyond clipping at `SMALLEST`."""
+        return float(self.n_trials * parameters.shape[1] * SMALLEST)
+
+    def draw(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw one row of counts for each label."""
+        return rng.binomial(self.n_trials, parameters[labels])
+
+    def n_parameters(self, parameters: Array) -> int:
+        """Return one probability per component and feature."""
+        return parameters.size
+
+    def to_user(self, parameters: Array) -> dict[str, NDArray[Any]]:
+        """Return ``probabilities``, shape (n_components, n_features)."""
+        return {"probabilities": parameters}
+
+    def from_user(self, values: Mapping[str, NDArray[Any]]) -> Array:
+        """Return parameters from what `to_user` gave."""
+        return np.asarray(values["probabilities"], dtype=np.float64)
+
+
+class BinomialKernel:
+    """log p(x) = Σ log C(n, x) + x log p + (n − x) log(1 − p), linear in x: one small matrix product."""
+
+    block_rows = 8192
+
+    def __init__(self, parameters: Array, component: BinomialComponent) -> None:
+        probabilities = np.clip(parameters, SMALLEST, 1.0 - SMALLEST)
+        log_failure = np.log1p(-probabilities)
+        self._slope = np.log(probabilities) - log_failure
+        self._component = component
+        self._constant = component.n_trials * log_failure.sum(axis=1, keepdims=True)
+        self._rows = np.empty((0, parameters.shape[1]))
+        self._successes = np.zeros_like(parameters)
+
+    def log_density(self, rows: NDArray[Any]) -> Array:
+        """Return log p(row | component), shape (n_components, n); NaN for rows that are no counts."""
+        self._rows = rows = np.asarray(rows, dtype=np.float64)
+        density: Array = self._slope @ rows.T
+        density += self._constant
+        density += self._log_coefficients(rows)
+        # What is no count has no density; NaN makes the loop look for the rows and name them.
+        density[:, self._component.invalid(rows).any(axis=1)] = np.nan
+        return density
+
+    def accumulate(self, responsibilities: Array) -> None:
+        """Add Σγx of the rows last seen."""
+        self._successes += responsibilities @ self._rows
+
+    def statistics(self) -> BinomialStatistics:
+        """Return what was accumulated."""
+        return BinomialStatistics(self._successes)
+
+    def _log_coefficients(self, rows: Array) -> Array:
+        n = self._component.n_trials
+        if n == 1:  # log C(1, x) = 0
+            return np.zeros(len(rows))
+        rows = np.clip(rows, 0.0, n)
+        return np.asarray(
+            rows.shape[1] * gammaln(n + 1.0) - (gammaln(rows + 1.0) + gammaln(n - rows + 1.0)).sum(axis=1)
+        )

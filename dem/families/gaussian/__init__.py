@@ -1,0 +1,131 @@
+"""Gaussian components with full, tied, diagonal or spherical covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.families.base import Array, Kernel
+from dem.families.gaussian.diagonal import Diagonal, Spherical
+from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.full import Full
+from dem.families.gaussian.shapes import GaussianParameters, GaussianStatistics, Shape
+from dem.families.gaussian.tied import Tied
+
+__all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
+
+COVARIANCE_TYPES: Mapping[str, Shape] = {
+    "full": Full(),
+    "tied": Tied(),
+    "diag": Diagonal(),
+    "spherical": Spherical(),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianComponent:
+    """Multivariate normal components.
+
+    Parameters
+    ----------
+    covariance_type : {'full', 'tied', 'diag', 'spherical'}
+        Shape of the covariances.
+    reg_covar : float
+        Added to the variances in every M-step, in the user's squared units.
+    frame : Frame, optional
+        Origin and scale in which all arithmetic runs; from `adapted_to`.
+    """
+
+    covariance_type: str = "full"
+    reg_covar: float = 1e-6
+    frame: Frame | None = None
+    name: str = "gaussian"
+    domain: str = "finite numbers"
+
+    @property
+    def shape(self) -> Shape:
+        """The arithmetic of this covariance type."""
+        return COVARIANCE_TYPES[self.covariance_type]
+
+    def adapted_to(self, sample: NDArray[Any]) -> Self:
+        """Return this component with origin and scale of a sample (n, n_features)."""
+        return replace(self, frame=Frame.of(sample, isotropic=self.shape.isotropic))
+
+    def around(self, means: Array, covariances: Array) -> Self:
+        """Return this component with a frame that suits given parameters (in the user's units)."""
+        n_features = means.shape[1]
+        within = self.shape.variances(covariances, n_features).mean(axis=0)
+        frame = Frame.about(means.mean(axis=0), within + means.var(axis=0), isotropic=self.shape.isotropic)
+        return replace(self, frame=frame)
+
+    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which values no Gaussian can have produced."""
+        return np.asarray(~np.isfinite(rows))
+
+    def from_precisions(self, precisions: Array) -> dict[str, Array]:
+        """Return ``covariances`` and ``precisions_cholesky`` for given precisions."""
+        covariances, factors = self.shape.from_precisions(precisions)
+        return {"covariances": covariances, "precisions_cholesky": factors}
+
+    def start(self, sample: NDArray[Any], responsibilities: Array) -> GaussianParameters:
+        """Return parameters from a sample and its responsibilities."""
+        frame = self._frame(sample.shape[1])
+        rows = np.ascontiguousarray(frame.apply(sample).T)
+        return self.shape.start(rows, responsibilities, self._ridge(frame), frame)
+
+    def kernel(self, parameters: GaussianParameters) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic of an E-step at `parameters`."""
+        return self.shape.kernel(parameters, self._frame(parameters.means.shape[1]))
+
+    def m_step(
+        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters
+    ) -> GaussianParameters:
+        """Return the maximising parameters."""
+        frame = self._frame(parameters.means.shape[1])
+        return self.shape.m_step(statistics, counts, parameters, self._ridge(frame))
+
+    def tolerated_fall(self, parameters: GaussianParameters, weights: Array) -> float:
+        """Return the most that `reg_covar` can cost the log-likelihood per row."""
+        ridge = self._ridge(self._frame(parameters.means.shape[1]))
+        return self.shape.tolerated_fall(parameters, weights, ridge)
+
+    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw one row for each label; shape (n, n_features)."""
+        frame = self._frame(parameters.means.shape[1])
+        return self.shape.draw(parameters, labels, rng) * frame.scale + frame.origin
+
+    def n_parameters(self, parameters: GaussianParameters) -> int:
+        """Return the number of free parameters of means and covariances."""
+        return parameters.means.size + self.shape.n_covariance_parameters(*parameters.means.shape)
+
+    def to_user(self, parameters: GaussianParameters) -> dict[str, NDArray[Any]]:
+        """Return ``means``, ``covariances`` and ``precisions_cholesky`` in the user's units."""
+        frame = self._frame(parameters.means.shape[1])
+        return {
+            "means": parameters.means * frame.scale + frame.origin,
+            "covariances": self.shape.rescale(parameters.covariances, frame.scale, 2),
+            "precisions_cholesky": self.shape.rescale(parameters.precisions_cholesky, frame.scale, -1),
+        }
+
+    def from_user(self, values: Mapping[str, NDArray[Any]]) -> GaussianParameters:
+        """Return parameters from what `to_user` gave."""
+        means = np.asarray(values["means"], dtype=np.float64)
+        frame = self._frame(means.shape[1])
+        covariances = np.asarray(values["covariances"], dtype=np.float64)
+        factors = np.asarray(values["precisions_cholesky"], dtype=np.float64)
+        return GaussianParameters(
+            (means - frame.origin) / frame.scale,
+            self.shape.rescale(covariances, 1.0 / frame.scale, 2),
+            self.shape.rescale(factors, 1.0 / frame.scale, -1),
+        )
+
+    def _frame(self, n_features: int) -> Frame:
+        return self.frame if self.frame is not None else Frame.identity(n_features)
+
+    def _ridge(self, frame: Frame) -> Array:
+        """Return `reg_covar` in squared units of the frame, shape (n_features,)."""
+        return self.reg_covar / frame.scale**2

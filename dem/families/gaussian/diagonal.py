@@ -1,0 +1,204 @@
+"""Diagonal covariances, and spherical ones as their special case with one variance per component."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.families.base import Array
+from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.shapes import (
+    LOG_2PI,
+    WIDE_TOLERANCE,
+    GaussianParameters,
+    GaussianStatistics,
+    block_rows,
+    check_positive,
+    component_names,
+    occupied,
+    ridge_loss,
+    weighted_means,
+)
+
+
+def framed(means: Array, factors: Array) -> NDArray[np.bool_]:
+    """Return which components lie too far from the origin for the wide product, shape (n_components,).
+
+    Parameters
+    ----------
+    means : ndarray of shape (n_components, n_features)
+    factors : ndarray of shape (n_components, n_features) or (n_components, 1)
+        1/σ.
+    """
+    size = np.sum((means * factors) ** 2, axis=1) + means.shape[1]
+    return np.asarray(size * np.finfo(np.float64).eps > WIDE_TOLERANCE)
+
+
+class DiagonalKernel:
+    """E-step for diagonal covariances.
+
+    Most components share one wide product over z = [1, x, x²]; those far from the origin on the scale of their
+    own σ go one by one through their own frame y = (x − μ)/σ.
+    """
+
+    def __init__(self, parameters: GaussianParameters, frame: Frame) -> None:
+        self._frame = frame
+        means = parameters.means
+        n_components, d = means.shape
+        self._means = means
+        self._factors = np.broadcast_to(parameters.precisions_cholesky.reshape(n_components, -1), means.shape)
+        own_frame = framed(means, self._factors)
+        self._wide, self._own = np.flatnonzero(~own_frame), np.flatnonzero(own_frame)
+        self.block_rows = block_rows(8 * (1 + 2 * d + d * len(self._own) + 2 * n_components))
+        self._z = np.empty((1 + 2 * d) * self.block_rows)
+        self._y = np.empty(len(self._own) * d * self.block_rows)
+        self._constant = np.log(self._factors).sum(axis=1) - 0.5 * d * LOG_2PI - frame.log_volume
+        self._weights = self._wide_weights()
+        self._wide_sums = np.zeros((len(self._wide), 1 + 2 * d))
+        self._first = np.zeros((n_components, d))
+        self._second = np.zeros((n_components, d))
+        self._n = 0
+
+    def log_density(self, rows: NDArray[Any]) -> Array:
+        """Return log p(row | component), shape (n_components, n)."""
+        self._n = len(rows)
+        z, d = self._block(), rows.shape[1]
+        z[0] = 1.0
+        x = self._frame.apply(rows, z[1 : 1 + d])
+        np.multiply(x, x, out=z[1 + d :])
+        if not len(self._own):
+            return np.asarray(self._weights @ z)
+        density = np.empty((len(self._means), self._n))
+        if len(self._wide):
+            density[self._wide] = self._weights @ z
+        for k, y in zip(self._own, self._own_frames(), strict=True):
+            np.subtract(x, self._means[k][:, np.newaxis], out=y)
+            y *= self._factors[k][:, np.newaxis]
+            np.einsum("ij,ij->j", y, y, out=density[k])
+            density[k] *= -0.5
+            density[k] += self._constant[k]
+        return density
+
+    def accumulate(self, responsibilities: Array) -> None:
+        """Add Σγz, and Σγy and Σγy², of the rows last seen."""
+        if len(self._wide):
+            chosen = responsibilities[self._wide] if len(self._own) else responsibilities
+            self._wide_sums += chosen @ self._block().T
+        for k, y in zip(self._own, self._own_frames(), strict=True):
+            self._first[k] += y @ responsibilities[k]
+            y *= y
+            self._second[k] += y @ responsibilities[k]
+
+    def statistics(self) -> GaussianStatistics:
+        """Return what was accumulated; the second moments per feature, shape (n_components, n_features)."""
+        d = self._first.shape[1]
+        self._first[self._wide] = self._wide_sums[:, 1 : 1 + d]
+        self._second[self._wide] = self._wide_sums[:, 1 + d :]
+        return GaussianStatistics(self._first, self._second)
+
+    def _wide_weights(self) -> Array:
+        means, precisions = self._means[self._wide], self._factors[self._wide] ** 2
+        constant = self._constant[self._wide] - 0.5 * np.sum(means**2 * precisions, axis=1)
+        return np.hstack([constant[:, np.newaxis], means * precisions, -0.5 * precisions])
+
+    def _block(self) -> Array:
+        d = self._means.shape[1]
+        return self._z[: (1 + 2 * d) * self._n].reshape(1 + 2 * d, self._n)
+
+    def _own_frames(self) -> Array:
+        d = self._means.shape[1]
+        return self._y[: len(self._own) * d * self._n].reshape(len(self._own), d, self._n)
+
+
+class Diagonal:
+    """Covariance type ``'diag'``; see `Shape` for what the methods do."""
+
+    isotropic = False
+
+    def kernel(self, parameters: GaussianParameters, frame: Frame) -> DiagonalKernel:
+        """Return the arithmetic of an E-step."""
+        return DiagonalKernel(parameters, frame)
+
+    def m_step(
+        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters."""
+        means, factors = parameters.means, self._per_feature(parameters.precisions_cholesky, parameters.means)
+        there = occupied(counts)[:, np.newaxis]
+        divisor = np.where(there, counts[:, np.newaxis], 1.0)
+        centre = statistics.first / divisor
+        variances = statistics.second / divisor - centre**2
+        own_frame = framed(means, factors)[:, np.newaxis]
+        new_means = np.where(own_frame, means + centre / factors, centre)
+        variances = np.where(own_frame, variances / factors**2, variances)
+        covariances = self._reduce(variances + ridge)
+        empty = ~occupied(counts)
+        new_means[empty], covariances[empty] = means[empty], parameters.covariances[empty]
+        check_positive(covariances, component_names(len(counts)))
+        return GaussianParameters(new_means, covariances, 1.0 / np.sqrt(covariances))
+
+    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
+        """Return parameters from a sample and its responsibilities."""
+        counts, means = weighted_means(rows, responsibilities)
+        variances = [responsibilities[:, k] @ (rows - mean) ** 2 / counts[k] + ridge for k, mean in enumerate(means)]
+        covariances = self._reduce(np.array(variances))
+        check_positive(covariances, component_names(len(means)))
+        return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Return 1/σ²."""
+        return precisions_cholesky**2
+
+    def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
+        """Return variances and 1/σ."""
+        return 1.0 / precisions, np.sqrt(precisions)
+
+    def variances(self, covariances: Array, n_features: int) -> Array:
+        """Return the variance of each feature in each component."""
+        return np.broadcast_to(covariances.reshape(len(covariances), -1), (len(covariances), n_features))
+
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Multiply by a power of the scale of each feature."""
+        return np.asarray(array * scale ** float(power))
+
+    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
+        """Return the most that the ridge can cost the log-likelihood per row."""
+        factors = self._per_feature(parameters.precisions_cholesky, parameters.means)
+        return float(sum(w * ridge_loss(ridge * row**2) for w, row in zip(weights, factors, strict=True)))
+
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
+        """Return K d."""
+        return n_components * n_features
+
+    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row in the frame for each label."""
+        factors = self._per_feature(parameters.precisions_cholesky, parameters.means)
+        rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
+        return np.asarray(parameters.means[labels] + rows / factors[labels])
+
+    def _per_feature(self, factors: Array, means: Array) -> Array:
+        """Return factors of shape (n_components, n_features)."""
+        return np.broadcast_to(factors.reshape(len(means), -1), means.shape)
+
+    def _reduce(self, variances: Array) -> Array:
+        """Return variances (n_components, n_features) in the shape of this covariance type."""
+        return variances
+
+
+class Spherical(Diagonal):
+    """Covariance type ``'spherical'``: the mean of the diagonal variances."""
+
+    isotropic = True
+
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Multiply by a power of the one scale that all features share."""
+        return np.asarray(array * scale[0] ** float(power))
+
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:  # noqa: ARG002
+        """Return K."""
+        return n_components
+
+    def _reduce(self, variances: Array) -> Array:
+        return np.asarray(variances.mean(axis=1))

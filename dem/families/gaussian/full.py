@@ -1,0 +1,250 @@
+"""Full covariances: every component has its own (d, d) matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from dem.families.base import Array
+from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.shapes import (
+    LOG_2PI,
+    WIDE_TOLERANCE,
+    GaussianParameters,
+    GaussianStatistics,
+    block_rows,
+    cholesky_of_precision,
+    component_names,
+    occupied,
+    ridge_loss,
+    weighted_means,
+)
+
+# From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
+WIDE_FEATURES = 64
+
+
+def framed(parameters: GaussianParameters) -> NDArray[np.bool_]:
+    """Return which components need their own frame y = Uᵀ(x − μ), shape (n_components,).
+
+    The wide product sums terms of the size |μ|ᵀ|P||μ| + Σ|P_ij|σ_iσ_j to a quadratic form of size 1, and its
+    moments cancel by the same factor. Where that exceeds the tolerance, or where the features are many, the
+    component's own frame is used, whose error is that of the Cholesky form.
+    """
+    means, factors = np.abs(parameters.means), parameters.precisions_cholesky
+    if means.shape[1] > WIDE_FEATURES:
+        return np.ones(len(means), dtype=bool)
+    precisions = np.abs(factors @ factors.swapaxes(1, 2))
+    deviations = np.sqrt(np.diagonal(parameters.covariances, axis1=1, axis2=2))
+    size = np.einsum("ki,kij,kj->k", means, precisions, means)
+    size += np.einsum("ki,kij,kj->k", deviations, precisions, deviations)
+    return np.asarray(size * np.finfo(np.float64).eps > WIDE_TOLERANCE)
+
+
+class FullKernel:
+    """E-step for full covariances.
+
+    Well-conditioned components share one wide product over z = [1, x, x_i x_j (i ≤ j)]: log-densities are W z and
+    statistics γ zᵀ. The others go one by one through their own frame y = Uᵀ(x − μ).
+    """
+
+    def __init__(self, parameters: GaussianParameters, frame: Frame) -> None:
+        self._frame = frame
+        self._parameters = parameters
+        n_components, d = parameters.means.shape
+        own_frame = framed(parameters)
+        self._wide, self._own = np.flatnonzero(~own_frame), np.flatnonzero(own_frame)
+        self._n_wide = 1 + d + d * (d + 1) // 2 if len(self._wide) else 0
+        width = d + self._n_wide + d * len(self._own) + 2 * n_components
+        self.block_rows = block_rows(8 * width)
+        self._x = np.empty(d * self.block_rows)
+        self._z = np.empty(self._n_wide * self.block_rows)
+        self._y = np.empty(len(self._own) * d * self.block_rows)
+        self._constant = log_constants(parameters.precisions_cholesky, frame)
+        self._weights = wide_weights(parameters, self._wide, self._constant)
+        self._wide_sums = np.zeros((len(self._wide), self._n_wide))
+        self._first = np.zeros((n_components, d))
+        self._second = np.zeros((n_components, d, d))
+        self._n = 0
+
+    def log_density(self, rows: NDArray[Any]) -> Array:
+        """Return log p(row | component), shape (n_components, n)."""
+        d, self._n = rows.shape[1], len(rows)
+        x = self._frame.apply(rows, self._x[: d * self._n].reshape(d, self._n))
+        wide = self._weights @ self._products(x) if len(self._wide) else None
+        if wide is not None and not len(self._own):
+            return wide
+        density = np.empty((len(self._constant), self._n))
+        if wide is not None:
+            density[self._wide] = wide
+        for k, y in zip(self._own, self._own_frames(), strict=True):
+            centred = np.subtract(x, self._parameters.means[k][:, np.newaxis])
+            np.matmul(self._parameters.precisions_cholesky[k].T, centred, out=y)
+            np.einsum("ij,ij->j", y, y, out=density[k])
+            density[k] *= -0.5
+            density[k] += self._constant[k]
+        return density
+
+    def accumulate(self, responsibilities: Array) -> None:
+        """Add Σγz, and Σγy and Σγyyᵀ, of the rows last seen."""
+        if len(self._wide):
+            chosen = responsibilities[self._wide] if len(self._own) else responsibilities
+            self._wide_sums += chosen @ self._z[: self._n_wide * self._n].reshape(self._n_wide, self._n).T
+        for k, y in zip(self._own, self._own_frames(), strict=True):
+            root = np.sqrt(responsibilities[k])
+            y *= root
+            self._first[k] += y @ root
+            self._second[k] += y @ y.T
+
+    def statistics(self) -> GaussianStatistics:
+        """Return what was accumulated."""
+        d = self._first.shape[1]
+        upper = np.triu_indices(d)
+        for sums, k in zip(self._wide_sums, self._wide, strict=True):
+            self._first[k] = sums[1 : 1 + d]
+            self._second[k][upper] = sums[1 + d :]
+            self._second[k].T[upper] = sums[1 + d :]
+        return GaussianStatistics(self._first, self._second)
+
+    def _products(self, x: Array) -> Array:
+        """Build z of a block, shape (1 + d + d(d+1)/2, n)."""
+        d, n = x.shape
+        z = self._z[: self._n_wide * n].reshape(self._n_wide, n)
+        z[0] = 1.0
+        z[1 : 1 + d] = x
+        start = 1 + d
+        for i in range(d):
+            np.multiply(x[i], x[i:], out=z[start : start + d - i])
+            start += d - i
+        return z
+
+    def _own_frames(self) -> Array:
+        d = self._first.shape[1]
+        return self._y[: len(self._own) * d * self._n].reshape(len(self._own), d, self._n)
+
+
+def wide_weights(parameters: GaussianParameters, which: NDArray[np.int64], constant: Array) -> Array:
+    """Return W with W z = log-density, shape (len(which), 1 + d + d(d+1)/2)."""
+    d = parameters.means.shape[1]
+    upper = np.triu_indices(d)
+    weights = np.empty((len(which), 1 + d + len(upper[0])))
+    for row, k in zip(weights, which, strict=True):
+        factor, mean = parameters.precisions_cholesky[k], parameters.means[k]
+        precision = factor @ factor.T
+        row[0] = constant[k] - 0.5 * np.sum((mean @ factor) ** 2)
+        row[1 : 1 + d] = precision @ mean
+        row[1 + d :] = np.where(upper[0] == upper[1], -0.5, -1.0) * precision[upper]
+    return weights
+
+
+def log_constants(precisions_cholesky: Array, frame: Frame) -> Array:
+    """Return log|U| − (d/2) log 2π − log of the frame's volume, shape (n_components,)."""
+    d = precisions_cholesky.shape[-1]
+    log_determinants = np.log(np.diagonal(precisions_cholesky, axis1=-2, axis2=-1)).sum(axis=-1)
+    return np.asarray(log_determinants - 0.5 * d * LOG_2PI - frame.log_volume)
+
+
+def refine(moment: Array, factor: Array, ridge: Array, which: str) -> tuple[Array, Array]:
+    """Return covariance and precision factor from a central second moment in the frame of `factor`.
+
+    With C = moment + Uᵀ ridge U in the frame y = Uᵀ(x − μ), the covariance is U⁻ᵀ C U⁻¹ and the new factor is U V
+    with V Vᵀ = C⁻¹. C is near the identity, so that nothing is lost however ill-conditioned U is.
+    """
+    inner = moment + (factor.T * ridge) @ factor
+    new_factor = factor @ cholesky_of_precision(inner, which)
+    lower = scipy.linalg.solve_triangular(factor, np.linalg.cholesky(inner), trans="T")
+    return lower @ lower.T, new_factor
+
+
+class Full:
+    """Covariance type ``'full'``; see `Shape` for what the methods do."""
+
+    isotropic = False
+
+    def kernel(self, parameters: GaussianParameters, frame: Frame) -> FullKernel:
+        """Return the arithmetic of an E-step."""
+        return FullKernel(parameters, frame)
+
+    def m_step(
+        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters."""
+        means = parameters.means.copy()
+        covariances, factors = parameters.covariances.copy(), parameters.precisions_cholesky.copy()
+        own_frame = framed(parameters)
+        for k in np.flatnonzero(occupied(counts)):
+            name = f"component {k}"
+            centre = statistics.first[k] / counts[k]
+            moment = statistics.second[k] / counts[k] - np.outer(centre, centre)
+            if own_frame[k]:
+                means[k] += scipy.linalg.solve_triangular(factors[k], centre, trans="T")
+                covariances[k], factors[k] = refine(moment, factors[k], ridge, name)
+            else:
+                means[k] = centre
+                covariances[k] = moment + np.diag(ridge)
+                factors[k] = cholesky_of_precision(covariances[k], name)
+        return GaussianParameters(means, covariances, factors)
+
+    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
+        """Return parameters from a sample and its responsibilities."""
+        counts, means = weighted_means(rows, responsibilities)
+        covariances = np.empty((len(means), rows.shape[1], rows.shape[1]))
+        for k, mean in enumerate(means):
+            centred = rows - mean
+            covariances[k] = (responsibilities[:, k] * centred.T) @ centred / counts[k] + np.diag(ridge)
+        names = component_names(len(means))
+        factors = [cholesky_of_precision(matrix, name) for matrix, name in zip(covariances, names, strict=True)]
+        return GaussianParameters(means, covariances, np.array(factors))
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Return U Uᵀ."""
+        return np.asarray(precisions_cholesky @ precisions_cholesky.swapaxes(-1, -2))
+
+    def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
+        """Return covariances and Cholesky factors of the precisions."""
+        pairs = [factorise_precision(matrix) for matrix in precisions]
+        return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+
+    def variances(self, covariances: Array, n_features: int) -> Array:  # noqa: ARG002
+        """Return the variance of each feature in each component."""
+        return np.diagonal(covariances, axis1=1, axis2=2)
+
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Rescale covariances (rows and columns) or precision factors (rows only)."""
+        if power == 2:
+            return array * scale[:, np.newaxis] * scale
+        return np.asarray(array * scale[:, np.newaxis] ** float(power))
+
+    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
+        """Return the most that the ridge can cost the log-likelihood per row."""
+        root = np.sqrt(ridge)[:, np.newaxis]
+        losses = [
+            ridge_loss(np.linalg.svd(root * factor, compute_uv=False) ** 2) for factor in parameters.precisions_cholesky
+        ]
+        return float(np.sum(weights * losses))
+
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
+        """Return K d(d+1)/2."""
+        return n_components * n_features * (n_features + 1) // 2
+
+    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row in the frame for each label."""
+        rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
+        for k in np.unique(labels):
+            where = labels == k
+            # y = Uᵀ(x − μ) is standard normal, so x = μ + U⁻ᵀy.
+            spread = scipy.linalg.solve_triangular(parameters.precisions_cholesky[k], rows[where].T, trans="T")
+            rows[where] = spread.T + parameters.means[k]
+        return rows
+
+
+def factorise_precision(precision: Array) -> tuple[Array, Array]:
+    """Return covariance and upper-triangular U with U Uᵀ = precision."""
+    # The Cholesky factor of the matrix with rows and columns reversed, reversed again, is upper-triangular.
+    reversed_factor = np.linalg.cholesky(precision[::-1, ::-1])
+    factor = np.ascontiguousarray(reversed_factor[::-1, ::-1])
+    inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
+    return inverse.T @ inverse, factor

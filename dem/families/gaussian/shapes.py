@@ -1,0 +1,167 @@
+"""What the four shapes of covariance have in common: parameters, statistics, small matrix helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from dem.errors import FitError
+from dem.families.base import Array, Kernel
+from dem.families.gaussian.frame import Frame
+from dem.statistics import Statistics
+
+LOG_2PI = float(np.log(2.0 * np.pi))
+# Largest error of a log-density or a whitened covariance that the wide product may add by cancellation.
+WIDE_TOLERANCE = 1e-11
+# Workspace of a kernel's block, chosen to stay in the second-level cache.
+WORKSPACE_BYTES = 2 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianParameters:
+    """Parameters in the frame of the fit.
+
+    Attributes
+    ----------
+    means : ndarray of shape (n_components, n_features)
+    covariances : ndarray
+        Shape by covariance type as in scikit-learn: full (K, d, d), tied (d, d), diag (K, d), spherical (K,).
+    precisions_cholesky : ndarray
+        Upper-triangular U with U Uᵀ = precision (or its square root per feature), of the same shape.
+    """
+
+    means: Array
+    covariances: Array
+    precisions_cholesky: Array
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianStatistics(Statistics):
+    """Σγy and Σγyyᵀ, where y is the row in the frame of the fit or in its component's own frame.
+
+    Which of the two, is decided by the parameters of the E-step alone (see the kernels), so that the statistics
+    of all chunks add up.
+
+    Attributes
+    ----------
+    first : ndarray of shape (n_components, n_features)
+    second : ndarray
+        Shape by covariance type: full (K, d, d), tied (d, d), diag (K, d), spherical (K,).
+    """
+
+    first: Array
+    second: Array
+
+
+class Shape(Protocol):
+    """One covariance type."""
+
+    #: whether rows may only be scaled by one number for all features
+    isotropic: bool
+
+    def kernel(self, parameters: GaussianParameters, frame: Frame) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic of an E-step."""
+
+    def m_step(
+        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters with `ridge` (one number per feature) on the diagonal."""
+
+    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:
+        """Return parameters from rows in the frame (n, d) and responsibilities (n, K), as scikit-learn does."""
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Return the precisions from their Cholesky factors."""
+
+    def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
+        """Return covariances and Cholesky factors of the precisions."""
+
+    def variances(self, covariances: Array, n_features: int) -> Array:
+        """Return the variance of each feature in each component, shape (n_components, n_features) or (1, …)."""
+
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Multiply covariances (power 2) or precision factors (power −1) by powers of the features' scale."""
+
+    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
+        """Return the most that the ridge can cost the log-likelihood per row."""
+
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
+        """Return the number of free parameters of the covariances."""
+
+    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row in the frame for each label."""
+
+
+def weighted_means(rows: Array, responsibilities: Array) -> tuple[Array, Array]:
+    """Return Σγ (K,) and Σγx/Σγ (K, d) of rows (n, d)."""
+    counts = responsibilities.sum(axis=0) + 10 * np.finfo(np.float64).eps
+    return counts, (responsibilities.T @ rows) / counts[:, np.newaxis]
+
+
+def cholesky_of_precision(covariance: Array, which: str) -> Array:
+    """Return the upper-triangular U with U Uᵀ = covariance⁻¹.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (d, d)
+    which : str
+        What the message calls it, for instance ``'component 3'``.
+
+    Raises
+    ------
+    FitError
+        If the covariance is not positive definite.
+    """
+    try:
+        lower = scipy.linalg.cholesky(covariance, lower=True)
+    except (scipy.linalg.LinAlgError, ValueError) as error:
+        raise FitError(ill_defined(which)) from error
+    identity = np.eye(len(covariance))
+    return np.ascontiguousarray(scipy.linalg.solve_triangular(lower, identity, lower=True).T)
+
+
+def check_positive(variances: Array, what: Sequence[str]) -> None:
+    """Raise FitError unless all variances (one row of them per name in `what`) are positive."""
+    for name, row in zip(what, np.atleast_1d(variances), strict=True):
+        if not np.all(row > 0.0):
+            raise FitError(ill_defined(name))
+
+
+def ill_defined(which: str) -> str:
+    """Return the message for a covariance that is not positive definite."""
+    return (
+        f"Fitting the mixture model failed because {which} has an ill-defined empirical covariance (for instance "
+        "caused by singleton or collapsed samples); decrease n_components, scale the data or increase reg_covar"
+    )
+
+
+def component_names(n_components: int) -> list[str]:
+    """Return what messages call the components."""
+    return [f"component {k}" for k in range(n_components)]
+
+
+def occupied(counts: Array) -> NDArray[np.bool_]:
+    """Return which components have rows at all; the others keep their parameters in an M-step."""
+    return np.asarray(counts > 10 * np.finfo(np.float64).eps)
+
+
+def block_rows(bytes_per_row: int) -> int:
+    """Return how many rows keep a workspace of `bytes_per_row` in the cache."""
+    rows = WORKSPACE_BYTES // max(bytes_per_row, 1)
+    return int(min(max(rows // 64 * 64, 128), 16384))
+
+
+def ridge_loss(precision_eigenvalues: Array) -> float:
+    """Return ½ Σ (−log(1 − λ) − λ): what a ridge costs the expected log-likelihood per row.
+
+    λ are the eigenvalues of ridge·precision, between 0 and 1. The M-step maximises Q at Σ; at Σ + ridge it is
+    smaller by exactly this, so that the log-likelihood cannot fall by more.
+    """
+    bounded = np.clip(precision_eigenvalues, 0.0, 1.0)
+    with np.errstate(divide="ignore"):
+        return float(0.5 * np.sum(-np.log1p(-bounded) - bounded))

@@ -1,0 +1,165 @@
+"""Tied covariance: one (d, d) matrix shared by all components."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from dem.families.base import Array
+from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.full import factorise_precision, log_constants, refine
+from dem.families.gaussian.shapes import (
+    WIDE_TOLERANCE,
+    GaussianParameters,
+    GaussianStatistics,
+    block_rows,
+    cholesky_of_precision,
+    occupied,
+    ridge_loss,
+    weighted_means,
+)
+
+
+def framed(parameters: GaussianParameters) -> bool:
+    """Return whether some component lies so far out, in units of the shared σ, that moments would cancel."""
+    size = np.sum((parameters.means @ parameters.precisions_cholesky) ** 2, axis=1).max()
+    return bool((size + parameters.means.shape[1]) * np.finfo(np.float64).eps > WIDE_TOLERANCE)
+
+
+class TiedKernel:
+    """E-step for a tied covariance, in the whitened frame y = Uᵀx that all components share.
+
+    There the covariance is the identity: with ν = Uᵀμ the log-densities are ν·y − ½ν² − ½y² plus a constant, one
+    product over z = [1, y]. Where components lie far out, y − ν is formed for each of them instead.
+    """
+
+    def __init__(self, parameters: GaussianParameters, frame: Frame) -> None:
+        self._frame = frame
+        self._factor = parameters.precisions_cholesky
+        n_components, d = parameters.means.shape
+        self._means = parameters.means
+        self._centres = parameters.means @ self._factor
+        self._framed = framed(parameters)
+        self.block_rows = block_rows(8 * (2 * d + (d * n_components if self._framed else 0) + 2 * n_components))
+        self._x = np.empty(d * self.block_rows)
+        self._y = np.empty((n_components if self._framed else 1) * d * self.block_rows)
+        self._constant = float(log_constants(self._factor, frame))
+        self._first = np.zeros((n_components, d))
+        self._second = np.zeros((d, d))
+        self._n = 0
+
+    def log_density(self, rows: NDArray[Any]) -> Array:
+        """Return log p(row | component), shape (n_components, n)."""
+        d, self._n = rows.shape[1], len(rows)
+        x = self._frame.apply(rows, self._x[: d * self._n].reshape(d, self._n))
+        frames = self._frames()
+        if self._framed:
+            density = np.empty((len(self._centres), self._n))
+            for mean, y, row in zip(self._means, frames, density, strict=True):
+                np.matmul(self._factor.T, x - mean[:, np.newaxis], out=y)
+                np.einsum("ij,ij->j", y, y, out=row)
+            density *= -0.5
+        else:
+            y = np.matmul(self._factor.T, x, out=frames[0])
+            density = self._centres @ y
+            density -= 0.5 * np.sum(self._centres**2, axis=1, keepdims=True)
+            density -= 0.5 * np.einsum("ij,ij->j", y, y)
+        density += self._constant
+        return density
+
+    def accumulate(self, responsibilities: Array) -> None:
+        """Add Σγy and Σyyᵀ (Σγ = 1 in every row) of the rows last seen."""
+        if not self._framed:
+            y = self._frames()[0]
+            self._first += responsibilities @ y.T
+            self._second += y @ y.T
+            return
+        for k, y in enumerate(self._frames()):
+            root = np.sqrt(responsibilities[k])
+            y *= root
+            self._first[k] += y @ root
+            self._second += y @ y.T
+
+    def statistics(self) -> GaussianStatistics:
+        """Return what was accumulated."""
+        return GaussianStatistics(self._first, self._second)
+
+    def _frames(self) -> Array:
+        d = len(self._factor)
+        return self._y[: (len(self._centres) if self._framed else 1) * d * self._n].reshape(-1, d, self._n)
+
+
+class Tied:
+    """Covariance type ``'tied'``; see `Shape` for what the methods do."""
+
+    isotropic = False
+
+    def kernel(self, parameters: GaussianParameters, frame: Frame) -> TiedKernel:
+        """Return the arithmetic of an E-step."""
+        return TiedKernel(parameters, frame)
+
+    def m_step(
+        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters."""
+        factor = parameters.precisions_cholesky
+        there = occupied(counts)
+        centres = statistics.first / np.where(there, counts, 1.0)[:, np.newaxis]
+        moment = (statistics.second - (counts * centres.T) @ centres) / counts.sum()
+        moved = scipy.linalg.solve_triangular(factor, centres.T, trans="T").T
+        means = moved + parameters.means if framed(parameters) else moved
+        means[~there] = parameters.means[~there]
+        covariance, new_factor = refine(moment, factor, ridge, "the tied covariance")
+        return GaussianParameters(means, covariance, new_factor)
+
+    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:
+        """Return parameters from a sample and its responsibilities."""
+        counts, means = weighted_means(rows, responsibilities)
+        total = rows.T @ rows - (counts * means.T) @ means
+        # Rows without a component ("k-means++", "random_from_data") count in scikit-learn's second moment, which
+        # is taken about zero in the user's units; its start depends on that, and so does ours.
+        shift = frame.origin / frame.scale
+        missing_count = len(rows) - counts.sum()
+        missing_sum = rows.sum(axis=0) - counts @ means
+        if abs(missing_count) > len(rows) * 1e-9:
+            total += np.outer(shift, missing_sum) + np.outer(missing_sum, shift)
+            total += missing_count * np.outer(shift, shift)
+        covariance = total / counts.sum() + np.diag(ridge)
+        factor = cholesky_of_precision(covariance, "the tied covariance")
+        return GaussianParameters(means, covariance, factor)
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Return U Uᵀ."""
+        return precisions_cholesky @ precisions_cholesky.T
+
+    def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
+        """Return covariance and Cholesky factor of the precision."""
+        return factorise_precision(precisions)
+
+    def variances(self, covariances: Array, n_features: int) -> Array:  # noqa: ARG002
+        """Return the variance of each feature in each component."""
+        return np.diagonal(covariances)[np.newaxis]
+
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Rescale the covariance (rows and columns) or the precision factor (rows only)."""
+        if power == 2:
+            return array * scale[:, np.newaxis] * scale
+        return np.asarray(array * scale[:, np.newaxis] ** float(power))
+
+    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:  # noqa: ARG002
+        """Return the most that the ridge can cost the log-likelihood per row."""
+        scaled = np.sqrt(ridge)[:, np.newaxis] * parameters.precisions_cholesky
+        return ridge_loss(np.asarray(np.linalg.svd(scaled, compute_uv=False) ** 2, dtype=np.float64))
+
+    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:  # noqa: ARG002
+        """Return d(d+1)/2."""
+        return n_features * (n_features + 1) // 2
+
+    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw a row in the frame for each label."""
+        rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
+        spread = scipy.linalg.solve_triangular(parameters.precisions_cholesky, rows.T, trans="T").T
+        return np.asarray(parameters.means[labels] + spread)

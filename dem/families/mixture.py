@@ -1,0 +1,186 @@
+"""Finite mixtures over any kind of component: weights, responsibilities, log-likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.families.base import Array, Component, RowBlock
+from dem.statistics import Statistics
+
+P = TypeVar("P")
+S = TypeVar("S", bound=Statistics)
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureParameters(Generic[P]):
+    """Weights, shape (n_components,), and the parameters of all components."""
+
+    weights: Array
+    components: P
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureStatistics(Statistics, Generic[S]):
+    """Expected sufficient statistics of a mixture.
+
+    Attributes
+    ----------
+    n_rows : float
+        Number of rows.
+    log_likelihood : float
+        Σ log p(row), nats.
+    counts : ndarray of shape (n_components,)
+        Σγ.
+    components : Statistics
+        What the components need besides.
+    """
+
+    n_rows: float
+    log_likelihood: float
+    counts: Array
+    components: S
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture(Generic[P, S]):
+    """A mixture with `component` as the kind of its components.
+
+    Parameters
+    ----------
+    component : Component
+        Density of the components.
+    fit_weights : bool
+        Whether the M-step updates the weights; else they stay as they started.
+    """
+
+    component: Component[P, S]
+    fit_weights: bool = True
+
+    def start(self, sample: NDArray[Any], responsibilities: Array) -> MixtureParameters[P]:
+        """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
+        weights = responsibilities.sum(axis=0) / len(responsibilities)
+        return MixtureParameters(weights, self.component.start(sample, responsibilities))
+
+    def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
+        """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
+        kernel = self.component.kernel(parameters.components)
+        log_weights = _log_weights(parameters)
+        counts = np.zeros(len(parameters.weights))
+        log_likelihood = 0.0
+        for _, block in blocks(chunk.rows, kernel.block_rows):
+            responsibilities = kernel.log_density(block)
+            responsibilities += log_weights
+            log_likelihood += float(normalise(responsibilities).sum())
+            counts += responsibilities.sum(axis=1)
+            kernel.accumulate(responsibilities)
+        return MixtureStatistics(float(len(chunk.rows)), log_likelihood, counts, kernel.statistics())
+
+    def m_step(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters that maximise the expected complete-data log-likelihood."""
+        weights = parameters.weights
+        if self.fit_weights:
+            weights = statistics.counts / statistics.counts.sum()
+        components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
+        return MixtureParameters(weights, components)
+
+    def tolerated_fall(self, parameters: MixtureParameters[P]) -> float:
+        """Return the most that regularisation can cost the log-likelihood per row."""
+        return self.component.tolerated_fall(parameters.components, parameters.weights)
+
+    def log_likelihood(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Array:
+        """Return log p(row), shape (n,)."""
+        result = np.empty(len(rows))
+        for where, joint in self._joint(parameters, rows):
+            result[where] = normalise(joint)
+        return result
+
+    def posterior(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Array:
+        """Return the responsibilities, shape (n, n_components)."""
+        result = np.empty((len(rows), len(parameters.weights)))
+        for where, joint in self._joint(parameters, rows):
+            normalise(joint)
+            result[where] = joint.T
+        return result
+
+    def labels(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the most probable component of each row, shape (n,)."""
+        result = np.empty(len(rows), dtype=np.int64)
+        for where, joint in self._joint(parameters, rows):
+            result[where] = joint.argmax(axis=0)
+        return result
+
+    def entropy(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> float:
+        """Return the sum over the rows of the entropy of their responsibilities (nats)."""
+        total = 0.0
+        for _, joint in self._joint(parameters, rows):
+            normalise(joint)
+            # 0·log 0 = 0
+            total -= float(np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0))))
+        return total
+
+    def draw(
+        self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Draw rows, shape (n_rows, n_features), and the components they come from."""
+        labels = rng.choice(len(parameters.weights), size=n_rows, p=parameters.weights)
+        return self.component.draw(parameters.components, labels, rng), labels
+
+    def n_parameters(self, parameters: MixtureParameters[P]) -> int:
+        """Return the number of free parameters."""
+        free_weights = len(parameters.weights) - 1 if self.fit_weights else 0
+        return free_weights + self.component.n_parameters(parameters.components)
+
+    def to_user(self, parameters: MixtureParameters[P]) -> dict[str, NDArray[Any]]:
+        """Return the parameters in the user's units, by the names users see."""
+        return {"weights": parameters.weights, **self.component.to_user(parameters.components)}
+
+    def from_user(self, values: Mapping[str, NDArray[Any]]) -> MixtureParameters[P]:
+        """Return parameters from what `to_user` gave."""
+        weights = np.asarray(values["weights"], dtype=np.float64)
+        return MixtureParameters(weights, self.component.from_user(values))
+
+    def _joint(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
+        """Yield log(weight · density) block by block, shape (n_components, n)."""
+        kernel = self.component.kernel(parameters.components)
+        log_weights = _log_weights(parameters)
+        for where, block in blocks(rows, kernel.block_rows):
+            joint = kernel.log_density(block)
+            joint += log_weights
+            yield where, joint
+
+
+def blocks(rows: NDArray[Any], block_rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Cut rows into blocks; yields their places and themselves."""
+    for start in range(0, len(rows), block_rows):
+        where = slice(start, min(start + block_rows, len(rows)))
+        yield where, rows[where]
+
+
+def normalise(joint: Array) -> Array:
+    """Turn log-joint densities (n_components, n) into responsibilities, in place.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        log Σ_k exp(joint), by subtracting the largest term first.
+    """
+    largest = joint.max(axis=0)
+    # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
+    np.subtract(joint, np.where(np.isneginf(largest), 0.0, largest), out=joint)
+    np.exp(joint, out=joint)
+    total: Array = joint.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        joint /= total
+        np.log(total, out=total)
+    total += largest
+    return total
+
+
+def _log_weights(parameters: MixtureParameters[Any]) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(parameters.weights)[:, np.newaxis])

@@ -1,0 +1,185 @@
+"""k-means‖: seeds of k-means++ quality from a few reads of all chunks.
+
+Bahmani, Moseley, Vattani, Kumar and Vassilvitskii (2012). Scalable k-means++. PVLDB 5(7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+from dem.data.base import Chunk, Rows
+from dem.engine.base import Engine
+from dem.families.base import Array
+from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics, blocks
+
+ROUNDS = 5
+# Candidates per round, as a multiple of the number of components (the paper's ℓ).
+OVERSAMPLING = 2.0
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Rows drawn as candidates, where they stand, and Σ distance² to the candidates so far; ``+`` joins."""
+
+    indices: tuple[NDArray[np.int64], ...]
+    rows: tuple[Array, ...]
+    cost: float
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.indices + other.indices, self.rows + other.rows, self.cost + other.cost)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawCandidates:
+    """Work that draws each row with probability ℓ·distance²/cost, by a hash of its position."""
+
+    centres: Array
+    origin: Array
+    per_cost: float
+    seed: int
+
+    def __call__(self, chunk: Chunk) -> Candidates:
+        """Return the chunk's candidates and cost."""
+        index = np.asarray(chunk.index, dtype=np.int64)
+        indices, drawn, cost = [], [], 0.0
+        for where, block in blocks(chunk.rows, BLOCK_ROWS):
+            rows = np.asarray(block, dtype=np.float64) - self.origin
+            distance = squared_distances(rows, self.centres).min(axis=1)
+            cost += float(distance.sum())
+            chosen = uniform_hash(index[where], self.seed) < self.per_cost * distance
+            indices.append(index[where][chosen])
+            drawn.append(rows[chosen])
+        return Candidates((np.concatenate(indices),), (np.concatenate(drawn),), cost)
+
+
+@dataclass(frozen=True, eq=False)
+class CountNearest:
+    """Work that counts the rows nearest to each candidate."""
+
+    centres: Array
+    origin: Array
+
+    def __call__(self, chunk: Chunk) -> NDArray[np.int64]:
+        """Return counts, shape (n_candidates,)."""
+        counts = np.zeros(len(self.centres), dtype=np.int64)
+        for _, block in blocks(chunk.rows, BLOCK_ROWS):
+            nearest = nearest_centres(block, self.centres, self.origin)
+            counts += np.bincount(nearest, minlength=len(counts))
+        return counts
+
+
+@dataclass(frozen=True, eq=False)
+class HardEStep:
+    """Work that collects a mixture's statistics with each row given wholly to its nearest centre."""
+
+    family: Mixture[Any, Any]
+    parameters: MixtureParameters[Any]
+    centres: Array
+    origin: Array
+
+    def __call__(self, chunk: Chunk) -> MixtureStatistics[Any]:
+        """Return the statistics of the chunk."""
+        kernel = self.family.component.kernel(self.parameters.components)
+        counts = np.zeros(len(self.centres))
+        for _, block in blocks(chunk.rows, kernel.block_rows):
+            responsibilities = kernel.log_density(block)
+            nearest = nearest_centres(block, self.centres, self.origin)
+            responsibilities[:] = 0.0
+            responsibilities[nearest, np.arange(len(block))] = 1.0
+            counts += responsibilities.sum(axis=1)
+            kernel.accumulate(responsibilities)
+        return MixtureStatistics(float(len(chunk)), 0.0, counts, kernel.statistics())
+
+
+def squared_distances(rows: Array, centres: Array) -> Array:
+    """Return ‖row − centre‖², shape (n, n_centres), never negative."""
+    distances = rows @ (-2.0 * centres.T)
+    distances += np.einsum("ij,ij->i", rows, rows)[:, np.newaxis]
+    distances += np.einsum("ij,ij->i", centres, centres)
+    return np.maximum(distances, 0.0, out=distances)
+
+
+def nearest_centres(rows: NDArray[Any], centres: Array, origin: Array) -> NDArray[np.int64]:
+    """Return the number of each row's nearest centre; centres are relative to `origin`."""
+    relative: Array = np.asarray(rows, dtype=np.float64) - origin
+    return np.asarray(squared_distances(relative, centres).argmin(axis=1))
+
+
+def uniform_hash(index: NDArray[np.int64], seed: int) -> Array:
+    """Return one number in [0, 1) for each row position, the same on every machine and for every chunking.
+
+    splitmix64 (Steele, Lea and Flood 2014) of position and seed.
+    """
+    mixed = index.astype(np.uint64) + np.uint64(1)
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
+    mixed += np.uint64(seed)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def kmeans_parallel(
+    rows: Rows, engine: Engine, sample: Array, n_clusters: int, random_state: RandomState
+) -> tuple[Array, Array]:
+    """Choose cluster centres by k-means‖ over all chunks.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data; read `ROUNDS` + 2 times.
+    engine : Engine
+        Where the reading runs.
+    sample : ndarray of shape (n, n_features)
+        Rows of the data; the first centre is one of them, and their mean is the origin of all distances.
+    n_clusters : int
+        Number of centres.
+    random_state : numpy.random.RandomState
+        Source of the seeds.
+
+    Returns
+    -------
+    centres : ndarray of shape (n_clusters, n_features)
+        Relative to `origin`.
+    origin : ndarray of shape (n_features,)
+    """
+    origin = sample.mean(axis=0)
+    centres = sample[random_state.randint(len(sample))][np.newaxis] - origin
+    seeds = random_state.randint(2**31 - 1, size=ROUNDS + 1)
+    cost = engine.sweep(rows, [DrawCandidates(centres, origin, 0.0, int(seeds[0]))])[0].cost
+    for seed in seeds[1:]:
+        if cost == 0.0:
+            break
+        per_cost = OVERSAMPLING * n_clusters / cost
+        found: Candidates = engine.sweep(rows, [DrawCandidates(centres, origin, per_cost, int(seed))])[0]
+        # In the order of the rows: the result must not depend on how they are cut into chunks.
+        order = np.argsort(np.concatenate(found.indices), kind="stable")
+        centres = np.concatenate([centres, np.concatenate(found.rows)[order]])
+        cost = found.cost
+    if len(centres) <= n_clusters:  # (nearly) only duplicates: fill up from the sample
+        extra = random_state.choice(len(sample), size=n_clusters - len(centres))
+        return np.concatenate([centres, sample[extra] - origin]), origin
+    counts = engine.sweep(rows, [CountNearest(centres, origin)])[0]
+    chosen = KMeans(n_clusters=n_clusters, n_init=1, random_state=random_state).fit(
+        centres, sample_weight=counts.astype(np.float64)
+    )
+    return np.asarray(chosen.cluster_centers_), origin
+
+
+def kmeans_parallel_start(
+    family: Mixture[Any, Any], rows: Rows, engine: Engine, sample: Array, n_components: int, random_state: RandomState
+) -> MixtureParameters[Any]:
+    """Return the parameters of a mixture whose components are the clusters of `kmeans_parallel`."""
+    centres, origin = kmeans_parallel(rows, engine, sample, n_components, random_state)
+    # Any parameters do: with hard assignments the M-step depends on them only as a frame of reference.
+    alike = np.full((len(sample), n_components), 1.0 / n_components)
+    parameters = family.start(sample, alike)
+    statistics = engine.sweep(rows, [HardEStep(family, parameters, centres, origin)])[0]
+    return family.m_step(statistics, parameters)

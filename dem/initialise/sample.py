@@ -1,0 +1,105 @@
+"""A uniform random sample of the rows, small enough for memory, in one read of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.data.base import Chunk, Rows
+from dem.engine.base import Engine
+from dem.families.base import Array
+
+#: size of the sample as float64 when the user does not say otherwise
+SAMPLE_BYTES = 64 * 2**20
+# Rows are drawn stratum by stratum, so that drawing needs little memory however many rows there are.
+STRATUM_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class RowSample:
+    """A uniform sample of the rows, in the order of the data.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n, n_features), float64
+    complete : bool
+        Whether these are all the rows.
+    """
+
+    rows: Array
+    complete: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Sampled rows of some chunks; ``+`` concatenates."""
+
+    indices: tuple[NDArray[np.int64], ...]
+    rows: tuple[Array, ...]
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.indices + other.indices, self.rows + other.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class TakeRows:
+    """Work that takes the rows at sorted global positions, or all rows where `wanted` is None."""
+
+    wanted: NDArray[np.int64] | None
+
+    def __call__(self, chunk: Chunk) -> Pieces:
+        """Return the chunk's share of the sample."""
+        index = np.asarray(chunk.index, dtype=np.int64)
+        rows: NDArray[Any] = chunk.rows
+        if self.wanted is not None and len(index):
+            place = np.searchsorted(self.wanted, index)
+            chosen = self.wanted[np.minimum(place, len(self.wanted) - 1)] == index
+            index, rows = index[chosen], rows[chosen]
+        return Pieces((index,), (np.array(rows, dtype=np.float64),))
+
+
+def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random.SeedSequence) -> RowSample:
+    """Draw a uniform sample of the rows without replacement.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data; read once.
+    engine : Engine
+        Where the reading runs.
+    n_wanted : int or None
+        Size of the sample in rows; None for as many as take `SAMPLE_BYTES`.
+    seed : numpy.random.SeedSequence
+        Determines the sample, together with the number of rows: neither chunks nor workers matter.
+
+    Returns
+    -------
+    RowSample
+        All rows, in order, if there are no more than wanted.
+    """
+    if n_wanted is None:
+        n_wanted = max(SAMPLE_BYTES // (8 * rows.n_features), 1)
+    complete = rows.n_rows <= n_wanted
+    wanted = None if complete else draw_positions(rows.n_rows, n_wanted, np.random.default_rng(seed))
+    pieces: Pieces = engine.sweep(rows, [TakeRows(wanted)])[0]
+    positions = np.concatenate(pieces.indices)
+    table = np.concatenate(pieces.rows)
+    if np.any(positions[1:] < positions[:-1]):
+        table = table[np.argsort(positions, kind="stable")]
+    return RowSample(table, complete)
+
+
+def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `n_wanted` of `n_rows` positions without replacement, uniformly; sorted."""
+    starts = np.arange(0, n_rows, STRATUM_ROWS)
+    sizes = np.minimum(STRATUM_ROWS, n_rows - starts)
+    counts = rng.multivariate_hypergeometric(sizes, n_wanted, method="marginals") if len(sizes) > 1 else [n_wanted]
+    drawn = [
+        start + np.sort(rng.choice(size, size=count, replace=False))
+        for start, size, count in zip(starts, sizes, counts, strict=True)
+        if count
+    ]
+    return np.concatenate(drawn).astype(np.int64)

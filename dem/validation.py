@@ -1,0 +1,166 @@
+"""Judges what users give: rows against the domain of a family, samples, initial parameters."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dem.data.base import Chunk, Rows
+from dem.data.finite import CountNonFinite, describe
+from dem.engine.base import Engine
+from dem.errors import DataError, DataWarning, OptionError
+from dem.families.base import Array, Component
+from dem.initialise.sample import RowSample
+
+
+@dataclass(frozen=True)
+class InvalidValues:
+    """How many values lie outside a family's domain, and the first of them; ``+`` keeps the earlier one."""
+
+    count: int
+    row: int = -1
+    column: int = -1
+    value: float = 0.0
+
+    def __add__(self, other: InvalidValues) -> InvalidValues:
+        found = [part for part in (self, other) if part.count]
+        if not found:
+            return self
+        first = min(found, key=lambda part: part.row)
+        return InvalidValues(self.count + other.count, first.row, first.column, first.value)
+
+
+@dataclass(frozen=True, eq=False)
+class CountInvalid:
+    """Work that counts the values outside a component's domain."""
+
+    component: Component[Any, Any]
+
+    def __call__(self, chunk: Chunk) -> InvalidValues:
+        """Return the chunk's count and its first invalid value."""
+        places = np.argwhere(self.component.invalid(chunk.rows))
+        if not len(places):
+            return InvalidValues(0)
+        positions = np.asarray(chunk.index)[places[:, 0]]
+        row, column = places[positions.argmin()]
+        return InvalidValues(len(places), int(positions.min()), int(column), float(chunk.rows[row, column]))
+
+
+def check_rows(rows: Rows, engine: Engine, component: Component[Any, Any]) -> None:
+    """Read all rows and raise if any value is not finite or outside the family's domain.
+
+    Raises
+    ------
+    DataError
+        Saying how many values are bad and where the first one stands.
+    """
+    non_finite, invalid = engine.sweep(rows, [CountNonFinite(), CountInvalid(component)])
+    if message := describe(rows, non_finite):
+        raise DataError(message)
+    if invalid.count:
+        name = f" ({rows.feature_names[invalid.column]!r})" if rows.feature_names else ""
+        message = (
+            f"{rows.name} holds {invalid.count} values that are not {component.domain}; the first is {invalid.value:g} "
+            f"in row {invalid.row}, column {invalid.column}{name}"
+        )
+        raise DataError(message)
+
+
+def check_sample(
+    sample: RowSample, rows: Rows, engine: Engine, component: Component[Any, Any], n_components: int
+) -> None:
+    """Look for trouble that a sample already shows, before any fit.
+
+    Raises
+    ------
+    DataError
+        If a sampled value is not finite or outside the family's domain; the message is about all the data.
+
+    Warns
+    -----
+    DataWarning
+        For constant columns, and for fewer distinct rows than components.
+    """
+    if component.invalid(sample.rows).any():
+        check_rows(rows, engine, component)
+    where = "" if sample.complete else " in the sampled rows"
+    constant = np.flatnonzero((sample.rows == sample.rows[0]).all(axis=0))
+    if len(constant):
+        names = ", ".join(rows.feature_names[i] if rows.feature_names else str(i) for i in constant[:5])
+        more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
+        message = f"column {names}{more} of {rows.name} is constant{where} and tells the components nothing; drop it"
+        warnings.warn(message, DataWarning, stacklevel=4)
+    distinct = _distinct_rows(sample.rows, n_components)
+    if distinct < n_components:
+        message = (
+            f"{rows.name} has only {distinct} distinct rows{where} for {n_components} components; decrease n_components"
+        )
+        warnings.warn(message, DataWarning, stacklevel=4)
+
+
+def _distinct_rows(table: Array, enough: int) -> int:
+    """Count distinct rows; stops early once there are `enough` of them."""
+    if len(np.unique(table[: 16 * enough], axis=0)) >= enough:
+        return enough
+    return len(np.unique(table, axis=0))
+
+
+def check_weights(weights: ArrayLike, n_components: int) -> Array:
+    """Return `weights_init` as an array (n_components,) that is not negative and sums to 1."""
+    array = check_array("weights_init", weights, (n_components,))
+    if np.any(array < 0.0) or np.any(array > 1.0):
+        message = f"weights_init must lie between 0 and 1, but range from {array.min():.5f} to {array.max():.5f}"
+        raise OptionError(message)
+    if not np.isclose(array.sum(), 1.0, rtol=0.0, atol=1e-6):
+        message = f"weights_init must sum to 1, but sum to {array.sum():.5f}"
+        raise OptionError(message)
+    return array
+
+
+def check_array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return an option as a finite float64 array of the given shape."""
+    try:
+        array: NDArray[Any] = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        message = f"{name} must be an array of numbers ({error})"
+        raise OptionError(message) from error
+    if array.shape != shape:
+        message = f"{name} must have shape {shape}, not {array.shape}"
+        raise OptionError(message)
+    if not np.isfinite(array).all():
+        message = f"{name} must be finite"
+        raise OptionError(message)
+    return array
+
+
+def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> Array:
+    """Return `precisions_init` as an array of the covariance type's shape, symmetric and positive definite."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "full": (n_components, n_features, n_features),
+        "tied": (n_features, n_features),
+        "diag": (n_components, n_features),
+        "spherical": (n_components,),
+    }
+    array = check_array("precisions_init", precisions, shapes[covariance_type])
+    if covariance_type in ("diag", "spherical"):
+        positive = bool(np.all(array > 0.0))
+    else:
+        symmetric = np.allclose(array, array.swapaxes(-1, -2))
+        positive = symmetric and bool(np.all(np.linalg.eigvalsh(array) > 0.0))
+    if not positive:
+        message = f"precisions_init must be symmetric and positive definite ({covariance_type!r})"
+        raise OptionError(message)
+    return array
+
+
+def check_probabilities(values: ArrayLike, n_components: int, n_features: int) -> Array:
+    """Return `probabilities_init` as an array (n_components, n_features) between 0 and 1."""
+    array = check_array("probabilities_init", values, (n_components, n_features))
+    if np.any(array < 0.0) or np.any(array > 1.0):
+        message = f"probabilities_init must lie between 0 and 1, but range from {array.min():g} to {array.max():g}"
+        raise OptionError(message)
+    return array

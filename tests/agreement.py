@@ -1,0 +1,21 @@
+"""How results are compared: relative to their size, or bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def assert_close(ours: Any, theirs: Any, names: tuple[str, ...], rtol: float = 1e-10) -> None:
+    """Compare fitted attributes relative to the largest entry of each."""
+    for name in names:
+        mine, other = np.asarray(getattr(ours, name)), np.asarray(getattr(theirs, name))
+        assert mine.shape == other.shape, name
+        np.testing.assert_allclose(mine, other, rtol=0, atol=rtol * np.abs(other).max(), err_msg=name)
+
+
+def assert_same_bits(ours: Any, theirs: Any, names: tuple[str, ...]) -> None:
+    """Compare fitted attributes bit for bit."""
+    for name in names:
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)

@@ -1,0 +1,67 @@
+"""What all tests share: a small cluster, Old Faithful, and no traces outside the temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+
+# Set before dask or matplotlib are imported, and inherited by every process that a test starts.
+os.environ["MPLBACKEND"] = "Agg"
+
+hypothesis.settings.register_profile(
+    "dem", deadline=None, max_examples=30, derandomize="CI" in os.environ, print_blob=True
+)
+hypothesis.settings.load_profile("dem")
+
+_SCRATCH = "DASK_TEMPORARY_DIRECTORY"
+
+
+def pytest_configure(config):
+    if _SCRATCH not in os.environ:  # the workers of pytest-xdist inherit it
+        config.scratch = os.environ[_SCRATCH] = tempfile.mkdtemp(prefix="dem-tests-")
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "scratch"):
+        shutil.rmtree(config.scratch, ignore_errors=True)
+        del os.environ[_SCRATCH]
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two worker processes of one thread each on the loopback interface, kept for the session."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    """The active client of `cluster`: while a test holds it, dem computes there."""
+    from distributed import Client
+
+    with Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def faithful():
+    """Old Faithful, read-only, shape (272, 2)."""
+    data = np.loadtxt(DATA / "faithful.csv", delimiter=",", skiprows=1)
+    data.setflags(write=False)
+    return data

@@ -1,0 +1,126 @@
+"""Law: under fixed chunks the bits do not depend on the engine, the number of workers, or their deaths."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from agreement import assert_same_bits
+from cases import CASES, gaussian_rows
+from sources import CutBatch, CutRows
+
+import dem
+from dem.em.events import IterationEnded
+from dem.engine import LocalEngine
+from dem.engine.base import read_ahead
+
+EDGES = list(range(200, 3000, 200))
+
+
+def fit(case, **options):
+    return case.estimator(tol=1e-5, **options).fit(CutRows(case.data(), EDGES))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_threads_and_processes_give_the_same_bits(case, client):
+    on_cluster = fit(case)
+    client.close()
+    assert_same_bits(fit(case), on_cluster, (*case.parameters, "lower_bounds_"))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
+def test_number_of_threads(n_threads, monkeypatch):
+    case = CASES[0]
+    expected = fit(case)
+    monkeypatch.setattr("dem.estimators.base.current_engine", lambda: LocalEngine(n_threads))
+    assert_same_bits(fit(case), expected, (*case.parameters, "lower_bounds_"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_number_of_worker_processes(n_workers):
+    from dem.engine import connect
+
+    case = CASES[0]
+    with connect(workers=n_workers):
+        on_cluster = fit(case)
+    assert_same_bits(fit(case), on_cluster, (*case.parameters, "lower_bounds_"))
+
+
+class SlowBatch(CutBatch):
+    def __iter__(self):
+        import time
+
+        for chunk in super().__iter__():
+            time.sleep(0.02)
+            yield chunk
+
+
+class SlowRows(CutRows):
+    """Rows whose chunks take a while to read, so that a worker dies in the middle of a batch."""
+
+    def batches(self):
+        batches = super().batches()
+        for batch in batches:
+            batch.__class__ = SlowBatch
+        return batches
+
+
+def test_a_killed_worker_does_not_change_the_bits():
+    from dem.engine import connect
+
+    table = gaussian_rows()
+    expected = dem.GaussianMixture(3, random_state=0, tol=1e-6).fit(SlowRows(table, EDGES))
+    killed = []
+
+    with connect(workers=2) as engine:
+        workers = engine.client.run(os.getpid)
+
+        def kill_in_mid_iteration(event):
+            if isinstance(event, IterationEnded) and event.iteration == 1 and not killed:
+                import threading
+
+                pid = next(iter(workers.values()))
+                killed.append(pid)
+                # Well after the next iteration began and well before it can end (16 chunks of 20 ms on 2 workers).
+                threading.Timer(0.08, os.kill, (pid, signal.SIGKILL)).start()
+
+        fitted = dem.GaussianMixture(3, random_state=0, tol=1e-6, callbacks=[kill_in_mid_iteration]).fit(
+            SlowRows(table, EDGES)
+        )
+        assert killed
+        assert fitted.n_iter_ > 2
+        assert killed[0] not in engine.client.run(os.getpid).values()
+    assert_same_bits(fitted, expected, ("weights_", "means_", "covariances_", "lower_bounds_"))
+
+
+def test_reads_one_chunk_ahead_and_no_more():
+    read = []
+
+    def chunks():
+        for number in range(5):
+            read.append(number)
+            yield number
+
+    for number in read_ahead(chunks()):
+        import time
+
+        time.sleep(0.02)
+        assert len(read) <= number + 2
+        assert len(read) >= min(number + 2, 5)
+
+
+def test_an_error_in_a_chunk_reaches_the_user(client):
+    def work(chunk):
+        raise ZeroDivisionError(str(chunk.index))
+
+    from dem.engine import current_engine
+
+    rows = CutRows(gaussian_rows(), EDGES)
+    engine = current_engine()
+    assert type(engine).__name__ == "ClusterEngine"
+    with pytest.raises(ZeroDivisionError, match="range"):
+        engine.sweep(rows, [work])
+    with pytest.raises(ZeroDivisionError, match="range"):
+        LocalEngine(2).sweep(rows, [work])
