@@ -14,6 +14,7 @@ from cases import CASES, gaussian_rows
 
 import dem
 from dem import store
+from dem.data.destination import destination
 from dem.errors import StoreError
 
 
@@ -155,7 +156,7 @@ def test_failed_write_leaves_nothing_and_keeps_the_old(tmp_path):
     store.write(path, {"x": np.arange(3.0)}, {"format": 1})
 
     def interrupted():
-        with store.destination(path, overwrite=True) as temporary:
+        with destination(path, overwrite=True) as temporary:
             zarr.create_group(temporary)
             raise KeyboardInterrupt
 

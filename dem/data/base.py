@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
+# Rows that one read should bring at most: a narrow table of small numbers becomes much larger when computed with.
+READ_ROWS = 2**18
+# Rows per chunk of results where the chunks of the source are irregular.
+RESULT_CHUNK_ROWS = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,18 @@ class Batch(ABC):
     #: whether reading costs time, so that reading one chunk ahead in a thread is worth it
     reads_ahead: bool = True
 
+    @property
+    def pending(self) -> Mapping[Hashable, Any]:
+        """Values that lie on the cluster (as futures) and that this batch is made of."""
+        return {}
+
+    def with_values(self, values: Mapping[Hashable, Any]) -> Self:
+        """Return the batch with its pending values put in."""
+        if values:
+            message = f"{type(self).__name__} has nothing pending"
+            raise TypeError(message)
+        return self
+
 
 class Rows(ABC):
     """A table of `n_rows` × `n_features` numbers in chunks.
@@ -70,6 +86,28 @@ class Rows(ABC):
     def n_bytes(self) -> int:
         """Decoded size of the table in bytes."""
         return self.n_rows * self.n_features * self.dtype.itemsize
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of the rows before they were stacked (in C order); ``(n_rows,)`` for a table."""
+        return (self.n_rows,)
+
+    @property
+    def grid_names(self) -> tuple[str, ...] | None:
+        """Names of the dimensions of `grid`, where the source has them."""
+        return None
+
+    @property
+    def grid_chunks(self) -> tuple[int, ...]:
+        """Chunk shape along `grid` for results: where the source allows it, reads cover whole chunks of them."""
+        return (min(self.n_rows, RESULT_CHUNK_ROWS),)
+
+
+class RegularRows(Rows):
+    """Rows whose chunks are all of the same length but the last, so that results can be written beside them."""
+
+    #: rows that are stored together
+    chunk_rows: int
 
 
 def batch_bounds(n_reads: int) -> list[tuple[int, int]]:

@@ -1,35 +1,96 @@
-"""What any table must be: two-dimensional, of real numbers, not empty."""
+"""What every source must fulfil before anything of it is read, and how errors are worded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dem.errors import DataError
 
+_KINDS = {
+    "c": "complex numbers; use the real and imaginary parts as two columns",
+    "M": "dates; convert them to numbers",
+    "m": "time differences; convert them to numbers",
+    "S": "byte strings; encode them as numbers",
+    "U": "strings; encode them as numbers",
+    "T": "strings; encode them as numbers",
+    "V": "records; give a plain array of numbers",
+    "O": "Python objects; convert them with astype(float)",
+}
 
-def check_shape(shape: tuple[int, ...], name: str) -> None:
-    """Raise DataError unless the shape is (n_rows, n_features) with at least one of each."""
+
+def reason(error: BaseException) -> str:
+    """Word an error as one short line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def check_dtype(name: str, dtype: Any) -> np.dtype[Any]:
+    """Return the dtype if dem reads it: bool, integers, float16, float32, float64 in either byte order.
+
+    Raises
+    ------
+    DataError
+        Saying what the data holds instead.
+    """
+    if not isinstance(dtype, np.dtype):  # pandas has dtypes of its own
+        message = f"{name} holds values of type {dtype}; dem needs numbers"
+        raise DataError(message)
+    if dtype.kind not in "biuf":
+        message = f"{name} holds {_KINDS.get(dtype.kind, f'values of dtype {dtype}; dem needs numbers')}"
+        raise DataError(message)
+    if dtype.itemsize > 8:
+        message = f"{name} holds values of dtype {dtype}; convert them to float64"
+        raise DataError(message)
+    return dtype
+
+
+def check_table(
+    name: str, shape: Sequence[int], dtype: Any, reshape: str = "x.reshape(-1, 1)"
+) -> tuple[int, int, np.dtype[Any]]:
+    """Return rows, columns and dtype of a table of numbers that is not empty.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the data.
+    shape : sequence of int
+        Its shape.
+    dtype : dtype
+        Its dtype.
+    reshape : str, optional
+        How to make one column of 1-D data of this kind.
+
+    Raises
+    ------
+    DataError
+        Saying what is wrong and what to do.
+    """
     if len(shape) != 2:
-        advice = (
-            "Reshape your data to (n_rows, 1), or to (1, n_features) if it is a single row"
-            if len(shape) == 1
-            else "reshape it to (n_rows, n_features), or open it with xarray and name the feature dimension"
+        if len(shape) == 1:
+            advice = f"make a single feature a column with {reshape}"
+        elif len(shape) > 2:
+            advice = (
+                "reshape it to 2-D with the features last, or open it with xarray and name the dimension of the "
+                "features (feature_dim)"
+            )
+        else:
+            advice = "give an array of numbers, the path of a zarr array, or a Dask, xarray or pandas object"
+        message = (
+            f"{name} has {len(shape)} dimension{'' if len(shape) == 1 else 's'} (shape {tuple(shape)}), "
+            f"but rows × features are needed; {advice}"
         )
-        message = f"{name} has {len(shape)} dimensions, shape {shape}, but rows and features are needed; {advice}"
         raise DataError(message)
-    if 0 in shape:
-        message = f"{name} is empty: its shape is {shape}"
+    n_rows, n_features = int(shape[0]), int(shape[1])
+    checked = check_dtype(name, dtype)
+    if n_rows == 0 or n_features == 0:
+        message = f"{name} is empty: {n_rows} rows × {n_features} features"
         raise DataError(message)
+    return n_rows, n_features, checked
 
 
-def check_dtype(dtype: Any, name: str) -> None:
-    """Raise DataError unless the values are booleans, integers or floats."""
-    kind = np.dtype(dtype).kind
-    if kind == "c":
-        message = f"{name} holds complex numbers ({dtype}). Complex data not supported: use real and imaginary parts as features"
-        raise DataError(message)
-    if kind not in "biuf":
-        message = f"{name} holds values of type {dtype}; only numbers (bool, int, float) can be fitted"
-        raise DataError(message)
+def rows_text(start: int, stop: int) -> str:
+    """Word a half-open range of rows."""
+    return f"row {start}" if stop == start + 1 else f"rows {start} to {stop - 1}"

@@ -1,77 +1,211 @@
-"""Results of rows, streamed chunk by chunk into a zarr array that appears when it is whole."""
+"""Streams the results of a function of rows into a zarr array, chunk by chunk."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from dem import store
-from dem.data.base import Chunk, Rows
+from dem.data.base import READ_ROWS, Chunk, Rows
+from dem.data.destination import check_destination, destination, remove
+from dem.data.mapping import RowMap
+from dem.errors import DataError
 
-RowFunction = Callable[[NDArray[Any]], NDArray[Any]]
+__all__ = ["check_destination", "write_rows"]
+
+# A chunk of results is divided where it would be larger.
+RESULT_BYTES = 64 * 2**20
+_FRAGMENTS = "fragments"
+
+Region = tuple[slice, ...]
+Corner = tuple[int, ...]
 
 
-class Sweeps(Protocol):
-    """The part of an engine that writing needs."""
+class Sweeper(Protocol):
+    """What is needed of an engine."""
 
-    def sweep(self, rows: Rows, works: Sequence[Callable[[Chunk], Any]]) -> list[Any]:
-        """Apply every work to every chunk in one read."""
+    def sweep(self, rows: Rows, works: Sequence[Any]) -> list[Any]:
+        """Apply works to all chunks."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """How many rows are written, and which pieces of result chunks wait to be put together; ``+`` adds both."""
+
+    n_rows: int
+    fragments: tuple[tuple[Corner, Corner], ...] = ()
+
+    def __add__(self, other: Written) -> Written:
+        return Written(self.n_rows + other.n_rows, self.fragments + other.fragments)
 
 
 @dataclass(frozen=True, eq=False)
-class WriteChunk:
-    """Work that writes a function of a chunk's rows to their places in a zarr array."""
+class WriteResults:
+    """Work that computes the results of a chunk and writes them; returns `Written`.
 
-    function: RowFunction
+    A chunk of the result belongs to one task: what covers it only in part is written beside it as a fragment.
+    """
+
+    function: RowMap
     path: str
+    grid: Corner
+    chunks: Corner
+    columns: int | None
 
-    def __call__(self, chunk: Chunk) -> int:
-        """Return the number of rows written."""
-        result = self.function(chunk.rows)
-        target = zarr.open_array(self.path, mode="r+")
-        if isinstance(chunk.index, range):
-            target[chunk.index.start : chunk.index.stop] = result
-        else:
-            target.oindex[np.asarray(chunk.index)] = result  # type: ignore[index]
-        return len(chunk)
+    def __call__(self, chunk: Chunk) -> Written:
+        """Write one chunk."""
+        fragments: list[tuple[Corner, Corner]] = []
+        tail = () if self.columns is None else (self.columns,)
+        for rows, lower, upper in self._slabs(chunk):
+            shape = tuple(stop - start for start, stop in zip(lower, upper, strict=True))
+            results = np.asarray(self.function(rows)).reshape(shape + tail)
+            # Opened after computing: if the sweep was given up meanwhile, nothing is there any more to write to.
+            array = _open(self.path)
+            whole, pieces = self._divide(lower, upper)
+            if whole is not None:
+                array[whole] = results[_shifted(whole, lower)]
+            for number, piece in pieces:
+                start = tuple(part.start for part in piece)
+                _create(_fragment_path(self.path, start), results[_shifted(piece, lower)])
+                fragments.append((number, start))
+        return Written(len(chunk), tuple(fragments))
+
+    def _slabs(self, chunk: Chunk) -> Iterator[tuple[NDArray[Any], Corner, Corner]]:
+        """Yield parts of the chunk along the first dimension and their corners: few rows, but whole result chunks."""
+        lower = tuple(int(i) for i in np.unravel_index(int(chunk.index[0]), self.grid))
+        upper = tuple(int(i) + 1 for i in np.unravel_index(int(chunk.index[-1]), self.grid))
+        across = math.prod(stop - start for start, stop in zip(lower[1:], upper[1:], strict=True))
+        if across * (upper[0] - lower[0]) != len(chunk):
+            message = "a chunk of rows is not a block of the grid; this is an error in the source of the rows"
+            raise RuntimeError(message)
+        height = self.chunks[0] * max(1, READ_ROWS // (self.chunks[0] * across))
+        edges = [lower[0], *range((lower[0] // height + 1) * height, upper[0], height), upper[0]]
+        for start, stop in itertools.pairwise(edges):
+            rows = chunk.rows[(start - lower[0]) * across : (stop - lower[0]) * across]
+            yield rows, (start, *lower[1:]), (stop, *upper[1:])
+
+    def _divide(self, lower: Corner, upper: Corner) -> tuple[Region | None, list[tuple[Corner, Region]]]:
+        """Divide a block into the part that is whole result chunks, and pieces of the others with their numbers."""
+        dimensions = list(zip(lower, upper, self.chunks, self.grid, strict=True))
+        inner = [
+            (-(-start // size) * size, stop if stop == end else stop // size * size)
+            for start, stop, size, end in dimensions
+        ]
+        whole = tuple(slice(*edges) for edges in inner) if all(start < stop for start, stop in inner) else None
+        if whole is not None and inner == list(zip(lower, upper, strict=True)):
+            return whole, []
+        pieces = []
+        for number in itertools.product(*(range(a // size, -(-b // size)) for a, b, size, _ in dimensions)):
+            piece = tuple(
+                slice(max(a, i * size), min(b, (i + 1) * size))
+                for i, (a, b, size, _) in zip(number, dimensions, strict=True)
+            )
+            if whole is None or any(p.start < w.start or p.stop > w.stop for p, w in zip(piece, whole, strict=True)):
+                pieces.append((number, piece))
+        return whole, pieces
 
 
 def write_rows(
     rows: Rows,
-    function: RowFunction,
+    function: RowMap,
     path: str | os.PathLike[str],
     *,
-    dtype: Any,
+    dtype: DTypeLike,
     columns: int | None,
     overwrite: bool = False,
-    engine: Sweeps,
+    engine: Sweeper,
 ) -> None:
-    """Write a function of all rows as a zarr array, shape (n_rows,) or (n_rows, columns).
+    """Write the results of a function of rows to a zarr array (format 3), without ever holding many of them.
+
+    The array has the shape of `rows.grid` (the number of rows, or the grid of an N-d source with its dimension
+    names), and a last dimension for `columns`. Its chunks follow those of the source. It is written under another
+    name and renamed once it is whole.
 
     Parameters
     ----------
     rows : Rows
-        The data; read once. They must be read in consecutive pieces that no two tasks share.
+        The data, read once.
     function : callable
-        Maps rows (n, n_features) to (n,) or (n, columns).
+        Picklable; maps rows (n, n_features) to results (n,) or (n, columns).
     path : str or path-like
-        Directory or URL; the array appears there when it is whole.
+        Directory or URL to write; the workers must see the same file system.
     dtype : dtype
-        Of the result.
+        Of the results.
     columns : int or None
-        Columns of the result; None for one number per row.
-    overwrite : bool
+        Number of results per row; None for one number per row.
+    overwrite : bool, optional
         Whether something at `path` may be replaced.
     engine : Engine
-        Where the function runs.
+        Where the work runs.
+
+    Raises
+    ------
+    StoreError
+        If something is at `path` already or it cannot be written; nothing is left behind.
     """
-    shape = (rows.n_rows,) if columns is None else (rows.n_rows, columns)
-    with store.destination(path, overwrite=overwrite) as temporary:
-        zarr.create_array(temporary, shape=shape, chunks=(rows.chunk_rows, *shape[1:]), dtype=dtype)
-        engine.sweep(rows, [WriteChunk(function, temporary)])
+    tail = () if columns is None else (columns,)
+    chunks = _result_chunks(rows.grid_chunks, math.prod(tail) * np.dtype(dtype).itemsize)
+    names = None if rows.grid_names is None else rows.grid_names + ("component",) * len(tail)
+    with destination(path, overwrite=overwrite) as temporary:
+        zarr.create_array(
+            store=temporary, shape=rows.grid + tail, chunks=chunks + tail, dtype=np.dtype(dtype), dimension_names=names
+        )
+        written: Written = engine.sweep(rows, [WriteResults(function, temporary, rows.grid, chunks, columns)])[0]
+        if written.n_rows != rows.n_rows:
+            message = f"{rows.name} gave {written.n_rows} rows instead of {rows.n_rows}; did it change meanwhile?"
+            raise DataError(message)
+        _assemble(temporary, written, rows.grid, chunks, tail)
+
+
+def _result_chunks(chunks: Corner, row_bytes: int) -> Corner:
+    """Return chunks of results that are not too large: the first dimension is cut into equal parts where it must be."""
+    size = math.prod(chunks) * row_bytes
+    parts = -(-size // RESULT_BYTES)
+    divisor = next((n for n in range(parts, 16 * parts) if chunks[0] % n == 0), 1)
+    return (chunks[0] // divisor, *chunks[1:])
+
+
+def _assemble(path: str, written: Written, grid: Corner, chunks: Corner, tail: Corner) -> None:
+    """Put the fragments of each result chunk together and write it."""
+    waiting: dict[Corner, list[Corner]] = {}
+    for number, start in written.fragments:
+        waiting.setdefault(number, []).append(start)
+    if not waiting:
+        return
+    array = _open(path)
+    for number, starts in waiting.items():
+        region = tuple(
+            slice(i * size, min((i + 1) * size, end)) for i, size, end in zip(number, chunks, grid, strict=True)
+        )
+        corner = tuple(part.start for part in region)
+        buffer = np.empty(tuple(part.stop - part.start for part in region) + tail, array.dtype)
+        for start in starts:
+            fragment = np.asarray(zarr.open_array(_fragment_path(path, start), mode="r")[...])
+            piece = tuple(slice(a, a + n) for a, n in zip(start, fragment.shape, strict=False))
+            buffer[_shifted(piece, corner)] = fragment
+        array[region] = buffer
+    remove(f"{path}/{_FRAGMENTS}")
+
+
+def _open(path: str) -> zarr.Array[Any]:
+    # A chunk of zeros is written too: a missing chunk can then only be a lost one.
+    return zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
+
+
+def _create(path: str, values: NDArray[Any]) -> None:
+    zarr.create_array(store=path, data=values, chunks=values.shape, compressors=None)
+
+
+def _fragment_path(path: str, start: Corner) -> str:
+    return f"{path}/{_FRAGMENTS}/{'-'.join(map(str, start))}"
+
+
+def _shifted(region: Region, corner: Corner) -> Region:
+    return tuple(slice(part.start - a, part.stop - a) for part, a in zip(region, corner, strict=True))

@@ -1,156 +1,344 @@
-"""Rows of a zarr array: read by whole chunks or shards, each task opening the array for itself."""
+"""Rows of a zarr array, in memory never more than a few of its chunks."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import math
 import os
+import re
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
-from dem.data.checks import check_dtype, check_shape
+from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
+from dem.data.checks import check_table, reason, rows_text
 from dem.errors import DataError, DataWarning
 
+# Simultaneous requests of one read; every thread has its own read at the same time.
+CONCURRENCY = 4
+# A shard that is larger decoded is read in parts.
+SHARD_BYTES = 8 * READ_BYTES
+# Results have a chunk for each chunk of the data, up to this number.
+MAX_RESULT_CHUNKS = 10_000
 
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
+_PACKAGES = {
+    "s3": ("s3fs", '"dask-em[s3]"'),
+    "s3a": ("s3fs", '"dask-em[s3]"'),
+    "gs": ("gcsfs", "gcsfs"),
+    "gcs": ("gcsfs", "gcsfs"),
+    "abfs": ("adlfs", "adlfs"),
+    "az": ("adlfs", "adlfs"),
+    "http": ("aiohttp", "aiohttp"),
+    "https": ("aiohttp", "aiohttp"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ZarrTable:
+    """A 2-D zarr array and how to read rows of it; picklable, and an array to Dask.
+
+    Attributes
+    ----------
+    array : zarr.Array
+        The array; it pickles as a description of its store.
+    name : str
+        What messages call it.
+    unit_rows : int
+        Rows of the parts that are read whole: chunks, or shards.
+    """
+
+    array: zarr.Array[Any]
+    name: str
+    unit_rows: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the array."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Two."""
+        return len(self.array.shape)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+        rows = key[0] if isinstance(key, tuple) else key
+        start, stop, _ = rows.indices(self.array.shape[0])
+        table = self.read(start, stop)
+        return table[:, key[1]] if isinstance(key, tuple) and len(key) > 1 else table
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Read whole rows.
+
+        Raises
+        ------
+        DataError
+            If a chunk cannot be read or decoded; the message names it.
+        """
+        try:
+            with _few_requests():
+                return np.asarray(self.array[start:stop])
+        except Exception as error:
+            self._find_bad_chunk(start, stop)
+            message = f"{rows_text(start, stop)} of {self.name} cannot be read ({reason(error)})"
+            raise DataError(message) from error
+
+    def _find_bad_chunk(self, start: int, stop: int) -> None:
+        """Read the chunks one by one and raise at the first that fails."""
+        height, width = self.array.shards or self.array.chunks
+        n_rows, n_features = self.array.shape
+        for i, j in itertools.product(range(start // height, -(-stop // height)), range(-(-n_features // width))):
+            first, last = i * height, min((i + 1) * height, n_rows)
+            try:
+                self.array[first:last, j * width : (j + 1) * width]
+            except Exception as error:
+                key = self.array.metadata.encode_chunk_key((i, j))
+                message = (
+                    f"chunk {key} of {self.name} ({rows_text(first, last)}) cannot be read ({reason(error)}); "
+                    "write it again or take its rows out"
+                )
+                raise DataError(message) from error
+
+
+@dataclass(frozen=True, eq=False)
 class ZarrBatch(Batch):
-    """Consecutive reads of a zarr array."""
+    """Reads `first` to `stop` (exclusive) of a zarr array, each of `read_rows` rows."""
 
-    def __init__(self, array: zarr.Array[Any], name: str, read_rows: int, first: int, stop: int) -> None:
-        self._array = array
-        self._name = name
-        self._read_rows = read_rows
-        self._first, self._stop = first, stop
+    table: ZarrTable
+    read_rows: int
+    first: int
+    stop: int
 
     def __iter__(self) -> Iterator[Chunk]:
-        # Two threads or more read at once: a few requests each are enough.
-        with zarr.config.set({"async.concurrency": 4}):
-            for number in range(self._first, self._stop):
-                start = number * self._read_rows
-                stop = min(start + self._read_rows, self._array.shape[0])
-                yield Chunk(read_slab(self._array, self._name, start, stop), range(start, stop))
+        """Read chunk by chunk."""
+        n_rows = self.table.shape[0]
+        for number in range(self.first, self.stop):
+            start = number * self.read_rows
+            end = min(start + self.read_rows, n_rows)
+            yield Chunk(self.table.read(start, end), range(start, end))
 
 
 class ZarrRows(Rows):
-    """Rows of a 2-D zarr array, of format 2 or 3, sharded or not, with any codec.
+    """A 2-D zarr array of either format, sharded or not.
 
     Parameters
     ----------
-    array : zarr.Array of shape (n_rows, n_features)
-    name : str
+    array : zarr.Array
+        The array.
+    name : str, optional
         What messages call it.
-    """
-
-    def __init__(self, array: zarr.Array[Any], name: str) -> None:
-        check_shape(array.shape, name)
-        check_dtype(array.dtype, name)
-        encoded = [key for key in ("scale_factor", "add_offset", "_FillValue") if key in array.attrs]
-        if encoded:
-            message = (
-                f"{name} has the attributes {', '.join(encoded)}, but the stored values are used as they are; "
-                "open it with xarray to have them decoded"
-            )
-            warnings.warn(message, DataWarning, stacklevel=3)
-        self.name = name
-        self.array = array
-        self.n_rows, self.n_features = array.shape
-        self.dtype = array.dtype
-        self.feature_names = None
-        self.chunk_rows = stored_rows(array)
-        chunk_bytes = max(self.chunk_rows * self.n_features * self.dtype.itemsize, 1)
-        self.read_rows = self.chunk_rows * max(1, READ_BYTES // chunk_bytes)
-
-    def batches(self) -> Sequence[Batch]:
-        """Return batches of whole reads."""
-        n_reads = -(-self.n_rows // self.read_rows)
-        return [ZarrBatch(self.array, self.name, self.read_rows, *bounds) for bounds in batch_bounds(n_reads)]
-
-
-def stored_rows(array: zarr.Array[Any]) -> int:
-    """Return how many rows are stored together: those of a shard, or of a chunk."""
-    return int((array.shards or array.chunks)[0])
-
-
-def read_slab(array: zarr.Array[Any], name: str, start: int, stop: int) -> NDArray[Any]:
-    """Read whole rows; if that fails, find out which chunk it is.
 
     Raises
     ------
     DataError
-        Naming the chunk and its rows.
+        If it is no table of numbers, or empty.
+
+    Warns
+    -----
+    DataWarning
+        If its attributes say that the numbers are packed.
     """
-    try:
-        return np.asarray(array[start:stop])
-    except Exception as error:  # storage and codecs raise whatever they like
-        key, rows, cause = _bad_chunk(array, start, stop) or ("", range(start, stop), error)
-        where = f"chunk {key} (rows {rows.start}–{rows.stop - 1})" if key else f"rows {start}–{stop - 1}"
-        reason = " ".join(str(cause).split())[:200]
-        message = (
-            f"{where} of {name} cannot be read or decoded ({type(cause).__name__}: {reason}); restore or rewrite it"
+
+    def __init__(self, array: zarr.Array[Any], name: str | None = None) -> None:
+        self.name = name or _name_of(array)
+        self.n_rows, self.n_features, self.dtype = check_table(
+            self.name, array.shape, array.dtype, "dask.array.from_zarr(path).reshape(-1, 1)"
         )
-        raise DataError(message) from error
+        self.feature_names = None
+        _warn_of_packing(self.name, array)
+        row_bytes = self.n_features * self.dtype.itemsize
+        self.table = ZarrTable(array, self.name, _unit_rows(array, row_bytes))
+        unit = self.table.unit_rows
+        self.read_rows = unit * max(1, min(READ_BYTES // row_bytes, READ_ROWS) // unit)
+
+    def batches(self) -> list[Batch]:
+        """Return ranges of reads: as many as the square root of the chunks asks for."""
+        n_reads = -(-self.n_rows // self.read_rows)
+        return [ZarrBatch(self.table, self.read_rows, first, stop) for first, stop in batch_bounds(n_reads)]
+
+    @property
+    def grid_chunks(self) -> tuple[int, ...]:
+        """Rows per chunk or shard; a multiple of it where there are very many."""
+        unit = self.table.unit_rows
+        per_read = self.read_rows // unit
+        wanted = -(-self.n_rows // (unit * MAX_RESULT_CHUNKS))
+        multiple = next((n for n in range(wanted, per_read) if per_read % n == 0), per_read)
+        return (min(unit * multiple, self.n_rows),)
 
 
-def _bad_chunk(array: zarr.Array[Any], start: int, stop: int) -> tuple[str, range, Exception] | None:
-    """Read the chunks of some rows one by one and return the first that fails."""
-    chunk_rows, chunk_columns = array.shards or array.chunks
-    columns = range(0, array.shape[1], chunk_columns)
-    for first, column in itertools.product(range(start, stop, chunk_rows), columns):
-        rows = range(first, min(first + chunk_rows, array.shape[0]))
-        try:
-            array[rows.start : rows.stop, column : column + chunk_columns]
-        except Exception as error:  # noqa: BLE001 - as above
-            coordinates = (first // chunk_rows, column // chunk_columns)
-            return array.metadata.encode_chunk_key(coordinates), rows, error
-    return None
+def _unit_rows(array: zarr.Array[Any], row_bytes: int) -> int:
+    """Return the rows of a chunk or shard; of a part of it that divides it where a shard is large."""
+    inner = array.chunks[0]
+    if array.shards is None:
+        return inner
+    shard = array.shards[0]
+    if shard * row_bytes <= SHARD_BYTES:
+        return shard
+    fits = [n for n in range(1, shard // inner + 1) if shard // inner % n == 0 and n * inner * row_bytes <= READ_BYTES]
+    return inner * max(fits, default=1)
 
 
-def open_zarr(path: str | os.PathLike[str], variable: str | None) -> ZarrRows:
-    """Open the array at a path or URL, or a variable of the group there.
+class _Requests:
+    """Counts the reads in progress, which share one setting."""
+
+    lock = threading.Lock()
+    users = 0
+    setting: Any = None
+
+
+@contextmanager
+def _few_requests() -> Iterator[None]:
+    """Lower zarr's own concurrency while any thread reads."""
+    with _Requests.lock:
+        if _Requests.users == 0:
+            _Requests.setting = zarr.config.set({"async.concurrency": CONCURRENCY})
+            _Requests.setting.__enter__()
+        _Requests.users += 1
+    try:
+        yield
+    finally:
+        with _Requests.lock:
+            _Requests.users -= 1
+            if _Requests.users == 0:
+                _Requests.setting.__exit__(None, None, None)
+
+
+def open_zarr(source: Any, variable: str | None = None) -> ZarrRows:
+    """Open a zarr array for reading.
+
+    Parameters
+    ----------
+    source : str, path-like, zarr.Array or zarr.Group
+        Path or URL of an array or of a group, or one that is open.
+    variable : str, optional
+        The array's name within the group; may be left out if the group holds one array only.
 
     Raises
     ------
     DataError
-        If there is nothing, the group has no such variable, or the URL's scheme needs a package.
+        If there is nothing, or nothing suitable.
     """
-    path = os.fspath(path)
+    if isinstance(source, zarr.Array | zarr.Group):
+        name = _name_of(source)
+    else:
+        name = os.fspath(source)
+        source = _open_path(name)
+    if isinstance(source, zarr.Group):
+        variable, source = _member(source, name, variable)
+        name = f"{name.rstrip('/')}/{variable}"
+    elif variable is not None:
+        message = f"{name} is an array, not a group; leave the variable {variable!r} out"
+        raise DataError(message)
+    return ZarrRows(source, name)
+
+
+def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
+    match = _SCHEME.match(path)
+    if match and match[1].lower() == "file":
+        path, match = path[len(match[0]) :], None
+    if match:
+        _check_scheme(path, match[1])
+    elif not Path(path).exists():
+        message = f"there is nothing at {path}; give the path of a zarr array"
+        raise DataError(message)
     try:
-        node = zarr.open(path, mode="r")
-    except FileNotFoundError as error:
+        return zarr.open(store=path, mode="r")
+    except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         message = f"there is no zarr array or group at {path}"
         raise DataError(message) from error
+    except Exception as error:  # a store raises whatever its service makes it raise
+        message = f"{path} cannot be opened ({reason(error)})"
+        raise DataError(message) from error
+
+
+def _check_scheme(path: str, scheme: str) -> None:
+    import fsspec  # noqa: PLC0415  (comes with the packages of URLs)
+
+    package, install = _PACKAGES.get(scheme.lower(), (None, None))
+    if package is not None and importlib.util.find_spec(package) is None:
+        message = f"{scheme}:// needs the package {package}, which is not installed: pip install {install}"
+        raise DataError(message)
+    try:
+        fsspec.get_filesystem_class(scheme.lower())
+    except ValueError as error:
+        message = f"unknown URL scheme {scheme}:// in {path}; use a path, or s3://, gs://, abfs:// or https://"
+        raise DataError(message) from error
     except ImportError as error:
-        scheme = path.split("://", 1)[0]
-        extra = {"s3": "dask-em[s3]", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(scheme)
-        advice = f"pip install '{extra}'" if extra else "install the package that fsspec names"
-        message = f"reading {scheme}:// needs another package ({error}): {advice}"
+        message = f"{scheme}:// needs a package that is not installed ({error})"
         raise DataError(message) from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        message = f"{path} cannot be opened as zarr ({type(error).__name__}: {reason})"
-        raise DataError(message) from error
-    if isinstance(node, zarr.Group):
-        return open_member(node, path, variable)
+
+
+def _member(group: zarr.Group, name: str, variable: str | None) -> tuple[str, zarr.Array[Any]]:
     if variable is not None:
-        message = f"{path} is an array, not a group; leave out the variable {variable!r}"
-        raise DataError(message)
-    return ZarrRows(node, path)
-
-
-def open_member(group: zarr.Group, path: str, variable: str | None) -> ZarrRows:
-    """Open one array of a group."""
-    names = sorted(group.array_keys())
-    if variable is None and len(names) == 1:
-        variable = names[0]
-    listed = ", ".join(names) or "none"
+        try:
+            found = group[variable]
+        except KeyError:
+            found = None
+        if isinstance(found, zarr.Array):
+            return variable, found
+    arrays = dict(group.arrays())
+    if variable is None and len(arrays) == 1:
+        return next(iter(arrays.items()))
+    listing = ", ".join(f"{key} {array.shape}" for key, array in sorted(arrays.items())[:20]) or "no array"
     if variable is None:
-        message = f"{path} is a group; name one of its arrays with variable= (--variable): {listed}"
-        raise DataError(message)
-    if variable not in group or not isinstance(array := group[variable], zarr.Array):
-        message = f"{path} has no array {variable!r}; its arrays are: {listed}"
-        raise DataError(message)
-    return ZarrRows(array, f"{path}/{variable}")
+        message = f"{name} is a group of several arrays; name one as the variable: {listing}"
+        if not arrays:
+            message = f"{name} is a group that holds no array; give the path of an array"
+    else:
+        message = f"{name} has no array {variable!r}; it holds {listing}"
+    raise DataError(message)
+
+
+def _name_of(node: zarr.Array[Any] | zarr.Group) -> str:
+    store = node.store_path.store
+    root = getattr(store, "root", None) or getattr(store, "path", None)
+    base = Path(str(root)).name if root else ""
+    return "/".join(part for part in (base, node.path) if part) or "zarr array"
+
+
+def _warn_of_packing(name: str, array: zarr.Array[Any]) -> None:
+    """Say that packed numbers are taken as they are."""
+    attributes: Mapping[str, Any] = array.attrs
+    packed = [key for key, plain in (("scale_factor", 1), ("add_offset", 0)) if attributes.get(key, plain) != plain]
+    packed += [
+        key for key in ("_FillValue", "missing_value") if key in attributes and not _is_nan(attributes[key], array)
+    ]
+    if packed:
+        message = (
+            f"{name} has the attribute {' and '.join(packed)}, but its numbers are used as they are stored; to decode "
+            "them open it with xarray.open_zarr and pass the DataArray"
+        )
+        warnings.warn(message, DataWarning, stacklevel=5)
+
+
+def _is_nan(value: Any, array: zarr.Array[Any]) -> bool:
+    """Tell whether a fill value is NaN, which is noticed without decoding; xarray stores it as base64 or a string."""
+    if array.dtype.kind != "f":
+        return False
+    if isinstance(value, list):
+        return all(_is_nan(item, array) for item in value)
+    if isinstance(value, str):
+        import base64  # noqa: PLC0415
+
+        if value.lower() == "nan":
+            return True
+        try:
+            value = float(np.frombuffer(base64.b64decode(value), "<f8")[0])
+        except (ValueError, IndexError):
+            return False
+    return isinstance(value, int | float) and math.isnan(value)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import threadpoolctl
@@ -70,6 +71,12 @@ def read_ahead(chunks: Iterable[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
+@cache
+def _blas_libraries() -> threadpoolctl.ThreadpoolController:
+    """Return the BLAS libraries of this process; looking for them takes milliseconds, so it is done once."""
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
 class _BlasLimit:
     """Counts the users of the limit, for threads that enter and leave at different times."""
 
@@ -86,7 +93,7 @@ def single_threaded_blas() -> Iterator[None]:
     """
     with _BlasLimit.lock:
         if _BlasLimit.users == 0:
-            _BlasLimit.limiter = threadpoolctl.threadpool_limits(1, user_api="blas")
+            _BlasLimit.limiter = _blas_libraries().limit(limits=1)
         _BlasLimit.users += 1
     try:
         yield

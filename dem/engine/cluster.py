@@ -72,11 +72,17 @@ class ClusterEngine:
         return self._batches[rows]
 
     def _hold(self, batch: Batch) -> Future[Any]:
-        return self.client.submit(_identity, batch, key=_key("rows"), pure=False)
+        # Futures are only seen as such outside of objects, so they travel beside the batch.
+        keys, values = list(batch.pending), list(batch.pending.values())
+        return self.client.submit(_complete, batch.with_values({}), keys, values, key=_key("rows"), pure=False)
 
 
 def _identity(value: Any) -> Any:
     return value
+
+
+def _complete(batch: Batch, keys: list[Any], values: list[Any]) -> Batch:
+    return batch.with_values(dict(zip(keys, values, strict=True)))
 
 
 def _key(kind: str) -> str:
@@ -152,7 +158,7 @@ def open_client(
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         memory_limit=memory_limit or "auto",
     )
     with cluster, Client(cluster) as client:
@@ -163,7 +169,7 @@ def open_client(
 def _connected(scheduler: str) -> Iterator[Client]:
     try:
         client = Client(scheduler, timeout=TIMEOUT)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: TLS without certificates
         message = f"no scheduler answers at {scheduler} ({_first_line(error)}); is `dask scheduler` running there?"
         raise EngineError(message) from error
     with client:

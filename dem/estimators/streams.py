@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from dem import store
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
+from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
 from dem.engine import current_engine
 from dem.errors import OptionError
@@ -35,7 +35,7 @@ def predict_to(
     if kind not in ROW_FUNCTIONS:
         message = f"kind must be one of {', '.join(ROW_FUNCTIONS)}, not {kind!r}"
         raise OptionError(message)
-    store.check_destination(path, overwrite=overwrite)
+    check_destination(path, overwrite=overwrite)
     function = ROW_FUNCTIONS[kind](*estimator._model())
     rows = inputs.rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
     engine = current_engine()
@@ -126,7 +126,7 @@ def sample_to(
     dtype = family.draw(parameters, 1, np.random.default_rng(0))[0].dtype
     engine = current_engine()
     try:
-        with store.destination(path, overwrite=overwrite) as temporary:
+        with destination(path, overwrite=overwrite) as temporary:
             attributes = {"seed": seed, "model": family.component.name}
             group = zarr.create_group(store=temporary, attributes=attributes)
             group.create_array("rows", shape=(n_rows, n_features), chunks=(chunk_rows, n_features), dtype=dtype)

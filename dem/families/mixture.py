@@ -72,12 +72,14 @@ class Mixture(Generic[P, S]):
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
         log_likelihood = 0.0
-        for _, block in blocks(chunk.rows, kernel.block_rows):
-            responsibilities = kernel.log_density(block)
-            responsibilities += log_weights
-            log_likelihood += float(normalise(responsibilities).sum())
-            counts += responsibilities.sum(axis=1)
-            kernel.accumulate(responsibilities)
+        # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for _, block in blocks(chunk.rows, kernel.block_rows):
+                responsibilities = kernel.log_density(block)
+                responsibilities += log_weights
+                log_likelihood += float(normalise(responsibilities).sum())
+                counts += responsibilities.sum(axis=1)
+                kernel.accumulate(responsibilities)
         return MixtureStatistics(float(len(chunk.rows)), log_likelihood, counts, kernel.statistics())
 
     def m_step(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> MixtureParameters[P]:

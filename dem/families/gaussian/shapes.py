@@ -18,8 +18,10 @@ from dem.statistics import Statistics
 LOG_2PI = float(np.log(2.0 * np.pi))
 # Largest error of a log-density or a whitened covariance that the wide product may add by cancellation.
 WIDE_TOLERANCE = 1e-11
-# Workspace of a kernel's block, chosen to stay in the second-level cache.
-WORKSPACE_BYTES = 2 * 2**20
+# Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 1,024 rows
+# starve the matrix products, more than 8,192 gain nothing; many components in own frames must still fit in memory.
+WORKSPACE_BYTES = 8 * 2**20
+WORKSPACE_LIMIT = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +154,8 @@ def occupied(counts: Array) -> NDArray[np.bool_]:
 
 def block_rows(bytes_per_row: int) -> int:
     """Return how many rows keep a workspace of `bytes_per_row` in the cache."""
-    rows = WORKSPACE_BYTES // max(bytes_per_row, 1)
-    return int(min(max(rows // 64 * 64, 128), 16384))
+    rows = min(max(WORKSPACE_BYTES // bytes_per_row, 1024), 8192)
+    return max(min(rows, WORKSPACE_LIMIT // bytes_per_row), 64)
 
 
 def ridge_loss(precision_eigenvalues: Array) -> float:

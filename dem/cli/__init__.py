@@ -1,0 +1,5 @@
+"""The command line. What takes time to import is imported inside the commands: help comes at once."""
+
+from dem.cli.main import dem, main
+
+__all__ = ["dem", "main"]

@@ -1,0 +1,182 @@
+"""`dem info`: describe a model, a zarr array or group, or this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dem.cli.options import local_path, variable_option
+from dem.cli.session import plain_warnings
+from dem.errors import DataError, DemError
+
+_PACKAGES = (
+    "dask-em",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "dask",
+    "distributed",
+    "zarr",
+    "xarray",
+    "matplotlib",
+)
+
+
+@click.command(
+    "info",
+    short_help="Describe a model, data or this machine.",
+    epilog="""\b
+Examples:
+  dem info model.zarr
+  dem info cube.zarr --variable temperature --json
+  dem info --system""",
+)
+@click.argument("path", metavar="[MODEL|DATA]", required=False)
+@variable_option
+@click.option("--system", is_flag=True, help="Versions, BLAS, cores and memory of this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def info(path: str | None, variable: str | None, system: bool, as_json: bool) -> None:
+    """Print a model's components, or the shape, chunks, codec and dtype of a zarr array or group."""
+    if (path is None) != system:
+        message = "give the path of a model or of data, or --system"
+        raise click.UsageError(message, click.get_current_context())
+    with plain_warnings():
+        if path is None:
+            _print(_system(), as_json)
+            return
+        if variable is None and _is_model(path):
+            _print_model(path, as_json)
+        else:
+            _print_data(path, variable, as_json)
+
+
+def _print(figures: dict[str, Any], as_json: bool) -> None:
+    from dem.cli.report import figures_table, print_json  # noqa: PLC0415
+
+    if as_json:
+        print_json(figures)
+    else:
+        figures_table(figures)
+
+
+def _open(path: str) -> Any:
+    import zarr  # noqa: PLC0415
+
+    from dem.data.destination import is_url  # noqa: PLC0415
+
+    if not is_url(path) and not local_path(path).exists():
+        message = f"there is no {path}"
+        raise DataError(message)
+    try:
+        return zarr.open(path, mode="r")
+    except DemError:
+        raise
+    except Exception as error:
+        message = f"{path} is neither a model nor a zarr array or group ({type(error).__name__})"
+        raise DataError(message) from error
+
+
+def _is_model(path: str) -> bool:
+    """Tell a saved model, damaged or not, from data."""
+    return {"format", "family"} <= set(_open(path).attrs)
+
+
+def _print_model(path: str, as_json: bool) -> None:
+    import dem  # noqa: PLC0415
+    from dem.cli.report import components_table, console, model_figures, print_json  # noqa: PLC0415
+
+    estimator = dem.load(path)
+    figures = model_figures(estimator)
+    if as_json:
+        print_json({"kind": "model", "path": path, **figures})
+        return
+    to = console()
+    what = f"{figures['estimator']} of {figures['n_components']} components, {figures['n_features']} features"
+    if "covariance_type" in figures:
+        what += f", {figures['covariance_type']} covariances"
+    if "n_trials" in figures:
+        what += f", {figures['n_trials']} trials"
+    to.print(what, highlight=False)
+    to.print(components_table(estimator))
+    ended = "converged" if figures["converged"] else "not converged"
+    to.print(
+        f"{ended} after {figures['n_iter']} iterations; log-likelihood per row {figures['log_likelihood_per_row']:.6g}",
+        highlight=False,
+    )
+
+
+def _print_data(path: str, variable: str | None, as_json: bool) -> None:
+    import zarr  # noqa: PLC0415
+
+    node = _open(path)
+    if isinstance(node, zarr.Group) and variable is not None:
+        if variable not in node:
+            names = ", ".join(sorted(name for name, _ in node.arrays())) or "none"
+            message = f"{path} has no variable {variable!r}; its arrays: {names}"
+            raise DataError(message)
+        node = node[variable]
+    if isinstance(node, zarr.Group):
+        arrays = {name: _array_figures(array) for name, array in sorted(node.arrays())}
+        if as_json:
+            _print({"kind": "group", "path": path, "arrays": arrays}, as_json)
+        elif not arrays:
+            _print({"kind": "group", "path": path, "arrays": "none"}, as_json)
+        for name, figures in arrays.items() if not as_json else ():
+            _print({"variable": name, **figures}, as_json)
+        return
+    _print({"kind": "array", "path": path, **_array_figures(node)}, as_json)
+
+
+def _array_figures(array: Any) -> dict[str, Any]:
+    codecs = [codec for codec in (*array.filters, array.serializer, *array.compressors) if codec is not None]
+    return {
+        "shape": list(array.shape),
+        "chunks": list(array.chunks),
+        "shards": list(array.shards) if array.shards else None,
+        "dtype": str(array.dtype),
+        "bytes": int(array.nbytes),
+        "codecs": [_codec_name(codec) for codec in codecs],
+        "zarr_format": int(array.metadata.zarr_format),
+    }
+
+
+def _codec_name(codec: Any) -> str:
+    """Return for instance ``'zstd'``, for codecs of both formats."""
+    name = getattr(codec, "codec_id", None) or type(codec).__name__.removesuffix("Codec")
+    return str(name).lower()
+
+
+def _system() -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    import numpy as np  # noqa: PLC0415
+    import threadpoolctl  # noqa: PLC0415
+
+    np.ones((2, 2)) @ np.ones((2, 2))  # loads the library before it is asked for
+    figures: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            figures[package] = version(package)
+        except PackageNotFoundError:
+            figures[package] = None
+    for library in threadpoolctl.threadpool_info():
+        if library["user_api"] == "blas":
+            kernel = library.get("architecture") or "unknown kernel"
+            figures["blas"] = f"{library['internal_api']} {library['version']}, {kernel}"
+    figures["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    figures["memory_bytes"] = _memory()
+    return figures
+
+
+def _memory() -> int:
+    """Return the bytes of memory of this machine, or of the container it is."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return physical
+    return min(physical, int(limit)) if limit.isdigit() else physical

@@ -1,0 +1,140 @@
+"""The command `dem`: its subcommands, and the one place that turns failures into a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from dem.cli.demo import demo
+from dem.cli.fit import fit
+from dem.cli.info import info
+from dem.cli.predict import predict
+from dem.cli.sample import sample
+from dem.cli.score import score
+from dem.cli.session import Stopped, exit_code_of_signal, interrupts, is_terminal, one_line
+from dem.errors import DemError
+
+FAILED = 1
+WRONG_USE = 2
+UNEXPECTED = 70  # EX_SOFTWARE: a defect of dem, not of its input
+
+
+class RootCommand(click.Group):
+    """A group whose failures are one line on stderr that starts with ``dem:``."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command and, unless `standalone_mode` is off, exit with its code."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        with interrupts():
+            code = self._exit_code(args, prog_name or "dem", complete_var, **extra)
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand; click would write an empty line before it ends on Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped from None
+
+    def _exit_code(self, args: Sequence[str] | None, prog_name: str, complete_var: str | None, **extra: Any) -> int:
+        try:
+            result: Any = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            return WRONG_USE
+        except click.UsageError as error:
+            where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+            return _fail(f"{one_line(error.format_message()).rstrip('.')}{where}", WRONG_USE, error)
+        except click.ClickException as error:
+            return _fail(error.format_message(), FAILED, error)
+        except DemError as error:
+            return _fail(str(error), FAILED, error)
+        except Stopped as stopped:
+            if is_terminal():
+                click.echo(err=True)  # after the ^C that the terminal shows
+            return _fail(str(stopped) or "stopped", exit_code_of_signal(), stopped)
+        except (KeyboardInterrupt, click.Abort) as error:
+            return _fail("stopped", exit_code_of_signal(), error)
+        except BrokenPipeError:  # `dem info X | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            return _fail(f"{error.strerror or error}{where}", FAILED, error)
+        except MemoryError as error:
+            return _fail("out of memory; smaller chunks or fewer workers need less", FAILED, error)
+        except Exception as error:  # noqa: BLE001 (never a traceback)
+            advice = "" if _wants_traceback() else "; DEM_TRACEBACK=1 shows where"
+            return _fail(f"unexpected {type(error).__name__}: {one_line(str(error))}{advice}", UNEXPECTED, error)
+        return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int, error: BaseException) -> int:
+    if _wants_traceback():
+        traceback.print_exception(error)
+    click.echo(f"dem: {one_line(message)}", err=True)
+    return code
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("DEM_TRACEBACK", "0") not in ("", "0")
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        click.echo(f"dem {version('dask-em')}")
+    except PackageNotFoundError:
+        click.echo("dem (not installed)")
+    context.exit()
+
+
+@click.group(
+    cls=RootCommand,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Example:
+  dem fit measurements.zarr --components 16 --out model.zarr
+  dem predict model.zarr measurements.zarr labels.zarr
+
+DEM_TRACEBACK=1 in the environment shows where in the code an error arose.""",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version.",
+)
+def dem() -> None:
+    """Fit mixture models by expectation-maximisation (EM) to data larger than memory.
+
+    DATA is the path or URL of a zarr array, or of a zarr group together with --variable NAME.
+    """
+
+
+for command in (fit, predict, score, sample, info, demo):
+    dem.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    dem.main()
+    raise SystemExit(0)  # unreachable: `main` exits

@@ -1,0 +1,121 @@
+"""Options that several commands share, and the judgement of paths before anything is read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dem.errors import StoreError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zmetadata")
+
+
+class Count(click.ParamType[int]):
+    """A positive whole number, also written as 1e9 or 1_000_000."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number or fail with what was given."""
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            number = Decimal(0)
+        if not number.is_finite() or number < 1 or number != int(number):
+            self.fail(f"{value!r} is not a positive whole number (such as 1000 or 1e9)", param, ctx)
+        return int(number)
+
+
+def engine_options(function: F) -> F:
+    """Add ``--scheduler``, ``--workers`` and ``--memory-limit``."""
+    for option in reversed(
+        (
+            click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
+            click.option(
+                "--workers",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="Start a cluster of N processes on this machine.  [default: threads of this process]",
+            ),
+            click.option("--memory-limit", metavar="SIZE", help="Memory of each started process, such as 2GB."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def variable_option(function: F) -> F:
+    """Add ``--variable``."""
+    return click.option("--variable", metavar="NAME", help="The array to take if DATA is a group.")(function)
+
+
+def overwrite_option(function: F) -> F:
+    """Add ``--overwrite``."""
+    return click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")(function)
+
+
+def output_options(function: F) -> F:
+    """Add ``--json`` and ``--quiet``."""
+    function = click.option("--quiet", is_flag=True, help="Say nothing but errors.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")(function)
+
+
+def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> None:
+    """Make sure that a store can be written to `output`, before anything is read.
+
+    Parameters
+    ----------
+    output : str
+        Path or URL of the store to be written.
+    overwrite : bool
+        Whether a store that is there may be replaced.
+    inputs : tuple of str
+        Paths that are read from, which must survive.
+
+    Raises
+    ------
+    StoreError
+        If it exists, would destroy what is read, is not a zarr store, or its folder cannot be written.
+    """
+    from dem.data.destination import check_destination, is_url  # noqa: PLC0415
+
+    if is_url(output):
+        check_destination(output, overwrite=overwrite)
+        return
+    target = local_path(output)
+    for given in inputs:
+        if not is_url(given) and local_path(given).is_relative_to(target):
+            message = f"writing to {output} would destroy {given}, which is read; choose another output path"
+            raise StoreError(message)
+    if target.exists():
+        if not overwrite:
+            message = f"{output} exists already; choose another path or give --overwrite"
+            raise StoreError(message)
+        if not any((target / name).exists() for name in _ZARR_FILES):
+            message = f"{output} exists and is no zarr store, so --overwrite does not replace it; remove it first"
+            raise StoreError(message)
+    check_destination(output, overwrite=overwrite)
+    _try_to_write(target, output)
+
+
+def local_path(path: str) -> Path:
+    """Return the absolute path of a local file or store."""
+    return Path(path.removeprefix("file://")).resolve()
+
+
+def _try_to_write(target: Path, output: str) -> None:
+    """Write to the folder: permission bits tell nothing to root and little about network file systems."""
+    folder = next(parent for parent in target.parents if parent.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".dem-", dir=folder):
+            pass
+    except OSError as error:
+        message = f"cannot write {output}: {error.strerror or error} in the folder {folder}"
+        raise StoreError(message) from error

@@ -1,0 +1,72 @@
+"""`dem predict`: apply a model to a zarr array, chunk by chunk."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from dem.cli.options import check_output, engine_options, output_options, overwrite_option, variable_option
+from dem.cli.progress import human_count, human_seconds, working
+from dem.cli.session import open_engine, plain_warnings
+
+_WHAT = {"labels": "labels", "proba": "membership probabilities", "log_density": "log-densities"}
+
+
+@click.command(
+    "predict",
+    short_help="Write labels, probabilities or densities.",
+    epilog="""\b
+Examples:
+  dem predict model.zarr measurements.zarr labels.zarr
+  dem predict model.zarr measurements.zarr probabilities.zarr --proba --workers 4""",
+)
+@click.argument("model")
+@click.argument("data")
+@click.argument("out")
+@click.option("--proba", is_flag=True, help="Write the probability of each component, not the label.")
+@click.option("--log-density", is_flag=True, help="Write the log-density of each row under the mixture.")
+@variable_option
+@overwrite_option
+@engine_options
+@output_options
+def predict(
+    model: str,
+    data: str,
+    out: str,
+    proba: bool,
+    log_density: bool,
+    variable: str | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    **engine: Any,
+) -> None:
+    """Write the component of each row of DATA (its label) to the zarr array OUT, under MODEL.
+
+    Chunk by chunk, aligned with the chunks of DATA. OUT appears once it is whole.
+    """
+    if proba and log_density:
+        message = "give either --proba or --log-density, not both"
+        raise click.UsageError(message, click.get_current_context())
+    kind = "proba" if proba else "log_density" if log_density else "labels"
+    check_output(out, overwrite, (model, data))
+    with plain_warnings(quiet):
+        import dem  # noqa: PLC0415
+        from dem.cli.report import print_json  # noqa: PLC0415
+        from dem.data import open_rows  # noqa: PLC0415
+
+        estimator = dem.load(model)
+        n_rows = open_rows(data, variable=variable).n_rows
+        began = time.perf_counter()
+        with open_engine(**engine), working(f"writing {_WHAT[kind]}", quiet):
+            estimator.predict_to(data, out, kind=kind, overwrite=overwrite, variable=variable)
+        seconds = time.perf_counter() - began
+        if as_json:
+            print_json({"out": out, "kind": kind, "n_rows": n_rows, "seconds": seconds})
+        elif not quiet:
+            click.echo(
+                f"{_WHAT[kind]} of {n_rows:,} rows in {out} "
+                f"({human_seconds(seconds)}, {human_count(n_rows / seconds)} rows/s)"
+            )

@@ -1,0 +1,176 @@
+"""What surrounds a command: signals, warnings, the engine."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from dem.engine import Engine
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_received: list[int] = []
+
+# Of the processes that --workers starts. Pausing at 80 % of the memory is for tasks that pile up results; here it
+# would stop the fit for ever, so that a process that needs too much is restarted instead, and the fit fails if
+# that goes on. The small trim threshold which Dask sets makes malloc hand the workspaces of the arithmetic back to
+# the kernel after every block, and the arithmetic 2 to 3 times slower; chunks are still handed back.
+_WORKERS = {
+    "distributed.worker.memory.pause": False,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 32 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 * 2**20,
+    "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+}
+
+
+class Stopped(Exception):  # noqa: N818
+    """The user stopped the command; the text says what became of the work."""
+
+
+def one_line(message: str) -> str:
+    """Return `message` with all white space, line ends too, as single blanks."""
+    return " ".join(message.split())
+
+
+def say(line: str) -> None:
+    """Write a line to stderr.
+
+    Not with `click.echo`, which goes around the stream by which `rich` keeps a live line below what is written.
+    """
+    sys.stderr.write(f"dem: {line}\n")
+    sys.stderr.flush()
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Let SIGTERM end the command in the same clean way as Ctrl-C."""
+    _received.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, _stop)) for number in _STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def exit_code_of_signal() -> int:
+    """Return 128 + the signal that stopped the command, as shells do."""
+    return 128 + (_received[0] if _received else signal.SIGINT)
+
+
+def stopped_by() -> str:
+    """Return what the user calls the signal that stopped the command."""
+    return "SIGTERM" if _received and _received[0] == signal.SIGTERM else "Ctrl-C"
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off both signals, for work that must not be cut short."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _children_deaf_to_ctrl_c() -> Iterator[None]:
+    """Start threads and processes that do not see Ctrl-C.
+
+    A terminal sends it to every process of the command; only this one may act on it, or the workers die with
+    tracebacks. Signal masks are inherited, also by the workers that are restarted later.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker  # noqa: PLC0415
+
+    resource_tracker.ensure_running()  # now, because starting it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def open_engine(
+    scheduler: str | None = None, workers: int | None = None, memory_limit: str | None = None
+) -> Iterator[Engine]:
+    """Open the engine that the options ask for; see `dem.engine.connect`."""
+    if memory_limit is not None and workers is None:
+        message = "--memory-limit is for the processes that --workers starts; give --workers too"
+        raise click.UsageError(message, click.get_current_context(silent=True))
+    if scheduler is not None and workers is not None:
+        message = "give either --scheduler or --workers, not both"
+        raise click.UsageError(message, click.get_current_context(silent=True))
+    from dem.engine import connect  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        if scheduler is not None or workers is not None:
+            _silence_dask()
+        if workers is None:
+            engine = stack.enter_context(connect(scheduler, workers, memory_limit))
+        else:
+            import dask  # noqa: PLC0415
+
+            with _children_deaf_to_ctrl_c(), dask.config.set(_WORKERS):
+                engine = stack.enter_context(connect(scheduler, workers, memory_limit))
+        yield engine
+
+
+def _silence_dask() -> None:
+    """Keep Dask's log lines off the terminal: what matters to the user comes back as an error."""
+    # Imported here also because Dask must know its defaults before `_WORKERS` changes them.
+    import dem.engine.cluster  # noqa: F401, PLC0415
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def plain_warnings(quiet: bool = False) -> Iterator[None]:
+    """Show each warning once, as one line on stderr, or none at all."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        line = one_line(str(message)) or category.__name__
+        if line not in seen:
+            seen.add(line)
+            say(f"warning: {line}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not quiet:
+            # Deprecations and the like are for developers; these two are about the data and the fit.
+            warnings.simplefilter("always", UserWarning)
+            warnings.simplefilter("always", RuntimeWarning)
+            warnings.filterwarnings("ignore", module=r"zarr\.|distributed\.|dask\.")
+        warnings.showwarning = show
+        yield
+
+
+def is_terminal() -> bool:
+    """Return whether a person watches stderr."""
+    return sys.stderr.isatty()

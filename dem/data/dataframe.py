@@ -1,0 +1,39 @@
+"""Rows of pandas and Dask DataFrames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dem.data.base import Rows
+from dem.data.checks import check_dtype
+from dem.data.dask import DaskRows
+from dem.data.numpy import ArrayRows
+from dem.errors import DataError
+
+
+def open_dataframe(frame: Any) -> Rows:
+    """Open a DataFrame whose columns are all numeric.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame or dask.dataframe.DataFrame
+        The lengths of a Dask DataFrame's partitions are computed at once.
+
+    Raises
+    ------
+    DataError
+        Naming a column that holds no numbers.
+    """
+    kind = type(frame).__name__
+    if not hasattr(frame, "columns"):
+        message = f"a {kind} has one dimension; use to_frame() to make it a column"
+        raise DataError(message)
+    name = f"{type(frame).__module__.split('.')[0]} {kind}"
+    columns = list(frame.columns)
+    for column, dtype in zip(columns, frame.dtypes, strict=True):
+        # pandas' own nullable types have the NumPy type behind them.
+        check_dtype(f"column {column!r} of {name}", getattr(dtype, "numpy_dtype", dtype))
+    names = tuple(columns) if columns and all(isinstance(column, str) for column in columns) else None
+    if hasattr(frame, "to_dask_array"):
+        return DaskRows(frame.to_dask_array(lengths=True), name, names)
+    return ArrayRows(frame.to_numpy(), name, names)

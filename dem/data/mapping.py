@@ -1,0 +1,104 @@
+"""Applies a function of rows to data; the result is of the same kind as the data."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dem.data.base import Batch, Rows
+from dem.data.sources import open_rows, source_kind
+
+#: maps rows (n, n_features) to (n,) or (n, columns)
+RowMap = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def map_rows(
+    data: Any,
+    function: RowMap,
+    *,
+    dtype: DTypeLike,
+    columns: int | None,
+    variable: str | None = None,
+    feature_dim: str | None = None,
+) -> Any:
+    """Apply a function to the rows of data of any kind.
+
+    Parameters
+    ----------
+    data : anything that `open_rows` takes
+        The rows.
+    function : callable
+        Picklable; maps rows (n, n_features) to results (n,) or (n, columns).
+    dtype : dtype
+        Of the results.
+    columns : int or None
+        Number of results per row; None for one number per row.
+    variable, feature_dim : str, optional
+        As for `open_rows`.
+
+    Returns
+    -------
+    ndarray, dask.array.Array or xarray.DataArray
+        An array for arrays, lists and pandas; a lazy Dask array for Dask and zarr; a DataArray on the same grid and
+        with the same coordinates for xarray, lazy unless the data is in memory. There the feature dimension is gone,
+        or replaced by the dimension "component" where there are several results per row.
+    """
+    kind = source_kind(data)
+    if kind == "xarray":
+        from dem.data.xarray import map_xarray  # noqa: PLC0415
+
+        return map_xarray(data, function, np.dtype(dtype), columns, feature_dim)
+    rows = open_rows(data, variable=variable, feature_dim=feature_dim)
+    if kind == "zarr":
+        from dem.data.dask import map_blocks  # noqa: PLC0415
+
+        return map_blocks(_lazy_zarr(rows), function, np.dtype(dtype), columns)
+    if kind in ("dask.array", "dask.dataframe"):
+        from dem.data.dask import map_blocks  # noqa: PLC0415
+
+        return map_blocks(rows.array, function, np.dtype(dtype), columns)  # type: ignore[attr-defined]
+    return compute_rows(rows, function, np.dtype(dtype), columns)
+
+
+def compute_rows(rows: Rows, function: RowMap, dtype: np.dtype[Any], columns: int | None) -> NDArray[Any]:
+    """Return the results for all rows in memory, computed by threads chunk by chunk."""
+    results = np.empty((rows.n_rows,) if columns is None else (rows.n_rows, columns), dtype)
+
+    def fill(batch: Batch) -> None:
+        for chunk in batch:
+            index = chunk.index
+            place = slice(index.start, index.stop) if isinstance(index, range) else index
+            results[place] = function(chunk.rows)
+
+    batches = rows.batches()
+    if len(batches) == 1:
+        fill(batches[0])
+        return results
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(cores, thread_name_prefix="dem-map") as pool:
+        try:
+            for future in [pool.submit(fill, batch) for batch in batches]:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+def _lazy_zarr(rows: Any) -> Any:
+    """Return a Dask array of a zarr array, a block for each read."""
+    import dask.array as da  # noqa: PLC0415
+
+    return da.from_array(
+        rows.table,
+        chunks=(rows.read_rows, rows.n_features),
+        name=f"dem-zarr-{uuid.uuid4().hex}",
+        asarray=False,
+        meta=np.empty((0, 0), rows.dtype),
+    )

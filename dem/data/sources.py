@@ -1,0 +1,95 @@
+"""Opens data of any kind as rows."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from dem.data.base import Rows
+from dem.data.numpy import open_array
+from dem.errors import DataError
+
+
+class SparseDataError(DataError, TypeError):
+    """Sparse matrices are not supported."""
+
+
+def open_rows(data: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Rows:
+    """Open data of any kind as rows; nothing of it is read yet.
+
+    Parameters
+    ----------
+    data : str, path-like, array or table
+        Path or URL of a zarr array (or of a group, with `variable`), a `zarr.Array`, a Dask array, an xarray
+        DataArray or Dataset, a pandas or Dask DataFrame, a NumPy array or what becomes one, or `Rows`.
+    variable : str, optional
+        The array to take from a zarr group.
+    feature_dim : str, optional
+        The dimension of an xarray object whose entries are the features.
+
+    Returns
+    -------
+    Rows
+        The table; its chunks are those of the source.
+
+    Raises
+    ------
+    DataError
+        In one line: what is wrong with the data and what to do.
+    """
+    if isinstance(data, Rows):
+        return data
+    kind = source_kind(data)
+    if variable is not None and kind != "zarr":
+        message = f"a variable ({variable!r}) can be named for zarr groups only; select it before"
+        raise DataError(message)
+    if feature_dim is not None and kind != "xarray":
+        message = f"a feature dimension ({feature_dim!r}) can be named for xarray objects only"
+        raise DataError(message)
+    # The optional packages are imported only where the data comes from them.
+    if kind == "zarr":
+        from dem.data.zarr import open_zarr  # noqa: PLC0415
+
+        return open_zarr(data, variable)
+    if kind == "dask.array":
+        from dem.data.dask import open_dask_array  # noqa: PLC0415
+
+        return open_dask_array(data)
+    if kind == "xarray":
+        from dem.data.xarray import open_xarray  # noqa: PLC0415
+
+        return open_xarray(data, feature_dim)
+    if kind in ("pandas", "dask.dataframe"):
+        from dem.data.dataframe import open_dataframe  # noqa: PLC0415
+
+        return open_dataframe(data)
+    if kind == "scipy.sparse":
+        message = "Sparse data is not supported; convert it with x.toarray(), or chunk by chunk in a Dask array"
+        raise SparseDataError(message)
+    if kind == "dask":
+        message = f"a dask {type(data).__name__} has no rows and columns; make a dask.array or dask.dataframe of it"
+        raise DataError(message)
+    return open_array(data)
+
+
+def source_kind(data: object) -> str:
+    """Name the package that data belongs to: the part of dask, or numpy for all others.
+
+    A subclass counts as what it derives from.
+    """
+    if isinstance(data, str | os.PathLike):
+        return "zarr"
+    for ancestor in type(data).__mro__:
+        module = ancestor.__module__
+        package = module.split(".")[0]
+        if package in ("zarr", "xarray", "pandas"):
+            return package
+        if module.startswith("scipy.sparse"):
+            return "scipy.sparse"
+        if module.startswith("dask.array"):
+            return "dask.array"
+        if module.startswith(("dask.dataframe", "dask_expr")):
+            return "dask.dataframe"
+        if package == "dask":
+            return "dask"
+    return "numpy"

@@ -1,0 +1,139 @@
+"""Rows of xarray objects of any number of dimensions: one holds the features, the others are stacked to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from dem.data.base import Rows
+from dem.data.checks import check_dtype
+from dem.data.dask import DaskRows, map_blocks
+from dem.data.numpy import ArrayRows
+from dem.errors import DataError
+
+# Dimensions that hold features where the user does not say so.
+USUAL_NAMES = ("feature", "features", "variable", "band", "channel")
+
+
+def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> Rows:
+    """Open a DataArray or a Dataset (whose variables are the features).
+
+    Parameters
+    ----------
+    data : DataArray or Dataset
+    feature_dim : str or None
+        The dimension that holds the features; not for a Dataset.
+
+    Raises
+    ------
+    DataError
+        If the feature dimension is unclear, or the values are no numbers.
+    """
+    array, feature = with_features_last(data, feature_dim)
+    name = _name_of(data)
+    names = _feature_names(array, feature)
+    dims = tuple(str(dim) for dim in array.dims[:-1])
+    if array.chunks is None:
+        values = np.asarray(array.values)
+        return ArrayRows(values.reshape(-1, values.shape[-1]), name, names)
+    return DaskRows(array.data, name, names, dims)
+
+
+def map_xarray(
+    data: xr.DataArray | xr.Dataset,
+    function: Callable[[NDArray[Any]], NDArray[Any]],
+    dtype: np.dtype[Any],
+    columns: int | None,
+    feature_dim: str | None,
+) -> xr.DataArray:
+    """Apply a function of rows; see `dem.data.map_rows`.
+
+    Returns
+    -------
+    DataArray
+        On the grid of `data`, without the feature dimension, with a dimension ``component`` for `columns`.
+    """
+    from dem.data.mapping import compute_rows  # noqa: PLC0415  (which opens data, xarray's too)
+
+    array, feature = with_features_last(data, feature_dim)
+    rows = open_xarray(data, feature_dim)
+    tail = () if columns is None else (columns,)
+    result: Any
+    if isinstance(rows, DaskRows):
+        result = map_blocks(array.data, function, dtype, columns)
+    else:
+        result = compute_rows(rows, function, dtype, columns).reshape(array.shape[:-1] + tail)
+    dims = array.dims[:-1] + (() if columns is None else ("component",))
+    kept = {key: coordinate for key, coordinate in array.coords.items() if feature not in coordinate.dims}
+    # Without rename it would bear the name of the Dask task.
+    return xr.DataArray(result, dims=dims, coords=kept).rename(None)
+
+
+def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> tuple[xr.DataArray, str]:
+    """Return a DataArray whose last dimension holds the features, lazy where the data is, and that dimension's name."""
+    if isinstance(data, xr.Dataset):
+        return _stack_variables(data, feature_dim), "feature"
+    check_dtype(_name_of(data), data.dtype)
+    feature = _feature_dim(data, feature_dim)
+    return _lazy(data).transpose(..., feature), feature
+
+
+def _stack_variables(data: xr.Dataset, feature_dim: str | None) -> xr.DataArray:
+    name = _name_of(data)
+    if feature_dim is not None:
+        message = f"the features of {name} are its variables; to use the dimension {feature_dim!r} select one variable"
+        raise DataError(message)
+    if not data.data_vars:
+        message = f"{name} has no variables; its variables are the features"
+        raise DataError(message)
+    for key, variable in data.data_vars.items():
+        check_dtype(f"variable {key!r} of {name}", variable.dtype)
+    if "feature" in data.dims:
+        message = f"{name} has a dimension 'feature' already, though its variables are the features; rename it"
+        raise DataError(message)
+    lazy = xr.Dataset({key: _lazy(variable) for key, variable in data.data_vars.items()})
+    return lazy.to_dataarray("feature").transpose(..., "feature")
+
+
+def _lazy(array: xr.DataArray) -> xr.DataArray:
+    """Return an array that is in memory or made of Dask chunks; what lies in a file is not read yet."""
+    if array.chunks is not None or array.variable._in_memory:  # noqa: SLF001 - xarray has no public way to ask
+        return array
+    preferred = array.encoding.get("preferred_chunks") or array.encoding.get("chunks")
+    if isinstance(preferred, dict):
+        return array.chunk({dim: preferred[dim] for dim in array.dims if dim in preferred})
+    return array.chunk(preferred if preferred is not None else "auto")
+
+
+def _feature_dim(array: xr.DataArray, feature_dim: str | None) -> str:
+    dims = [str(dim) for dim in array.dims]
+    name, listed = _name_of(array), ", ".join(dims) or "none"
+    if feature_dim is not None:
+        if feature_dim not in dims:
+            message = f"{name} has no dimension {feature_dim!r}; its dimensions are: {listed}"
+            raise DataError(message)
+        return feature_dim
+    usual = [dim for dim in dims if dim in USUAL_NAMES]
+    if len(usual) == 1:
+        return usual[0]
+    if len(dims) == 2 and not usual:
+        return dims[-1]
+    message = f"which dimension of {name} holds the features? Pass feature_dim= with one of: {listed}"
+    raise DataError(message)
+
+
+def _feature_names(array: xr.DataArray, feature: str) -> tuple[str, ...] | None:
+    if feature not in array.coords:
+        return None
+    names = array.coords[feature].values.tolist()
+    return tuple(names) if all(isinstance(name, str) for name in names) else None
+
+
+def _name_of(data: xr.DataArray | xr.Dataset) -> str:
+    if isinstance(data, xr.Dataset):
+        return "Dataset"
+    return f"DataArray {data.name!r}" if data.name is not None else "DataArray"

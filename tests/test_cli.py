@@ -1,0 +1,241 @@
+"""The command line before any data is read: help, options, paths, failures and how they are told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from dem.cli import dem
+from dem.cli.options import Count, check_output
+from dem.cli.session import plain_warnings
+from dem.errors import DataWarning, DemError, StoreError
+
+COMMANDS = ("fit", "predict", "score", "sample", "info", "demo")
+
+
+def run(*arguments):
+    return CliRunner().invoke(dem, [str(argument) for argument in arguments])
+
+
+def fails(code, *arguments):
+    """Run a command that must fail with one line, and return that line without ``dem: ``."""
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("dem: ")
+    return lines[0].removeprefix("dem: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"\n    dem {command} " in result.stdout.split("Example")[1]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from dem.cli import dem\n"
+        "for arguments in (['--help'], ['fit', '--help'], ['demo', '--help']):\n"
+        "    dem.main(arguments, standalone_mode=False)\n"
+        "heavy = {'dask', 'distributed', 'matplotlib', 'numpy', 'rich', 'scipy', 'sklearn', 'zarr'}\n"
+        "print('imported:', sorted(heavy & sys.modules.keys()))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_module_and_version():
+    result = subprocess.run([sys.executable, "-m", "dem", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("dem ")
+
+
+def test_without_a_command_help_is_shown():
+    result = run()
+    assert result.exit_code == 2
+    assert all(command in result.stderr for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit"], "Missing argument 'DATA' (see dem fit --help)"),
+        (
+            ["fit", "x", "-k", "2", "--covariance", "round"],
+            "'round' is not one of 'full', 'tied', 'diag', 'spherical'",
+        ),
+        (["fit", "x", "-k", "2", "--family", "cauchy"], "not one of 'gaussian', 'bernoulli', 'binomial'"),
+        (
+            ["fit", "x", "-k", "2", "--init", "best"],
+            "'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'",
+        ),
+        (["fit", "x", "-k", "0"], "0 is not in the range x>=1"),
+        (["fit", "x", "-k", "2", "--tol", "-1"], "-1.0 is not in the range x>=0"),
+        (["fit", "x", "-k", "2", "--tolerance", "1"], "No such option"),
+        (["fit", "x"], "give the number of components with --components"),
+        (["fit", "x", "-k", "2", "--family", "binomial"], "--family binomial needs --trials"),
+        (["fit", "x", "-k", "2", "--trials", "3"], "--trials is for --family binomial"),
+        (
+            ["fit", "x", "-k", "2", "--family", "bernoulli", "--covariance", "full"],
+            "--covariance is for --family gauss",
+        ),
+        (["fit", "x", "--from", "m", "--init", "kmeans"], "--init does not go with --from"),
+        (
+            ["fit", "x", "-k", "2", "--workers", "2", "--scheduler", "tcp://a:1"],
+            "either --scheduler or --workers",
+        ),
+        (
+            ["fit", "x", "-k", "2", "--memory-limit", "2GB"],
+            "--memory-limit is for the processes that --workers starts",
+        ),
+        (["predict", "m", "d", "o", "--proba", "--log-density"], "give either --proba or --log-density"),
+        (["sample", "m", "1.5", "o"], "'1.5' is not a positive whole number"),
+        (["info"], "give the path of a model or of data, or --system"),
+        (["info", "x", "--system"], "give the path of a model or of data, or --system"),
+        (["demo", "--size", "huge"], "'huge' is not a size (such as 2GB or 500MB)"),
+        (["fitt"], "No such command 'fitt'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_code_2(arguments, message):
+    assert message in fails(2, *arguments)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1000", 1000), ("1e9", 10**9), ("1_000", 1000), ("1.5e3", 1500)])
+def test_counts(text, number):
+    assert Count()(text) == number
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "1.5", "inf", "nan", "many"])
+def test_no_counts(text):
+    with pytest.raises(click.BadParameter, match="not a positive whole number"):
+        Count()(text)
+
+
+# Where results go -----------------------------------------------------------------------------------------
+
+
+def test_output_that_exists(tmp_path):
+    (tmp_path / "zarr.json").touch()
+    with pytest.raises(StoreError, match="exists already; choose another path or give --overwrite"):
+        check_output(str(tmp_path), overwrite=False)
+    check_output(str(tmp_path), overwrite=True)
+
+
+def test_overwrite_replaces_only_zarr_stores(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StoreError, match="is no zarr store, so --overwrite does not replace it"):
+        check_output(str(tmp_path), overwrite=True)
+
+
+@pytest.mark.parametrize("given", ["data.zarr", "data.zarr/variable", "other/../data.zarr"])
+def test_overwrite_spares_what_is_read(tmp_path, given):
+    (tmp_path / "data.zarr").mkdir()
+    (tmp_path / "data.zarr" / "zarr.json").touch()
+    with pytest.raises(StoreError, match="would destroy"):
+        check_output(str(tmp_path / "data.zarr"), overwrite=True, inputs=(str(tmp_path / given),))
+
+
+def test_output_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot write .*file is not a writable directory"):
+        check_output(str(tmp_path / "file" / "out.zarr"), overwrite=False)
+
+
+def test_output_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    with pytest.raises(StoreError, match=r"cannot write .*out\.zarr: Permission denied in the folder"):
+        check_output(str(tmp_path / "out.zarr"), overwrite=False)
+
+
+def test_output_check_leaves_nothing_behind(tmp_path):
+    check_output(str(tmp_path / "out.zarr"), overwrite=False)
+    check_output(str(tmp_path / "new" / "folder" / "out.zarr"), overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "no.zarr", "-k", "2", "--out"],
+        ["predict", "no-model.zarr", "no.zarr"],
+        ["sample", "no-model.zarr", "10"],
+    ],
+)
+def test_output_is_checked_before_anything_is_read(tmp_path, arguments):
+    assert "exists" in fails(1, *arguments, tmp_path)
+
+
+# Failures and warnings ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing():
+    """Make a command that raises what a test gives it."""
+
+    def make(error):
+        @dem.command("fail")
+        def fail():
+            raise error
+
+        return fail
+
+    yield make
+    dem.commands.pop("fail", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DemError("two\n  lines"), 1, "two lines"),
+        (OSError(28, "No space left on device", "out.zarr"), 1, "No space left on device (out.zarr)"),
+        (MemoryError(), 1, "out of memory; smaller chunks or fewer workers need less"),
+        (KeyError("secret"), 70, "unexpected KeyError: 'secret'; DEM_TRACEBACK=1 shows where"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_every_failure_is_one_line(failing, monkeypatch, error, code, line):
+    monkeypatch.delenv("DEM_TRACEBACK", raising=False)
+    failing(error)
+    assert fails(code, "fail") == line
+
+
+def test_traceback_on_demand(failing, monkeypatch):
+    monkeypatch.setenv("DEM_TRACEBACK", "1")
+    failing(DemError("no"))
+    result = run("fail")
+    assert result.exit_code == 1
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.splitlines()[-1] == "dem: no"
+
+
+def test_warnings_are_one_line_each_and_once(capsys):
+    with plain_warnings():
+        for _ in range(2):
+            warnings.warn("column 3 is\nconstant", DataWarning, stacklevel=1)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "dem: warning: column 3 is constant\n"
+
+
+def test_quiet_shows_no_warnings(capsys):
+    with plain_warnings(quiet=True):
+        warnings.warn("column 3 is constant", DataWarning, stacklevel=1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a shell")
+def test_a_closed_pipe_is_no_failure_with_a_traceback():
+    command = f"{sys.executable} -m dem fit --help | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert result.stderr == ""

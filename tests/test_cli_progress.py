@@ -1,0 +1,145 @@
+"""Progress: speed, amount read and time left, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dem.cli.progress import (
+    LiveProgress,
+    LogProgress,
+    Tracker,
+    describe,
+    human_bytes,
+    human_count,
+    human_seconds,
+    remaining_iterations,
+)
+from dem.em.events import FitEnded, FitStarted, IterationEnded
+
+
+def started(phase="data", n_models=1, max_iter=100, tol=1e-3):
+    return FitStarted(phase, n_models, 1_000_000, 4, 32_000_000, max_iter, tol)
+
+
+def iteration(number, gain=math.inf, *, phase="data", model=0, seconds=0.5):
+    return IterationEnded(phase, model, number, -1.25, gain, seconds, None, None)
+
+
+def test_models_on_one_read_count_it_once():
+    tracker = Tracker()
+    for event in (started(n_models=2), iteration(1), iteration(1, model=1), iteration(2, 1.0)):
+        tracker(event)
+    assert tracker.bytes_read == 2 * 32_000_000
+    assert tracker.rows_per_second == 2_000_000
+
+
+def test_the_sample_is_not_read_from_disk():
+    tracker = Tracker()
+    for event in (started("sample"), iteration(1, phase="sample"), started(), iteration(1)):
+        tracker(event)
+    assert tracker.bytes_read == 32_000_000
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ([math.inf], None),
+        ([math.inf, 1.0], None),
+        ([math.inf, 1.0, 0.1], 2),  # 0.01, 0.001: the gain after two more is at tol
+        ([math.inf, 0.08, 0.04, 0.02], 5),
+        ([math.inf, 0.1, 0.2], None),
+        ([math.inf, 0.1, -1.0, 0.05], None),
+        ([math.inf, 1.0, 0.0005], 0),
+    ],
+)
+def test_remaining_iterations_extrapolate_the_decay(gains, expected):
+    assert remaining_iterations(gains, 1e-3) == expected
+
+
+def test_time_left_is_bounded_by_max_iter():
+    tracker = Tracker()
+    for event in (started(max_iter=10), iteration(1), iteration(2, 1.0), iteration(3, 0.999)):
+        tracker(event)
+    assert tracker.time_left() == (7 * 0.5, True)
+
+
+def test_models_that_ended_take_no_more_time():
+    tracker = Tracker()
+    tracker(started(n_models=2))
+    for number, gain in enumerate((math.inf, 1.0, 0.1), 1):
+        tracker(iteration(number, gain))
+        tracker(iteration(number, gain, model=1))
+    tracker(FitEnded("data", 1, 3, "converged"))
+    assert tracker.time_left() == (1.0, False)
+    tracker(FitEnded("data", 0, 3, "converged"))
+    assert tracker.time_left() == (0.0, False)
+
+
+def test_log_lines_are_plain_and_one_for_each_iteration(capsys):
+    log = LogProgress()
+    for event in (
+        started(),
+        iteration(1),
+        iteration(2, 0.1),
+        iteration(3, 0.01),
+        FitEnded("data", 0, 3, "converged"),
+    ):
+        log(event)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    first, *lines = captured.err.splitlines()
+    assert first == "dem: fitting all data: 1,000,000 rows x 4 features (32 MB)"
+    assert lines == [
+        f"dem: iteration {number}, log-likelihood per row -1.25, {gain}2 M rows/s, {read} MB read, {left} left"
+        for number, gain, read, left in (
+            (1, "", 32, "at most 50 s"),
+            (2, "gain 1.00e-01, ", 64, "at most 49 s"),
+            (3, "gain 1.00e-02, ", 96, "about 0.5 s"),
+        )
+    ] + ["dem: ended after iteration 3: converged"]
+
+
+def test_the_live_line_shows_what_the_issue_asks_for():
+    live = LiveProgress()
+    assert "preparing" in live.__rich__().plain
+    live(started())
+    assert "reading" in live.__rich__().plain
+    for event in (iteration(1), iteration(2, 0.1), iteration(3, 0.01)):
+        live(event)
+    line = live.__rich__().plain
+    for part in (
+        "iteration 3",
+        "log-likelihood/row -1.25",
+        "gain 1.00e-02",
+        "2 M rows/s",
+        "96 MB read",
+        "0.5 s left",
+    ):
+        assert part in line
+
+
+def test_several_starts_are_numbered():
+    tracker = Tracker()
+    tracker(started("sample", n_models=3))
+    tracker(iteration(4, 0.5, phase="sample", model=1))
+    assert describe(tracker)[0] == ("on the sample, iteration", "4 (start 2 of 3)")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (human_bytes(12), "12 B"),
+        (human_bytes(12_400_000_000), "12.4 GB"),
+        (human_bytes(3.2e15), "3200 TB"),
+        (human_count(950), "950"),
+        (human_count(4_200_000), "4.2 M"),
+        (human_seconds(0.53), "0.5 s"),
+        (human_seconds(59.7), "1 min 00 s"),
+        (human_seconds(200), "3 min 20 s"),
+        (human_seconds(7500), "2 h 05 min"),
+    ],
+)
+def test_numbers_for_people(text, expected):
+    assert text == expected

@@ -1,0 +1,116 @@
+"""Ctrl-C and SIGTERM: the last parameters are saved, no process is left behind, no traceback is shown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+
+import dem
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("signals") / "data.zarr"
+    zarr.create_array(path, data=rng.normal(size=(20_000, 3)), chunks=(5_000, 3))
+    return str(path)
+
+
+def start(*arguments):
+    """Start a command in a session of its own, as a terminal would."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dem", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def session_members(leader):
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
+def interrupt(process, number, *, after):
+    """Send a signal to the whole group once a line holds `after`; return what stderr said then."""
+    for line in process.stderr:
+        if after in line:
+            break
+    else:
+        pytest.fail(f"ended with {process.wait()} before {after!r}")
+    os.killpg(process.pid, number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert stdout == ""
+    assert "Traceback" not in stderr, stderr
+    deadline = time.monotonic() + 10
+    while session_members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert session_members(process.pid) == []
+    return stderr.splitlines()
+
+
+FOR_EVER = ("--components", "3", "--seed", "0", "--tol", "0", "--max-iter", "1000000")
+
+
+@pytest.mark.parametrize("engine", [(), ("--workers", "2")], ids=["threads", "processes"])
+def test_ctrl_c_saves_the_last_parameters(data, tmp_path, engine):
+    out = str(tmp_path / "model.zarr")
+    process = start("fit", data, *FOR_EVER, "--out", out, *engine)
+    *_, last = interrupt(process, signal.SIGINT, after="iteration 5,")
+    assert process.returncode == 130
+    model = dem.load(out)
+    assert model.n_iter_ >= 5
+    assert model.converged_ is False
+    assert last == f"dem: stopped by Ctrl-C after iteration {model.n_iter_}; the last parameters are saved in {out}"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.zarr"]
+
+
+def test_sigterm_ends_as_cleanly(data, tmp_path):
+    out = str(tmp_path / "model.zarr")
+    process = start("fit", data, *FOR_EVER, "--out", out)
+    lines = interrupt(process, signal.SIGTERM, after="iteration 5,")
+    assert process.returncode == 143
+    assert lines[-1].startswith("dem: stopped by SIGTERM after iteration ")
+    assert dem.load(out).n_iter_ >= 5
+
+
+def test_ctrl_c_without_out_says_that_nothing_is_saved(data):
+    process = start("fit", data, *FOR_EVER)
+    lines = interrupt(process, signal.SIGINT, after="iteration 1,")
+    assert process.returncode == 130
+    assert lines[-1].endswith("nothing is saved without --out")
+
+
+def test_ctrl_c_while_predicting_leaves_no_output(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400_000, 4))
+    zarr.create_array(tmp_path / "data.zarr", data=rows, chunks=(2_000, 4))
+    dem.GaussianMixture(20, random_state=0, max_iter=2, tol=1e3).fit(rows[:1000]).save(str(tmp_path / "model.zarr"))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    process = start("predict", str(tmp_path / "model.zarr"), str(tmp_path / "data.zarr"), str(tmp_path / "out.zarr"))
+    deadline = time.monotonic() + 30
+    while not any(tmp_path.glob(".out.zarr*/c/*")):  # chunks are being written
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "dem: stopped\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

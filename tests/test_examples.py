@@ -1,0 +1,68 @@
+"""The examples run as they stand, from another folder, and say what they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zarr
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run an example in an empty folder and return what it printed."""
+    tools, work = tmp_path / "bin", tmp_path / "work"
+    tools.mkdir()
+    work.mkdir()
+    dem = tools / "dem"
+    dem.write_text(f'#!/bin/sh\nexec {sys.executable} -m dem "$@"\n')
+    dem.chmod(0o755)
+    path = os.pathsep.join([str(tools), os.environ["PATH"]])
+    env = os.environ | {"PATH": path, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+
+    def run_in_work(*command):
+        done = subprocess.run(command, cwd=work, env=env, check=False, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run_in_work.folder = work
+    return run_in_work
+
+
+def test_every_example_is_tested():
+    text = Path(__file__).read_text()
+    names = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".sh"}}
+    assert names
+    assert all(f'"{name}"' in text for name in names)
+
+
+def test_zarr_from_the_shell(run):
+    run(EXAMPLES / "zarr_from_the_shell.sh")
+    labels = zarr.open_array(run.folder / "labels.zarr", mode="r")
+    proba = zarr.open_array(run.folder / "proba.zarr", mode="r")
+    assert labels.shape == (200_000,)
+    assert proba.shape == (200_000, 3)
+    assert (proba[:].argmax(axis=1) == labels[:]).all()
+
+
+def test_xarray_ocean(run):
+    printed = run(sys.executable, EXAMPLES / "xarray_ocean.py", "section.png")
+    assert "<xarray.DataArray 'mass' (time: 24, depth: 6, lat: 31, lon: 36)>" in printed
+    assert printed.count("water mass") == 4
+    assert "dask.array" in printed
+    assert (run.folder / "section.png").stat().st_size > 5000
+
+
+def test_dask_pipeline(run):
+    printed = run(sys.executable, EXAMPLES / "dask_pipeline.py")
+    weights = [float(number) for number in re.search(r"weights: \[(.*)\]", printed)[1].split()]
+    assert weights == pytest.approx([0.2, 0.3, 0.5], abs=0.01)
+    counts = [int(number) for number in re.search(r"rows per component: \[(.*)\]", printed)[1].split(",")]
+    assert sum(counts) == 300_000

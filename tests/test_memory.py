@@ -1,0 +1,60 @@
+"""Memory is asserted, not hoped for: a store of 2 GB is fitted by a process that never takes 600 MB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import zarr
+
+CHUNK_ROWS, N_FEATURES, N_CHUNKS = 65_536, 32, 120  # 16 MB each: 2.01 GB
+
+FIT = """
+import json, resource, sys, warnings
+warnings.simplefilter("ignore")
+import dem
+model = dem.GaussianMixture(8, random_state=0, max_iter=2, covariance_type=sys.argv[2]).fit(sys.argv[1])
+model.predict_to(sys.argv[1], sys.argv[1] + ".labels")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"peak": peak, "weights": sum(model.weights_), "n_iter": model.n_iter_}))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("memory") / "rows.zarr"
+    array = zarr.create_array(
+        path, shape=(CHUNK_ROWS * N_CHUNKS, N_FEATURES), chunks=(CHUNK_ROWS, N_FEATURES), dtype="f8"
+    )
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(CHUNK_ROWS, N_FEATURES)) + 4.0 * rng.integers(3, size=(CHUNK_ROWS, 1))
+    base = base.astype(np.float32).astype(np.float64)  # compresses: the test is about memory, not about disks
+
+    def write(number):
+        array[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS] = np.roll(base, number, axis=0)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, range(N_CHUNKS)))
+    return str(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_peak_memory_of_a_fit_out_of_core(store, covariance_type):
+    output = subprocess.run(
+        [sys.executable, "-c", FIT, store, covariance_type], capture_output=True, text=True, check=True
+    )
+    figures = json.loads(output.stdout)
+    assert figures["n_iter"] == 2
+    assert figures["weights"] == pytest.approx(1.0)
+    assert figures["peak"] < 600e6, f"peak RSS was {figures['peak'] / 1e6:.0f} MB"
+    labels = zarr.open_array(store + ".labels", mode="r")
+    assert labels.shape == (CHUNK_ROWS * N_CHUNKS,)
+    assert labels.chunks == (CHUNK_ROWS,)
+    import shutil
+
+    shutil.rmtree(store + ".labels")
