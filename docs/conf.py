@@ -18,3 +18,13 @@ autodoc_typehints = "none"  # the docstrings tell types in numpydoc's words
 html_theme = "furo"
 html_title = f"dem {release}"
 html_copy_source = False
+
+
+def leave_out(_app, _what, name, _obj, skip, _options):
+    """Leave out what scikit-learn adds to every estimator for its own routing of arguments."""
+    return skip or name == "get_metadata_routing" or (name.startswith("set_") and name.endswith("_request"))
+
+
+def setup(app):
+    """Connect the hooks; called by Sphinx."""
+    app.connect("autodoc-skip-member", leave_out)

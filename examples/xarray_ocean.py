@@ -61,7 +61,8 @@ def main() -> None:
         import matplotlib.pyplot as plt  # noqa: PLC0415
 
         section = labels.isel(time=0).sel(lon=180.0).compute()
-        section.plot(cmap="tab10", vmin=-0.5, vmax=9.5, yscale="log", yincrease=False)
+        colours = plt.colormaps["tab10"].resampled(mixture.n_components)
+        section.plot(cmap=colours, vmin=-0.5, vmax=mixture.n_components - 0.5, yscale="log", yincrease=False)
         plt.savefig(sys.argv[1])
 
 

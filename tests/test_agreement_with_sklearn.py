@@ -92,7 +92,7 @@ def test_given_starts(covariance_type, given):
 def test_kinds_of_numbers(kind):
     rows = (10 * gaussian_rows(600) + 60).clip(0, 120).astype(kind)
     options = {"random_state": 0, "max_iter": 50, "tol": 1e-2}
-    ours = dem.GaussianMixture(3, **options).fit(rows)
+    ours = dem.GaussianMixture(3, dtype="float64", **options).fit(rows)
     theirs = Peer(3, **options).fit(rows.astype(np.float64))
     assert_close(ours, theirs, ATTRIBUTES)
 

@@ -105,6 +105,7 @@ def _print(report: DemoReport, seconds: float) -> None:
             f"the data are {report.data_bytes / report.memory_allowed:.1f} times as large",
             "peak memory": f"{human_bytes(sum(peaks))}: " + " + ".join(map(human_bytes, peaks)),
             "time": f"{human_seconds(seconds)}: {steps}",
-            "written": report.written,
         }
     )
+    for path in report.written:
+        to.print(f"written: {path}", highlight=False, soft_wrap=True)

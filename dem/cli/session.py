@@ -25,9 +25,6 @@ _received: list[int] = []
 # that goes on. The small trim threshold which Dask sets makes malloc hand the workspaces of the arithmetic back to
 # the kernel after every block, and the arithmetic 2 to 3 times slower; chunks are still handed back.
 _WORKERS = {
-    "distributed.worker.memory.pause": False,
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 32 * 2**20,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 * 2**20,
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -114,8 +115,12 @@ class _LocalPlace:
             aside.unlink()
 
     def discard(self) -> None:
-        """Remove what was written."""
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        """Remove what was written; again, if a thread that is being interrupted was still writing."""
+        for _ in range(20):
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            if not Path(self.temporary).exists():
+                return
+            time.sleep(0.05)
 
 
 class _RemotePlace:

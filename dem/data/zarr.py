@@ -76,7 +76,7 @@ class ZarrTable:
         """Two."""
         return len(self.array.shape)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+    def __getitem__(self, key: slice | tuple[slice, ...]) -> NDArray[Any]:
         rows = key[0] if isinstance(key, tuple) else key
         start, stop, _ = rows.indices(self.array.shape[0])
         table = self.read(start, stop)

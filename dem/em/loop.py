@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dem.data.base import Chunk, Rows
 from dem.em.events import Callback, FitEnded, FitStarted, IterationEnded, notify
 from dem.engine.base import Engine
@@ -151,7 +153,7 @@ def fit(
         statistics = engine.sweep(rows, [EStep(family, fits[number].parameters) for number in active])
         seconds = time.perf_counter() - began
         for number, statistic in zip(active, statistics, strict=True):
-            _advance(family, fits[number], statistic, settings, previous, (number, seconds))
+            _advance(family, fits[number], statistic, settings, previous, (number, seconds, rows.dtype))
     for number, one in enumerate(fits):
         if one.status is Status.RUNNING:
             one.status = Status.MAX_ITER
@@ -165,15 +167,15 @@ def _advance(
     statistic: Any,
     settings: Settings,
     previous: float,
-    read: tuple[int, float],
+    read: tuple[int, float, np.dtype[Any]],
 ) -> None:
     """Take one model through the M-step and judge where it stands."""
-    number, seconds = read
+    number, seconds, dtype = read
     log_likelihood = _per_row(statistic, one.n_iter + 1)
     before = one.log_likelihood if one.log_likelihoods else previous
     gain = log_likelihood - before
     if one.log_likelihoods:
-        _check_monotone(family, one, log_likelihood)
+        _check_monotone(family, one, log_likelihood, dtype)
     one.parameters = family.m_step(statistic, one.parameters)
     one.log_likelihoods.append(log_likelihood)
     notify(
@@ -193,12 +195,12 @@ def _per_row(statistic: Evidence, iteration: int) -> float:
     return log_likelihood
 
 
-def _check_monotone(family: Family[Any, Any], one: Fit, log_likelihood: float) -> None:
+def _check_monotone(family: Family[Any, Any], one: Fit, log_likelihood: float, dtype: np.dtype[Any]) -> None:
     """Warn if the log-likelihood fell by more than regularisation and rounding explain."""
     before = one.log_likelihood
     if log_likelihood >= before:
         return
-    tolerated = family.tolerated_fall(one.parameters) + ROUNDING * (1.0 + abs(before))
+    tolerated = family.tolerated_fall(one.parameters, dtype) + ROUNDING * (1.0 + abs(before))
     if before - log_likelihood > tolerated:
         message = (
             f"the log-likelihood per row fell from {before!r} to {log_likelihood!r} in iteration "

@@ -21,11 +21,11 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data import map_rows, open_rows
 from dem.data.base import Rows
 from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
+from dem.em.functions import Labels, LogDensity, Posterior, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.engine import Engine, LocalEngine, Work, current_engine
 from dem.errors import DataError, NonFiniteError, OptionError
 from dem.estimators import inputs, persistence, streams
-from dem.estimators.functions import Labels, LogDensity, Posterior, RowFunction
 from dem.estimators.recorders import History, Latest, Verbose
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import SAMPLE_METHODS, kmeans_parallel_start, row_sample, start_responsibilities
@@ -99,7 +99,8 @@ class MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             If a covariance is not positive definite.
         """
         self._check_options()
-        rows = inputs.rows_of(self, X, reset=True, variable=variable, feature_dim=feature_dim)
+        goes_on = self.warm_start and hasattr(self, "converged_")
+        rows = inputs.rows_of(self, X, reset=not goes_on, variable=variable, feature_dim=feature_dim)
         if rows.n_rows < self.n_components:
             message = (
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
@@ -113,7 +114,7 @@ class MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
         settings = Settings(self.tol, self.max_iter, tuple(callbacks))
         try:
-            family, best = self._search(rows, engine, settings)
+            family, best = self._search(rows, engine, settings, goes_on=goes_on)
         except NonFiniteError:
             check_rows(rows, engine, self._family().component)
             raise
@@ -143,9 +144,11 @@ class MixtureEstimator(DensityMixin, BaseEstimator, metaclass=ABCMeta):
             X, variable=variable, feature_dim=feature_dim
         )
 
-    def _search(self, rows: Rows, engine: Engine, settings: Settings) -> tuple[Mixture[Any, Any], Fit]:
+    def _search(
+        self, rows: Rows, engine: Engine, settings: Settings, *, goes_on: bool
+    ) -> tuple[Mixture[Any, Any], Fit]:
         """Return the best of all starts, fitted to all the data."""
-        if self.warm_start and hasattr(self, "converged_"):
+        if goes_on:
             family, parameters = self._model()
             return family, fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
         random_state = check_random_state(self.random_state)

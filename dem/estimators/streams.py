@@ -12,10 +12,10 @@ import zarr
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
 from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
+from dem.em.functions import ROW_FUNCTIONS
 from dem.engine import current_engine
 from dem.errors import OptionError
 from dem.estimators import inputs
-from dem.estimators.functions import ROW_FUNCTIONS
 from dem.families.mixture import Mixture, MixtureParameters
 
 CHUNK_BYTES = 16 * 2**20

@@ -45,8 +45,8 @@ class Family(Protocol[P, S]):
     def m_step(self, statistics: S, parameters: P) -> P:
         """Return the maximising parameters. `parameters` are those of the E-step. Runs on the driver."""
 
-    def tolerated_fall(self, parameters: P) -> float:
-        """Return how much the log-likelihood per row may fall in the step to `parameters` (regularisation)."""
+    def tolerated_fall(self, parameters: P, dtype: np.dtype[Any]) -> float:
+        """Return how much the log-likelihood per row may fall in the step to `parameters`: regularisation, rounding."""
 
 
 class Kernel(Protocol[S_co]):
@@ -59,10 +59,10 @@ class Kernel(Protocol[S_co]):
     #: rows per block that keep the workspace in the processor's cache
     block_rows: int
 
-    def log_density(self, rows: NDArray[Any]) -> Array:
-        """Return log p(row | component), shape (n_components, n); the caller may overwrite it."""
+    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return log p(row | component), shape (n_components, n); the caller may overwrite it until the next call."""
 
-    def accumulate(self, responsibilities: Array) -> None:
+    def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add the statistics of the rows last given to `log_density`, weighted; shape (n_components, n)."""
 
     def statistics(self) -> S_co:
@@ -89,14 +89,14 @@ class Component(Protocol[P, S]):
     def start(self, sample: NDArray[Any], responsibilities: Array) -> P:
         """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
 
-    def kernel(self, parameters: P) -> Kernel[S]:
-        """Return the arithmetic of an E-step at `parameters`."""
+    def kernel(self, parameters: P, dtype: np.dtype[Any]) -> Kernel[S]:
+        """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
 
     def m_step(self, statistics: S, counts: Array, parameters: P) -> P:
         """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,)."""
 
-    def tolerated_fall(self, parameters: P, weights: Array) -> float:
-        """Return the most that regularisation can cost the log-likelihood per row."""
+    def tolerated_fall(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:
+        """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
 
     def draw(self, parameters: P, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         """Draw one row for each label; shape (n, n_features)."""

@@ -62,8 +62,8 @@ class BinomialComponent:
         counts = responsibilities.sum(axis=0)[:, np.newaxis]
         return np.asarray((successes + 1.0) / (self.n_trials * counts + 2.0))
 
-    def kernel(self, parameters: Array) -> BinomialKernel:
-        """Return the arithmetic of an E-step at `parameters`."""
+    def kernel(self, parameters: Array, dtype: np.dtype[Any]) -> BinomialKernel:  # noqa: ARG002
+        """Return the arithmetic of an E-step at `parameters`: double precision for rows of any dtype."""
         return BinomialKernel(parameters, self)
 
     def m_step(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> Array:
@@ -72,7 +72,7 @@ class BinomialComponent:
         trials = self.n_trials * np.where(occupied, counts[:, np.newaxis], 1.0)
         return np.where(occupied, np.clip(statistics.successes / trials, 0.0, 1.0), parameters)
 
-    def tolerated_fall(self, parameters: Array, weights: Array) -> float:  # noqa: ARG002
+    def tolerated_fall(self, parameters: Array, weights: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
         """Nothing is regularised beyond clipping at `SMALLEST`."""
         return float(self.n_trials * parameters.shape[1] * SMALLEST)
 

@@ -68,7 +68,7 @@ class Mixture(Generic[P, S]):
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
-        kernel = self.component.kernel(parameters.components)
+        kernel = self.component.kernel(parameters.components, chunk.rows.dtype)
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
         log_likelihood = 0.0
@@ -76,8 +76,8 @@ class Mixture(Generic[P, S]):
         with np.errstate(invalid="ignore", over="ignore"):
             for _, block in blocks(chunk.rows, kernel.block_rows):
                 responsibilities = kernel.log_density(block)
-                responsibilities += log_weights
-                log_likelihood += float(normalise(responsibilities).sum())
+                responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
+                log_likelihood += float(normalise(responsibilities).sum(dtype=np.float64))
                 counts += responsibilities.sum(axis=1)
                 kernel.accumulate(responsibilities)
         return MixtureStatistics(float(len(chunk.rows)), log_likelihood, counts, kernel.statistics())
@@ -90,9 +90,9 @@ class Mixture(Generic[P, S]):
         components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
         return MixtureParameters(weights, components)
 
-    def tolerated_fall(self, parameters: MixtureParameters[P]) -> float:
-        """Return the most that regularisation can cost the log-likelihood per row."""
-        return self.component.tolerated_fall(parameters.components, parameters.weights)
+    def tolerated_fall(self, parameters: MixtureParameters[P], dtype: np.dtype[Any]) -> float:
+        """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
+        return self.component.tolerated_fall(parameters.components, parameters.weights, dtype)
 
     def log_likelihood(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Array:
         """Return log p(row), shape (n,)."""
@@ -148,11 +148,11 @@ class Mixture(Generic[P, S]):
 
     def _joint(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
         """Yield log(weight · density) block by block, shape (n_components, n)."""
-        kernel = self.component.kernel(parameters.components)
+        kernel = self.component.kernel(parameters.components, rows.dtype)
         log_weights = _log_weights(parameters)
         for where, block in blocks(rows, kernel.block_rows):
             joint = kernel.log_density(block)
-            joint += log_weights
+            joint += log_weights.astype(joint.dtype, copy=False)
             yield where, joint
 
 
@@ -163,7 +163,7 @@ def blocks(rows: NDArray[Any], block_rows: int) -> Iterator[tuple[slice, NDArray
         yield where, rows[where]
 
 
-def normalise(joint: Array) -> Array:
+def normalise(joint: NDArray[Any]) -> NDArray[Any]:
     """Turn log-joint densities (n_components, n) into responsibilities, in place.
 
     Returns
@@ -175,7 +175,7 @@ def normalise(joint: Array) -> Array:
     # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
     np.subtract(joint, np.where(np.isneginf(largest), 0.0, largest), out=joint)
     np.exp(joint, out=joint)
-    total: Array = joint.sum(axis=0)
+    total: NDArray[Any] = joint.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         joint /= total
         np.log(total, out=total)

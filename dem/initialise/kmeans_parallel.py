@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from dem.data.base import Chunk, Rows
 from dem.engine.base import Engine
@@ -86,7 +85,7 @@ class HardEStep:
 
     def __call__(self, chunk: Chunk) -> MixtureStatistics[Any]:
         """Return the statistics of the chunk."""
-        kernel = self.family.component.kernel(self.parameters.components)
+        kernel = self.family.component.kernel(self.parameters.components, chunk.rows.dtype)
         counts = np.zeros(len(self.centres))
         for _, block in blocks(chunk.rows, kernel.block_rows):
             responsibilities = kernel.log_density(block)
@@ -150,6 +149,8 @@ def kmeans_parallel(
         Relative to `origin`.
     origin : ndarray of shape (n_features,)
     """
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - as in `responsibilities`
+
     origin = sample.mean(axis=0)
     centres = sample[random_state.randint(len(sample))][np.newaxis] - origin
     seeds = random_state.randint(2**31 - 1, size=ROUNDS + 1)

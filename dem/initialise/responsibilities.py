@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.random import RandomState
-from sklearn.cluster import KMeans, kmeans_plusplus
 
 from dem.families.base import Array
 
@@ -28,6 +27,9 @@ def start_responsibilities(method: str, sample: Array, n_components: int, random
     -------
     ndarray of shape (n, n_components)
     """
+    # Imported late: workers that only draw a sample need not load scikit-learn.
+    from sklearn.cluster import KMeans, kmeans_plusplus  # noqa: PLC0415
+
     n_rows = len(sample)
     if method == "random":
         responsibilities = random_state.uniform(size=(n_rows, n_components))

@@ -13,6 +13,7 @@ from dem.families.base import Array, Kernel
 from dem.families.gaussian.diagonal import Diagonal, Spherical
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
+from dem.families.gaussian.precision import SINGLE_TOLERANCE
 from dem.families.gaussian.shapes import GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
 
@@ -38,11 +39,14 @@ class GaussianComponent:
         Added to the variances in every M-step, in the user's squared units.
     frame : Frame, optional
         Origin and scale in which all arithmetic runs; from `adapted_to`.
+    dtype : {'float32', 'float64'}, optional
+        Precision of the arithmetic; that of the data when left out. Sums are double in any case.
     """
 
     covariance_type: str = "full"
     reg_covar: float = 1e-6
     frame: Frame | None = None
+    dtype: str | None = None
     name: str = "gaussian"
     domain: str = "finite numbers"
 
@@ -77,9 +81,10 @@ class GaussianComponent:
         rows = np.ascontiguousarray(frame.apply(sample).T)
         return self.shape.start(rows, responsibilities, self._ridge(frame), frame)
 
-    def kernel(self, parameters: GaussianParameters) -> Kernel[GaussianStatistics]:
-        """Return the arithmetic of an E-step at `parameters`."""
-        return self.shape.kernel(parameters, self._frame(parameters.means.shape[1]))
+    def kernel(self, parameters: GaussianParameters, dtype: np.dtype[Any]) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
+        frame = self._frame(parameters.means.shape[1])
+        return self.shape.kernel(parameters, frame, single=self._single(dtype))
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters
@@ -88,10 +93,11 @@ class GaussianComponent:
         frame = self._frame(parameters.means.shape[1])
         return self.shape.m_step(statistics, counts, parameters, self._ridge(frame))
 
-    def tolerated_fall(self, parameters: GaussianParameters, weights: Array) -> float:
-        """Return the most that `reg_covar` can cost the log-likelihood per row."""
+    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, dtype: np.dtype[Any]) -> float:
+        """Return the most that `reg_covar` and single precision can cost the log-likelihood per row."""
         ridge = self._ridge(self._frame(parameters.means.shape[1]))
-        return self.shape.tolerated_fall(parameters, weights, ridge)
+        rounding = SINGLE_TOLERANCE if self._single(dtype) else 0.0
+        return self.shape.tolerated_fall(parameters, weights, ridge) + rounding
 
     def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw one row for each label; shape (n, n_features)."""
@@ -122,6 +128,12 @@ class GaussianComponent:
             self.shape.rescale(covariances, 1.0 / frame.scale, 2),
             self.shape.rescale(factors, 1.0 / frame.scale, -1),
         )
+
+    def _single(self, dtype: np.dtype[Any]) -> bool:
+        """Tell whether rows of `dtype` are computed in single precision, accuracy permitting."""
+        if self.dtype is None:
+            return dtype.kind == "f" and dtype.itemsize <= 4
+        return self.dtype == "float32"
 
     def _frame(self, n_features: int) -> Frame:
         return self.frame if self.frame is not None else Frame.identity(n_features)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.precision import Plan, plan
 from dem.families.gaussian.shapes import (
     LOG_2PI,
-    WIDE_TOLERANCE,
     GaussianParameters,
     GaussianStatistics,
     block_rows,
@@ -21,19 +21,22 @@ from dem.families.gaussian.shapes import (
     ridge_loss,
     weighted_means,
 )
+from dem.families.workspace import scratch
 
 
-def framed(means: Array, factors: Array) -> NDArray[np.bool_]:
-    """Return which components lie too far from the origin for the wide product, shape (n_components,).
+def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
+    """Choose the arithmetic of each component; see `precision.plan`.
 
     Parameters
     ----------
     means : ndarray of shape (n_components, n_features)
     factors : ndarray of shape (n_components, n_features) or (n_components, 1)
         1/σ.
+    single : bool
+        Whether single precision is wanted.
     """
-    size = np.sum((means * factors) ** 2, axis=1) + means.shape[1]
-    return np.asarray(size * np.finfo(np.float64).eps > WIDE_TOLERANCE)
+    n_features = means.shape[1]
+    return plan(np.sum((means * factors) ** 2, axis=1) + n_features, n_features, np.inf, single=single)
 
 
 class DiagonalKernel:
@@ -43,50 +46,54 @@ class DiagonalKernel:
     own σ go one by one through their own frame y = (x − μ)/σ.
     """
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame) -> None:
+    def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
         self._frame = frame
         means = parameters.means
         n_components, d = means.shape
-        self._means = means
-        self._factors = np.broadcast_to(parameters.precisions_cholesky.reshape(n_components, -1), means.shape)
-        own_frame = framed(means, self._factors)
-        self._wide, self._own = np.flatnonzero(~own_frame), np.flatnonzero(own_frame)
-        self.block_rows = block_rows(8 * (1 + 2 * d + d * len(self._own) + 2 * n_components))
-        self._z = np.empty((1 + 2 * d) * self.block_rows)
-        self._y = np.empty(len(self._own) * d * self.block_rows)
-        self._constant = np.log(self._factors).sum(axis=1) - 0.5 * d * LOG_2PI - frame.log_volume
-        self._weights = self._wide_weights()
-        self._wide_sums = np.zeros((len(self._wide), 1 + 2 * d))
+        factors = np.broadcast_to(parameters.precisions_cholesky.reshape(n_components, -1), means.shape)
+        self._plan = plan_for(means, factors, single=single)
+        wide, own, dtype = self._plan.wide, self._plan.own, self._plan.dtype
+        self.block_rows = block_rows(dtype.itemsize * (1 + 2 * d + d * len(own) + 2 * n_components))
+        constant = np.log(factors).sum(axis=1) - 0.5 * d * LOG_2PI - frame.log_volume
+        self._constant = constant.astype(dtype)
+        self._weights = wide_weights(means[wide], factors[wide], constant[wide]).astype(dtype)
+        self._means = means.astype(dtype)[:, :, np.newaxis]
+        self._factors = factors.astype(dtype)[:, :, np.newaxis]
+        self._wide_sums = np.zeros((len(wide), 1 + 2 * d))
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((n_components, d))
-        self._n = 0
+        self._z: NDArray[Any] = np.empty(0)
+        self._y: NDArray[Any] = np.empty(0)
 
-    def log_density(self, rows: NDArray[Any]) -> Array:
+    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
-        self._n = len(rows)
-        z, d = self._block(), rows.shape[1]
+        (n, d), dtype = rows.shape, self._plan.dtype
+        wide, own = self._plan.wide, self._plan.own
+        self._z = z = scratch("z", (1 + 2 * d, n), dtype)
         z[0] = 1.0
         x = self._frame.apply(rows, z[1 : 1 + d])
         np.multiply(x, x, out=z[1 + d :])
-        if not len(self._own):
-            return np.asarray(self._weights @ z)
-        density = np.empty((len(self._means), self._n))
-        if len(self._wide):
-            density[self._wide] = self._weights @ z
-        for k, y in zip(self._own, self._own_frames(), strict=True):
-            np.subtract(x, self._means[k][:, np.newaxis], out=y)
-            y *= self._factors[k][:, np.newaxis]
+        density = scratch("density", (len(self._constant), n), dtype)
+        if not len(own):
+            return np.matmul(self._weights, z, out=density)
+        if len(wide):
+            density[wide] = self._weights @ z
+        self._y = scratch("y", (len(own), d, n), dtype)
+        for k, y in zip(own, self._y, strict=True):
+            np.subtract(x, self._means[k], out=y)
+            y *= self._factors[k]
             np.einsum("ij,ij->j", y, y, out=density[k])
             density[k] *= -0.5
             density[k] += self._constant[k]
         return density
 
-    def accumulate(self, responsibilities: Array) -> None:
+    def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add Σγz, and Σγy and Σγy², of the rows last seen."""
-        if len(self._wide):
-            chosen = responsibilities[self._wide] if len(self._own) else responsibilities
-            self._wide_sums += chosen @ self._block().T
-        for k, y in zip(self._own, self._own_frames(), strict=True):
+        wide, own = self._plan.wide, self._plan.own
+        if len(wide):
+            chosen = responsibilities[wide] if len(own) else responsibilities
+            self._wide_sums += chosen @ self._z.T
+        for k, y in zip(own, self._y, strict=True):
             self._first[k] += y @ responsibilities[k]
             y *= y
             self._second[k] += y @ responsibilities[k]
@@ -94,22 +101,16 @@ class DiagonalKernel:
     def statistics(self) -> GaussianStatistics:
         """Return what was accumulated; the second moments per feature, shape (n_components, n_features)."""
         d = self._first.shape[1]
-        self._first[self._wide] = self._wide_sums[:, 1 : 1 + d]
-        self._second[self._wide] = self._wide_sums[:, 1 + d :]
+        self._first[self._plan.wide] = self._wide_sums[:, 1 : 1 + d]
+        self._second[self._plan.wide] = self._wide_sums[:, 1 + d :]
         return GaussianStatistics(self._first, self._second)
 
-    def _wide_weights(self) -> Array:
-        means, precisions = self._means[self._wide], self._factors[self._wide] ** 2
-        constant = self._constant[self._wide] - 0.5 * np.sum(means**2 * precisions, axis=1)
-        return np.hstack([constant[:, np.newaxis], means * precisions, -0.5 * precisions])
 
-    def _block(self) -> Array:
-        d = self._means.shape[1]
-        return self._z[: (1 + 2 * d) * self._n].reshape(1 + 2 * d, self._n)
-
-    def _own_frames(self) -> Array:
-        d = self._means.shape[1]
-        return self._y[: len(self._own) * d * self._n].reshape(len(self._own), d, self._n)
+def wide_weights(means: Array, factors: Array, constant: Array) -> Array:
+    """Return W with W z = log-density for z = [1, x, x²], shape (n, 1 + 2 d)."""
+    precisions = factors**2
+    constant = constant - 0.5 * np.sum(means**2 * precisions, axis=1)
+    return np.hstack([constant[:, np.newaxis], means * precisions, -0.5 * precisions])
 
 
 class Diagonal:
@@ -117,9 +118,9 @@ class Diagonal:
 
     isotropic = False
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame) -> DiagonalKernel:
+    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> DiagonalKernel:
         """Return the arithmetic of an E-step."""
-        return DiagonalKernel(parameters, frame)
+        return DiagonalKernel(parameters, frame, single=single)
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
@@ -130,7 +131,8 @@ class Diagonal:
         divisor = np.where(there, counts[:, np.newaxis], 1.0)
         centre = statistics.first / divisor
         variances = statistics.second / divisor - centre**2
-        own_frame = framed(means, factors)[:, np.newaxis]
+        own_frame = np.zeros((len(means), 1), dtype=bool)
+        own_frame[plan_for(means, factors).own] = True
         new_means = np.where(own_frame, means + centre / factors, centre)
         variances = np.where(own_frame, variances / factors**2, variances)
         covariances = self._reduce(variances + ridge)

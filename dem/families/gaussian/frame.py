@@ -22,7 +22,7 @@ class Frame:
     Attributes
     ----------
     origin : ndarray of shape (n_features,)
-        Near the mean of the data.
+        Near the mean of the data, and exact in single precision unless that is too coarse for it.
     scale : ndarray of shape (n_features,)
         Powers of two near the standard deviations, so that dividing by them is exact.
     """
@@ -50,15 +50,24 @@ class Frame:
         if isotropic:
             deviation = np.full_like(deviation, np.sqrt(np.mean(variances)))
         usable = np.isfinite(deviation) & (deviation > np.finfo(np.float64).tiny)
-        exponent = np.rint(np.log2(np.where(usable, deviation, 1.0)))
-        return cls(origin, np.exp2(exponent))
+        scale = np.exp2(np.rint(np.log2(np.where(usable, deviation, 1.0))))
+        # Any origin near the mean will do; one that is exact in single precision serves both precisions.
+        with np.errstate(over="ignore"):
+            rounded = origin.astype(np.float32).astype(np.float64)
+        return cls(np.where(np.abs(rounded - origin) <= scale, rounded, origin), scale)
 
-    def apply(self, rows: NDArray[Any], out: Array | None = None) -> Array:
-        """Return (rows − origin) / scale with the features first: shape (n_features, n), float64, contiguous."""
+    def apply(self, rows: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return (rows − origin) / scale with the features first: shape (n_features, n), float64 or as `out`."""
         if out is None:
             out = np.empty((rows.shape[1], rows.shape[0]))
-        np.subtract(rows.T, self.origin[:, np.newaxis], out=out, dtype=np.float64, casting="unsafe")
-        out *= 1.0 / self.scale[:, np.newaxis]
+        origin: NDArray[Any] = self.origin[:, np.newaxis]
+        inverse: NDArray[Any] = 1.0 / self.scale[:, np.newaxis]
+        dtype = np.dtype(np.float64)
+        if out.dtype == rows.dtype == np.float32 and np.array_equal(origin, single := origin.astype(np.float32)):
+            # An origin that is exact in single precision is the same origin in both.
+            dtype, origin, inverse = out.dtype, single, inverse.astype(np.float32)
+        np.subtract(rows.T, origin, out=out, dtype=dtype, casting="unsafe")
+        out *= inverse
         return out
 
     @property

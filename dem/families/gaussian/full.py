@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.precision import Plan, plan
 from dem.families.gaussian.shapes import (
     LOG_2PI,
-    WIDE_TOLERANCE,
     GaussianParameters,
     GaussianStatistics,
     block_rows,
@@ -22,26 +22,24 @@ from dem.families.gaussian.shapes import (
     ridge_loss,
     weighted_means,
 )
+from dem.families.workspace import scratch
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
 
 
-def framed(parameters: GaussianParameters) -> NDArray[np.bool_]:
-    """Return which components need their own frame y = Uᵀ(x − μ), shape (n_components,).
-
-    The wide product sums terms of the size |μ|ᵀ|P||μ| + Σ|P_ij|σ_iσ_j to a quadratic form of size 1, and its
-    moments cancel by the same factor. Where that exceeds the tolerance, or where the features are many, the
-    component's own frame is used, whose error is that of the Cholesky form.
-    """
+def cancellation(parameters: GaussianParameters) -> Array:
+    """Return |μ|ᵀ|P||μ| + Σ|P_ij|σ_iσ_j, the size of the terms of the wide product, shape (n_components,)."""
     means, factors = np.abs(parameters.means), parameters.precisions_cholesky
-    if means.shape[1] > WIDE_FEATURES:
-        return np.ones(len(means), dtype=bool)
     precisions = np.abs(factors @ factors.swapaxes(1, 2))
     deviations = np.sqrt(np.diagonal(parameters.covariances, axis1=1, axis2=2))
-    size = np.einsum("ki,kij,kj->k", means, precisions, means)
-    size += np.einsum("ki,kij,kj->k", deviations, precisions, deviations)
-    return np.asarray(size * np.finfo(np.float64).eps > WIDE_TOLERANCE)
+    size = np.einsum("ki,kij,kj->k", means, precisions, means, optimize=True)
+    return np.asarray(size + np.einsum("ki,kij,kj->k", deviations, precisions, deviations, optimize=True))
+
+
+def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
+    """Choose the arithmetic of each component; see `precision.plan`."""
+    return plan(cancellation(parameters), parameters.means.shape[1], WIDE_FEATURES, single=single)
 
 
 class FullKernel:
@@ -51,49 +49,52 @@ class FullKernel:
     statistics γ zᵀ. The others go one by one through their own frame y = Uᵀ(x − μ).
     """
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame) -> None:
+    def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
         self._frame = frame
-        self._parameters = parameters
+        self._plan = plan_for(parameters, single=single)
+        wide, own, dtype = self._plan.wide, self._plan.own, self._plan.dtype
         n_components, d = parameters.means.shape
-        own_frame = framed(parameters)
-        self._wide, self._own = np.flatnonzero(~own_frame), np.flatnonzero(own_frame)
-        self._n_wide = 1 + d + d * (d + 1) // 2 if len(self._wide) else 0
-        width = d + self._n_wide + d * len(self._own) + 2 * n_components
-        self.block_rows = block_rows(8 * width)
-        self._x = np.empty(d * self.block_rows)
-        self._z = np.empty(self._n_wide * self.block_rows)
-        self._y = np.empty(len(self._own) * d * self.block_rows)
-        self._constant = log_constants(parameters.precisions_cholesky, frame)
-        self._weights = wide_weights(parameters, self._wide, self._constant)
-        self._wide_sums = np.zeros((len(self._wide), self._n_wide))
+        self._n_wide = 1 + d + d * (d + 1) // 2 if len(wide) else 0
+        self.block_rows = block_rows(dtype.itemsize * (2 * d + self._n_wide + d * len(own) + 2 * n_components))
+        constant = log_constants(parameters.precisions_cholesky, frame)
+        self._constant = constant.astype(dtype)
+        self._weights = wide_weights(parameters, wide, constant).astype(dtype)
+        self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
+        self._factors = parameters.precisions_cholesky.swapaxes(1, 2).astype(dtype)
+        self._wide_sums = np.zeros((len(wide), self._n_wide))
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((n_components, d, d))
-        self._n = 0
+        self._z: NDArray[Any] = np.empty(0)
+        self._y: NDArray[Any] = np.empty(0)
 
-    def log_density(self, rows: NDArray[Any]) -> Array:
+    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
-        d, self._n = rows.shape[1], len(rows)
-        x = self._frame.apply(rows, self._x[: d * self._n].reshape(d, self._n))
-        wide = self._weights @ self._products(x) if len(self._wide) else None
-        if wide is not None and not len(self._own):
-            return wide
-        density = np.empty((len(self._constant), self._n))
-        if wide is not None:
-            density[self._wide] = wide
-        for k, y in zip(self._own, self._own_frames(), strict=True):
-            centred = np.subtract(x, self._parameters.means[k][:, np.newaxis])
-            np.matmul(self._parameters.precisions_cholesky[k].T, centred, out=y)
+        (n, d), dtype = rows.shape, self._plan.dtype
+        wide, own = self._plan.wide, self._plan.own
+        x = self._frame.apply(rows, scratch("x", (d, n), dtype))
+        density = scratch("density", (len(self._constant), n), dtype)
+        if len(wide):
+            self._z = self._products(x)
+            if not len(own):
+                return np.matmul(self._weights, self._z, out=density)
+            density[wide] = self._weights @ self._z
+        self._y = scratch("y", (len(own), d, n), dtype)
+        centred = scratch("centred", (d, n), dtype)
+        for k, y in zip(own, self._y, strict=True):
+            np.subtract(x, self._means[k], out=centred)
+            np.matmul(self._factors[k], centred, out=y)
             np.einsum("ij,ij->j", y, y, out=density[k])
             density[k] *= -0.5
             density[k] += self._constant[k]
         return density
 
-    def accumulate(self, responsibilities: Array) -> None:
+    def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add Σγz, and Σγy and Σγyyᵀ, of the rows last seen."""
-        if len(self._wide):
-            chosen = responsibilities[self._wide] if len(self._own) else responsibilities
-            self._wide_sums += chosen @ self._z[: self._n_wide * self._n].reshape(self._n_wide, self._n).T
-        for k, y in zip(self._own, self._own_frames(), strict=True):
+        wide, own = self._plan.wide, self._plan.own
+        if len(wide):
+            chosen = responsibilities[wide] if len(own) else responsibilities
+            self._wide_sums += chosen @ self._z.T
+        for k, y in zip(own, self._y, strict=True):
             root = np.sqrt(responsibilities[k])
             y *= root
             self._first[k] += y @ root
@@ -103,16 +104,16 @@ class FullKernel:
         """Return what was accumulated."""
         d = self._first.shape[1]
         upper = np.triu_indices(d)
-        for sums, k in zip(self._wide_sums, self._wide, strict=True):
+        for sums, k in zip(self._wide_sums, self._plan.wide, strict=True):
             self._first[k] = sums[1 : 1 + d]
             self._second[k][upper] = sums[1 + d :]
             self._second[k].T[upper] = sums[1 + d :]
         return GaussianStatistics(self._first, self._second)
 
-    def _products(self, x: Array) -> Array:
+    def _products(self, x: NDArray[Any]) -> NDArray[Any]:
         """Build z of a block, shape (1 + d + d(d+1)/2, n)."""
         d, n = x.shape
-        z = self._z[: self._n_wide * n].reshape(self._n_wide, n)
+        z = scratch("z", (self._n_wide, n), self._plan.dtype)
         z[0] = 1.0
         z[1 : 1 + d] = x
         start = 1 + d
@@ -120,10 +121,6 @@ class FullKernel:
             np.multiply(x[i], x[i:], out=z[start : start + d - i])
             start += d - i
         return z
-
-    def _own_frames(self) -> Array:
-        d = self._first.shape[1]
-        return self._y[: len(self._own) * d * self._n].reshape(len(self._own), d, self._n)
 
 
 def wide_weights(parameters: GaussianParameters, which: NDArray[np.int64], constant: Array) -> Array:
@@ -164,9 +161,9 @@ class Full:
 
     isotropic = False
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame) -> FullKernel:
+    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> FullKernel:
         """Return the arithmetic of an E-step."""
-        return FullKernel(parameters, frame)
+        return FullKernel(parameters, frame, single=single)
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
@@ -174,12 +171,12 @@ class Full:
         """Return the maximising parameters."""
         means = parameters.means.copy()
         covariances, factors = parameters.covariances.copy(), parameters.precisions_cholesky.copy()
-        own_frame = framed(parameters)
+        own = set(plan_for(parameters).own)
         for k in np.flatnonzero(occupied(counts)):
             name = f"component {k}"
             centre = statistics.first[k] / counts[k]
             moment = statistics.second[k] / counts[k] - np.outer(centre, centre)
-            if own_frame[k]:
+            if k in own:
                 means[k] += scipy.linalg.solve_triangular(factors[k], centre, trans="T")
                 covariances[k], factors[k] = refine(moment, factors[k], ridge, name)
             else:

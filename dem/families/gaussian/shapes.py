@@ -16,8 +16,6 @@ from dem.families.gaussian.frame import Frame
 from dem.statistics import Statistics
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-# Largest error of a log-density or a whitened covariance that the wide product may add by cancellation.
-WIDE_TOLERANCE = 1e-11
 # Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 1,024 rows
 # starve the matrix products, more than 8,192 gain nothing; many components in own frames must still fit in memory.
 WORKSPACE_BYTES = 8 * 2**20
@@ -66,8 +64,8 @@ class Shape(Protocol):
     #: whether rows may only be scaled by one number for all features
     isotropic: bool
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame) -> Kernel[GaussianStatistics]:
-        """Return the arithmetic of an E-step."""
+    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic of an E-step, in single precision if that is wanted and good enough."""
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dem.families.base import Array
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import factorise_precision, log_constants, refine
+from dem.families.gaussian.precision import Plan, plan
 from dem.families.gaussian.shapes import (
-    WIDE_TOLERANCE,
     GaussianParameters,
     GaussianStatistics,
     block_rows,
@@ -21,12 +21,14 @@ from dem.families.gaussian.shapes import (
     ridge_loss,
     weighted_means,
 )
+from dem.families.workspace import scratch
 
 
-def framed(parameters: GaussianParameters) -> bool:
-    """Return whether some component lies so far out, in units of the shared σ, that moments would cancel."""
-    size = np.sum((parameters.means @ parameters.precisions_cholesky) ** 2, axis=1).max()
-    return bool((size + parameters.means.shape[1]) * np.finfo(np.float64).eps > WIDE_TOLERANCE)
+def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
+    """Choose the arithmetic, for all components alike: that of the one farthest out, in units of the shared σ."""
+    n_features = parameters.means.shape[1]
+    size = np.sum((parameters.means @ parameters.precisions_cholesky) ** 2, axis=1) + n_features
+    return plan(np.full(len(size), size.max()), n_features, np.inf, single=single)
 
 
 class TiedKernel:
@@ -36,48 +38,53 @@ class TiedKernel:
     product over z = [1, y]. Where components lie far out, y − ν is formed for each of them instead.
     """
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame) -> None:
+    def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
         self._frame = frame
-        self._factor = parameters.precisions_cholesky
+        chosen = plan_for(parameters, single=single)
         n_components, d = parameters.means.shape
-        self._means = parameters.means
-        self._centres = parameters.means @ self._factor
-        self._framed = framed(parameters)
-        self.block_rows = block_rows(8 * (2 * d + (d * n_components if self._framed else 0) + 2 * n_components))
-        self._x = np.empty(d * self.block_rows)
-        self._y = np.empty((n_components if self._framed else 1) * d * self.block_rows)
-        self._constant = float(log_constants(self._factor, frame))
+        self._dtype = dtype = chosen.dtype
+        self._own_frames = bool(len(chosen.own))
+        centres = parameters.means @ parameters.precisions_cholesky
+        self._factor = parameters.precisions_cholesky.T.astype(dtype)
+        self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
+        self._centres = centres.astype(dtype)
+        self._halves = (0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
+        self._n_frames = n_components if self._own_frames else 1
+        self.block_rows = block_rows(dtype.itemsize * (2 * d + d * self._n_frames + 2 * n_components))
+        self._constant = float(log_constants(parameters.precisions_cholesky, frame))
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((d, d))
-        self._n = 0
+        self._y: NDArray[Any] = np.empty(0)
 
-    def log_density(self, rows: NDArray[Any]) -> Array:
+    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
-        d, self._n = rows.shape[1], len(rows)
-        x = self._frame.apply(rows, self._x[: d * self._n].reshape(d, self._n))
-        frames = self._frames()
-        if self._framed:
-            density = np.empty((len(self._centres), self._n))
-            for mean, y, row in zip(self._means, frames, density, strict=True):
-                np.matmul(self._factor.T, x - mean[:, np.newaxis], out=y)
+        n, d = rows.shape
+        x = self._frame.apply(rows, scratch("x", (d, n), self._dtype))
+        self._y = scratch("y", (self._n_frames, d, n), self._dtype)
+        density = scratch("density", (len(self._centres), n), self._dtype)
+        if self._own_frames:
+            centred = scratch("centred", (d, n), self._dtype)
+            for mean, y, row in zip(self._means, self._y, density, strict=True):
+                np.subtract(x, mean, out=centred)
+                np.matmul(self._factor, centred, out=y)
                 np.einsum("ij,ij->j", y, y, out=row)
             density *= -0.5
         else:
-            y = np.matmul(self._factor.T, x, out=frames[0])
-            density = self._centres @ y
-            density -= 0.5 * np.sum(self._centres**2, axis=1, keepdims=True)
+            y = np.matmul(self._factor, x, out=self._y[0])
+            np.matmul(self._centres, y, out=density)
+            density -= self._halves
             density -= 0.5 * np.einsum("ij,ij->j", y, y)
         density += self._constant
         return density
 
-    def accumulate(self, responsibilities: Array) -> None:
+    def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add Σγy and Σyyᵀ (Σγ = 1 in every row) of the rows last seen."""
-        if not self._framed:
-            y = self._frames()[0]
+        if not self._own_frames:
+            y = self._y[0]
             self._first += responsibilities @ y.T
             self._second += y @ y.T
             return
-        for k, y in enumerate(self._frames()):
+        for k, y in enumerate(self._y):
             root = np.sqrt(responsibilities[k])
             y *= root
             self._first[k] += y @ root
@@ -87,19 +94,15 @@ class TiedKernel:
         """Return what was accumulated."""
         return GaussianStatistics(self._first, self._second)
 
-    def _frames(self) -> Array:
-        d = len(self._factor)
-        return self._y[: (len(self._centres) if self._framed else 1) * d * self._n].reshape(-1, d, self._n)
-
 
 class Tied:
     """Covariance type ``'tied'``; see `Shape` for what the methods do."""
 
     isotropic = False
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame) -> TiedKernel:
+    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> TiedKernel:
         """Return the arithmetic of an E-step."""
-        return TiedKernel(parameters, frame)
+        return TiedKernel(parameters, frame, single=single)
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
@@ -110,7 +113,7 @@ class Tied:
         centres = statistics.first / np.where(there, counts, 1.0)[:, np.newaxis]
         moment = (statistics.second - (counts * centres.T) @ centres) / counts.sum()
         moved = scipy.linalg.solve_triangular(factor, centres.T, trans="T").T
-        means = moved + parameters.means if framed(parameters) else moved
+        means = moved + parameters.means if len(plan_for(parameters).own) else moved
         means[~there] = parameters.means[~there]
         covariance, new_factor = refine(moment, factor, ridge, "the tied covariance")
         return GaussianParameters(means, covariance, new_factor)
