@@ -54,13 +54,20 @@ class Block:
         self.whole = whole
         self.n_rows = math.prod(shape)
 
+    @property
+    def consecutive(self) -> range | None:
+        """The positions of the block's rows if they follow one another."""
+        # They do if all dimensions behind the first that is longer than 1 are whole.
+        leading = next((i for i, extent in enumerate(self.shape) if extent > 1), len(self.shape))
+        if self.shape[leading + 1 :] != self.whole[leading + 1 :]:
+            return None
+        start = int(np.ravel_multi_index(self.offset, self.whole))
+        return range(start, start + self.n_rows)
+
     def index(self) -> range | NDArray[np.int64]:
         """Return the positions of the block's rows in C order."""
-        # Rows are consecutive if all dimensions behind the first that is longer than 1 are whole.
-        leading = next((i for i, extent in enumerate(self.shape) if extent > 1), len(self.shape))
-        start = int(np.ravel_multi_index(self.offset, self.whole))
-        if self.shape[leading + 1 :] == self.whole[leading + 1 :]:
-            return range(start, start + self.n_rows)
+        if (rows := self.consecutive) is not None:
+            return rows
         axes = [np.arange(first, first + extent) for first, extent in zip(self.offset, self.shape, strict=True)]
         return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), self.whole).ravel()
 
@@ -103,7 +110,12 @@ class DaskBatch(Batch):
         arrays = evaluate(self._graph, [block.key for block in blocks])
         for read in self._reads:
             rows = [self._rows(block, arrays) for block in read]
-            yield join(rows, [block.index() for block in read])
+            if len(rows) == 1:
+                yield Chunk(rows[0], read[0].index())
+            else:
+                start = read[0].index()[0]
+                table = np.concatenate(rows)
+                yield Chunk(table, range(start, start + len(table)))
 
     def _rows(self, block: Block, arrays: Iterator[Any]) -> NDArray[Any]:
         try:
@@ -261,27 +273,18 @@ def blocks_of(array: dask.array.Array) -> Iterator[Block]:
 
 
 def group(blocks: Sequence[Block], row_bytes: int) -> list[list[Block]]:
-    """Join consecutive blocks until they bring `READ_BYTES`; a larger block stays alone."""
+    """Join blocks whose rows follow one another until they bring `READ_BYTES`; a larger block stays alone."""
     reads: list[list[Block]] = []
-    size = 0
+    size, end = 0, None
     for block in blocks:
-        n_bytes = block.n_rows * row_bytes
-        if not reads or size + n_bytes > READ_BYTES:
+        n_bytes, rows = block.n_rows * row_bytes, block.consecutive
+        if not reads or rows is None or rows.start != end or size + n_bytes > READ_BYTES:
             reads.append([])
             size = 0
         reads[-1].append(block)
         size += n_bytes
+        end = rows.stop if rows is not None else None
     return reads
-
-
-def join(rows: Sequence[NDArray[Any]], indices: Sequence[range | NDArray[np.int64]]) -> Chunk:
-    """Return one chunk of several blocks."""
-    if len(rows) == 1:
-        return Chunk(rows[0], indices[0])
-    ranges = [index for index in indices if isinstance(index, range)]
-    consecutive = len(ranges) == len(indices) and all(a.stop == b.start for a, b in itertools.pairwise(ranges))
-    index = range(ranges[0].start, ranges[-1].stop) if consecutive else np.concatenate(indices)
-    return Chunk(np.concatenate(rows), index)
 
 
 def reach(graph: Graph, keys: Iterable[Hashable]) -> set[Hashable]:
