@@ -344,5 +344,5 @@ class TestBadInput:
     def test_sparse(self):
         import scipy.sparse
 
-        with pytest.raises((TypeError, DataError), match="[Ss]parse"):
+        with pytest.raises((TypeError, DataError), match=r"[Ss]parse"):
             dem.GaussianMixture().fit(scipy.sparse.eye(5, format="csr"))

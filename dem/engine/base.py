@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import threadpoolctl
 
 from dem.data.base import Batch, Chunk, Rows
+from dem.engine.cache import ChunkCache
 from dem.statistics import add_models
 
 T = TypeVar("T")
@@ -44,12 +45,19 @@ class Engine(Protocol):
         """Give back what the engine holds."""
 
 
-def run_batch(batch: Batch, works: Sequence[Work], stop: threading.Event | None = None) -> list[Any]:
+def run_batch(
+    batch: Batch,
+    works: Sequence[Work],
+    *,
+    stop: threading.Event | None = None,
+    cache: ChunkCache | None = None,
+) -> list[Any]:
     """Apply all works to all chunks of one batch and add the results from first to last."""
     totals: list[Any] | None = None
     with single_threaded_blas():
-        chunks = read_ahead(batch) if batch.reads_ahead else iter(batch)
-        for chunk in chunks:
+        chunks = batch if cache is None or not batch.reads_ahead else cache.chunks(batch)
+        in_memory = isinstance(chunks, list) or not batch.reads_ahead
+        for chunk in chunks if in_memory else read_ahead(chunks):
             if stop is not None and stop.is_set():
                 break
             parts = [work(chunk) for work in works]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import uuid
 import weakref
@@ -11,10 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster
+import dask.utils
+import psutil
+from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
 
 from dem.data.base import Batch, Rows
 from dem.engine.base import Work, run_batch
+from dem.engine.cache import ChunkCache
 from dem.errors import EngineError
 from dem.statistics import TREE_ARITY, tree_sum
 
@@ -28,6 +32,8 @@ WORKER_SETTINGS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 32 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 4 * 2**20,
 }
+# Memory of a worker that the cache leaves alone: chunks in work, workspaces of the kernels, statistics.
+CACHE_RESERVE = 160 * 2**20
 # Packages whose versions decide whether tasks of this process run on a worker, and to the same bits.
 _PACKAGES = ("dask-em", "dask", "distributed", "numpy", "scipy", "zarr")
 
@@ -36,7 +42,8 @@ class ClusterEngine:
     """Runs the batches as tasks of a Dask cluster.
 
     Batches live on the workers as results of their own tasks, so that a batch goes back to the worker that had
-    it; a lost worker's batches are made anew elsewhere.
+    it; a lost worker's batches are made anew elsewhere. Decoded chunks stay with their batches from pass to pass, as
+    far as the workers' memory allows (``dask.config.set({"dem.cache": "auto"})``, or bytes, or 0).
 
     Parameters
     ----------
@@ -52,6 +59,7 @@ class ClusterEngine:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._batches: weakref.WeakKeyDictionary[Rows, list[Future[Any]]] = weakref.WeakKeyDictionary()
+        self._cache = dask.config.get("dem.cache", "auto")
         check_versions(client)
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
@@ -59,9 +67,8 @@ class ClusterEngine:
         batches = self._batch_futures(rows)
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
         shared_works = self.client.submit(_identity, list(works), key=_key("works"), pure=False)
-        level = self.client.map(
-            run_batch, batches, [shared_works] * len(batches), key=[_key("batch") for _ in batches], pure=False
-        )
+        keys = [_key("batch") for _ in batches]
+        level = self.client.map(_run, batches, [shared_works] * len(batches), cache=self._cache, key=keys, pure=False)
         while len(level) > 1:
             level = [
                 self.client.submit(tree_sum, level[i : i + TREE_ARITY], key=_key("sum"), pure=False)
@@ -98,6 +105,29 @@ def _identity(value: Any) -> Any:
 
 def _complete(batch: Batch, keys: list[Any], values: list[Any]) -> Batch:
     return batch.with_values(dict(zip(keys, values, strict=True)))
+
+
+def _run(batch: Batch, works: list[Work], cache: str | int) -> list[Any]:
+    return run_batch(batch, works, cache=_worker_cache(cache))
+
+
+@functools.cache
+def _worker_cache(limit: str | int) -> ChunkCache:
+    """Return the cache of this worker process.
+
+    Parameters
+    ----------
+    limit : {'auto'}, str or int
+        Bytes, also as a text such as ``'2 GB'``. Automatic: what the worker's memory limit leaves, up to where Dask
+        would pause the worker, above what the process takes now and a reserve for the chunks in work.
+    """
+    if limit != "auto":
+        return ChunkCache(dask.utils.parse_bytes(limit))
+    manager = get_worker().memory_manager
+    if not manager.memory_limit:
+        return ChunkCache(0)
+    ceiling = (manager.memory_pause_fraction or 0.92) * manager.memory_limit
+    return ChunkCache(int(ceiling) - psutil.Process().memory_info().rss - CACHE_RESERVE)
 
 
 def _key(kind: str) -> str:

@@ -36,7 +36,7 @@ class LocalEngine:
             return tree_sum([run_batch(batch, works) for batch in batches])
         stop = threading.Event()
         with ThreadPoolExecutor(self.n_threads, thread_name_prefix="dem") as pool:
-            futures = [pool.submit(run_batch, batch, works, stop) for batch in batches]
+            futures = [pool.submit(run_batch, batch, works, stop=stop) for batch in batches]
             try:
                 return tree_sum([future.result() for future in futures])
             except BaseException:  # an interrupt too must not leave threads at work

@@ -1,0 +1,70 @@
+"""Decoded chunks that stay in a worker's memory from pass to pass, as far as there is room.
+
+A batch lives on its worker as long as the fit (the scheduler sends its work back there), and its chunks are kept with
+it: they go when the batch goes. A pass reads all batches in the same cycle, and there least-recently-used is the worst
+of rules: it drops each chunk just before its turn. So what has found room stays, and what has not is read every time;
+with room for half of the data half of the reading is saved.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from weakref import WeakKeyDictionary, finalize
+
+from dem.data.base import Batch, Chunk
+
+
+class ChunkCache:
+    """Keeps the chunks of batches, never more than `limit` bytes of them.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes of decoded chunks at most.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = max(limit, 0)
+        self.n_bytes = 0
+        self._lock = threading.Lock()
+        self._kept: WeakKeyDictionary[Batch, list[Chunk]] = WeakKeyDictionary()
+
+    def chunks(self, batch: Batch) -> Iterable[Chunk]:
+        """Return the chunks of a batch, from memory if they are there, else read and kept if there is room."""
+        kept = self._kept.get(batch)
+        return kept if kept is not None else self._read(batch)
+
+    def _read(self, batch: Batch) -> Iterator[Chunk]:
+        collected: list[Chunk] = []
+        held, room = 0, self.limit > 0
+        try:
+            for chunk in batch:
+                if room:
+                    room = self._reserve(chunk.rows.nbytes)
+                    if room:
+                        held += chunk.rows.nbytes
+                        collected.append(chunk)
+                    else:  # all of a batch or nothing: it is read from its beginning
+                        self._release(held)
+                        held = 0
+                        collected.clear()
+                yield chunk
+        except BaseException:
+            self._release(held)
+            raise
+        if room and collected:
+            with self._lock:
+                self._kept[batch] = collected
+            finalize(batch, self._release, held)
+
+    def _reserve(self, n_bytes: int) -> bool:
+        with self._lock:
+            if self.n_bytes + n_bytes > self.limit:
+                return False
+            self.n_bytes += n_bytes
+            return True
+
+    def _release(self, n_bytes: int) -> None:
+        with self._lock:
+            self.n_bytes -= n_bytes
