@@ -103,13 +103,6 @@ class Rows(ABC):
         return (min(self.n_rows, RESULT_CHUNK_ROWS),)
 
 
-class RegularRows(Rows):
-    """Rows whose chunks are all of the same length but the last, so that results can be written beside them."""
-
-    #: rows that are stored together
-    chunk_rows: int
-
-
 def batch_bounds(n_reads: int) -> list[tuple[int, int]]:
     """Divide `n_reads` consecutive reads into batches of almost equal length.
 

@@ -10,28 +10,19 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self, cast
 
 import dask.array
-import dask.base
-import dask.threaded
 import numpy as np
-from dask._task_spec import DataNode, GraphNode, convert_legacy_graph
-from dask.core import toposort
+from dask._task_spec import DataNode
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
-from dem.data.checks import check_table, reason
+from dem.data.checks import check_table, reason, rows_text
+from dem.data.graph import Nodes, batch_edges, downwards, low_level, run_blocks, shared_values
 from dem.errors import DataError, DataWarning
-
-Graph = dict[Hashable, GraphNode]
-
-# A result that at least this many batches need is computed once for all; two neighbours may share a block that a
-# rechunk cuts in two, which is cheaper to make twice than to keep.
-SHARED_BY = 3
 
 
 class Block:
@@ -39,7 +30,7 @@ class Block:
 
     Parameters
     ----------
-    key : hashable
+    key : tuple
         Its key in the graph.
     offset, shape : tuple of int
         First position and extent along each dimension that is stacked to rows.
@@ -47,27 +38,33 @@ class Block:
         The extents of those dimensions.
     """
 
-    def __init__(self, key: Hashable, offset: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]) -> None:
+    def __init__(
+        self, key: tuple[Hashable, ...], offset: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]
+    ) -> None:
         self.key = key
         self.offset = offset
         self.shape = shape
         self.whole = whole
         self.n_rows = math.prod(shape)
 
-    @property
-    def consecutive(self) -> range | None:
-        """The positions of the block's rows if they follow one another."""
-        # They do if all dimensions behind the first that is longer than 1 are whole.
-        leading = next((i for i, extent in enumerate(self.shape) if extent > 1), len(self.shape))
-        if self.shape[leading + 1 :] != self.whole[leading + 1 :]:
-            return None
-        start = int(np.ravel_multi_index(self.offset, self.whole))
-        return range(start, start + self.n_rows)
+    def follows(self, other: Block) -> bool:
+        """Tell whether both blocks reach across all dimensions but the first, and this is the next one."""
+        across = self.shape[1:] == self.whole[1:] == other.shape[1:]
+        return across and self.offset[0] == other.offset[0] + other.shape[0]
+
+    def place(self) -> str:
+        """Word where the block is."""
+        if len(self.shape) == 1:
+            return rows_text(self.offset[0], self.offset[0] + self.shape[0])
+        return f"shape {self.shape}"
 
     def index(self) -> range | NDArray[np.int64]:
         """Return the positions of the block's rows in C order."""
-        if (rows := self.consecutive) is not None:
-            return rows
+        # Rows are consecutive if all dimensions behind the first that is longer than 1 are whole.
+        leading = next((i for i, extent in enumerate(self.shape) if extent > 1), len(self.shape))
+        start = int(np.ravel_multi_index(self.offset, self.whole))
+        if self.shape[leading + 1 :] == self.whole[leading + 1 :]:
+            return range(start, start + self.n_rows)
         axes = [np.arange(first, first + extent) for first, extent in zip(self.offset, self.shape, strict=True)]
         return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), self.whole).ravel()
 
@@ -83,16 +80,24 @@ class DaskBatch(Batch):
         All nodes that the blocks need, but for the pending ones.
     pending : mapping
         Futures by their keys.
+    n_features : int
+        Number of columns.
     name : str
         What messages call the data.
     """
 
     def __init__(
-        self, reads: Sequence[Sequence[Block]], graph: Graph, pending: Mapping[Hashable, Any], name: str
+        self,
+        reads: Sequence[Sequence[Block]],
+        graph: Nodes,
+        pending: Mapping[Hashable, Any],
+        n_features: int,
+        name: str,
     ) -> None:
         self._reads = reads
         self._graph = graph
         self._pending = pending
+        self._n_features = n_features
         self._name = name
 
     @property
@@ -102,33 +107,40 @@ class DaskBatch(Batch):
 
     def with_values(self, values: Mapping[Hashable, Any]) -> Self:
         """Return the batch with the results of its futures."""
-        known: Graph = {key: DataNode(key, value) for key, value in values.items()}
-        return type(self)(self._reads, {**self._graph, **known}, {}, self._name)
+        known = {key: DataNode(key, value) for key, value in values.items()}
+        return type(self)(self._reads, {**self._graph, **known}, {}, self._n_features, self._name)
 
     def __iter__(self) -> Iterator[Chunk]:
-        blocks = list(itertools.chain.from_iterable(self._reads))
-        arrays = evaluate(self._graph, [block.key for block in blocks])
+        if self._pending:  # not on the cluster where they lie
+            yield from self.with_values({key: future.result() for key, future in self._pending.items()})
+            return
+        arrays = run_blocks(self._graph, [block.key for block in itertools.chain.from_iterable(self._reads)])
         for read in self._reads:
-            rows = [self._rows(block, arrays) for block in read]
-            if len(rows) == 1:
-                yield Chunk(rows[0], read[0].index())
-            else:
-                start = read[0].index()[0]
-                table = np.concatenate(rows)
-                yield Chunk(table, range(start, start + len(table)))
+            # No name for the rows here: it would hold them while the next ones are computed.
+            yield join([self._rows(block, arrays) for block in read], [block.index() for block in read])
 
     def _rows(self, block: Block, arrays: Iterator[Any]) -> NDArray[Any]:
         try:
-            array = np.asarray(next(arrays))
+            return _checked(next(arrays), (*block.shape, self._n_features)).reshape(block.n_rows, self._n_features)
         except DataError:
             raise
         except Exception as error:  # whatever the user's graph raises
             message = (
-                f"the block at {block.offset} (shape {block.shape}) of {self._name} cannot be computed "
-                f"({reason(error)})"
+                f"the block at {block.offset} of {self._name} ({block.place()}) cannot be computed ({reason(error)})"
             )
             raise DataError(message) from error
-        return array.reshape(block.n_rows, array.shape[-1])
+
+
+def _checked(array: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return what a graph made as an array, if it is what Dask was told."""
+    if np.ma.is_masked(array):
+        message = "it has masked values; drop their rows or fill them first"
+        raise ValueError(message)
+    table: NDArray[Any] = np.asarray(array)
+    if table.shape != shape:
+        message = f"its shape is {table.shape}, though Dask was told {shape}"
+        raise ValueError(message)
+    return table
 
 
 class DaskRows(Rows):
@@ -153,7 +165,8 @@ class DaskRows(Rows):
         grid_names: tuple[str, ...] | None = None,
     ) -> None:
         if np.isnan(array.shape).any():
-            array = array.compute_chunk_sizes()
+            # On a copy: the method changes its array.
+            array = array.copy().compute_chunk_sizes()
         self.name = name
         self.array = array.rechunk({array.ndim - 1: -1})
         shape = (math.prod(array.shape[:-1]), array.shape[-1])
@@ -182,27 +195,20 @@ class DaskRows(Rows):
 
     @cached_property
     def _batches(self) -> list[DaskBatch]:
-        (optimised,) = dask.base.optimize(self.array)
-        graph: Graph = convert_legacy_graph(dict(optimised.__dask_graph__()))
-        pending = self._persisted(graph, optimised)
-        reads = group(list(blocks_of(optimised)), self.n_features * self.dtype.itemsize)
-        parts = [reads[first:stop] for first, stop in batch_bounds(len(reads))]
-        outputs = [[block.key for block in itertools.chain.from_iterable(part)] for part in parts]
-        graph.update(shared_results(graph, outputs, pending))
+        nodes, pending = low_level(self.array)
+        reads = group(list(blocks_of(self.array)), self.n_features * self.dtype.itemsize)
+        keys = [[block.key for block in read] for read in reads]
+        bounds = batch_bounds(len(reads))
+        edges = batch_edges(nodes, keys, [0, *(stop for _, stop in bounds)])
+        outputs = [list(itertools.chain.from_iterable(keys[a:b])) for a, b in itertools.pairwise(edges)]
+        nodes |= shared_values(nodes, pending, outputs, self.name)
         batches = []
-        for part, keys in zip(parts, outputs, strict=True):
-            needed = reach(graph, keys)
-            own = {key: graph[key] for key in needed if key in graph}
-            batches.append(DaskBatch(part, own, {key: pending[key] for key in needed - own.keys()}, self.name))
+        for (start, stop), wanted in zip(itertools.pairwise(edges), outputs, strict=True):
+            needed = downwards(nodes, wanted)
+            own = {key: nodes[key] for key in needed if key in nodes}
+            lying = {key: pending[key] for key in needed if key not in nodes}
+            batches.append(DaskBatch(reads[start:stop], own, lying, self.n_features, self.name))
         return batches
-
-    def _persisted(self, graph: Graph, optimised: dask.array.Array) -> dict[Hashable, Any]:
-        """Return the futures that the optimised graph refers to (optimisation leaves them out)."""
-        missing = reach(graph, [block.key for block in blocks_of(optimised)]) - graph.keys()
-        if not missing:
-            return {}
-        original = self.array.__dask_graph__()
-        return {key: original[key] for key in missing}
 
 
 def open_dask_array(array: dask.array.Array) -> DaskRows:
@@ -216,13 +222,18 @@ def open_dask_array(array: dask.array.Array) -> DaskRows:
     name = "Dask array"
     if array.ndim != 2:
         check_table(name, array.shape, array.dtype)
-    if array.numblocks[1] > 1:
+    warn_of_column_chunks(name, array)
+    return DaskRows(array, name)
+
+
+def warn_of_column_chunks(name: str, array: dask.array.Array) -> None:
+    """Say that blocks are put together on every read where none holds all the features."""
+    if array.numblocks[-1] > 1:
         message = (
-            f"{name} is chunked along its columns ({array.numblocks[1]} chunks), and whole rows are needed; it is "
-            "rechunked on every read: better rechunk({1: -1}) and store it once"
+            f"{name} is chunked along its columns ({array.numblocks[-1]} chunks), and whole rows are needed: it is "
+            "rechunked on every read; rechunk it and store it once"
         )
         warnings.warn(message, DataWarning, stacklevel=3)
-    return DaskRows(array, name)
 
 
 def map_blocks(
@@ -273,93 +284,22 @@ def blocks_of(array: dask.array.Array) -> Iterator[Block]:
 
 
 def group(blocks: Sequence[Block], row_bytes: int) -> list[list[Block]]:
-    """Join blocks whose rows follow one another until they bring `READ_BYTES`; a larger block stays alone."""
+    """Join blocks up to `READ_BYTES` that are a larger block of the grid together (and consecutive rows)."""
     reads: list[list[Block]] = []
-    size, end = 0, None
+    size = 0
     for block in blocks:
-        n_bytes, rows = block.n_rows * row_bytes, block.consecutive
-        if not reads or rows is None or rows.start != end or size + n_bytes > READ_BYTES:
-            reads.append([])
-            size = 0
-        reads[-1].append(block)
-        size += n_bytes
-        end = rows.stop if rows is not None else None
+        n_bytes = block.n_rows * row_bytes
+        if reads and size + n_bytes <= READ_BYTES and block.follows(reads[-1][-1]):
+            reads[-1].append(block)
+            size += n_bytes
+        else:
+            reads.append([block])
+            size = n_bytes
     return reads
 
 
-def reach(graph: Graph, keys: Iterable[Hashable]) -> set[Hashable]:
-    """Return `keys` and all that they depend on, whether the graph has it or not."""
-    found: set[Hashable] = set()
-    stack = list(keys)
-    while stack:
-        key = stack.pop()
-        if key not in found:
-            found.add(key)
-            if key in graph:
-                stack.extend(graph[key].dependencies)
-    return found
-
-
-def evaluate(graph: Graph, keys: Sequence[Hashable]) -> Iterator[Any]:
-    """Yield the values of `keys` in order, holding intermediate results only until their last use."""
-    uses = Counter(itertools.chain.from_iterable(node.dependencies for node in graph.values()))
-    uses.update(keys)
-    values: dict[Hashable, Any] = {}
-
-    def release(used: Iterable[Hashable]) -> None:
-        for key in used:
-            uses[key] -= 1
-            if uses[key] == 0:
-                del values[key]
-
-    for wanted in keys:
-        stack = [wanted]
-        while stack:
-            key = stack[-1]
-            if key in values:
-                stack.pop()
-                continue
-            missing = [dependency for dependency in graph[key].dependencies if dependency not in values]
-            if missing:
-                stack.extend(missing)
-                continue
-            values[key] = graph[key](values)
-            release(graph[key].dependencies)
-            stack.pop()
-        value = values[wanted]
-        release([wanted])
-        yield value
-
-
-def shared_results(
-    graph: Graph, outputs: Sequence[Sequence[Hashable]], pending: Mapping[Hashable, Any]
-) -> dict[Hashable, DataNode]:
-    """Compute what many batches need, once; nodes that are plain data stay as they are.
-
-    Walking from the outputs to their inputs, a task is cut out where `SHARED_BY` batches (all, if they are fewer) reach
-    it on ways that do not lead through another such task: of a scaling pipeline that is the mean, not the blocks that
-    the mean is made of.
-    """
-    enough = min(SHARED_BY, len(outputs))
-    if enough < 2:
-        return {}
-    dependencies = {key: set(node.dependencies) & graph.keys() for key, node in graph.items()}
-    users: dict[Hashable, set[int]] = {key: set() for key in graph}
-    for number, keys in enumerate(outputs):
-        for key in keys:
-            if key in users:
-                users[key].add(number)
-    cut = []
-    for key in reversed(toposort(graph, dependencies=dependencies)):
-        if len(users[key]) >= enough and not isinstance(graph[key], DataNode):
-            cut.append(key)
-            continue
-        for dependency in dependencies[key]:
-            if len(users[dependency]) < enough:
-                users[dependency] |= users[key]
-    if not cut:
-        return {}
-    schedule = dask.base.get_scheduler() or dask.threaded.get
-    known = {**graph, **pending}
-    needed = {key: known[key] for key in reach(graph, cut)}
-    return {key: DataNode(key, value) for key, value in zip(cut, schedule(needed, cut), strict=True)}
+def join(rows: Sequence[NDArray[Any]], indices: Sequence[range | NDArray[np.int64]]) -> Chunk:
+    """Return one chunk of several blocks that follow one another."""
+    if len(rows) == 1:
+        return Chunk(rows[0], indices[0])
+    return Chunk(np.concatenate(rows), range(int(indices[0][0]), int(indices[-1][-1]) + 1))

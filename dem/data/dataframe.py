@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dem.data.base import Rows
 from dem.data.checks import check_dtype
 from dem.data.dask import DaskRows
@@ -30,9 +32,14 @@ def open_dataframe(frame: Any) -> Rows:
         raise DataError(message)
     name = f"{type(frame).__module__.split('.')[0]} {kind}"
     columns = list(frame.columns)
-    for column, dtype in zip(columns, frame.dtypes, strict=True):
-        # pandas' own nullable types have the NumPy type behind them.
-        check_dtype(f"column {column!r} of {name}", getattr(dtype, "numpy_dtype", dtype))
+    # pandas' own nullable types have the NumPy type behind them.
+    plain = [getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes]
+    for column, dtype in zip(columns, plain, strict=True):
+        check_dtype(f"column {column!r} of {name}", dtype)
+    if any(mine is not dtype for mine, dtype in zip(plain, frame.dtypes, strict=True)):
+        frame = frame.astype("float64")  # what is missing becomes NaN
+    elif len(set(plain)) > 1:  # pandas would make objects of numbers and booleans
+        frame = frame.astype(np.result_type(*plain))
     names = tuple(columns) if columns and all(isinstance(column, str) for column in columns) else None
     if hasattr(frame, "to_dask_array"):
         return DaskRows(frame.to_dask_array(lengths=True), name, names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,61 +20,129 @@ MIN_CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayBatch(Batch):
-    """Consecutive chunks of an array; pickles the rows of this batch only."""
+class Slabs:
+    """An array (…, n_features) divided into chunks that are consecutive rows in C order.
+
+    The dimensions before `axis` have chunks of one, `axis` has chunks of `step`, those behind it are whole.
+    """
 
     table: NDArray[Any]
-    start: int
-    chunk_rows: int
+    axis: int
+    step: int
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks."""
+        return math.prod(self._counts())
+
+    def chunk(self, number: int) -> Chunk:
+        """Return a chunk: a view, or a copy where the rows are not beside one another."""
+        *before, last = (int(i) for i in np.unravel_index(number, self._counts()))
+        start = last * self.step
+        rows = self.table[tuple(before)][start : start + self.step].reshape(-1, self.table.shape[-1])
+        first = int(np.ravel_multi_index((*before, start), self.table.shape[: self.axis + 1]))
+        first *= math.prod(self.table.shape[self.axis + 1 : -1])
+        return Chunk(rows, range(first, first + len(rows)))
+
+    def _counts(self) -> tuple[int, ...]:
+        return (*self.table.shape[: self.axis], -(-self.table.shape[self.axis] // self.step))
+
+
+@dataclass(frozen=True, eq=False)
+class HeldBatch(Batch):
+    """Chunks in memory: what becomes of an `ArrayBatch` that travels."""
+
+    chunks: Sequence[Chunk]
     reads_ahead: bool = False
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Yield views of the array."""
-        for first in range(0, len(self.table), self.chunk_rows):
-            rows = self.table[first : first + self.chunk_rows]
-            yield Chunk(rows, range(self.start + first, self.start + first + len(rows)))
+        """Yield the chunks."""
+        return iter(self.chunks)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayBatch(Batch):
+    """Chunks `first` to `stop` (exclusive) of an array; pickles these only."""
+
+    slabs: Slabs
+    first: int
+    stop: int
+    reads_ahead: bool = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Yield the chunks, views where possible."""
+        return map(self.slabs.chunk, range(self.first, self.stop))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the rows of this batch, without the rest of the array."""
+        return HeldBatch, (list(self),)
 
 
 class ArrayRows(Rows):
-    """A 2-D array in memory; its chunks are views.
+    """An array in memory; its chunks are views where its rows lie side by side.
 
     Parameters
     ----------
-    table : ndarray of shape (n_rows, n_features)
-        The numbers; a `numpy.memmap` is read only where it is needed.
+    table : ndarray of shape (…, n_features)
+        The numbers; a `numpy.memmap` is read only where it is needed. All dimensions but the last are stacked to rows.
     name : str, optional
         What messages call the data.
     feature_names : tuple of str, optional
         Names of the columns.
+    grid_names : tuple of str, optional
+        Names of the other dimensions.
 
     Raises
     ------
     DataError
-        If it is no table of numbers, or empty.
+        If it holds no numbers, or is empty.
     """
 
     def __init__(
-        self, table: NDArray[Any], name: str = "NumPy array", feature_names: tuple[str, ...] | None = None
+        self,
+        table: NDArray[Any],
+        name: str = "NumPy array",
+        feature_names: tuple[str, ...] | None = None,
+        grid_names: tuple[str, ...] | None = None,
     ) -> None:
         self.name = name
         # A plain view of a memmap: pickle then takes the rows of a batch, not the whole file.
         self.table = np.asarray(table)
-        self.n_rows, self.n_features, self.dtype = check_table(name, self.table.shape, self.table.dtype)
+        shape = (math.prod(table.shape[:-1]), table.shape[-1])
+        self.n_rows, self.n_features, self.dtype = check_table(name, shape, table.dtype)
         self.feature_names = feature_names
-        self.chunk_rows = chunk_rows(self.n_rows, self.n_features)
+        self._grid_names = grid_names
+        self._slabs = Slabs(self.table, *_division(self.grid, chunk_rows(self.n_rows, self.n_features)))
 
     def batches(self) -> list[Batch]:
         """Return batches of row slices."""
-        step = self.chunk_rows
-        return [
-            ArrayBatch(self.table[first * step : stop * step], first * step, step)
-            for first, stop in batch_bounds(-(-self.n_rows // step))
-        ]
+        return [ArrayBatch(self._slabs, first, stop) for first, stop in batch_bounds(self._slabs.n_chunks)]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of the array without its features."""
+        return self.table.shape[:-1]
+
+    @property
+    def grid_names(self) -> tuple[str, ...] | None:
+        """Names of the dimensions of `grid`."""
+        return self._grid_names
 
     @property
     def grid_chunks(self) -> tuple[int, ...]:
-        """Rows per chunk."""
-        return (self.chunk_rows,)
+        """Shape of the chunks."""
+        axis = self._slabs.axis
+        return (1,) * axis + (self._slabs.step, *self.grid[axis + 1 :])
+
+
+def _division(grid: tuple[int, ...], n_rows: int) -> tuple[int, int]:
+    """Return axis and step of chunks of about `n_rows` rows."""
+    across = 1
+    for axis in range(len(grid) - 1, 0, -1):
+        if across * grid[axis] > n_rows:
+            return axis, max(n_rows // across, 1)
+        across *= grid[axis]
+    return 0, max(n_rows // across, 1)
 
 
 def open_array(data: Any) -> ArrayRows:
@@ -93,6 +162,7 @@ def open_array(data: Any) -> ArrayRows:
     except Exception as error:  # whatever the object raises when it is asked for an array
         message = f"{name} cannot be made an array of numbers ({reason(error)})"
         raise DataError(message) from error
+    check_table(name, table.shape, table.dtype)
     return ArrayRows(table, name)
 
 

@@ -155,7 +155,12 @@ def write_rows(
     names = None if rows.grid_names is None else rows.grid_names + ("component",) * len(tail)
     with destination(path, overwrite=overwrite) as temporary:
         zarr.create_array(
-            store=temporary, shape=rows.grid + tail, chunks=chunks + tail, dtype=np.dtype(dtype), dimension_names=names
+            store=temporary,
+            shape=rows.grid + tail,
+            chunks=chunks + tail,
+            dtype=np.dtype(dtype),
+            dimension_names=names,
+            fill_value=_absent(np.dtype(dtype)),
         )
         written: Written = engine.sweep(rows, [WriteResults(function, temporary, rows.grid, chunks, columns)])[0]
         if written.n_rows != rows.n_rows:
@@ -195,8 +200,14 @@ def _assemble(path: str, written: Written, grid: Corner, chunks: Corner, tail: C
 
 
 def _open(path: str) -> zarr.Array[Any]:
-    # A chunk of zeros is written too: a missing chunk can then only be a lost one.
-    return zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
+    return zarr.open_array(path, mode="r+")
+
+
+def _absent(dtype: np.dtype[Any]) -> Any:
+    """Return what no result is: a chunk that gets lost then reads as this, and zeros are written like other results."""
+    if dtype.kind == "f":
+        return np.nan
+    return -1 if dtype.kind == "i" else np.iinfo(dtype).max if dtype.kind == "u" else None
 
 
 def _create(path: str, values: NDArray[Any]) -> None:

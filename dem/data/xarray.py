@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dem.data.base import Rows
+from dem.data.base import READ_BYTES, Rows
 from dem.data.checks import check_dtype
-from dem.data.dask import DaskRows, map_blocks
+from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError
 
@@ -34,12 +35,19 @@ def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> Row
         If the feature dimension is unclear, or the values are no numbers.
     """
     array, feature = with_features_last(data, feature_dim)
+    if array.ndim < 2:
+        message = (
+            f"{_name_of(data)} has no dimension but {feature!r}, which holds the features; "
+            "add one with expand_dims for the rows"
+        )
+        raise DataError(message)
     name = _name_of(data)
     names = _feature_names(array, feature)
     dims = tuple(str(dim) for dim in array.dims[:-1])
     if array.chunks is None:
-        values = np.asarray(array.values)
-        return ArrayRows(values.reshape(-1, values.shape[-1]), name, names)
+        return ArrayRows(array.values, name, names, dims)
+    if isinstance(data, xr.DataArray) and data.ndim == 2:
+        warn_of_column_chunks(name, array.data)
     return DaskRows(array.data, name, names, dims)
 
 
@@ -103,10 +111,17 @@ def _lazy(array: xr.DataArray) -> xr.DataArray:
     """Return an array that is in memory or made of Dask chunks; what lies in a file is not read yet."""
     if array.chunks is not None or array.variable._in_memory:  # noqa: SLF001 - xarray has no public way to ask
         return array
-    preferred = array.encoding.get("preferred_chunks") or array.encoding.get("chunks")
-    if isinstance(preferred, dict):
-        return array.chunk({dim: preferred[dim] for dim in array.dims if dim in preferred})
-    return array.chunk(preferred if preferred is not None else "auto")
+    preferred = array.encoding.get("preferred_chunks") or array.encoding.get("chunks") or {}
+    if not isinstance(preferred, dict):
+        preferred = dict(zip(array.dims, preferred, strict=True))
+    # Whole chunks of the file, several together where they are small, the last dimensions first.
+    chunks = {dim: preferred.get(dim, 1) for dim in array.dims}
+    size = math.prod(chunks.values()) * array.dtype.itemsize
+    for dim in reversed(array.dims):
+        times = max(min(READ_BYTES // size, -(-array.sizes[dim] // chunks[dim])), 1)
+        chunks[dim] *= times
+        size *= times
+    return array.chunk(chunks)
 
 
 def _feature_dim(array: xr.DataArray, feature_dim: str | None) -> str:

@@ -51,7 +51,7 @@ class GaussianMixture(MixtureEstimator):
     verbose, verbose_interval : int
         As in scikit-learn.
     sample_rows : int, optional
-        Rows of the uniform random sample on which starts are chosen; as many as take 64 MiB by default. Data
+        Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default. Data
         with no more rows is used whole, in order, so that it gives scikit-learn's own start.
     dtype : {'float32', 'float64'}, optional
         Precision of the arithmetic on rows; that of the data when left out, so that float32 data is computed in

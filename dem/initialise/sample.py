@@ -13,7 +13,7 @@ from dem.engine.base import Engine
 from dem.families.base import Array
 
 #: size of the sample as float64 when the user does not say otherwise
-SAMPLE_BYTES = 64 * 2**20
+SAMPLE_BYTES = 32 * 2**20
 # Rows are drawn stratum by stratum, so that drawing needs little memory however many rows there are.
 STRATUM_ROWS = 1_000_000
 
