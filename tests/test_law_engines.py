@@ -124,3 +124,40 @@ def test_an_error_in_a_chunk_reaches_the_user(client):
         engine.sweep(rows, [work])
     with pytest.raises(ZeroDivisionError, match="range"):
         LocalEngine(2).sweep(rows, [work])
+
+
+def blas_threads(chunk):
+    import threadpoolctl
+
+    return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+
+class Union(set):
+    """A set whose ``+`` is the union."""
+
+    def __add__(self, other):
+        return Union(self | other)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_blas_runs_at_one_thread_inside_and_as_before_outside(n_threads):
+    """Also after another thread has set a limit: threadpoolctl then ignores the limits of all others."""
+    import threading
+
+    import threadpoolctl
+
+    before = blas_threads(None)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        limited = blas_threads(None)
+        found = []
+
+        def sweep():
+            rows = CutRows(gaussian_rows(), EDGES)
+            found.append(LocalEngine(n_threads).sweep(rows, [lambda chunk: Union(blas_threads(chunk))])[0])
+
+        thread = threading.Thread(target=sweep)
+        thread.start()
+        thread.join()
+        assert found == [{1}]
+        assert blas_threads(None) == limited
+    assert blas_threads(None) == before

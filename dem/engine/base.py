@@ -101,6 +101,7 @@ def single_threaded_blas() -> Iterator[None]:
     """
     with _BlasLimit.lock:
         if _BlasLimit.users == 0:
+            _take_control()
             _BlasLimit.limiter = _blas_libraries().limit(limits=1)
         _BlasLimit.users += 1
     try:
@@ -109,5 +110,18 @@ def single_threaded_blas() -> Iterator[None]:
         with _BlasLimit.lock:
             _BlasLimit.users -= 1
             if _BlasLimit.users == 0:
+                _take_control()
                 _BlasLimit.limiter.restore_original_limits()
                 _BlasLimit.limiter = None
+
+
+def _take_control() -> None:
+    """Make this the thread that may set limits.
+
+    threadpoolctl (3.6 and later) lets only the first thread that ever set a limit set another and silently ignores all
+    others. Here it is the lock of `_BlasLimit` that sees to one at a time.
+    """
+    for library in _blas_libraries().lib_controllers:
+        clear = getattr(library, "clear_controlling_thread", None)
+        if clear is not None:
+            clear(force=True)
