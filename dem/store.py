@@ -65,6 +65,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
             if isinstance(member, zarr.Array)
         }
         attributes = group.attrs.asdict()
+    except zarr.errors.ContainsArrayError as error:
+        message = f"{path} is an array, not a model"
+        raise StoreError(message) from error
     except FileNotFoundError as error:
         message = f"there is no model at {path}"
         raise StoreError(message) from error
@@ -73,6 +76,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         raise StoreError(message) from error
     # zarr reads a chunk that is missing as zeros; the checksums notice.
     checksums: Any = attributes.pop("sha256", {})
+    if not isinstance(checksums, dict) or ("format" in attributes and not checksums):
+        message = f"the model at {path} is damaged: its checksums are {checksums!r}"
+        raise StoreError(message)
     for name, checksum in checksums.items():
         if name not in arrays or _checksum(arrays[name]) != checksum:
             message = f"the model at {path} is damaged: its array {name!r} is not what was saved"

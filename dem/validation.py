@@ -137,15 +137,35 @@ def check_array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
     return array
 
 
-def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> Array:
-    """Return `precisions_init` as an array of the covariance type's shape, symmetric and positive definite."""
+def check_count(name: str, value: object) -> None:
+    """Raise OptionError unless a number of rows is a positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        message = f"{name} must be a whole number of at least 1, not {value!r}"
+        raise OptionError(message)
+
+
+def check_seed(value: object) -> None:
+    """Raise OptionError unless a seed is a natural number or None."""
+    if value is not None and not (isinstance(value, int | np.integer) and value >= 0):
+        message = f"random_state must be a whole number of at least 0, or None, not {value!r}"
+        raise OptionError(message)
+
+
+def shape_of_covariances(covariance_type: str, n_components: int, n_features: int) -> tuple[int, ...]:
+    """Return the shape of covariances and precisions of a type."""
     shapes: dict[str, tuple[int, ...]] = {
         "full": (n_components, n_features, n_features),
         "tied": (n_features, n_features),
         "diag": (n_components, n_features),
         "spherical": (n_components,),
     }
-    array = check_array("precisions_init", precisions, shapes[covariance_type])
+    return shapes[covariance_type]
+
+
+def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> Array:
+    """Return `precisions_init` as an array of the covariance type's shape, symmetric and positive definite."""
+    shape = shape_of_covariances(covariance_type, n_components, n_features)
+    array = check_array("precisions_init", precisions, shape)
     if covariance_type in ("diag", "spherical"):
         positive = bool(np.all(array > 0.0))
     else:

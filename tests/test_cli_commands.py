@@ -288,6 +288,7 @@ def test_outputs_are_not_replaced(data, model, rows):
     assert "exists already" in fails("fit", data, "-k", 2, "--out", model)
     assert "exists already" in fails("predict", model, data, f"{model}/means")
     assert "would destroy" in fails("predict", model, data, data, "--overwrite")
+    assert "lies inside the zarr array" in fails("predict", model, data, f"{data}/labels")
     assert "would destroy" in fails("fit", data, "-k", 2, "--out", data, "--overwrite")
     assert "would destroy" in fails("sample", model, 10, model, "--overwrite")
     assert np.array_equal(zarr.open_array(data, mode="r")[...], rows)

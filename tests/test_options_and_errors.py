@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -179,6 +181,22 @@ def test_no_scheduler_there():
     assert time.monotonic() - began < 15
 
 
+def test_something_else_listens_there(monkeypatch):
+    """A web server, for instance: whatever its answer does to the protocol, it becomes one line."""
+    monkeypatch.setattr("dem.engine.cluster.TIMEOUT", 2)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with (
+                pytest.raises(EngineError, match="no scheduler answers at") as error,
+                connect(f"tcp://127.0.0.1:{server.server_port}"),
+            ):
+                pass
+        finally:
+            server.shutdown()
+    one_line(error)
+
+
 def test_a_scheduler_without_workers(monkeypatch):
     from distributed import LocalCluster
 
@@ -208,4 +226,6 @@ def test_contradicting_engines():
     with pytest.raises(OptionError, match="not both"), connect("tcp://127.0.0.1:9", 2):
         pass
     with pytest.raises(OptionError, match="at least 1"), connect(workers=0):
+        pass
+    with pytest.raises(OptionError, match=r"memory limit must be .* not 'foo'"), connect(workers=1, memory_limit="foo"):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -101,8 +102,20 @@ def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> 
         if not any((target / name).exists() for name in _ZARR_FILES):
             message = f"{output} exists and is no zarr store, so --overwrite does not replace it; remove it first"
             raise StoreError(message)
+    for folder in target.parents:
+        if _is_array(folder):
+            message = f"{output} lies inside the zarr array {folder}; choose another output path"
+            raise StoreError(message)
     check_destination(output, overwrite=overwrite)
     _try_to_write(target, output)
+
+
+def _is_array(folder: Path) -> bool:
+    """Tell whether a folder is a zarr array, of either format."""
+    metadata = folder / "zarr.json"
+    return (folder / ".zarray").exists() or (
+        metadata.is_file() and re.search(r'"node_type"\s*:\s*"array"', metadata.read_text()) is not None
+    )
 
 
 def local_path(path: str) -> Path:

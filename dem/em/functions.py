@@ -26,21 +26,25 @@ class RowFunction:
         Raises
         ------
         DataError
-            If a row holds NaN or infinity: it has no label and no density.
+            If a row holds NaN, infinity or what the family cannot produce: it has no label.
         """
-        finite = np.isfinite(rows)
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
+        component = self.family.component
+        invalid = component.invalid(rows)
+        if invalid.any():
+            row, column = np.argwhere(invalid)[0]
+            what = f"values that are not {component.domain}"
+            if not np.isfinite(rows[invalid]).all():
+                what = "NaN or inf values"
             message = (
-                f"the rows contain NaN or inf values ({np.count_nonzero(~finite)} of them, the first in row {row} of "
-                f"its chunk, column {column}); drop or fill them first"
+                f"the rows contain {what} ({np.count_nonzero(invalid)} of them, the first in row {row} of what was "
+                f"read together, column {column}); drop or fill them first"
             )
             raise DataError(message)
         with single_threaded_blas():
             return self.evaluate(rows)
 
     def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return the result for finite rows."""
+        """Return the result for valid rows."""
         raise NotImplementedError
 
     @property

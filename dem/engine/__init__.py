@@ -70,6 +70,14 @@ def connect(
     if workers is not None and workers < 1:
         message = f"the number of workers must be at least 1, not {workers}"
         raise OptionError(message)
+    if memory_limit is not None:
+        from dask.utils import parse_bytes  # noqa: PLC0415
+
+        try:
+            parse_bytes(memory_limit)
+        except ValueError as error:
+            message = f"the memory limit must be a number of bytes such as '2GB', not {memory_limit!r}"
+            raise OptionError(message) from error
     if scheduler is None and workers is None:
         yield LocalEngine()
         return

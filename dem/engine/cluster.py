@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import queue
 import sys
+import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Sequence
@@ -213,18 +215,41 @@ def open_client(
 
 @contextmanager
 def _connected(scheduler: str) -> Iterator[Client]:
-    try:
-        client = Client(scheduler, timeout=TIMEOUT)
-    except (OSError, TypeError, ValueError) as error:  # TypeError: TLS without certificates
-        message = f"no scheduler answers at {scheduler} ({_first_line(error)}); is `dask scheduler` running there?"
-        raise EngineError(message) from error
-    with client:
+    _probe(scheduler)
+    with Client(scheduler, timeout=TIMEOUT) as client:
         try:
             client.wait_for_workers(1, timeout=TIMEOUT)
         except TimeoutError as error:
-            message = f"the scheduler at {scheduler} has no workers; start some with `dask worker {scheduler}`"
+            message = f"the scheduler at {scheduler} has no workers after {TIMEOUT} s; start one with `dask worker`"
             raise EngineError(message) from error
         yield client
+
+
+def _probe(scheduler: str) -> None:
+    """Make sure that a scheduler answers.
+
+    What listens there may be no scheduler at all, and then neither a timeout nor the kind of error is certain: the
+    attempt is left to a thread of its own, and becomes nobody's default client.
+    """
+    answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def attempt() -> None:
+        try:
+            Client(scheduler, timeout=TIMEOUT, set_as_default=False).close()
+        except Exception as error:  # noqa: BLE001 - TLS without certificates is a TypeError, a web server a MemoryError
+            answer.put(error)
+        else:
+            answer.put(None)
+
+    threading.Thread(target=attempt, daemon=True).start()
+    try:
+        error = answer.get(timeout=TIMEOUT + 2)
+    except queue.Empty:
+        message = f"no scheduler answers at {scheduler} within {TIMEOUT} s; something else may be listening there"
+        raise EngineError(message) from None
+    if error is not None:
+        message = f"no scheduler answers at {scheduler} ({_first_line(error)}); is `dask scheduler` running there?"
+        raise EngineError(message) from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from dem.em.events import Callback
+from dem.errors import OptionError
 from dem.estimators.base import MixtureEstimator
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
 from dem.families.mixture import Mixture
-from dem.validation import check_array, check_precisions, check_weights
+from dem.validation import check_array, check_precisions, check_weights, shape_of_covariances
 
 
 class GaussianMixture(MixtureEstimator):
@@ -166,6 +167,13 @@ class GaussianMixture(MixtureEstimator):
             precisions = check_precisions(self.precisions_init, self.covariance_type, self.n_components, n_features)
             values.update(self._component().from_precisions(precisions))
         return values
+
+    def _check_goes_on(self) -> None:
+        super()._check_goes_on()
+        wanted = shape_of_covariances(self.covariance_type, *np.shape(self.means_))
+        if np.shape(self.covariances_) != wanted:
+            message = f"warm_start goes on with covariances of another type than {self.covariance_type!r}"
+            raise OptionError(message)
 
     def _complete(self) -> None:
         self.precisions_ = self._component().shape.precisions(self.precisions_cholesky_)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,10 +34,42 @@ def checked(estimator: BaseEstimator, data: Any, *, reset: bool) -> Any:
     """
     if not in_memory(data):
         return data
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        open_rows(data)  # raises: scikit-learn would fit the masked values too
     minimum = 2 if reset else 1
-    return validate_data(
-        estimator, data, dtype="numeric", ensure_all_finite=False, ensure_min_samples=minimum, reset=reset
-    )
+    try:
+        return validate_data(
+            estimator, data, dtype="numeric", ensure_all_finite=False, ensure_min_samples=minimum, reset=reset
+        )
+    except TypeError as error:
+        raise NotATableError(one_line(error)) from error
+    except ValueError as error:
+        raise DataError(one_line(error)) from error
+
+
+class NotATableError(DataError, TypeError):
+    """The data is of a kind that has no rows, or is sparse; a TypeError too, as scikit-learn raises."""
+
+
+def one_line(error: Exception) -> str:
+    """Return scikit-learn's message without the array that it prints in the middle."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not re.match(r"(\[|array|\.\.\.|-?[\d.])", line))
+
+
+@contextmanager
+def features_kept_on_failure(estimator: BaseEstimator) -> Iterator[None]:
+    """Give an estimator its features back if fitting it fails: what was fitted before still works."""
+    names = ("n_features_in_", "feature_names_in_")
+    before = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
+    try:
+        yield
+    except BaseException as error:
+        if not (isinstance(error, KeyboardInterrupt) and hasattr(estimator, "weights_")):
+            for name in names:
+                vars(estimator).pop(name, None)
+            vars(estimator).update(before)
+        raise
 
 
 def rows_of(estimator: BaseEstimator, data: Any, *, reset: bool, variable: str | None, feature_dim: str | None) -> Rows:

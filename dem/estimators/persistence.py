@@ -28,7 +28,7 @@ def estimators() -> dict[str, type[Any]]:
 
 def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     """Write a fitted estimator; see `MixtureEstimator.save`."""
-    family = next(name for name, kind in estimators().items() if type(estimator) is kind)
+    family = next(name for name, kind in estimators().items() if isinstance(estimator, kind))
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
     options: dict[str, Any] = {}
     for name, value in estimator.get_params(deep=False).items():
@@ -91,17 +91,17 @@ def load(path: str) -> Any:
     if found != FORMAT:
         message = (
             f"{path} has model format {found!r}, and this version of dem ({__version__}) reads format {FORMAT}; "
-            f"it was written by dem {attributes.get('versions', {}).get('dem', '?')}"
+            f"it was written by dem {dict(attributes.get('versions') or {}).get('dem', '?')}"
         )
         raise StoreError(message)
     known = estimators()
-    family = attributes["family"]
+    family = str(attributes["family"])
     if family not in known:
         message = f"{path} is a model of the family {family!r}; this version of dem knows {', '.join(sorted(known))}"
         raise StoreError(message)
     try:
         return _restore(known[family], arrays, attributes)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"the model at {path} is damaged ({type(error).__name__}: {error}); save it again"
         raise StoreError(message) from error
 
@@ -115,10 +115,16 @@ def _restore(kind: type[Any], arrays: dict[str, np.ndarray], attributes: dict[st
     if len(arrays["weights"]) != estimator.n_components:
         message = f"{len(arrays['weights'])} weights for {estimator.n_components} components"
         raise ValueError(message)
+    if arrays[kind._parameter_names[1]].shape[1] != attributes["fitted"]["n_features_in_"]:
+        message = "the number of features does not fit the parameters"
+        raise ValueError(message)
     for name in _ATTRIBUTES:
         setattr(estimator, name, attributes["fitted"][name])
     if attributes["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(attributes["feature_names"], dtype=object)
+        if estimator.feature_names_in_.shape != (estimator.n_features_in_,):
+            message = f"the names of {estimator.n_features_in_} features are {attributes['feature_names']!r}"
+            raise ValueError(message)
     estimator._complete()
     estimator._model()
     return estimator

@@ -14,9 +14,10 @@ from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
 from dem.em.functions import ROW_FUNCTIONS
 from dem.engine import current_engine
-from dem.errors import OptionError
+from dem.errors import DataError, OptionError
 from dem.estimators import inputs
 from dem.families.mixture import Mixture, MixtureParameters
+from dem.validation import check_count, check_rows, check_seed
 
 CHUNK_BYTES = 16 * 2**20
 
@@ -49,6 +50,9 @@ def predict_to(
             overwrite=overwrite,
             engine=engine,
         )
+    except DataError:
+        check_rows(rows, engine, function.family.component)  # says which row of all it is
+        raise
     finally:
         engine.close()
 
@@ -116,9 +120,9 @@ def sample_to(
     chunk_rows: int | None,
 ) -> None:
     """Write draws; see `MixtureEstimator.sample_to`."""
-    if n_rows < 1 or (chunk_rows is not None and chunk_rows < 1):
-        message = f"the numbers of rows and of rows per chunk must be at least 1, not {n_rows} and {chunk_rows}"
-        raise OptionError(message)
+    check_count("n_rows", n_rows)
+    check_count("chunk_rows", 1 if chunk_rows is None else chunk_rows)
+    check_seed(random_state)
     family, parameters = estimator._model()
     n_features = estimator.n_features_in_
     chunk_rows = min(chunk_rows or max(CHUNK_BYTES // (8 * n_features), 1), n_rows)

@@ -151,8 +151,9 @@ class Mixture(Generic[P, S]):
         kernel = self.component.kernel(parameters.components, rows.dtype)
         log_weights = _log_weights(parameters)
         for where, block in blocks(rows, kernel.block_rows):
-            joint = kernel.log_density(block)
-            joint += log_weights.astype(joint.dtype, copy=False)
+            with np.errstate(invalid="ignore", over="ignore"):
+                joint = kernel.log_density(block)
+                joint += log_weights.astype(joint.dtype, copy=False)
             yield where, joint
 
 
@@ -172,14 +173,14 @@ def normalise(joint: NDArray[Any]) -> NDArray[Any]:
         log Σ_k exp(joint), by subtracting the largest term first.
     """
     largest = joint.max(axis=0)
-    # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
-    np.subtract(joint, np.where(np.isneginf(largest), 0.0, largest), out=joint)
-    np.exp(joint, out=joint)
-    total: NDArray[Any] = joint.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
+        np.subtract(joint, np.where(np.isneginf(largest), 0.0, largest).astype(joint.dtype, copy=False), out=joint)
+        np.exp(joint, out=joint)
+        total: NDArray[Any] = joint.sum(axis=0)
         joint /= total
         np.log(total, out=total)
-    total += largest
+        total += largest
     return total
 
 

@@ -1,0 +1,236 @@
+"""Fitting: options, the search for a start, EM, and what a fit leaves behind."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from dem.data import open_rows
+from dem.data.base import Rows
+from dem.em.loop import Fit, Settings, Status, fit
+from dem.engine import Engine, LocalEngine, current_engine
+from dem.errors import DataError, NonFiniteError, OptionError
+from dem.estimators import inputs
+from dem.estimators.recorders import History, Latest, Verbose
+from dem.families.mixture import Mixture, MixtureParameters
+from dem.initialise import SAMPLE_METHODS, kmeans_parallel_start, row_sample, start_responsibilities
+from dem.initialise.sample import RowSample
+from dem.validation import check_rows, check_sample
+
+Values = Mapping[str, NDArray[Any]]
+
+
+class FittedByEM(BaseEstimator, metaclass=ABCMeta):
+    """The fitting half of a mixture estimator; a subclass names its component and its parameters."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0.0, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "init_params": [StrOptions({*SAMPLE_METHODS, "k-means||"})],
+        "weights_init": ["array-like", None],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "callbacks": [list, tuple, None],
+    }
+
+    # What a subclass provides -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _family(self) -> Mixture[Any, Any]:
+        """Return the mixture that the options describe, without a frame of reference."""
+
+    @abstractmethod
+    def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
+        """Return the checked ``*_init`` options that are given, by the names of the parameters they replace."""
+
+    @abstractmethod
+    def _fitted_family(self) -> Mixture[Any, Any]:
+        """Return the mixture with a frame of reference that fits the fitted parameters."""
+
+    # Fitting ------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: object = None, *, variable: str | None = None, feature_dim: str | None = None) -> Self:  # noqa: ARG002
+        """Fit the mixture by EM.
+
+        Parameters
+        ----------
+        X : path or URL of a zarr array or group, zarr.Array, array, DataFrame, DataArray or Dataset
+            The data, shape (n_samples, n_features). It is read chunk by chunk, several times.
+        y : ignored
+            For scikit-learn's API.
+        variable : str, optional
+            Name of the array if X is a zarr group.
+        feature_dim : str, optional
+            Name of the feature dimension if X is a DataArray.
+
+        Returns
+        -------
+        self
+            The fitted estimator. If the fit is interrupted (KeyboardInterrupt), the estimator holds the
+            parameters of the last whole iteration.
+
+        Raises
+        ------
+        OptionError
+            If an option has an unknown or impossible value.
+        DataError
+            If the data cannot be read, is not finite, or has fewer rows than components.
+        FitError
+            If a covariance is not positive definite.
+        """
+        self._check_options()
+        with inputs.features_kept_on_failure(self):
+            return self._fit(X, variable, feature_dim)
+
+    def _fit(self, data: Any, variable: str | None, feature_dim: str | None) -> Self:
+        goes_on = self.warm_start and hasattr(self, "converged_")
+        if goes_on:
+            self._check_goes_on()
+        rows = inputs.rows_of(self, data, reset=not goes_on, variable=variable, feature_dim=feature_dim)
+        if rows.n_rows < self.n_components:
+            message = (
+                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
+                f"n_samples = {rows.n_rows} in {rows.name}"
+            )
+            raise DataError(message)
+        engine = current_engine()
+        history, latest = History(), Latest()
+        callbacks = [history, latest, *(self.callbacks or ())]
+        if self.verbose:
+            callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
+        settings = Settings(self.tol, self.max_iter, tuple(callbacks))
+        try:
+            family, best = self._search(rows, engine, settings, goes_on=goes_on)
+        except NonFiniteError:
+            check_rows(rows, engine, self._family().component)
+            raise
+        except KeyboardInterrupt:
+            if latest.event is not None:
+                event = latest.event
+                interrupted = Fit(event.parameters, Status.MAX_ITER, [event.log_likelihood] * event.iteration)
+                self._keep(event.family, interrupted, history)
+            raise
+        finally:
+            engine.close()
+        self._keep(family, best, history)
+        if best.status is Status.MAX_ITER and self.max_iter > 0:
+            warnings.warn(f"The best start did not converge: {best.status.value}.", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def _search(
+        self, rows: Rows, engine: Engine, settings: Settings, *, goes_on: bool
+    ) -> tuple[Mixture[Any, Any], Fit]:
+        """Return the best of all starts, fitted to all the data."""
+        if goes_on:
+            family, parameters = self._model()
+            return family, fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
+        random_state = check_random_state(self.random_state)
+        given = self._initial_values(rows.n_features)
+        sample = self._sample(rows, engine, random_state)
+        unadapted = self._family()
+        family = Mixture(unadapted.component.adapted_to(sample.rows), unadapted.fit_weights)
+        values = {**self._fixed_values(), **given}
+        starts = [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
+        if not sample.complete and not given and settings.max_iter > 0:
+            # Starts are compared on the sample, in memory; only the best is polished on all the data.
+            on_sample = Settings(settings.tol, max(settings.max_iter, 100), settings.callbacks, "sample")
+            starts = [_best(fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)).parameters]
+        return family, _best(fit(family, starts, rows, engine, settings))
+
+    def _sample(self, rows: Rows, engine: Engine, random_state: RandomState) -> RowSample:
+        # scikit-learn draws nothing for data that is used whole, so neither may we before its start methods do.
+        _, key, position, *_ = random_state.get_state()
+        seed = np.random.SeedSequence([*map(int, key[:4]), int(position)])
+        sample = row_sample(rows, engine, self.sample_rows, seed)
+        check_sample(sample, rows, engine, self._family().component, self.n_components)
+        return sample
+
+    def _start(
+        self,
+        family: Mixture[Any, Any],
+        rows: Rows,
+        engine: Engine,
+        sample: RowSample,
+        given: Values,
+        random_state: RandomState,
+    ) -> MixtureParameters[Any]:
+        if given.keys() >= set(self._parameter_names):
+            return family.from_user(given)
+        if self.init_params == "k-means||":
+            start = kmeans_parallel_start(family, rows, engine, sample.rows, self.n_components, random_state)
+        else:
+            responsibilities = start_responsibilities(self.init_params, sample.rows, self.n_components, random_state)
+            start = family.start(sample.rows, responsibilities)
+        return family.from_user({**family.to_user(start), **given}) if given else start
+
+    def _fixed_values(self) -> dict[str, NDArray[Any]]:
+        """Return the parameters that options hold fixed."""
+        return {}
+
+    _parameter_names: ClassVar[tuple[str, ...]]
+
+    def _keep(self, family: Mixture[Any, Any], best: Fit, history: History) -> None:
+        """Set the fitted attributes."""
+        for name, value in family.to_user(best.parameters).items():
+            setattr(self, f"{name}_", value)
+        self.converged_ = best.status is Status.CONVERGED
+        self.n_iter_ = best.n_iter
+        self.lower_bound_ = best.log_likelihood
+        self.lower_bounds_ = list(best.log_likelihoods)
+        self.history_ = history.records
+        self._complete()
+
+    def _complete(self) -> None:
+        """Derive the attributes that follow from the parameters."""
+
+    def _check_options(self) -> None:
+        try:
+            self._validate_params()
+        except InvalidParameterError as error:
+            raise OptionError(str(error)) from error
+        if not all(callable(callback) for callback in self.callbacks or ()):
+            message = "callbacks must be callables that take an event"
+            raise OptionError(message)
+        if self.sample_rows is not None and self.sample_rows < self.n_components:
+            message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
+            raise OptionError(message)
+
+    def _check_goes_on(self) -> None:
+        """Compare the options with the model that a warm start goes on from."""
+        if len(self.weights_) != self.n_components:
+            message = (
+                f"warm_start goes on with {len(self.weights_)} components, but n_components is {self.n_components}"
+            )
+            raise OptionError(message)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether there are parameters: the number of features alone is none."""
+        return hasattr(self, "weights_")
+
+    def _model(self) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
+        """Return family and parameters from the fitted attributes, which are the one truth."""
+        check_is_fitted(self)
+        family = self._fitted_family()
+        return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
+
+
+def _best(fits: list[Fit]) -> Fit:
+    """Return the fit with the largest log-likelihood, the first of equals."""
+    return max(fits, key=lambda one: one.log_likelihood)
