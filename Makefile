@@ -38,8 +38,8 @@ format: $(VENV)/.dev ## repair what ruff can repair
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## seconds per pass beside scikit-learn (ARGS are passed on)
-	$(AS_USER) $(BIN)/python benchmarks/passes.py $(ARGS)
+bench: $(VENV)/.dev ## all benchmarks, into docs/performance.md: 15 minutes (ARGS=--quick: two)
+	$(AS_USER) $(BIN)/python benchmarks $(ARGS)
 
 docs: $(VENV)/.docs ## build the documentation into build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs

@@ -4,82 +4,122 @@
 
 Chunks are made in the task and the work returns at once, so that only batches, tasks, parameters and sums are timed; on
 threads and on a local cluster of two processes. Beside it, the time that reading the same number of 16 MB chunks would
-take at 1.2 GB/s per core: the machinery must stay below a tenth of that. Writes benchmarks/results/scheduling.json.
+take at 1.2 GB/s per core. Then parameters of 100 MB (K = 512, d = 110 full: covariances and factors of 50 MB each):
+what travels, and what a sweep takes longer than with small ones. Writes benchmarks/results/scheduling.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import statistics
 import time
 from pathlib import Path
 
-import numpy as np
+from common import announce, median, peak_megabytes, save, table, timed
+from sources import Carried, Idle, Imagined, full_mixture
 
-from dem.data.base import Batch, Chunk, Rows, batch_bounds
-from dem.em.loop import EStep
 from dem.engine import LocalEngine, connect
-from dem.families.gaussian import GaussianComponent
-from dem.families.mixture import Mixture, MixtureStatistics
 
-RESULTS = Path(__file__).parent / "results"
 READ_SECONDS = 16e6 / 1.2e9 / 2  # of one 16 MB chunk on two cores
+COUNTS = (64, 375, 1000, 10_000, 100_000, 1_000_000)
 
 
-class Imagined(Rows):
-    """Chunks of one row that are made where they are asked for."""
-
-    def __init__(self, n_chunks: int) -> None:
-        self.name, self.feature_names = "imagined", None
-        self.n_rows, self.n_features, self.dtype = n_chunks, 1, np.dtype(float)
-
-    def batches(self) -> list[Batch]:
-        return [ImaginedBatch(*bounds) for bounds in batch_bounds(self.n_rows)]
+def loopback_bytes() -> int:
+    """Return the bytes that went over the loopback device so far (those of other programs too)."""
+    try:
+        lines = Path("/proc/net/dev").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
+    except (OSError, StopIteration):
+        return 0
 
 
-class ImaginedBatch(Batch):
-    """Some of the chunks."""
-
-    reads_ahead = False
-
-    def __init__(self, first: int, stop: int) -> None:
-        self.first, self.stop = first, stop
-
-    def __iter__(self):
-        row = np.zeros((1, 1))
-        for number in range(self.first, self.stop):
-            yield Chunk(row, range(number, number + 1))
-
-
-class Idle(EStep):
-    """An E-step that carries its parameters along and returns statistics of the right size at no cost."""
-
-    def __call__(self, chunk: Chunk) -> MixtureStatistics:  # noqa: ARG002
-        global _zero  # noqa: PLW0603 - one per worker, so that making it is not timed
-        if "_zero" not in globals():
-            kernel = self.family.component.kernel(self.parameters.components)
-            _zero = MixtureStatistics(1.0, 0.0, np.zeros(len(self.parameters.weights)), kernel.statistics())
-        return _zero
-
-
-def mixture(n_components: int, n_features: int) -> tuple[Mixture, object]:
-    """Return a Gaussian mixture with full covariances."""
-    rng = np.random.default_rng(0)
-    sample = rng.normal(size=(4 * n_features, n_features))
-    family = Mixture(GaussianComponent("full"))
-    return family, family.start(sample, rng.dirichlet(np.ones(n_components), size=len(sample)))
-
-
-def seconds_of(engine, rows: Rows, works: list, repeats: int) -> float:
-    engine.sweep(rows, works)  # the first one places the batches
-    times = []
+def sweeps(engine, rows: Imagined, works: list, repeats: int) -> dict:
+    """Return median seconds and bytes of a sweep; the first one, which places the batches, apart."""
+    first = timed(lambda: engine.sweep(rows, works))
+    seconds, sent, cpu = [], [], []
     for _ in range(repeats):
-        began = time.perf_counter()
-        engine.sweep(rows, works)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        before, busy = loopback_bytes(), time.process_time()
+        seconds.append(timed(lambda: engine.sweep(rows, works)))
+        sent.append(loopback_bytes() - before)
+        cpu.append(time.process_time() - busy)
+    return {"first": first, "seconds": median(seconds), "bytes": median(sent), "driver_cpu": median(cpu)}
+
+
+def many_chunks(cluster, repeats: int, most: int) -> list[dict]:
+    """Time sweeps over more and more chunks."""
+    family, parameters = full_mixture(2, 1)
+    found = []
+    for n_chunks in (n for n in COUNTS if n <= most):
+        rows = Imagined(n_chunks)
+        threads = sweeps(LocalEngine(2), rows, [Idle(family, parameters)], repeats)
+        processes = sweeps(cluster, rows, [Idle(family, parameters)], repeats)
+        row = {
+            "chunks": n_chunks,
+            "batches": len(rows.batches()),
+            "threads_seconds": threads["seconds"],
+            "processes_seconds": processes["seconds"],
+            "processes_first": processes["first"],
+            "driver_cpu": processes["driver_cpu"],
+            "reading_seconds": n_chunks * READ_SECONDS,
+            "driver_megabytes": peak_megabytes(),
+        }
+        row["share"] = row["processes_seconds"] / row["reading_seconds"]
+        found.append(row)
+        print(
+            f"{n_chunks} chunks in {row['batches']}: threads {row['threads_seconds']:.3f} s, processes "
+            f"{row['processes_seconds']:.3f} s ({row['share']:.1%} of reading), {row['driver_megabytes']:.0f} MB",
+            flush=True,
+        )
+    return found
+
+
+def large_parameters(cluster, repeats: int, n_chunks: int, shape: tuple[int, int]) -> dict:
+    """Time sweeps with small and with large parameters, alternately."""
+    rows = Imagined(n_chunks)
+    small, large = (Carried(full_mixture(*of)[1]) for of in ((2, 1), shape))
+    timings: dict[str, list[dict]] = {"small": [], "large": []}
+    for _ in range(repeats):
+        for name, work in (("small", small), ("large", large)):
+            timings[name].append(sweeps(cluster, rows, [work], 1))
+    workers = len(cluster.client.scheduler_info()["workers"])
+    size = sum(array.nbytes for array in vars(large.parameters.components).values())
+    sent = {name: median(one["bytes"] for one in found) for name, found in timings.items()}
+    return {
+        "K": shape[0],
+        "d": shape[1],
+        "parameter_bytes": size,
+        "chunks": n_chunks,
+        "batches": len(rows.batches()),
+        "workers": workers,
+        "seconds": {name: median(one["seconds"] for one in found) for name, found in timings.items()},
+        "bytes": sent,
+        "times_sent": (sent["large"] - sent["small"]) / size,
+    }
+
+
+def summary(result: dict) -> str:
+    """Return both tables."""
+    cells = [
+        [
+            f"{row['chunks']:,}",
+            f"{row['batches']:,}",
+            f"{row['threads_seconds']:.3f}",
+            f"{row['processes_seconds']:.3f}",
+            f"{row['reading_seconds']:.1f}",
+            f"{row['share']:.1%}",
+            f"{row['driver_megabytes']:.0f}",
+        ]
+        for row in result["chunks"]
+    ]
+    header = ["chunks", "batches", "2 threads s", "2 processes s", "reading them s", "share", "driver and scheduler MB"]
+    big = result["parameters"]
+    seconds = big["seconds"]
+    text = (
+        f"Parameters of {big['parameter_bytes'] / 1e6:.0f} MB (K = {big['K']}, d = {big['d']} full), {big['batches']} "
+        f"tasks, {big['workers']} workers: {seconds['large']:.2f} s a sweep, {seconds['small']:.2f} s with small ones. "
+        f"They crossed the network {big['times_sent']:.1f} times in a sweep (driver to scheduler, scheduler to one "
+        f"worker, worker to worker), not {big['batches']} times."
+    )
+    return table(header, cells) + "\n\n" + text
 
 
 def main() -> None:
@@ -87,30 +127,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--most", type=int, default=1_000_000, help="largest number of chunks")
     options = parser.parse_args()
-    result = []
-    family, parameters = mixture(2, 1)
-    print("| chunks | batches | threads s | 2 processes s | reading 16 MB chunks s | share | driver MB |")
-    print("|---|---|---|---|---|---|---|")
+    result = {"machine": announce("Scheduling")}
     with connect(workers=2) as cluster:
-        for n_chunks in (n for n in (64, 375, 1000, 10_000, 100_000, 1_000_000) if n <= options.most):
-            rows = Imagined(n_chunks)
-            row = {
-                "chunks": n_chunks,
-                "batches": len(rows.batches()),
-                "threads_seconds": seconds_of(LocalEngine(2), rows, [Idle(family, parameters)], options.repeats),
-                "processes_seconds": seconds_of(cluster, rows, [Idle(family, parameters)], options.repeats),
-                "reading_seconds": n_chunks * READ_SECONDS,
-                "driver_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-            }
-            row["share"] = row["processes_seconds"] / row["reading_seconds"]
-            result.append(row)
-            print(
-                f"| {n_chunks} | {row['batches']} | {row['threads_seconds']:.3f} | {row['processes_seconds']:.3f} "
-                f"| {row['reading_seconds']:.1f} | {row['share']:.1%} | {row['driver_megabytes']:.0f} |",
-                flush=True,
-            )
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scheduling.json").write_text(json.dumps(result, indent=1) + "\n")
+        result["chunks"] = many_chunks(cluster, options.repeats, options.most)
+        result["parameters"] = large_parameters(cluster, options.repeats, 1000, (512, 110))
+    print("\n" + summary(result))
+    save("scheduling", result)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""Put the tables between the markers of docs/performance.md and draw its pictures, from benchmarks/results/*.json.
+
+.venv/bin/python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import growth
+import out_of_core
+import passes
+import plots
+import scheduling
+import startup
+from common import DOCS, load
+
+PAGE = DOCS / "performance.md"
+TASK_SECONDS = growth.TASK_SECONDS
+
+
+def machine_line(result: dict) -> str:
+    """Say on which machine, with which BLAS and under which load."""
+    found = result["machine"]
+    blas = ", ".join(
+        f"{pool['internal_api']} {pool['version']} {pool['architecture']}"
+        for pool in found["blas"]
+        if pool["architecture"]
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    return (
+        f"{found['processor']}, {found['cores']} cores, load {found['load_at_start'][0]} at the start; {blas}; "
+        f"Python {found['python']}, {versions}."
+    )
+
+
+def on_paper(result: dict) -> str:
+    """Say what a pass over 100 TB on 1,000 workers takes, from what was measured here."""
+    row = next(
+        row for row in result["rows"] if row["codec"] == "zstd" and row["where"] == "processes" and row["cache"] == "0"
+    )
+    cores, workers, terabytes = 2, 1000, 100.0
+    gigabytes, cpu = result["gigabytes"], row["cpu_seconds"]
+    per_worker = terabytes * 1e3 / workers  # GB
+    arithmetic, reading = (per_worker * cpu[what] / gigabytes for what in ("arithmetic", "reading"))
+    whole = per_worker * row["seconds"]["pass"] * cores / gigabytes
+    chunks = terabytes * 1e12 / out_of_core.CHUNK_BYTES
+    batches = 4 * math.isqrt(int(chunks))
+    tasks = batches * 17 / 16
+    n_features, n_components = result["d"], result["K"]
+    parameters = n_components * (n_features + 2 * n_features**2) * 8
+    statistics = n_components * (1 + n_features + n_features**2) * 8
+    stored = row["stored_gigabytes"] / gigabytes
+    scheduler = tasks * TASK_SECONDS
+    items = {
+        "rows": f"{terabytes * 1e12 / (8 * n_features):.2g} of {n_features} float64, K = {n_components} full; "
+        f"{chunks:,.0f} chunks of 16 MB in {batches:,} batches; {per_worker:.0f} GB a worker.",
+        "arithmetic": f"{arithmetic:.0f} s of each core; **decoding** zstd: {reading:.0f} s; both, at the pace of a "
+        f"measured pass: **{whole:.0f} s** ({whole / 60:.1f} minutes).",
+        "storage": f"{stored:.2f} bytes stored per byte decoded: {stored * terabytes * 1e3 / whole:,.0f} GB/s in all, "
+        f"{8 * stored * per_worker / whole:.2f} Gbit/s for each worker.",
+        "scheduler": f"{tasks:,.0f} tasks of {1e3 * TASK_SECONDS:.1f} ms are {scheduler:.0f} s, spread over the pass: "
+        f"{scheduler / whole:.0%} of it.",
+        "imbalance": f"{batches / workers:.0f} batches a worker: the last one can cost {workers / batches:.0%}.",
+        "parameters": f"{parameters / 1e3:.0f} kB to each worker, {parameters * workers / 1e9:.1f} GB in all; "
+        f"**statistics**: {statistics / 1e3:.0f} kB from each batch, {statistics * batches / 1e9:.1f} GB in the tree.",
+    }
+    return "\n".join(f"- **{name}**: {text}" for name, text in items.items())
+
+
+def passes_text(result: dict) -> str:
+    return machine_line(result) + "\n\n" + passes.summary(result["passes"])
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
+    "passes": ("passes", passes_text),
+    "peers": ("passes", lambda result: passes.peer_summary(result["passes"], result["missing"])),
+    "out-of-core": ("out_of_core", out_of_core.summary),
+    "growth": ("growth", growth.summary),
+    "scheduling": ("scheduling", scheduling.summary),
+    "startup": ("startup", startup.summary),
+    "paper": ("out_of_core", on_paper),
+}
+
+
+def main() -> None:
+    text = PAGE.read_text()
+    for section, (name, make) in SECTIONS.items():
+        result = load(name)
+        if result is None:
+            continue
+        pattern = re.compile(rf"(<!-- bench:{section} -->\n).*?(<!-- /bench:{section} -->)", re.DOTALL)
+        match = pattern.search(text)
+        if match:
+            text = f"{text[: match.start()]}{match[1]}\n{make(result)}\n\n{match[2]}{text[match.end() :]}"
+        else:
+            print(f"docs/performance.md has no markers for {section}")
+    PAGE.write_text(text)
+    print(f"written: docs/performance.md; docs/images: {', '.join(plots.draw())}")
+
+
+if __name__ == "__main__":
+    main()
