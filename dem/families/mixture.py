@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array, Component, RowBlock
-from dem.families.workspace import scratch
+from dem.families.workspace import constant_row, scratch
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -184,14 +184,11 @@ def normalise(joint: NDArray[Any]) -> NDArray[Any]:
     n, dtype = joint.shape[1], joint.dtype
     largest = joint.max(axis=0, out=scratch("largest", (n,), dtype))
     # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
-    limit = scratch("limit", (n,), dtype)
-    limit.fill(_LOWEST[dtype])
-    joint -= np.maximum(largest, limit, out=scratch("shift", (n,), dtype))
+    joint -= np.maximum(largest, constant_row(_LOWEST[dtype], n, dtype), out=scratch("shift", (n,), dtype))
     if dtype == np.float64:
         # NumPy's exp takes 8 to 45 times as long where its result is denormal or zero; a maximum with a row of
         # numbers takes a quarter of that with one number.
-        limit.fill(_LOG_TINY)
-        np.maximum(joint, limit, out=joint)
+        np.maximum(joint, constant_row(_LOG_TINY, n, dtype), out=joint)
     np.exp(joint, out=joint)
     total = joint.sum(axis=0, out=scratch("total", (n,), dtype))
     joint *= np.divide(1.0, total, out=scratch("inverse", (n,), dtype))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 class _Workspace(threading.local):
     def __init__(self) -> None:
         self.arrays: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
+        self.constants: dict[tuple[float, np.dtype[Any]], NDArray[Any]] = {}
 
 
 _workspace = _Workspace()
@@ -36,6 +37,14 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[
     if array is None or array.size < size:
         array = _workspace.arrays[name, dtype] = np.empty(size, dtype)
     return array[:size].reshape(shape)
+
+
+def constant_row(value: float, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `value` n times, to be read only; kept for this thread."""
+    row = _workspace.constants.get((value, dtype))
+    if row is None or len(row) < n:
+        row = _workspace.constants[value, dtype] = np.full(n, value, dtype)
+    return row[:n]
 
 
 def add_weighted(sums: NDArray[Any], z: NDArray[Any], weights: NDArray[Any]) -> None:

@@ -16,7 +16,7 @@ from dem.families.gaussian.frame import Frame
 from dem.statistics import Statistics
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-# Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 1,024 rows
+# Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 512 rows
 # starve the matrix products, more than 16,384 gain nothing; many components in own frames must still fit in memory.
 WORKSPACE_BYTES = 6 * 2**20
 # A responsibility below this adds nothing to any sum.
@@ -173,7 +173,7 @@ def belonging(responsibility: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray
 
 def block_rows(bytes_per_row: int) -> int:
     """Return how many rows keep a workspace of `bytes_per_row` in the cache."""
-    rows = min(max(WORKSPACE_BYTES // bytes_per_row, 1024), 16384)
+    rows = min(max(WORKSPACE_BYTES // bytes_per_row, 512), 16384)
     return max(min(rows, WORKSPACE_LIMIT // bytes_per_row), 64)
 
 
