@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dem.data.base import Chunk, Rows
+from dem.data.base import Rows
 from dem.em.events import Callback, FitEnded, FitStarted, IterationEnded, notify
+from dem.em.together import sweep_models
 from dem.engine.base import Engine
 from dem.errors import LikelihoodWarning, NonFiniteError
 from dem.families.base import Evidence, Family
@@ -84,18 +85,6 @@ class Settings:
     phase: str = "data"
 
 
-@dataclass(frozen=True, eq=False)
-class EStep:
-    """The work of one model on one chunk."""
-
-    family: Family[Any, Any]
-    parameters: Any
-
-    def __call__(self, chunk: Chunk) -> Any:
-        """Return the expected sufficient statistics of the chunk."""
-        return self.family.e_step(self.parameters, chunk)
-
-
 def fit(
     family: Family[Any, Any],
     starts: Sequence[Any],
@@ -150,7 +139,7 @@ def fit(
         if not active:
             break
         began = time.perf_counter()
-        statistics = engine.sweep(rows, [EStep(family, fits[number].parameters) for number in active])
+        statistics = sweep_models(engine, rows, [(family, fits[number].parameters) for number in active])
         seconds = time.perf_counter() - began
         for number, statistic in zip(active, statistics, strict=True):
             _advance(family, fits[number], statistic, settings, previous, (number, seconds, rows.dtype))

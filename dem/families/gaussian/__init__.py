@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -99,6 +99,32 @@ class GaussianComponent:
         kernel = copy.copy(kernels[self, single])
         kernel.clear()
         return kernel
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether the other has the same frame, precision and covariance type, and that is not shared."""
+        mine, theirs = self.frame, other.frame
+        same_frame = mine is theirs or (
+            mine is not None
+            and theirs is not None
+            and np.array_equal(mine.origin, theirs.origin)
+            and np.array_equal(mine.scale, theirs.scale)
+        )
+        alike = (self.covariance_type, self.dtype) == (other.covariance_type, other.dtype)
+        return same_frame and alike and self.covariance_type != "tied"
+
+    def joined(self, parameters: Sequence[GaussianParameters]) -> GaussianParameters:
+        """Return the parameters of the components of several models, one model after another."""
+        return GaussianParameters(
+            np.concatenate([one.means for one in parameters]),
+            np.concatenate([one.covariances for one in parameters]),
+            np.concatenate([one.precisions_cholesky for one in parameters]),
+        )
+
+    def split(self, statistics: GaussianStatistics, n_components: Sequence[int]) -> list[GaussianStatistics]:
+        """Return the statistics of each model."""
+        edges = np.cumsum(n_components)[:-1]
+        parts = zip(np.split(statistics.first, edges), np.split(statistics.second, edges), strict=True)
+        return [GaussianStatistics(first, second) for first, second in parts]
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters
