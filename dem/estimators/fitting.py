@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.em.loop import Fit, Settings, Status, fit
+from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, NonFiniteError, OptionError
 from dem.estimators import inputs
@@ -30,6 +32,9 @@ from dem.initialise.sample import RowSample
 from dem.validation import check_rows, check_sample
 
 Values = Mapping[str, NDArray[Any]]
+
+#: how many of the starts that were compared on the sample are polished together on all the data
+POLISHED = 3
 
 
 class FittedByEM(BaseEstimator, metaclass=ABCMeta):
@@ -149,10 +154,12 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         values = {**self._fixed_values(), **given}
         starts = [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
         if not sample.complete and not given and settings.max_iter > 0:
-            # Starts are compared on the sample, in memory; only the best is polished on all the data.
-            on_sample = Settings(settings.tol, max(settings.max_iter, 100), settings.callbacks, "sample")
-            starts = [_best(fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)).parameters]
-        return family, _best(fit(family, starts, rows, engine, settings))
+            # Starts are compared on the sample, in memory; only the best few are polished on all the data.
+            on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
+            fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
+            starts = [one.parameters for one in best_fits(fits, POLISHED)]
+            settings = replace(settings, patience=PATIENCE)
+        return family, best_fits(fit(family, starts, rows, engine, settings))[0]
 
     def _sample(self, rows: Rows, engine: Engine, random_state: RandomState) -> RowSample:
         # scikit-learn draws nothing for data that is used whole, so neither may we before its start methods do.
@@ -231,6 +238,6 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
 
 
-def _best(fits: list[Fit]) -> Fit:
-    """Return the fit with the largest log-likelihood, the first of equals."""
-    return max(fits, key=lambda one: one.log_likelihood)
+def best_fits(fits: Sequence[Fit], most: int = 1) -> list[Fit]:
+    """Return the fits with the largest log-likelihoods, the first of equals first; none that was dropped or failed."""
+    return sorted((one for one in fits if one.counts), key=lambda one: -one.log_likelihood)[:most]
