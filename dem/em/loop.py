@@ -6,7 +6,7 @@ import enum
 import math
 import time
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,6 +121,8 @@ class Settings:
         What the events say is being read.
     patience : float
         How many more reads others get once the likeliest of a contest has converged, as a share of its own.
+    settled : callable, optional
+        Says from the parameters before and after a step whether the fit has converged, in the place of `tol`.
     accelerate : {'squarem'}, optional
         How to get along with fewer iterations; see `dem.em.squarem`.
     """
@@ -130,6 +132,7 @@ class Settings:
     callbacks: Sequence[Callback] = ()
     phase: str = "data"
     patience: float = math.inf
+    settled: Callable[[Any, Any], bool] | None = None
     accelerate: str | None = None
 
 
@@ -201,6 +204,7 @@ def fit_models(
         seconds = time.perf_counter() - began
         for number, statistic in zip(active, statistics, strict=True):
             one = fits[number]
+            before = one.parameters
             try:
                 gain = _advance(models[number].family, one, statistic, settings, previous, (number, seconds, rows))
             except FitError as error:
@@ -208,7 +212,7 @@ def fit_models(
                 if all(other.status is Status.FAILED for other in fits):
                     raise
             else:
-                if abs(gain) < settings.tol:
+                if settings.settled(before, one.parameters) if settings.settled else abs(gain) < settings.tol:
                     _end(one, number, settings, Status.CONVERGED)
         _drop_rivals(models, fits, settings)
     for number, one in enumerate(fits):
