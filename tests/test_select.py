@@ -166,9 +166,9 @@ def test_bad_data():
         dem.select(rows, n_components=2, sample_rows=None)
 
 
-def test_the_same_bits_on_a_cluster(client):
+def test_the_same_bits_on_a_cluster(request):
     options = {"n_components": (2, 3), "holdout": 0.1, "random_state": 0}
-    there = dem.select(CutRows(gaussian_rows(), [1000, 2000]), **options)
-    client.close()
     here = dem.select(CutRows(gaussian_rows(), [1000, 2000]), **options)
+    request.getfixturevalue("client")
+    there = dem.select(CutRows(gaussian_rows(), [1000, 2000]), **options)
     assert there.table == here.table

@@ -101,6 +101,7 @@ Examples:
 @click.option("--tol", type=click.FloatRange(min=0), help="Stop below this gain per row.  [default: 1e-3]")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the starts.")
+@click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
 @engine_options
 @output_options
 def select(data: str, **given: Any) -> None:
@@ -150,6 +151,7 @@ def _run(data: str, given: dict[str, Any]) -> Any:
         "tol": given["tol"],
         "max_iter": given["max_iter"],
         "sample_rows": given["sample_rows"],
+        "accelerate": given["accelerate"],
     }
     # A line per model and iteration would be a flood; where nobody watches, there is one per read.
     with fit_progress(given["quiet"] or not is_terminal()) as callbacks:
