@@ -146,3 +146,13 @@ def test_a_model_that_fails_does_not_stop_the_others():
     assert fits[1].status is Status.CONVERGED
     with pytest.raises(FitError, match="log-likelihood is nan"):
         fit(family, [nowhere, nowhere], CutRows(table, [100]), LocalEngine(), settings)
+
+
+def test_the_best_few_starts_of_the_sample_are_polished_together():
+    options = {"init_params": "random_from_data", "sample_rows": 1000, "tol": 1e-4, "max_iter": 300, "random_state": 0}
+    rows = CutRows(blobs(0, spread=2.5), [2000])
+    model = dem.GaussianMixture(5, n_init=8, **options).fit(rows)
+    polished = [record for record in model.history_ if record["phase"] == "data" and record["iteration"] == 1]
+    assert len(polished) == 3
+    best = max(one["log_likelihood"] for one in model.history_ if one["phase"] == "data")
+    assert model.lower_bound_ == best

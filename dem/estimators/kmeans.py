@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.cluster import kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
@@ -230,6 +229,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             centres, origin = kmeans_parallel(rows, engine, sample.rows, self.n_clusters, random_state)
             return centres + origin
         if self.init == "k-means++":
+            from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - as in `dem.initialise`
+
             return np.asarray(kmeans_plusplus(sample.rows, self.n_clusters, random_state=random_state)[0])
         return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False)]
 
