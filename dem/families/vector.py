@@ -47,7 +47,7 @@ class Vector(Statistics):
         """
         if self.own.shape != other.own.shape or not (np.isfinite(self.largest) and np.isfinite(other.largest)):
             return True
-        distances = np.sum((self.own[:, np.newaxis] - other.own) ** 2, axis=2)
-        mine, theirs = linear_sum_assignment(distances)
+        # ‖a − b‖² = ‖a‖² − 2 a·b + ‖b‖², of which the pairing decides only about a·b.
+        mine, theirs = linear_sum_assignment(self.own @ other.own.T, maximize=True)
         pairs = ((self.own[mine], other.own[theirs]), (self.shared, other.shared))
         return any(bool(np.any(np.abs(a - b) > tolerance * (1.0 + np.abs(a)))) for a, b in pairs)
