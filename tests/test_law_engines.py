@@ -23,9 +23,11 @@ def fit(case, **options):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_threads_and_processes_give_the_same_bits(case, client):
-    on_cluster = fit(case)
-    client.close()
+def test_threads_and_processes_give_the_same_bits(case, cluster):
+    from distributed import Client
+
+    with Client(cluster):
+        on_cluster = fit(case)
     assert_same_bits(fit(case), on_cluster, (*case.parameters, "lower_bounds_"))
 
 

@@ -46,8 +46,8 @@ def test_each_model_is_what_its_own_fit_gives(chosen):
         alone = dem.GaussianMixture(
             row["n_components"], covariance_type=row["covariance_type"], random_state=0, tol=1e-5, max_iter=500
         ).fit(CutRows(gaussian_rows(), [1000, 2000]))
-        assert_close(estimator, alone, NAMES, rtol=1e-12)
-        assert estimator.lower_bounds_ == alone.lower_bounds_
+        assert_close(estimator, alone, NAMES, rtol=1e-10)
+        np.testing.assert_allclose(estimator.lower_bounds_, alone.lower_bounds_, rtol=1e-12)
         assert len(estimator.history_) == len(alone.history_)
 
 

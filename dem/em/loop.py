@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from dem.data.base import Chunk, Rows
+from dem.data.base import Rows
 from dem.em.events import Callback, FitEnded, FitStarted, IterationEnded, notify
 from dem.em.rivals import hopeless, merged
 from dem.em.squarem import Squarem
+from dem.em.together import sweep_models
 from dem.engine.base import Engine
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError
 from dem.families.base import Evidence, Family
@@ -136,18 +137,6 @@ class Settings:
     accelerate: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class EStep:
-    """The work of one model on one chunk."""
-
-    family: Family[Any, Any]
-    parameters: Any
-
-    def __call__(self, chunk: Chunk) -> Any:
-        """Return the expected sufficient statistics of the chunk."""
-        return self.family.e_step(self.parameters, chunk)
-
-
 def fit(
     family: Family[Any, Any],
     starts: Sequence[Any],
@@ -200,7 +189,7 @@ def fit_models(
         if not active:
             break
         began = time.perf_counter()
-        statistics = engine.sweep(rows, [EStep(models[number].family, fits[number].point) for number in active])
+        statistics = sweep_models(engine, rows, [(models[number].family, fits[number].point) for number in active])
         seconds = time.perf_counter() - began
         for number, statistic in zip(active, statistics, strict=True):
             one = fits[number]

@@ -16,6 +16,8 @@ from dem.statistics import tree_sum
 class LocalEngine:
     """Runs the batches on threads of this process.
 
+    The threads stay from sweep to sweep, and with them the workspaces of the kernels; they end with the engine.
+
     Parameters
     ----------
     n_threads : int, optional
@@ -23,26 +25,34 @@ class LocalEngine:
     """
 
     def __init__(self, n_threads: int | None = None) -> None:
-        self.n_threads = (
-            n_threads or len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else (n_threads or os.cpu_count() or 1)
-        )
+        self.n_threads = n_threads or available_cores()
+        self._pool: ThreadPoolExecutor | None = None
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
         batches = rows.batches()
         if self.n_threads == 1 or len(batches) == 1:
             return tree_sum([run_batch(batch, works) for batch in batches])
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="dem")
         stop = threading.Event()
-        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="dem") as pool:
-            futures = [pool.submit(run_batch, batch, works, stop=stop) for batch in batches]
-            try:
-                return tree_sum([future.result() for future in futures])
-            except BaseException:  # an interrupt too must not leave threads at work
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        futures = [self._pool.submit(run_batch, batch, works, stop=stop) for batch in batches]
+        try:
+            return tree_sum([future.result() for future in futures])
+        except BaseException:  # an interrupt too must not leave threads at work
+            stop.set()
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Nothing is held between sweeps."""
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -21,8 +21,9 @@ from dem.data import open_rows
 from dem.data.base import Rows
 from dem.em.events import Callback
 from dem.em.functions import Distances, Labels
-from dem.em.loop import EStep, Fit, Settings, Status, fit
+from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.rivals import PATIENCE
+from dem.em.together import EStep
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, NonFiniteError, OptionError
 from dem.estimators import inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -42,6 +42,18 @@ class Family(Protocol[P, S]):
 
     def e_step(self, parameters: P, chunk: RowBlock) -> S:
         """Return the expected sufficient statistics of one chunk. Runs on the worker; pure."""
+
+    def size(self, parameters: P) -> int:
+        """Return the number of components, or of whatever the work and memory of an E-step are proportional to."""
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether `e_steps` can take models of this family and of the other together."""
+
+    def joined(self, parameters: Sequence[P]) -> P:
+        """Return the parameters of several models as one."""
+
+    def e_steps(self, parameters: P, sizes: Sequence[int], chunk: RowBlock) -> list[S]:
+        """Return what `e_step` gives for each of several models of certain sizes, given joined."""
 
     def m_step(self, statistics: S, parameters: P) -> P:
         """Return the maximising parameters. `parameters` are those of the E-step. Runs on the driver."""
@@ -98,6 +110,15 @@ class Component(Protocol[P, S]):
 
     def kernel(self, parameters: P, dtype: np.dtype[Any]) -> Kernel[S]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether components of this kind and of the other can share the products of one kernel."""
+
+    def joined(self, parameters: Sequence[P]) -> P:
+        """Return the parameters of the components of several models, one model after another."""
+
+    def split(self, statistics: S, n_components: Sequence[int]) -> list[S]:
+        """Return the statistics of each model from those of their joined components."""
 
     def m_step(self, statistics: S, counts: Array, parameters: P) -> P:
         """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,)."""

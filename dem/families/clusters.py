@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -109,6 +110,22 @@ class Clusters:
                 far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
                 farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far])
         return ClusterStatistics(float(len(chunk.rows)), -total, counts, offsets, farthest)
+
+    def size(self, parameters: Array) -> int:
+        """Return the number of clusters."""
+        return len(parameters)
+
+    def joins(self, other: Self) -> bool:  # noqa: ARG002
+        """Return False: several sets of centres have no products in common that are worth sharing."""
+        return False
+
+    def joined(self, parameters: Sequence[Array]) -> Array:
+        """Return several sets of centres as one."""
+        return np.concatenate(parameters)
+
+    def e_steps(self, parameters: Array, sizes: Sequence[int], chunk: RowBlock) -> list[ClusterStatistics]:
+        """Return what `e_step` gives for each of several sets of centres, given joined."""
+        return [self.e_step(part, chunk) for part in np.split(parameters, np.cumsum(sizes)[:-1])]
 
     def m_step(self, statistics: ClusterStatistics, centres: Array) -> Array:
         """Return the means of the clusters; one without rows moves to a row that is farthest from its centre.

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array, Component, RowBlock
 from dem.families.vector import Vector
+from dem.families.workspace import constant_row, scratch
 from dem.statistics import Statistics
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
+
+_LOWEST = {np.dtype(kind): float(np.finfo(kind).min) for kind in (np.float32, np.float64)}
+# Just above the logarithm of the smallest normal number.
+_LOG_TINY = float(math.ceil(math.log(np.finfo(np.float64).tiny)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +75,56 @@ class Mixture(Generic[P, S]):
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
+        return self.e_steps(parameters, [len(parameters.weights)], chunk)[0]
+
+    def size(self, parameters: MixtureParameters[P]) -> int:
+        """Return the number of components."""
+        return len(parameters.weights)
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether the components of both can share the products of one kernel."""
+        return type(self.component) is type(other.component) and self.component.joins(other.component)
+
+    def joined(self, parameters: Sequence[MixtureParameters[P]]) -> MixtureParameters[P]:
+        """Return the weights and components of several models, one model after another, for `e_steps`."""
+        weights = np.concatenate([one.weights for one in parameters])
+        return MixtureParameters(weights, self.component.joined([one.components for one in parameters]))
+
+    def e_steps(
+        self, parameters: MixtureParameters[P], n_components: Sequence[int], chunk: RowBlock
+    ) -> list[MixtureStatistics[S]]:
+        """Return the statistics of several models, whose components share the products of one kernel.
+
+        Parameters
+        ----------
+        parameters : MixtureParameters
+            Of all models; see `joined`.
+        n_components : sequence of int
+            Numbers of components of the models.
+        chunk : RowBlock
+            Rows of shape (n, n_features).
+        """
         kernel = self.component.kernel(parameters.components, chunk.rows.dtype)
         log_weights = _log_weights(parameters)
+        ends = np.cumsum(n_components)
+        segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
         counts = np.zeros(len(parameters.weights))
-        log_likelihood = 0.0
+        log_likelihoods = [0.0] * len(segments)
         # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             for _, block in blocks(chunk.rows, kernel.block_rows):
                 responsibilities = kernel.log_density(block)
                 responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
-                log_likelihood += float(normalise(responsibilities).sum(dtype=np.float64))
+                for number, segment in enumerate(segments):
+                    log_likelihoods[number] += float(normalise(responsibilities[segment]).sum(dtype=np.float64))
                 counts += responsibilities.sum(axis=1)
                 kernel.accumulate(responsibilities)
-        return MixtureStatistics(float(len(chunk.rows)), log_likelihood, counts, kernel.statistics())
+        n_rows, statistics = float(len(chunk.rows)), kernel.statistics()
+        parts = [statistics] if len(segments) == 1 else self.component.split(statistics, n_components)
+        return [
+            MixtureStatistics(n_rows, log_likelihood, counts[segment], part)
+            for log_likelihood, segment, part in zip(log_likelihoods, segments, parts, strict=True)
+        ]
 
     def m_step(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> MixtureParameters[P]:
         """Return the parameters that maximise the expected complete-data log-likelihood."""
@@ -114,7 +157,10 @@ class Mixture(Generic[P, S]):
         """Return the most probable component of each row, shape (n,)."""
         result = np.empty(len(rows), dtype=np.int64)
         for where, joint in self._joint(parameters, rows):
-            result[where] = joint.argmax(axis=0)
+            label = result[where]
+            largest = joint.max(axis=0)
+            for k in range(len(joint) - 1, -1, -1):  # of equals the first; faster than argmax over columns
+                np.copyto(label, k, where=joint[k] == largest)
         return result
 
     def entropy(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> float:
@@ -188,17 +234,21 @@ def normalise(joint: NDArray[Any]) -> NDArray[Any]:
     Returns
     -------
     ndarray of shape (n,)
-        log Σ_k exp(joint), by subtracting the largest term first.
+        log Σ_k exp(joint), by subtracting the largest term first; good until the next call in this thread.
     """
-    largest = joint.max(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
-        np.subtract(joint, np.where(np.isneginf(largest), 0.0, largest).astype(joint.dtype, copy=False), out=joint)
-        np.exp(joint, out=joint)
-        total: NDArray[Any] = joint.sum(axis=0)
-        joint /= total
-        np.log(total, out=total)
-        total += largest
+    n, dtype = joint.shape[1], joint.dtype
+    largest = joint.max(axis=0, out=scratch("largest", (n,), dtype))
+    # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
+    joint -= np.maximum(largest, constant_row(_LOWEST[dtype], n, dtype), out=scratch("shift", (n,), dtype))
+    if dtype == np.float64:
+        # NumPy's exp takes 8 to 45 times as long where its result is denormal or zero; a maximum with a row of
+        # numbers takes a quarter of that with one number.
+        np.maximum(joint, constant_row(_LOG_TINY, n, dtype), out=joint)
+    np.exp(joint, out=joint)
+    total = joint.sum(axis=0, out=scratch("total", (n,), dtype))
+    joint *= np.divide(1.0, total, out=scratch("inverse", (n,), dtype))
+    np.log(total, out=total)
+    total += largest
     return total
 
 

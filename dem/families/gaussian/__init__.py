@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from dem.families.gaussian.diagonal import Diagonal, Spherical
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
 from dem.families.gaussian.precision import SINGLE_TOLERANCE
-from dem.families.gaussian.shapes import GaussianParameters, GaussianStatistics, Shape
+from dem.families.gaussian.shapes import GaussianKernel, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
 from dem.families.gaussian.vector import from_vector, to_vector
 from dem.families.vector import Vector
@@ -27,6 +29,11 @@ COVARIANCE_TYPES: Mapping[str, Shape] = {
     "diag": Diagonal(),
     "spherical": Spherical(),
 }
+
+
+_KERNELS: WeakKeyDictionary[GaussianParameters, dict[tuple[GaussianComponent, bool], GaussianKernel]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +92,41 @@ class GaussianComponent:
 
     def kernel(self, parameters: GaussianParameters, dtype: np.dtype[Any]) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
-        frame = self._frame(parameters.means.shape[1])
-        return self.shape.kernel(parameters, frame, single=self._single(dtype))
+        frame, single = self._frame(parameters.means.shape[1]), self._single(dtype)
+        # What a kernel derives from the parameters serves all chunks of a sweep. It is copied, not shared, since each
+        # thread has sums of its own.
+        kernels = _KERNELS.setdefault(parameters, {})
+        if (self, single) not in kernels:
+            kernels[self, single] = self.shape.kernel(parameters, frame, single=single)
+        kernel = copy.copy(kernels[self, single])
+        kernel.clear()
+        return kernel
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether the other has the same frame, precision and covariance type, and that is not shared."""
+        mine, theirs = self.frame, other.frame
+        same_frame = mine is theirs or (
+            mine is not None
+            and theirs is not None
+            and np.array_equal(mine.origin, theirs.origin)
+            and np.array_equal(mine.scale, theirs.scale)
+        )
+        alike = (self.covariance_type, self.dtype) == (other.covariance_type, other.dtype)
+        return same_frame and alike and self.covariance_type != "tied"
+
+    def joined(self, parameters: Sequence[GaussianParameters]) -> GaussianParameters:
+        """Return the parameters of the components of several models, one model after another."""
+        return GaussianParameters(
+            np.concatenate([one.means for one in parameters]),
+            np.concatenate([one.covariances for one in parameters]),
+            np.concatenate([one.precisions_cholesky for one in parameters]),
+        )
+
+    def split(self, statistics: GaussianStatistics, n_components: Sequence[int]) -> list[GaussianStatistics]:
+        """Return the statistics of each model."""
+        edges = np.cumsum(n_components)[:-1]
+        parts = zip(np.split(statistics.first, edges), np.split(statistics.second, edges), strict=True)
+        return [GaussianStatistics(first, second) for first, second in parts]
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters

@@ -21,7 +21,7 @@ from dem.families.gaussian.shapes import (
     ridge_loss,
     weighted_means,
 )
-from dem.families.workspace import scratch
+from dem.families.workspace import add_weighted, scratch
 
 
 def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
@@ -59,11 +59,16 @@ class DiagonalKernel:
         self._weights = wide_weights(means[wide], factors[wide], constant[wide]).astype(dtype)
         self._means = means.astype(dtype)[:, :, np.newaxis]
         self._factors = factors.astype(dtype)[:, :, np.newaxis]
-        self._wide_sums = np.zeros((len(wide), 1 + 2 * d))
-        self._first = np.zeros((n_components, d))
-        self._second = np.zeros((n_components, d))
         self._z: NDArray[Any] = np.empty(0)
         self._y: NDArray[Any] = np.empty(0)
+        self.clear()
+
+    def clear(self) -> None:
+        """Start the sums anew."""
+        n_components, d = self._means.shape[:2]
+        self._wide_sums = np.zeros((1 + 2 * d, len(self._plan.wide)))
+        self._first = np.zeros((n_components, d))
+        self._second = np.zeros((n_components, d))
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
@@ -92,17 +97,17 @@ class DiagonalKernel:
         wide, own = self._plan.wide, self._plan.own
         if len(wide):
             chosen = responsibilities[wide] if len(own) else responsibilities
-            self._wide_sums += chosen @ self._z.T
+            add_weighted(self._wide_sums, self._z, chosen)
         for k, y in zip(own, self._y, strict=True):
-            self._first[k] += y @ responsibilities[k]
+            self._first[k] += np.dot(y, responsibilities[k])
             y *= y
-            self._second[k] += y @ responsibilities[k]
+            self._second[k] += np.dot(y, responsibilities[k])
 
     def statistics(self) -> GaussianStatistics:
         """Return what was accumulated; the second moments per feature, shape (n_components, n_features)."""
         d = self._first.shape[1]
-        self._first[self._plan.wide] = self._wide_sums[:, 1 : 1 + d]
-        self._second[self._plan.wide] = self._wide_sums[:, 1 + d :]
+        self._first[self._plan.wide] = self._wide_sums[1 : 1 + d].T
+        self._second[self._plan.wide] = self._wide_sums[1 + d :].T
         return GaussianStatistics(self._first, self._second)
 
 

@@ -15,6 +15,7 @@ from dem.families.gaussian.shapes import (
     LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
+    belonging,
     block_rows,
     cholesky_of_precision,
     component_names,
@@ -22,10 +23,12 @@ from dem.families.gaussian.shapes import (
     ridge_loss,
     weighted_means,
 )
-from dem.families.workspace import scratch
+from dem.families.workspace import add_weighted, scratch
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
+# Rows of a triangular matrix that are multiplied at a time: less of the zeros, or larger products.
+TRIANGLE_STEP = 48
 
 
 def cancellation(parameters: GaussianParameters) -> Array:
@@ -61,28 +64,36 @@ class FullKernel:
         self._weights = wide_weights(parameters, wide, constant).astype(dtype)
         self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self._factors = parameters.precisions_cholesky.swapaxes(1, 2).astype(dtype)
-        self._wide_sums = np.zeros((len(wide), self._n_wide))
-        self._first = np.zeros((n_components, d))
-        self._second = np.zeros((n_components, d, d))
         self._z: NDArray[Any] = np.empty(0)
         self._y: NDArray[Any] = np.empty(0)
+        self.clear()
+
+    def clear(self) -> None:
+        """Start the sums anew."""
+        n_components, d = self._means.shape[:2]
+        self._wide_sums = np.zeros((self._n_wide, len(self._plan.wide)))
+        self._first = np.zeros((n_components, d))
+        self._second = np.zeros((n_components, d, d))
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
         (n, d), dtype = rows.shape, self._plan.dtype
         wide, own = self._plan.wide, self._plan.own
-        x = self._frame.apply(rows, scratch("x", (d, n), dtype))
         density = scratch("density", (len(self._constant), n), dtype)
         if len(wide):
-            self._z = self._products(x)
+            self._z = z = scratch("z", (self._n_wide, n), dtype)
+            x = self._frame.apply(rows, z[1 : 1 + d])
+            append_products(z, d)
             if not len(own):
-                return np.matmul(self._weights, self._z, out=density)
-            density[wide] = self._weights @ self._z
+                return np.matmul(self._weights, z, out=density)
+            density[wide] = self._weights @ z
+        else:
+            x = self._frame.apply(rows, scratch("x", (d, n), dtype))
         self._y = scratch("y", (len(own), d, n), dtype)
         centred = scratch("centred", (d, n), dtype)
         for k, y in zip(own, self._y, strict=True):
             np.subtract(x, self._means[k], out=centred)
-            np.matmul(self._factors[k], centred, out=y)
+            triangular_product(self._factors[k], centred, y)
             np.einsum("ij,ij->j", y, y, out=density[k])
             density[k] *= -0.5
             density[k] += self._constant[k]
@@ -93,34 +104,44 @@ class FullKernel:
         wide, own = self._plan.wide, self._plan.own
         if len(wide):
             chosen = responsibilities[wide] if len(own) else responsibilities
-            self._wide_sums += chosen @ self._z.T
+            add_weighted(self._wide_sums, self._z, chosen)
         for k, y in zip(own, self._y, strict=True):
-            root = np.sqrt(responsibilities[k])
-            y *= root
-            self._first[k] += y @ root
-            self._second[k] += y @ y.T
+            responsibility, members = belonging(responsibilities[k], y)
+            root = np.sqrt(responsibility)
+            members *= root
+            self._first[k] += np.dot(members, root)
+            self._second[k] += np.dot(members, members.T)
 
     def statistics(self) -> GaussianStatistics:
         """Return what was accumulated."""
-        d = self._first.shape[1]
-        upper = np.triu_indices(d)
-        for sums, k in zip(self._wide_sums, self._plan.wide, strict=True):
-            self._first[k] = sums[1 : 1 + d]
-            self._second[k][upper] = sums[1 + d :]
-            self._second[k].T[upper] = sums[1 + d :]
+        d, wide = self._first.shape[1], self._plan.wide
+        if len(wide):
+            rows, columns = np.triu_indices(d)
+            sums = self._wide_sums.T
+            self._first[wide] = sums[:, 1 : 1 + d]
+            self._second[wide[:, np.newaxis], rows, columns] = sums[:, 1 + d :]
+            self._second[wide[:, np.newaxis], columns, rows] = sums[:, 1 + d :]
         return GaussianStatistics(self._first, self._second)
 
-    def _products(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Build z of a block, shape (1 + d + d(d+1)/2, n)."""
-        d, n = x.shape
-        z = scratch("z", (self._n_wide, n), self._plan.dtype)
-        z[0] = 1.0
-        z[1 : 1 + d] = x
-        start = 1 + d
-        for i in range(d):
-            np.multiply(x[i], x[i:], out=z[start : start + d - i])
-            start += d - i
-        return z
+
+def triangular_product(lower: NDArray[Any], x: NDArray[Any], out: NDArray[Any]) -> None:
+    """Set `out` to the product of a lower-triangular matrix (d, d) and x (d, n), without most of the zeros.
+
+    BLAS has a routine for that, but SciPy's way to it keeps the interpreter's lock, so that threads wait.
+    """
+    for start in range(0, len(lower), TRIANGLE_STEP):
+        end = start + TRIANGLE_STEP
+        np.matmul(lower[start:end, :end], x[:end], out=out[start:end])
+
+
+def append_products(z: NDArray[Any], d: int) -> None:
+    """Complete z of a block, shape (1 + d + d(d+1)/2, n), whose rows 1 to d are x: ones before and products behind."""
+    x = z[1 : 1 + d]
+    z[0] = 1.0
+    start = 1 + d
+    for i in range(d):
+        np.multiply(x[i], x[i:], out=z[start : start + d - i])
+        start += d - i
 
 
 def wide_weights(parameters: GaussianParameters, which: NDArray[np.int64], constant: Array) -> Array:

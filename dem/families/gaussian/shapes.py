@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -16,9 +16,11 @@ from dem.families.gaussian.frame import Frame
 from dem.statistics import Statistics
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-# Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 1,024 rows
-# starve the matrix products, more than 8,192 gain nothing; many components in own frames must still fit in memory.
-WORKSPACE_BYTES = 8 * 2**20
+# Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 512 rows
+# starve the matrix products, more than 16,384 gain nothing; many components in own frames must still fit in memory.
+WORKSPACE_BYTES = 6 * 2**20
+# A responsibility below this adds nothing to any sum.
+NEGLIGIBLE = 1e-36
 WORKSPACE_LIMIT = 64 * 2**20
 
 
@@ -58,13 +60,20 @@ class GaussianStatistics(Statistics):
     second: Array
 
 
+class GaussianKernel(Kernel[GaussianStatistics], Protocol):
+    """A kernel that can be used again for other rows."""
+
+    def clear(self) -> None:
+        """Start the sums anew."""
+
+
 class Shape(Protocol):
     """One covariance type."""
 
     #: whether rows may only be scaled by one number for all features
     isotropic: bool
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> Kernel[GaussianStatistics]:
+    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> GaussianKernel:
         """Return the arithmetic of an E-step, in single precision if that is wanted and good enough."""
 
     def m_step(
@@ -150,9 +159,21 @@ def occupied(counts: Array) -> NDArray[np.bool_]:
     return np.asarray(counts > 10 * np.finfo(np.float64).eps)
 
 
+def belonging(responsibility: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the responsibilities (n,) and the rows (d, n) of a component without what is negligible, if that is most.
+
+    With many features most rows have one component, and its statistics need no other's rows. What is left out is
+    smaller by 20 orders than the rounding of the sum over all rows.
+    """
+    (where,) = np.nonzero(responsibility > NEGLIGIBLE)
+    if 2 * len(where) > len(responsibility):
+        return responsibility, rows
+    return responsibility[where], rows[:, where]
+
+
 def block_rows(bytes_per_row: int) -> int:
     """Return how many rows keep a workspace of `bytes_per_row` in the cache."""
-    rows = min(max(WORKSPACE_BYTES // bytes_per_row, 1024), 8192)
+    rows = min(max(WORKSPACE_BYTES // bytes_per_row, 512), 16384)
     return max(min(rows, WORKSPACE_LIMIT // bytes_per_row), 64)
 
 

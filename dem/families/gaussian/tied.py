@@ -52,9 +52,14 @@ class TiedKernel:
         self._n_frames = n_components if self._own_frames else 1
         self.block_rows = block_rows(dtype.itemsize * (2 * d + d * self._n_frames + 2 * n_components))
         self._constant = float(log_constants(parameters.precisions_cholesky, frame))
+        self._y: NDArray[Any] = np.empty(0)
+        self.clear()
+
+    def clear(self) -> None:
+        """Start the sums anew."""
+        n_components, d = self._means.shape[:2]
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((d, d))
-        self._y: NDArray[Any] = np.empty(0)
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
