@@ -108,8 +108,9 @@ def test_warm_start_goes_on_where_it_stopped(case):
 def test_polishing_a_start_from_a_sample(case):
     rows = CutRows(case.data(), [1000, 2000])
     fitted = case.estimator(sample_rows=500, n_init=3, max_iter=300).fit(rows)
-    phases = [record["phase"] for record in fitted.history_]
-    assert phases.count("data") == fitted.n_iter_ == rows.reads - 1
+    iterations = [record["iteration"] for record in fitted.history_ if record["phase"] == "data"]
+    assert max(iterations) == rows.reads - 1  # one read is for the sample; the best few starts share the others
+    assert fitted.n_iter_ <= rows.reads - 1 <= 1.2 * fitted.n_iter_ + 1
     assert {record["model"] for record in fitted.history_ if record["phase"] == "sample"} == {0, 1, 2}
     assert fitted.lower_bound_ == pytest.approx(case.estimator(n_init=3).fit(case.data()).lower_bound_, abs=1e-3)
 

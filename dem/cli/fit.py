@@ -45,6 +45,7 @@ class FitOptions:
     max_iter: int | None
     reg_covar: float | None
     sample_rows: int | None
+    accelerate: str | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | None
@@ -82,6 +83,7 @@ class FitOptions:
             "max_iter": self.max_iter,
             "random_state": self.seed,
             "reg_covar": self.reg_covar,
+            "accelerate": self.accelerate,
             "callbacks": callbacks,
         }
         if self.start_from is not None:
@@ -148,6 +150,7 @@ Examples:
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
 @click.option("--reg-covar", type=click.FloatRange(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")
+@click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
 @engine_options
 @output_options
 def fit(**given: Any) -> None:

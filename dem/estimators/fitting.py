@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.em.loop import Fit, Settings, Status, fit
+from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, NonFiniteError, OptionError
 from dem.estimators import inputs
@@ -30,6 +32,9 @@ from dem.initialise.sample import RowSample
 from dem.validation import check_rows, check_sample
 
 Values = Mapping[str, NDArray[Any]]
+
+#: how many of the starts that were compared on the sample are polished together on all the data
+POLISHED = 3
 
 
 class FittedByEM(BaseEstimator, metaclass=ABCMeta):
@@ -47,6 +52,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "accelerate": [StrOptions({"squarem"}), None],
         "callbacks": [list, tuple, None],
     }
 
@@ -115,7 +121,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         callbacks = [history, latest, *(self.callbacks or ())]
         if self.verbose:
             callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
-        settings = Settings(self.tol, self.max_iter, tuple(callbacks))
+        settings = Settings(self.tol, self.max_iter, tuple(callbacks), accelerate=self.accelerate)
         try:
             family, best = self._search(rows, engine, settings, goes_on=goes_on)
         except NonFiniteError:
@@ -125,11 +131,11 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             if latest.event is not None:
                 event = latest.event
                 interrupted = Fit(event.parameters, Status.MAX_ITER, [event.log_likelihood] * event.iteration)
-                self._keep(event.family, interrupted, history)
+                self._keep(event.family, interrupted, history.records)
             raise
         finally:
             engine.close()
-        self._keep(family, best, history)
+        self._keep(family, best, history.records)
         if best.status is Status.MAX_ITER and self.max_iter > 0:
             warnings.warn(f"The best start did not converge: {best.status.value}.", ConvergenceWarning, stacklevel=2)
         return self
@@ -144,15 +150,23 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
+        family, starts = self._starts(rows, engine, sample, random_state)
+        if not sample.complete and not given and settings.max_iter > 0:
+            # Starts are compared on the sample, in memory; only the best few are polished on all the data.
+            on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
+            fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
+            starts = [one.parameters for one in best_fits(fits, POLISHED)]
+            settings = replace(settings, patience=PATIENCE)
+        return family, best_fits(fit(family, starts, rows, engine, settings))[0]
+
+    def _starts(
+        self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
+    ) -> tuple[Mixture[Any, Any], list[MixtureParameters[Any]]]:
+        """Return the mixture with its frame of reference, and `n_init` starts."""
         unadapted = self._family()
         family = Mixture(unadapted.component.adapted_to(sample.rows), unadapted.fit_weights)
-        values = {**self._fixed_values(), **given}
-        starts = [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
-        if not sample.complete and not given and settings.max_iter > 0:
-            # Starts are compared on the sample, in memory; only the best is polished on all the data.
-            on_sample = Settings(settings.tol, max(settings.max_iter, 100), settings.callbacks, "sample")
-            starts = [_best(fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)).parameters]
-        return family, _best(fit(family, starts, rows, engine, settings))
+        values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
+        return family, [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
 
     def _sample(self, rows: Rows, engine: Engine, random_state: RandomState) -> RowSample:
         # scikit-learn draws nothing for data that is used whole, so neither may we before its start methods do.
@@ -186,7 +200,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
 
     _parameter_names: ClassVar[tuple[str, ...]]
 
-    def _keep(self, family: Mixture[Any, Any], best: Fit, history: History) -> None:
+    def _keep(self, family: Mixture[Any, Any], best: Fit, history: list[dict[str, Any]]) -> None:
         """Set the fitted attributes."""
         for name, value in family.to_user(best.parameters).items():
             setattr(self, f"{name}_", value)
@@ -194,7 +208,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         self.n_iter_ = best.n_iter
         self.lower_bound_ = best.log_likelihood
         self.lower_bounds_ = list(best.log_likelihoods)
-        self.history_ = history.records
+        self.history_ = history
         self._complete()
 
     def _complete(self) -> None:
@@ -231,6 +245,6 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
 
 
-def _best(fits: list[Fit]) -> Fit:
-    """Return the fit with the largest log-likelihood, the first of equals."""
-    return max(fits, key=lambda one: one.log_likelihood)
+def best_fits(fits: Sequence[Fit], most: int = 1) -> list[Fit]:
+    """Return the fits with the largest log-likelihoods, the first of equals first; none that was dropped or failed."""
+    return sorted((one for one in fits if one.counts), key=lambda one: -one.log_likelihood)[:most]

@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from dem.data import open_rows
+from dem.data import map_rows, open_rows
 from dem.data.base import Rows
+from dem.em.functions import RowFunction
 from dem.errors import DataError
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
@@ -89,6 +90,23 @@ def rows_of(estimator: BaseEstimator, data: Any, *, reset: bool, variable: str |
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
     return rows
+
+
+def mapped(
+    estimator: BaseEstimator, function: RowFunction, data: Any, variable: str | None, feature_dim: str | None
+) -> Any:
+    """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
+    data = checked(estimator, data, reset=False)
+    if not isinstance(data, np.ndarray):
+        rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
+    return map_rows(
+        data,
+        function,
+        dtype=function.dtype,
+        columns=function.columns,
+        variable=variable,
+        feature_dim=feature_dim,
+    )
 
 
 def check_features(estimator: Any, rows: Rows, *, reset: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.families.vector import Vector
 from dem.statistics import Statistics
 
 Array = NDArray[np.float64]
@@ -59,6 +60,12 @@ class Family(Protocol[P, S]):
 
     def tolerated_fall(self, parameters: P, dtype: np.dtype[Any]) -> float:
         """Return how much the log-likelihood per row may fall in the step to `parameters`: regularisation, rounding."""
+
+    def to_vector(self, parameters: P) -> Vector:
+        """Return the parameters as an unconstrained vector."""
+
+    def from_vector(self, vector: Vector, parameters: P) -> P:
+        """Return parameters from what `to_vector` gave; shapes and what is fixed come from `parameters`."""
 
 
 class Kernel(Protocol[S_co]):
@@ -130,3 +137,9 @@ class Component(Protocol[P, S]):
 
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> P:
         """Return parameters from what `to_user` gave."""
+
+    def to_vector(self, parameters: P) -> Vector:
+        """Return the parameters as an unconstrained vector."""
+
+    def from_vector(self, vector: Vector, parameters: P) -> P:
+        """Return parameters from what `to_vector` gave; their shapes come from `parameters`."""

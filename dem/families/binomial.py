@@ -8,9 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import expit, gammaln, logit
 
 from dem.families.base import Array
+from dem.families.vector import Vector
 from dem.statistics import Statistics
 
 # Keeps log p and log(1 − p) finite: a feature that never varies within a component stays representable.
@@ -106,6 +107,14 @@ class BinomialComponent:
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> Array:
         """Return parameters from what `to_user` gave."""
         return np.asarray(values["probabilities"], dtype=np.float64)
+
+    def to_vector(self, parameters: Array) -> Vector:
+        """Return the log-odds of the probabilities."""
+        return Vector(logit(np.clip(parameters, SMALLEST, 1.0 - SMALLEST)), np.empty(0))
+
+    def from_vector(self, vector: Vector, parameters: Array) -> Array:  # noqa: ARG002
+        """Return parameters from what `to_vector` gave."""
+        return np.asarray(expit(vector.own))
 
 
 class BinomialKernel:

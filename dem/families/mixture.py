@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array, Component, RowBlock
+from dem.families.vector import Vector
 from dem.families.workspace import constant_row, scratch
 from dem.statistics import Statistics
 
@@ -191,6 +192,23 @@ class Mixture(Generic[P, S]):
         """Return parameters from what `to_user` gave."""
         weights = np.asarray(values["weights"], dtype=np.float64)
         return MixtureParameters(weights, self.component.from_user(values))
+
+    def to_vector(self, parameters: MixtureParameters[P]) -> Vector:
+        """Return the parameters as an unconstrained vector: the weights as log-ratios to their geometric mean."""
+        vector = self.component.to_vector(parameters.components)
+        if not self.fit_weights:
+            return vector
+        logs = np.log(np.maximum(parameters.weights, np.finfo(np.float64).tiny))[:, np.newaxis]
+        return Vector(np.hstack([logs - logs.mean(), vector.own]), vector.shared)
+
+    def from_vector(self, vector: Vector, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return parameters from what `to_vector` gave; what is fixed comes from `parameters`."""
+        weights = parameters.weights
+        if self.fit_weights:
+            weights = np.exp(vector.own[:, 0] - vector.own[:, 0].max())
+            weights /= weights.sum()
+            vector = Vector(vector.own[:, 1:], vector.shared)
+        return MixtureParameters(weights, self.component.from_vector(vector, parameters.components))
 
     def _joint(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
         """Yield log(weight · density) block by block, shape (n_components, n)."""

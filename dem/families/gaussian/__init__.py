@@ -18,6 +18,8 @@ from dem.families.gaussian.full import Full
 from dem.families.gaussian.precision import SINGLE_TOLERANCE
 from dem.families.gaussian.shapes import GaussianKernel, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
+from dem.families.gaussian.vector import from_vector, to_vector
+from dem.families.vector import Vector
 
 __all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
 
@@ -168,6 +170,14 @@ class GaussianComponent:
             self.shape.rescale(covariances, 1.0 / frame.scale, 2),
             self.shape.rescale(factors, 1.0 / frame.scale, -1),
         )
+
+    def to_vector(self, parameters: GaussianParameters) -> Vector:
+        """Return means and log-Cholesky factors of the precisions, in the frame."""
+        return to_vector(parameters, self.covariance_type)
+
+    def from_vector(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
+        """Return parameters from what `to_vector` gave."""
+        return from_vector(vector, self.covariance_type, parameters.means.shape[1])
 
     def _single(self, dtype: np.dtype[Any]) -> bool:
         """Tell whether rows of `dtype` are computed in single precision, accuracy permitting."""
