@@ -223,7 +223,8 @@ class DaskRows(Rows):
 
 def _with_known_chunks(array: dask.array.Array, name: str) -> dask.array.Array:
     try:
-        return array.copy().compute_chunk_sizes()  # on a copy: the method changes its array
+        # On a copy: the method changes its array.
+        return cast("dask.array.Array", array.copy().compute_chunk_sizes())
     except Exception as error:  # whatever the user's graph raises
         message = f"the lengths of the blocks of {name} cannot be computed ({reason(error)})"
         raise DataError(message) from error

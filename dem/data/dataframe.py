@@ -28,7 +28,8 @@ def open_dataframe(frame: Any) -> Rows:
     """
     kind = type(frame).__name__
     if frame.ndim != 2:
-        message = f"a {kind} has one dimension; use to_frame() to make it a column"
+        article = "an" if kind[0] in "AEIOU" else "a"
+        message = f"{article} {kind} has one dimension; use to_frame() to make it a column"
         raise DataError(message)
     name = f"{type(frame).__module__.split('.')[0]} {kind}"
     columns = list(frame.columns)

@@ -85,8 +85,9 @@ def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | None)
     """Return a DataArray whose last dimension holds the features, lazy where the data is, and that dimension's name."""
     if isinstance(data, xr.Dataset):
         return _stack_variables(data, feature_dim), "feature"
-    if not isinstance(data, xr.DataArray):
-        kind = type(data).__name__
+    given: object = data  # users pass what the signature does not allow
+    if not isinstance(given, xr.DataArray):
+        kind = type(given).__name__
         advice = "take one of its groups with tree['group'].to_dataset()" if kind == "DataTree" else "make one of it"
         message = f"an xarray {kind} is neither a Dataset nor a DataArray; {advice}"
         raise DataError(message)
