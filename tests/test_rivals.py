@@ -14,19 +14,11 @@ from dem.em.events import FitEnded
 from dem.em.loop import Model, Settings, Status, fit, fit_models
 from dem.em.rivals import highest, hopeless, merged
 from dem.engine import LocalEngine
-from dem.engine.base import single_threaded_blas
 from dem.errors import FitError
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
 
 IDS = {"ids": str}
-
-
-@pytest.fixture(autouse=True)
-def one_blas_thread():
-    """Thousands of tiny M-steps, where the threads of BLAS would only wait for one another."""
-    with single_threaded_blas():
-        yield
 
 
 def blobs(seed: int, spread: float = 4.0, n_rows: int = 4000) -> np.ndarray:

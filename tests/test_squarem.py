@@ -15,17 +15,9 @@ from dem.cli import dem as command
 from dem.em.loop import Settings, Status, fit
 from dem.em.squarem import Squarem
 from dem.engine import LocalEngine
-from dem.engine.base import single_threaded_blas
 from dem.errors import OptionError
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
-
-
-@pytest.fixture(autouse=True)
-def one_blas_thread():
-    """Thousands of tiny M-steps, where the threads of BLAS would only wait for one another."""
-    with single_threaded_blas():
-        yield
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -17,7 +17,7 @@ from dem.em.events import Callback, FitEnded, FitStarted, IterationEnded, notify
 from dem.em.rivals import hopeless, merged
 from dem.em.squarem import Squarem
 from dem.em.together import sweep_models
-from dem.engine.base import Engine
+from dem.engine.base import Engine, single_threaded_blas
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError
 from dem.families.base import Evidence, Family
 
@@ -233,7 +233,8 @@ def _advance(
         log_likelihood = _per_row(statistic, one.n_iter + 1)
         if one.log_likelihoods:
             _check_monotone(family, one, log_likelihood, rows.dtype)
-        one.parameters = family.m_step(statistic, point)
+        with single_threaded_blas():  # the matrices are small, and the bits shall not depend on the number of cores
+            one.parameters = family.m_step(statistic, point)
     else:  # the parameters stay those of the last EM step, whose log-likelihood the next read tells
         log_likelihood = before
     if one.squarem is not None:

@@ -87,8 +87,7 @@ class GaussianComponent:
     def start(self, sample: NDArray[Any], responsibilities: Array) -> GaussianParameters:
         """Return parameters from a sample and its responsibilities."""
         frame = self._frame(sample.shape[1])
-        rows = np.ascontiguousarray(frame.apply(sample).T)
-        return self.shape.start(rows, responsibilities, self._ridge(frame), frame)
+        return self.shape.start(frame.apply(sample).T, responsibilities, self._ridge(frame), frame)
 
     def kernel(self, parameters: GaussianParameters, dtype: np.dtype[Any]) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
