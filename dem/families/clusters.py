@@ -14,6 +14,7 @@ from dem.families.base import Array, RowBlock
 from dem.families.gaussian.frame import Frame
 from dem.families.mixture import blocks
 from dem.families.vector import Vector
+from dem.families.workspace import largest_row, scratch
 from dem.statistics import Statistics
 
 BLOCK_ROWS = 4096
@@ -37,6 +38,11 @@ class Farthest:
     distances: Array
     labels: NDArray[np.int64]
     rows: Array
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many rows as ever needed."""
+        return len(self.distances) == self.most
 
     def __add__(self, other: Self) -> Self:
         distances = np.concatenate([self.distances, other.distances])
@@ -98,7 +104,7 @@ class Clusters:
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the total
             for _, block in blocks(chunk.rows, BLOCK_ROWS):
                 rows = self._rows(block)
-                labels = self._distances(centres, rows).argmin(axis=0)
+                labels = self._nearest(centres, rows)
                 members = csc_array(
                     (np.ones(len(rows)), labels, np.arange(len(rows) + 1)), shape=(len(centres), len(rows))
                 )
@@ -107,8 +113,9 @@ class Clusters:
                 counts += np.bincount(labels, minlength=len(centres))
                 offsets += members @ differences
                 total += float(distances.sum())
-                far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
-                farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far])
+                if not farthest.full or distances.max() > farthest.distances[-1]:
+                    far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
+                    farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far])
         return ClusterStatistics(float(len(chunk.rows)), -total, counts, offsets, farthest)
 
     def size(self, parameters: Array) -> int:
@@ -161,7 +168,7 @@ class Clusters:
         """Return the nearest centre of each row, shape (n,)."""
         result = np.empty(len(rows), dtype=np.int64)
         for where, block in blocks(rows, BLOCK_ROWS):
-            result[where] = self._distances(parameters, self._rows(block)).argmin(axis=0)
+            result[where] = self._nearest(parameters, self._rows(block))
         return result
 
     def distances(self, parameters: Array, rows: NDArray[Any]) -> Array:
@@ -186,8 +193,10 @@ class Clusters:
         """Return rows in the frame, shape (n, n_features)."""
         return np.ascontiguousarray(self.frame.apply(np.asarray(rows)).T, dtype=np.float64)
 
-    def _distances(self, centres: Array, rows: Array) -> Array:
-        """Return the squared distances without ‖row‖², which does not matter to who is nearest; shape (K, n)."""
-        result: Array = -2.0 * centres @ rows.T
-        result += np.einsum("ij,ij->i", centres, centres)[:, np.newaxis]
-        return result
+    def _nearest(self, centres: Array, rows: Array) -> NDArray[np.int64]:
+        """Return the nearest centre of each row: where ‖row‖² does not matter, that of the largest c·x − ½‖c‖²."""
+        closeness = np.matmul(centres, rows.T, out=scratch("closeness", (len(centres), len(rows)), centres.dtype))
+        closeness -= 0.5 * np.einsum("ij,ij->i", centres, centres)[:, np.newaxis]
+        labels = np.empty(len(rows), dtype=np.int64)
+        largest_row(closeness, out=labels)
+        return labels

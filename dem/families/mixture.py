@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array, Component, RowBlock
 from dem.families.vector import Vector
-from dem.families.workspace import constant_row, scratch
+from dem.families.workspace import constant_row, largest_row, scratch
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -157,10 +157,7 @@ class Mixture(Generic[P, S]):
         """Return the most probable component of each row, shape (n,)."""
         result = np.empty(len(rows), dtype=np.int64)
         for where, joint in self._joint(parameters, rows):
-            label = result[where]
-            largest = joint.max(axis=0)
-            for k in range(len(joint) - 1, -1, -1):  # of equals the first; faster than argmax over columns
-                np.copyto(label, k, where=joint[k] == largest)
+            largest_row(joint, out=result[where])
         return result
 
     def entropy(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> float:
