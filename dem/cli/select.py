@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from dem.cli.fit import COVARIANCES, FAMILIES, INITS
-from dem.cli.options import Count, check_output, engine_options, output_options, overwrite_option, variable_option
+from dem.cli.options import (
+    SEED,
+    TEXT,
+    Count,
+    Finite,
+    check_output,
+    engine_options,
+    output_options,
+    overwrite_option,
+    variable_option,
+)
 from dem.cli.progress import fit_progress, human_bytes
 from dem.cli.session import is_terminal, open_engine, plain_warnings, say, undisturbed
 from dem.em.events import Event, FitEnded, FitStarted, IterationEnded
@@ -84,21 +94,21 @@ Examples:
   dem select measurements.zarr --components 2,4,8,16 --criterion held_out --holdout 0.1 --plot criteria.png
   dem select tosses.zarr --components 1:6 --family binomial --trials 10 --criterion icl --json""",
 )
-@click.argument("data")
+@click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=Numbers(), required=True, metavar="K", help="Numbers, such as 1:32 or 2,4,8.")
 @click.option("--family", type=click.Choice(FAMILIES), default="gaussian", help="Kind of the components.")
 @click.option("--covariance", type=Names(COVARIANCES), metavar="NAMES", help=f"Of {', '.join(COVARIANCES)}.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
 @click.option("--criterion", type=click.Choice(CRITERIA), default="bic", show_default=True, help="What decides.")
-@click.option("--holdout", type=click.FloatRange(0, 1, max_open=True), help="Share of rows held out of the fits.")
-@click.option("--out", metavar="MODEL", help="Save the chosen model here, as a zarr group.")
+@click.option("--holdout", type=Finite(0, 1, max_open=True), help="Share of rows held out of the fits.")
+@click.option("--out", type=TEXT, metavar="MODEL", help="Save the chosen model here, as a zarr group.")
 @overwrite_option
-@click.option("--plot", metavar="FILE", help="Draw the criteria (.png, .svg, .pdf).")
+@click.option("--plot", type=TEXT, metavar="FILE", help="Draw the criteria (.png, .svg, .pdf).")
 @variable_option
 @click.option("--init", type=click.Choice(INITS), help="How the starts are found.  [default: kmeans]")
 @click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts of each model.  [default: 1]")
-@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Makes the fits repeatable.")
-@click.option("--tol", type=click.FloatRange(min=0), help="Stop below this gain per row.  [default: 1e-3]")
+@click.option("--seed", type=SEED, metavar="S", help="Makes the fits repeatable.")
+@click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the starts.")
 @click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")

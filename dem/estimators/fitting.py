@@ -218,7 +218,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         try:
             self._validate_params()
         except InvalidParameterError as error:
-            raise OptionError(str(error)) from error
+            raise OptionError(inputs.sorted_choices(str(error))) from error
         if not all(callable(callback) for callback in self.callbacks or ()):
             message = "callbacks must be callables that take an event"
             raise OptionError(message)

@@ -58,6 +58,17 @@ def one_line(error: Exception) -> str:
     return " ".join(line for line in lines if line and not re.match(r"(\[|array|\.\.\.|-?[\d.])", line))
 
 
+def sorted_choices(message: str) -> str:
+    """Return scikit-learn's message about an option with the choices, a set, in a fixed order.
+
+    Examples
+    --------
+    >>> sorted_choices("must be a str among {'full', 'diag'} or None. Got 'round' instead.")
+    "must be a str among {'diag', 'full'} or None. Got 'round' instead."
+    """
+    return re.sub(r"\{('[^{}]*')\}", lambda found: f"{{{', '.join(sorted(found[1].split(', ')))}}}", message)
+
+
 @contextmanager
 def features_kept_on_failure(estimator: BaseEstimator) -> Iterator[None]:
     """Give an estimator its features back if fitting it fails: what was fitted before still works."""

@@ -159,7 +159,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         try:
             self._validate_params()
         except InvalidParameterError as error:
-            raise OptionError(str(error)) from error
+            raise OptionError(inputs.sorted_choices(str(error))) from error
         with inputs.features_kept_on_failure(self):
             rows = inputs.rows_of(self, X, reset=True, variable=variable, feature_dim=feature_dim)
             if rows.n_rows < self.n_clusters:
