@@ -6,6 +6,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 import warnings
 
 import click
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 
 from dem.cli import dem
 from dem.cli.options import Count, check_output
-from dem.cli.session import _dask_silenced, plain_warnings
+from dem.cli.session import _dask_silenced, interrupts, plain_warnings
 from dem.errors import DataWarning, DemError, StoreError
 
 COMMANDS = ("fit", "select", "predict", "score", "sample", "info", "demo")
@@ -149,6 +151,17 @@ def test_a_worker_that_dies_for_its_memory_is_a_warning_and_dask_says_nothing_el
     for number, line in enumerate(lines, 1):
         assert line.startswith("dem: warning: a worker needed more than its memory limit (100MB) and was restarted")
         assert f"(restart {number})" in line
+
+
+def test_threads_may_finish_their_chunk_and_one_that_never_started_is_no_obstacle(monkeypatch):
+    done = []
+    at_work = threading.Thread(target=lambda: (time.sleep(0.2), done.append(True)), name="dem-work")
+    at_work.start()
+    waiting = threading.Thread(name="dem-waiting")
+    monkeypatch.setattr("threading.enumerate", lambda: [waiting, at_work])
+    with interrupts():
+        pass
+    assert done == [True]
 
 
 def test_silencing_dask_ends_with_the_command():

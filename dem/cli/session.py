@@ -78,7 +78,7 @@ def _wait_for_threads() -> None:
     """Let the threads of a stopped sweep finish their chunk: the exit of Python would fail their last writes."""
     deadline = time.monotonic() + _PATIENCE
     for thread in threading.enumerate():
-        if thread.name.startswith("dem"):
+        if thread.name.startswith("dem") and thread.is_alive():  # one that the signal kept from starting is not
             thread.join(max(deadline - time.monotonic(), 0.0))
 
 
