@@ -35,13 +35,15 @@ TIMEOUT = 10
 # again, page by page: reading takes 1.5 to 2 times, E-steps 1.6 times, labels 3 times as long.
 WORKER_SETTINGS = {
     "distributed.worker.memory.pause": False,
+    # Spilling would write out the batches, which are tiny, and drop their decoded chunks.
+    "distributed.worker.memory.spill": False,
     # A batch that is stolen leaves its decoded chunks behind; the batches are spread evenly from the start.
     "distributed.scheduler.work-stealing": False,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 64 * 2**20,
 }
 # Memory of a worker that the cache leaves alone: chunks in work, workspaces of the kernels, statistics.
-CACHE_RESERVE = 64 * 2**20
+CACHE_RESERVE = 160 * 2**20
 # Packages whose versions decide whether tasks of this process run on a worker, and to the same bits.
 _PACKAGES = ("dask-em", "dask", "distributed", "numpy", "scipy", "zarr")
 
