@@ -211,3 +211,14 @@ def test_chunks_along_the_features_are_put_together_and_warn_in_a_table():
     np.testing.assert_array_equal(reassemble(open_rows(CUBE.chunk(band=1))), stacked(CUBE, "band"))
     with pytest.warns(DataWarning, match="DataArray 'ocean' is chunked along its columns"):
         open_rows(CUBE[0, 0].chunk(band=1))
+
+
+def test_the_dimension_of_features_is_remembered():
+    grid = xr.DataArray(
+        np.random.default_rng(0).normal(size=(9, 10, 3)), dims=("y", "x", "f"), coords={"f": ["a", "b", "c"]}
+    )
+    model = dem.GaussianMixture(2, random_state=0).fit(grid, feature_dim="f")
+    xr.testing.assert_identical(model.predict(grid), model.predict(grid, feature_dim="f"))
+    assert model.score(grid) == model.score(grid, feature_dim="f")
+    with pytest.raises(DataError, match="feature_dim"):  # other data, other names
+        model.predict(grid.rename(f="g"))

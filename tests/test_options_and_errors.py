@@ -210,6 +210,19 @@ def test_a_scheduler_without_workers(monkeypatch):
         pass
 
 
+def test_a_cluster_that_goes_away():
+    from distributed import Client, LocalCluster
+
+    def close(event):
+        if getattr(event, "iteration", 0) == 2:
+            cluster.close()
+
+    cluster = LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
+    with cluster, Client(cluster), pytest.raises(EngineError, match=r"cluster at .* went away") as error:
+        dem.GaussianMixture(2, tol=0.0, random_state=0, callbacks=[close]).fit(CutRows(gaussian_rows(), [1000]))
+    one_line(error)
+
+
 def test_workers_of_another_version(client, monkeypatch):
     from dem.engine import cluster
 

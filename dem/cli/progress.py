@@ -150,10 +150,11 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
 
 
 class LogProgress:
-    """Writes one plain line to stderr for each iteration."""
+    """Writes one plain line to stderr for each iteration; for those on the sample, which take no time, one a second."""
 
     def __init__(self) -> None:
         self.tracker = Tracker()
+        self._said = -math.inf
 
     def __call__(self, event: Event) -> None:
         """Write what happened."""
@@ -166,6 +167,9 @@ class LogProgress:
                 f"({human_bytes(event.n_bytes)}){starts}"
             )
         elif isinstance(event, IterationEnded):
+            if event.phase == "sample" and time.monotonic() < self._said + 1.0:
+                return
+            self._said = time.monotonic()
             say(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
         elif event.phase != "sample":
             say(f"ended after iteration {event.iteration}: {event.status}")

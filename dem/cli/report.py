@@ -39,7 +39,7 @@ _SELECTION = {
 def console() -> Console:
     """Return a console on stdout, wide enough for the tables where stdout is no terminal."""
     plain = Console()
-    return plain if plain.is_terminal else Console(width=max(100, shutil.get_terminal_size().columns))
+    return plain if plain.is_terminal else Console(width=max(240, shutil.get_terminal_size().columns))
 
 
 def print_json(figures: dict[str, Any]) -> None:

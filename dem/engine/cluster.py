@@ -10,6 +10,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,7 +19,9 @@ import dask
 import dask.utils
 import psutil
 from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed.client import ClosedClientError
 from distributed.comm.addressing import normalize_address
+from distributed.comm.core import CommClosedError
 from distributed.core import rpc
 from distributed.security import Security
 
@@ -71,9 +74,24 @@ class ClusterEngine:
         self._batches: weakref.WeakKeyDictionary[Rows, list[Future[Any]]] = weakref.WeakKeyDictionary()
         self._cache = dask.config.get("dem.cache", "auto")
         check_versions(client)
+        self._address = client.scheduler_info()["address"]
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
+        try:
+            return list(self._total(rows, works).result())
+        except KilledWorker as error:
+            message = (
+                f"workers died {error.allowed_failures + 1} times over the same chunks, probably for lack of memory; "
+                "give them more (--memory-limit, memory_limit), or store the data in smaller chunks"
+            )
+            raise EngineError(message) from error
+        except (CancelledError, ClosedClientError, CommClosedError) as error:
+            message = f"the cluster at {self._address} went away ({_first_line(error)}); start it and the fit again"
+            raise EngineError(message) from error
+
+    def _total(self, rows: Rows, works: Sequence[Work]) -> Future[Any]:
+        """Send the tasks of a sweep and return its result to come."""
         batches = self._batch_futures(rows)
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
         shared_works = self.client.submit(_identity, list(works), key=_key("works"), pure=False)
@@ -84,14 +102,7 @@ class ClusterEngine:
                 self.client.submit(tree_sum, level[i : i + TREE_ARITY], key=_key("sum"), pure=False)
                 for i in range(0, len(level), TREE_ARITY)
             ]
-        try:
-            return list(level[0].result())
-        except KilledWorker as error:
-            message = (
-                f"workers died {error.allowed_failures + 1} times over the same chunks, probably for lack of memory; "
-                "give them more (--memory-limit, memory_limit), or store the data in smaller chunks"
-            )
-            raise EngineError(message) from error
+        return level[0]
 
     def close(self) -> None:
         """Forget the batches; the client stays open."""

@@ -93,6 +93,7 @@ def rows_of(estimator: BaseEstimator, data: Any, *, reset: bool, variable: str |
         If the data cannot be opened, is empty, or has other features than the model.
     """
     data = checked(estimator, data, reset=reset)
+    feature_dim = _feature_dimension(estimator, data, feature_dim, reset=reset)
     rows = open_rows(data, variable=variable, feature_dim=feature_dim)
     if not isinstance(data, np.ndarray):
         check_features(estimator, rows, reset=reset)
@@ -103,12 +104,22 @@ def rows_of(estimator: BaseEstimator, data: Any, *, reset: bool, variable: str |
     return rows
 
 
+def _feature_dimension(estimator: Any, data: Any, named: str | None, *, reset: bool) -> str | None:
+    """Return the dimension of features that is named now, or that was when the estimator was fitted."""
+    if reset:
+        estimator._feature_dim = named
+        return named
+    remembered: str | None = getattr(estimator, "_feature_dim", None)
+    return remembered if named is None and remembered in getattr(data, "dims", ()) else named
+
+
 def mapped(
     estimator: BaseEstimator, function: RowFunction, data: Any, variable: str | None, feature_dim: str | None
 ) -> Any:
     """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
     data = checked(estimator, data, reset=False)
     if not isinstance(data, np.ndarray):
+        feature_dim = _feature_dimension(estimator, data, feature_dim, reset=False)
         rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
     return map_rows(
         data,
