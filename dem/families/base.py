@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from dem.statistics import Statistics
 
 Array = NDArray[np.float64]
+# A responsibility below this adds nothing to any sum.
+NEGLIGIBLE = 1e-36
 P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
 S_co = TypeVar("S_co", bound=Statistics, covariant=True)
@@ -42,8 +44,20 @@ class Family(Protocol[P, S]):
     def e_step(self, parameters: P, chunk: RowBlock) -> S:
         """Return the expected sufficient statistics of one chunk. Runs on the worker; pure."""
 
-    def m_step(self, statistics: S, parameters: P) -> P:
-        """Return the maximising parameters. `parameters` are those of the E-step. Runs on the driver."""
+    def m_step(self, statistics: Any, parameters: P) -> P:
+        """Return the maximising parameters. Runs on the driver.
+
+        Statistics of an E-step come with its `parameters`; rebased ones with any.
+        """
+
+    def rebased(self, statistics: S, parameters: P) -> Any:
+        """Return statistics that add to those of E-steps at other parameters. `parameters` are those of the E-step."""
+
+    def implied(self, parameters: P) -> Any:
+        """Return the rebased statistics of one row, on average, from which the M-step makes `parameters`."""
+
+    def free_energy(self, statistics: Any, parameters: P) -> float:
+        """Return the free energy (nats) of rebased statistics: a lower bound of the log-likelihood at `parameters`."""
 
     def tolerated_fall(self, parameters: P, dtype: np.dtype[Any]) -> float:
         """Return how much the log-likelihood per row may fall in the step to `parameters`: regularisation, rounding."""
@@ -92,8 +106,20 @@ class Component(Protocol[P, S]):
     def kernel(self, parameters: P, dtype: np.dtype[Any]) -> Kernel[S]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
 
-    def m_step(self, statistics: S, counts: Array, parameters: P) -> P:
-        """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,)."""
+    def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
+        """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,).
+
+        Statistics of an E-step come with its `parameters`; rebased ones with any.
+        """
+
+    def rebased(self, statistics: S, counts: Array, parameters: P) -> Any:
+        """Return statistics in a frame that does not depend on `parameters`, which are those of the E-step."""
+
+    def implied(self, parameters: P, weights: Array) -> Any:
+        """Return the rebased statistics per row from which the M-step makes `parameters`."""
+
+    def expected_log_density(self, statistics: Any, counts: Array, parameters: P) -> float:
+        """Return Σγ log p(row | component) of rebased statistics; terms that no parameter changes may be left out."""
 
     def tolerated_fall(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
