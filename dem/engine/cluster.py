@@ -10,6 +10,7 @@ import uuid
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -66,24 +67,21 @@ class ClusterEngine:
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
-        batches = self._batch_futures(rows)
+        return self.submit(rows, works, slice(None)).result()
+
+    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Summed:
+        """Begin a sweep over some batches; see `Engine.submit`."""
+        held = self._batch_futures(rows)[batches]
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
         shared_works = self.client.submit(_identity, list(works), key=_key("works"), pure=False)
-        keys = [_key("batch") for _ in batches]
-        level = self.client.map(_run, batches, [shared_works] * len(batches), cache=self._cache, key=keys, pure=False)
+        keys = [_key("batch") for _ in held]
+        level = self.client.map(_run, held, [shared_works] * len(held), cache=self._cache, key=keys, pure=False)
         while len(level) > 1:
             level = [
                 self.client.submit(tree_sum, level[i : i + TREE_ARITY], key=_key("sum"), pure=False)
                 for i in range(0, len(level), TREE_ARITY)
             ]
-        try:
-            return list(level[0].result())
-        except KilledWorker as error:
-            message = (
-                f"workers died {error.allowed_failures + 1} times over the same chunks, probably for lack of memory; "
-                "give them more (--memory-limit, memory_limit), or store the data in smaller chunks"
-            )
-            raise EngineError(message) from error
+        return Summed(level[0])
 
     def close(self) -> None:
         """Forget the batches; the client stays open."""
@@ -99,6 +97,24 @@ class ClusterEngine:
         # Futures are only seen as such outside of objects, so they travel beside the batch.
         keys, values = list(batch.pending), list(batch.pending.values())
         return self.client.submit(_complete, batch.with_values({}), keys, values, key=_key("rows"), pure=False)
+
+
+@dataclass(frozen=True)
+class Summed:
+    """The sum of a sweep, under way on the cluster."""
+
+    total: Future[Any]
+
+    def result(self) -> list[Any]:
+        """Wait for it."""
+        try:
+            return list(self.total.result())
+        except KilledWorker as error:
+            message = (
+                f"workers died {error.allowed_failures + 1} times over the same chunks, probably for lack of memory; "
+                "give them more (--memory-limit, memory_limit), or store the data in smaller chunks"
+            )
+            raise EngineError(message) from error
 
 
 def _identity(value: Any) -> Any:
