@@ -76,12 +76,21 @@ class Settings:
         Called with every event.
     phase : {'sample', 'data'}
         What the events say is being read.
+    max_in_flight : int, optional
+        Blocks of the data under way at once in incremental and stepwise EM; a tenth of all when left out.
+    step_power : float
+        How fast stepwise EM forgets: its steps are (t + 2)^−step_power.
+    seed : int
+        Determines the order of the blocks in stepwise EM.
     """
 
     tol: float = 1e-3
     max_iter: int = 100
     callbacks: Sequence[Callback] = ()
     phase: str = "data"
+    max_in_flight: int | None = None
+    step_power: float = 0.7
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +184,7 @@ def _advance(
     before = one.log_likelihood if one.log_likelihoods else previous
     gain = log_likelihood - before
     if one.log_likelihoods:
-        _check_monotone(family, one, log_likelihood, dtype)
+        _check_monotone(family, one, before, log_likelihood, dtype)
     one.parameters = family.m_step(statistic, one.parameters)
     one.log_likelihoods.append(log_likelihood)
     notify(
@@ -195,12 +204,18 @@ def _per_row(statistic: Evidence, iteration: int) -> float:
     return log_likelihood
 
 
-def _check_monotone(family: Family[Any, Any], one: Fit, log_likelihood: float, dtype: np.dtype[Any]) -> None:
-    """Warn if the log-likelihood fell by more than regularisation and rounding explain."""
-    before = one.log_likelihood
-    if log_likelihood >= before:
+def _check_monotone(
+    family: Family[Any, Any],
+    one: Fit,
+    before: float,
+    log_likelihood: float,
+    dtype: np.dtype[Any],
+    n_steps: int = 1,
+) -> None:
+    """Warn if the log-likelihood fell by more than regularisation (in each step) and rounding explain."""
+    if log_likelihood >= before or not math.isfinite(before):
         return
-    tolerated = family.tolerated_fall(one.parameters, dtype) + ROUNDING * (1.0 + abs(before))
+    tolerated = n_steps * family.tolerated_fall(one.parameters, dtype) + ROUNDING * (1.0 + abs(before))
     if before - log_likelihood > tolerated:
         message = (
             f"the log-likelihood per row fell from {before!r} to {log_likelihood!r} in iteration "
