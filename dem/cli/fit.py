@@ -22,6 +22,7 @@ from dem.errors import DataError
 
 FAMILIES = ("gaussian", "bernoulli", "binomial")
 COVARIANCES = ("full", "tied", "diag", "spherical")
+ALGORITHMS = ("batch", "incremental", "stepwise")
 INITS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
 
 
@@ -45,6 +46,7 @@ class FitOptions:
     max_iter: int | None
     reg_covar: float | None
     sample_rows: int | None
+    algorithm: str | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | None
@@ -82,6 +84,7 @@ class FitOptions:
             "max_iter": self.max_iter,
             "random_state": self.seed,
             "reg_covar": self.reg_covar,
+            "algorithm": self.algorithm,
             "callbacks": callbacks,
         }
         if self.start_from is not None:
@@ -146,6 +149,11 @@ Examples:
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Makes the fit repeatable.")
 @click.option("--tol", type=click.FloatRange(min=0), help="Stop below this gain per row.  [default: 1e-3]")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
+@click.option(
+    "--algorithm",
+    type=click.Choice(ALGORITHMS),
+    help="Parameters move on after every read, or after every block of it.  [default: batch]",
+)
 @click.option("--reg-covar", type=click.FloatRange(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")
 @engine_options

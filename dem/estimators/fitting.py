@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.em import incremental, loop, stepwise
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, NonFiniteError, OptionError
@@ -30,6 +31,7 @@ from dem.initialise.sample import RowSample
 from dem.validation import check_rows, check_sample
 
 Values = Mapping[str, NDArray[Any]]
+ALGORITHMS = {"batch": loop.fit, "incremental": incremental.fit, "stepwise": stepwise.fit}
 
 
 class FittedByEM(BaseEstimator, metaclass=ABCMeta):
@@ -39,6 +41,9 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0.0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "algorithm": [StrOptions(set(ALGORITHMS))],
+        "max_in_flight": [Interval(Integral, 1, None, closed="left"), None],
+        "step_power": [Interval(Real, 0.5, 1.0, closed="right")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "init_params": [StrOptions({*SAMPLE_METHODS, "k-means||"})],
         "weights_init": ["array-like", None],
@@ -115,7 +120,14 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         callbacks = [history, latest, *(self.callbacks or ())]
         if self.verbose:
             callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
-        settings = Settings(self.tol, self.max_iter, tuple(callbacks))
+        settings = Settings(
+            self.tol,
+            self.max_iter,
+            tuple(callbacks),
+            max_in_flight=self.max_in_flight,
+            step_power=self.step_power,
+            seed=self._seed(),
+        )
         try:
             family, best = self._search(rows, engine, settings, goes_on=goes_on)
         except NonFiniteError:
@@ -126,10 +138,14 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
                 event = latest.event
                 interrupted = Fit(event.parameters, Status.MAX_ITER, [event.log_likelihood] * event.iteration)
                 self._keep(event.family, interrupted, history)
+                self.n_samples_seen_ = rows.n_rows
             raise
         finally:
             engine.close()
         self._keep(family, best, history)
+        self.n_samples_seen_ = rows.n_rows
+        if hasattr(self, "_held_rows"):  # of a stream that had not begun
+            del self._held_rows
         if best.status is Status.MAX_ITER and self.max_iter > 0:
             warnings.warn(f"The best start did not converge: {best.status.value}.", ConvergenceWarning, stacklevel=2)
         return self
@@ -140,7 +156,8 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         """Return the best of all starts, fitted to all the data."""
         if goes_on:
             family, parameters = self._model()
-            return family, fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
+            whole_fit = ALGORITHMS[self.algorithm]
+            return family, whole_fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
@@ -152,7 +169,11 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             # Starts are compared on the sample, in memory; only the best is polished on all the data.
             on_sample = Settings(settings.tol, max(settings.max_iter, 100), settings.callbacks, "sample")
             starts = [_best(fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)).parameters]
-        return family, _best(fit(family, starts, rows, engine, settings))
+        return family, _best(ALGORITHMS[self.algorithm](family, starts, rows, engine, settings))
+
+    def _seed(self) -> int:
+        """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""
+        return int(check_random_state(self.random_state).get_state()[1][0])
 
     def _sample(self, rows: Rows, engine: Engine, random_state: RandomState) -> RowSample:
         # scikit-learn draws nothing for data that is used whole, so neither may we before its start methods do.
