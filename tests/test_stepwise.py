@@ -93,6 +93,6 @@ def test_algorithm_on_the_command_line(tmp_path):
         assert result.exit_code == 0, result.output
         found[algorithm] = json.loads(result.stdout)
     assert CliRunner().invoke(command, [*shared, "--algorithm", "sgd"]).exit_code == 2
-    key = "log_likelihood"
+    key = "log_likelihood_per_row"
     assert found["incremental"][key] == pytest.approx(found["batch"][key], abs=1e-6)
     assert found["stepwise"][key] == pytest.approx(found["batch"][key], abs=1e-6)

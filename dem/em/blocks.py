@@ -9,7 +9,7 @@ from typing import Any
 
 from dem.data.base import Rows
 from dem.em.loop import EStep
-from dem.engine.base import Engine, Pending, Work
+from dem.engine.base import Engine, Pending, Work, single_threaded_blas
 from dem.families.base import Family
 
 # More blocks than this need hardly fewer reads (5, 20, 100 blocks: 46, 40, 39 reads) and keep fewer workers busy each.
@@ -101,11 +101,13 @@ class Blocks:
         """
         under_way: deque[tuple[int, Any, Pending]] = deque()
         waiting = deque(order)
-        while waiting or under_way:
-            while waiting and len(under_way) < (in_flight or self.in_flight):
-                block, latest = waiting.popleft(), parameters()
-                step = EStep(self.family, latest)
-                under_way.append((block, latest, self.engine.submit(self.rows, [step, *works], self.batches[block])))
-            block, used, pending = under_way.popleft()
-            statistics, *more = pending.result()
-            yield Visit(block, used, statistics, more)
+        # Also for the small M-steps in between: threads for them would be woken and put to sleep with every block.
+        with single_threaded_blas():
+            while waiting or under_way:
+                while waiting and len(under_way) < (in_flight or self.in_flight):
+                    block, latest = waiting.popleft(), parameters()
+                    all_works = [EStep(self.family, latest), *works]
+                    under_way.append((block, latest, self.engine.submit(self.rows, all_works, self.batches[block])))
+                block, used, pending = under_way.popleft()
+                statistics, *more = pending.result()
+                yield Visit(block, used, statistics, more)

@@ -79,8 +79,9 @@ def run(blocks: Blocks, one: Fit, number: int, settings: Settings, previous: flo
             reached = (state.read(one.n_iter + 1) if exact else state.lap(one.n_iter + 1)) / rows.n_rows
             seconds = time.perf_counter() - began
             gain = reached - previous
-            # Each of the M-steps of a lap may lose what regularisation costs.
-            _check_monotone(family, one, previous, reached, rows.dtype, n_steps=len(blocks))
+            if one.log_likelihoods:  # a warm start may go on with other data
+                # Each of the M-steps of a lap may lose what regularisation costs.
+                _check_monotone(family, one, previous, reached, rows.dtype, n_steps=len(blocks))
             one.parameters, previous = state.parameters, reached
             one.log_likelihoods.append(reached)
             notify(
