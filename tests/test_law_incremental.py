@@ -211,7 +211,7 @@ def test_the_order_of_the_blocks_does_not_matter_in_the_end(case):
 def test_same_bits_on_threads_and_processes(case, algorithm, max_in_flight, client, monkeypatch):
     def fit():
         model = case.estimator(algorithm=algorithm, max_in_flight=max_in_flight, max_iter=3, tol=0.0)
-        return model.fit(CutRows(case.data(), range(60, 3000, 60)))
+        return model.fit(CutRows(case.data(), range(20, 3000, 20)))
 
     fits = [fit()]
     client.close()
