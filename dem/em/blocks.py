@@ -106,7 +106,7 @@ class Blocks:
             while waiting or under_way:
                 while waiting and len(under_way) < (in_flight or self.in_flight):
                     block, latest = waiting.popleft(), parameters()
-                    all_works = [EStep(self.family, latest), *works]
+                    all_works: list[Work] = [EStep(self.family, latest), *works]
                     under_way.append((block, latest, self.engine.submit(self.rows, all_works, self.batches[block])))
                 block, used, pending = under_way.popleft()
                 statistics, *more = pending.result()
