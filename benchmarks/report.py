@@ -13,6 +13,7 @@ import growth
 import out_of_core
 import passes
 import plots
+import predicting
 import scheduling
 import startup
 from common import DOCS, load
@@ -77,6 +78,7 @@ def passes_text(result: dict) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "passes": ("passes", passes_text),
     "peers": ("passes", lambda result: passes.peer_summary(result["passes"], result["missing"])),
+    "predicting": ("predicting", predicting.summary),
     "out-of-core": ("out_of_core", out_of_core.summary),
     "growth": ("growth", growth.summary),
     "scheduling": ("scheduling", scheduling.summary),

@@ -21,14 +21,35 @@ _PUBLIC = {
     "BinomialMixture": "dem.estimators",
     "GaussianMixture": "dem.estimators",
     "load": "dem.estimators",
+    "KMeans": "dem.estimators",
+    "Selection": "dem.estimators",
     "open_rows": "dem.data",
+    "select": "dem.estimators",
 }
 
-__all__ = ["BernoulliMixture", "BinomialMixture", "GaussianMixture", "__version__", "load", "open_rows"]
+__all__ = [
+    "BernoulliMixture",
+    "BinomialMixture",
+    "GaussianMixture",
+    "KMeans",
+    "Selection",
+    "__version__",
+    "load",
+    "open_rows",
+    "select",
+]
 
 if TYPE_CHECKING:
     from dem.data import open_rows
-    from dem.estimators import BernoulliMixture, BinomialMixture, GaussianMixture, load
+    from dem.estimators import (
+        BernoulliMixture,
+        BinomialMixture,
+        GaussianMixture,
+        KMeans,
+        Selection,
+        load,
+        select,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["convergence", "segmentation"]
+__all__ = ["convergence", "segmentation", "selection"]
 
 # Okabe and Ito (2008): told apart by colour-blind readers too.
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -131,6 +132,42 @@ def _draw_phase(
         iterations = [before + record["iteration"] for record in rises]
         below.plot(iterations, [record["gain"] for record in rises], "o-", **look)
     return before + int(models[best][-1]["iteration"])
+
+
+def selection(table: Sequence[Mapping[str, Any]], path: str | Path | None = None, *, criterion: str = "bic") -> Figure:
+    """Draw a criterion against the number of components, a line for each covariance type, and mark the best model.
+
+    Parameters
+    ----------
+    table : sequence of mappings
+        `Selection.table` of `dem.select`; models that failed are left out.
+    path : str or Path, optional
+        Where the picture is saved; its ending decides the format.
+    criterion : {'bic', 'aic', 'icl', 'held_out'}
+        What is drawn; OptionError if no model has it.
+    """
+    rows = [row for row in table if row.get(criterion) is not None and math.isfinite(row[criterion])]
+    if not rows:
+        message = f"no model of the table has a finite {criterion!r}"
+        raise OptionError(message)
+    best = (max if criterion == "held_out" else min)(rows, key=lambda row: row[criterion])
+    kinds = list(dict.fromkeys(row.get("covariance_type") for row in rows))
+    with _style():
+        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+        figure = _new_figure((6.4, 4.0))
+        axes = figure.subplots()
+        for kind, colour in zip(kinds, itertools.cycle(_PALETTE), strict=False):
+            own = sorted((row["n_components"], row[criterion]) for row in rows if row.get("covariance_type") == kind)
+            axes.plot(*zip(*own, strict=True), "o-", color=colour, ms=4, label=kind, zorder=3)
+        axes.plot(best["n_components"], best[criterion], "o", ms=12, mfc="none", mec="#222222", zorder=4)
+        name = "log-likelihood per held-out row" if criterion == "held_out" else criterion.upper()
+        axes.set(title=f"Best: {best['n_components']} components", xlabel="number of components", ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if kinds != [None]:
+            axes.legend(title="covariance")
+        _save(figure, path)
+    return figure
 
 
 def segmentation(

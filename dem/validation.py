@@ -16,6 +16,9 @@ from dem.errors import DataError, DataWarning, OptionError
 from dem.families.base import Array, Component
 from dem.initialise.sample import RowSample
 
+# The square of a larger spread overflows, or the sum of a few such squares.
+LARGEST_SPREAD = 5e153
+
 
 @dataclass(frozen=True)
 class InvalidValues:
@@ -78,7 +81,8 @@ def check_sample(
     Raises
     ------
     DataError
-        If a sampled value is not finite or outside the family's domain; the message is about all the data.
+        If a sampled value is not finite or outside the family's domain; the message is about all the data. If the
+        values spread so far that their squares overflow.
 
     Warns
     -----
@@ -87,6 +91,7 @@ def check_sample(
     """
     if component.invalid(sample.rows).any():
         check_rows(rows, engine, component)
+    _check_spread(sample.rows, rows)
     where = "" if sample.complete else " in the sampled rows"
     constant = np.flatnonzero((sample.rows == sample.rows[0]).all(axis=0))
     if len(constant):
@@ -100,6 +105,20 @@ def check_sample(
             f"{rows.name} has only {distinct} distinct rows{where} for {n_components} components; decrease n_components"
         )
         warnings.warn(message, DataWarning, stacklevel=4)
+
+
+def _check_spread(table: Array, rows: Rows) -> None:
+    """Raise if variances would be infinite, which would look like a component that collapsed."""
+    with np.errstate(over="ignore"):
+        spread = np.subtract(table.max(axis=0), table.min(axis=0), dtype=np.float64)
+    column = int(spread.argmax())
+    if spread[column] > LARGEST_SPREAD:
+        name = f" ({rows.feature_names[column]!r})" if rows.feature_names else ""
+        message = (
+            f"column {column}{name} of {rows.name} has values of a size ({np.abs(table[:, column]).max():.3g}) whose "
+            "squares overflow; divide the data by their scale first"
+        )
+        raise DataError(message)
 
 
 def _distinct_rows(table: Array, enough: int) -> int:

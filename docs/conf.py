@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 project = "dem"
 author = "The dem developers"
@@ -15,14 +16,18 @@ napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings tell types in numpydoc's words
 
+# The pictures of performance.md are made by `make bench`; a clone in which it did not run yet has none.
+suppress_warnings = [] if (Path(__file__).parent / "images").is_dir() else ["image.not_readable"]
+
 html_theme = "furo"
 html_title = f"dem {release}"
 html_copy_source = False
 
 
 def leave_out(_app, _what, name, _obj, skip, _options):
-    """Leave out what scikit-learn adds to every estimator for its own routing of arguments."""
-    return skip or name == "get_metadata_routing" or (name.startswith("set_") and name.endswith("_request"))
+    """Leave out what scikit-learn adds to every estimator: it refers to pages that only its own docs have."""
+    routing = name == "get_metadata_routing" or (name.startswith("set_") and name.endswith("_request"))
+    return skip or routing or name == "set_output"
 
 
 def setup(app):

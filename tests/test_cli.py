@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 import warnings
 
 import click
@@ -13,10 +16,10 @@ from click.testing import CliRunner
 
 from dem.cli import dem
 from dem.cli.options import Count, check_output
-from dem.cli.session import plain_warnings
+from dem.cli.session import _dask_silenced, interrupts, plain_warnings
 from dem.errors import DataWarning, DemError, StoreError
 
-COMMANDS = ("fit", "predict", "score", "sample", "info", "demo")
+COMMANDS = ("fit", "select", "predict", "score", "sample", "info", "demo")
 
 
 def run(*arguments):
@@ -80,6 +83,22 @@ def test_without_a_command_help_is_shown():
         ),
         (["fit", "x", "-k", "0"], "0 is not in the range x>=1"),
         (["fit", "x", "-k", "2", "--tol", "-1"], "-1.0 is not in the range x>=0"),
+        (["fit", "x", "-k", "2", "--tol", "nan"], "'--tol': nan is not a finite number"),
+        (["fit", "x", "-k", "2", "--tol", "inf"], "'--tol': inf is not a finite number"),
+        (["fit", "x", "-k", "2", "--reg-covar", "nan"], "'--reg-covar': nan is not a finite number"),
+        (["select", "x", "-k", "2", "--holdout", "nan"], "'--holdout': nan is not a finite number"),
+        (["fit", "x", "-k", "2", "--seed", "4294967296"], "4294967296 is not in the range 0<=x<=4294967295"),
+        (["select", "x", "-k", "2", "--seed", "4294967296"], "4294967296 is not in the range 0<=x<=4294967295"),
+        (["demo", "--seed", "4294967296"], "4294967296 is not in the range 0<=x<=4294967295"),
+        (["fit", "", "-k", "2"], "'DATA': it is empty; is a variable of the shell not set?"),
+        (["fit", "x", "-k", "2", "--out", ""], "'--out': it is empty"),
+        (["fit", "x", "-k", "2", "--variable", " "], "'--variable': it is empty"),
+        (["fit", "x", "--from", ""], "'--from': it is empty"),
+        (["fit", "x", "-k", "2", "--scheduler", ""], "'--scheduler': it is empty"),
+        (["predict", "", "d", "o"], "'MODEL': it is empty"),
+        (["score", "m", ""], "'DATA': it is empty"),
+        (["sample", "m", "5", ""], "'OUT': it is empty"),
+        (["info", ""], "it is empty"),
         (["fit", "x", "-k", "2", "--tolerance", "1"], "No such option"),
         (["fit", "x"], "give the number of components with --components"),
         (["fit", "x", "-k", "2", "--family", "binomial"], "--family binomial needs --trials"),
@@ -114,10 +133,43 @@ def test_counts(text, number):
     assert Count()(text) == number
 
 
-@pytest.mark.parametrize("text", ["0", "-3", "1.5", "inf", "nan", "many"])
+@pytest.mark.parametrize("text", ["0", "-3", "1.5", "inf", "nan", "many", "1e400"])
 def test_no_counts(text):
     with pytest.raises(click.BadParameter, match="not a positive whole number"):
         Count()(text)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_worker_that_dies_for_its_memory_is_a_warning_and_dask_says_nothing_else(capsys, quiet):
+    with plain_warnings(quiet), _dask_silenced("100MB"):
+        for _ in range(2):
+            logging.getLogger("distributed.nanny.memory").warning("Worker x exceeded 95% memory budget. Restarting...")
+        logging.getLogger("distributed.nanny.memory").warning("Worker x is slow to accept SIGTERM")
+        logging.getLogger("distributed.worker").error("Compute Failed")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (0 if quiet else 2)
+    for number, line in enumerate(lines, 1):
+        assert line.startswith("dem: warning: a worker needed more than its memory limit (100MB) and was restarted")
+        assert f"(restart {number})" in line
+
+
+def test_threads_may_finish_their_chunk_and_one_that_never_started_is_no_obstacle(monkeypatch):
+    done = []
+    at_work = threading.Thread(target=lambda: (time.sleep(0.2), done.append(True)), name="dem-work")
+    at_work.start()
+    waiting = threading.Thread(name="dem-waiting")
+    monkeypatch.setattr("threading.enumerate", lambda: [waiting, at_work])
+    with interrupts():
+        pass
+    assert done == [True]
+
+
+def test_silencing_dask_ends_with_the_command():
+    logger = logging.getLogger("distributed.worker")
+    before = logger.level
+    with _dask_silenced(None):
+        assert logger.level == logging.CRITICAL
+    assert logger.level == before
 
 
 # Where results go -----------------------------------------------------------------------------------------

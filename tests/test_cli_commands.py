@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +166,22 @@ def test_sample_is_repeatable(model, tmp_path):
     first, second = (zarr.open_group(str(tmp_path / name), mode="r")["rows"][...] for name in ("a", "b"))
     assert first.shape == (1000, 2)
     assert np.array_equal(first, second)
+
+
+def test_more_draws_than_the_disk_holds(model, out):
+    assert "are needed, but" in fails("sample", model, "1e17", out)
+    assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("engine", [(), ("--workers", 1)], ids=["threads", "process"])
+def test_failing_workers_leave_one_line(tmp_path, rows, engine):
+    path = Path(write(tmp_path / "x.zarr", rows, chunks=(250, 2)))
+    (path / "c" / "2" / "0").write_bytes(b"torn")
+    arguments = [str(part) for part in ("fit", path, "-k", 2, *engine)]
+    result = subprocess.run([sys.executable, "-m", "dem", *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("dem: chunk c/2/0 of ")
 
 
 def test_info_of_a_model(model):

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
+import time
 
+import numpy as np
 import pytest
+import xarray as xr
+from reassembly import reassemble
+from sources import CutRows
 
+from dem.cli.counting import RowCount, counting
 from dem.cli.progress import (
     LiveProgress,
     LogProgress,
@@ -16,7 +24,9 @@ from dem.cli.progress import (
     human_seconds,
     remaining_iterations,
 )
+from dem.data import open_rows
 from dem.em.events import FitEnded, FitStarted, IterationEnded
+from dem.engine import LocalEngine
 
 
 def started(phase="data", n_models=1, max_iter=100, tol=1e-3):
@@ -77,6 +87,12 @@ def test_models_that_ended_take_no_more_time():
     assert tracker.time_left() == (0.0, False)
 
 
+def test_the_log_tells_what_is_remembered_of_the_blocks(capsys):
+    LogProgress()(dataclasses.replace(started(), memo_bytes=120_000))
+    expected = "dem: fitting all data: 1,000,000 rows x 4 features (32 MB), remembering 120 kB of statistics\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_log_lines_are_plain_and_one_for_each_iteration(capsys):
     log = LogProgress()
     for event in (
@@ -118,6 +134,84 @@ def test_the_live_line_shows_what_the_issue_asks_for():
         "0.5 s left",
     ):
         assert part in line
+
+
+def counted(engine, monkeypatch, *, terminal, quiet=False):
+    """Sweep 1000 rows in chunks of 100 and return what was counted, by the chunk."""
+    monkeypatch.setattr("dem.cli.counting.is_terminal", lambda: terminal)
+    seen = []
+    with counting("reading", engine, quiet) as watched:
+        rows = watched(CutRows(np.arange(2000.0).reshape(1000, 2), range(100, 1000, 100), 5))
+        count = getattr(getattr(rows, "_add", None), "__self__", None)
+
+        def work(chunk):
+            seen.append((count and count.done, len(chunk)))
+            return 0.0
+
+        engine.sweep(rows, [work])
+        return seen, count and count.figures()
+
+
+def test_rows_are_counted_as_they_are_read(monkeypatch):
+    seen, figures = counted(LocalEngine(1), monkeypatch, terminal=False)
+    assert [done for done, _ in seen] == list(range(0, 1000, 100))
+    assert figures[:2] == ["100 %", "1 k of 1 k rows"]
+    assert figures[2].endswith(" rows/s")
+    assert figures[3] == "about 0.0 s left"
+
+
+def test_the_live_line_of_a_read(monkeypatch):
+    count = RowCount("writing labels")
+    assert re.fullmatch(r". writing labels  0\.\d s", count.__rich__().plain)
+    count.watch(CutRows(np.zeros((1000, 2)), []))
+    count.add(250)
+    monkeypatch.setattr(count, "began", time.monotonic() - 5)
+    assert re.fullmatch(
+        r". writing labels  25 %  250 of 1 k rows  50 rows/s  about 15 s left", count.__rich__().plain
+    ), count.__rich__().plain
+    count.add(2000)  # the search for a bad value reads once more
+    assert count.figures()[0] == "100 %"
+
+
+def test_where_nobody_watches_there_is_a_line_now_and_then(monkeypatch, capsys):
+    counted(LocalEngine(1), monkeypatch, terminal=False)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("dem.cli.counting.LINE_SECONDS", 0.0)
+    counted(LocalEngine(1), monkeypatch, terminal=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("dem: reading: 10 %, 100 of 1 k rows, ")
+    counted(LocalEngine(1), monkeypatch, terminal=False, quiet=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_other_processes_read_is_not_counted(monkeypatch):
+    rows = CutRows(np.zeros((10, 2)), [])
+    with counting("reading", object(), quiet=False) as watched:
+        assert watched(rows) is rows
+
+
+def test_counted_rows_are_divided_as_before(tmp_path):
+    cube = xr.DataArray(np.random.default_rng(0).normal(size=(4, 5, 6, 2)), dims=("t", "y", "x", "band")).chunk(
+        t=2, y=3
+    )
+    rows = open_rows(cube)
+    found = RowCount("reading").watch(rows)
+    for name in (
+        "name",
+        "n_rows",
+        "n_features",
+        "dtype",
+        "feature_names",
+        "grid",
+        "grid_names",
+        "grid_chunks",
+        "n_bytes",
+    ):
+        assert getattr(found, name) == getattr(rows, name)
+    pairs = zip(found.batches(), rows.batches(), strict=True)
+    assert all(mine.reads_ahead == theirs.reads_ahead for mine, theirs in pairs)
+    np.testing.assert_array_equal(reassemble(found), reassemble(rows))
 
 
 def test_several_starts_are_numbered():

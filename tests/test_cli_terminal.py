@@ -62,3 +62,16 @@ def test_json_on_a_terminal_and_quiet(data):
     _, shown = on_terminal("fit", data, "-k", "1", "--json")
     assert "{" not in shown
     assert on_terminal("fit", data, "-k", "1", "--quiet") == ("", "")
+
+
+def test_one_read_shows_its_share(data, tmp_path):
+    model = str(tmp_path / "model.zarr")
+    on_terminal("fit", data, "-k", "2", "--max-iter", "2", "--tol", "10", "--out", model)
+    # At 8 pictures a second a short read may be over before it is drawn, so that only the last one is certain.
+    _, shown = on_terminal("predict", model, data, str(tmp_path / "labels.zarr"))
+    assert "writing labels" in shown
+    assert "50 k of 50 k rows" in shown
+    _, shown = on_terminal("score", model, data)
+    assert "50 k of 50 k rows" in shown
+    _, shown = on_terminal("sample", model, "50000", str(tmp_path / "drawn.zarr"))
+    assert "50 k of 50 k rows" in shown

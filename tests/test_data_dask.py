@@ -262,10 +262,39 @@ def test_a_block_that_fails_is_named():
     assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_a_block_of_another_shape_than_told_is_refused():
-    rows = open_rows(da.from_array(TABLE, chunks=(10, 3)).map_blocks(lambda b: b[1:], dtype=float))
-    with pytest.raises(DataError, match=r"rows 0 to 9.*its shape is \(9, 3\), though Dask was told \(10, 3\)"):
-        reassemble(rows)
+WRONG_BLOCKS = {
+    "shorter": (lambda b: b[1:], r"has the shape \(9, 3\), though Dask was told \(10, 3\); tell it the right chunks"),
+    "narrower": (lambda b: b[:, 1:], r"has the shape \(10, 2\), though Dask was told \(10, 3\)"),
+    "complex": (lambda b: b * 1j, "holds complex numbers"),
+    "objects": (lambda b: b.astype(object), "holds Python objects"),
+    "strings": (lambda b: b.astype(str), "holds strings"),
+    "dates": (lambda b: b.astype("M8[s]"), "holds dates"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_BLOCKS)
+def test_blocks_that_are_not_what_dask_was_told_are_refused(kind):
+    change, message = WRONG_BLOCKS[kind]
+    array = da.from_array(TABLE, chunks=(10, 3)).map_blocks(change, dtype=float, meta=np.empty((0, 0)))
+    with pytest.raises(DataError, match=rf"^the block at \(0,\) of Dask array \(rows 0 to 9\) {message}"):
+        reassemble(open_rows(array))
+    if kind != "shorter":  # a result of other rows is what the user's own array gives too
+        result = map_rows(array, lambda rows: rows[:, 0], dtype="f8", columns=None)
+        with pytest.raises(DataError, match=f"^a block of the Dask array {message.replace('10', '[0-9]+')}"):
+            result.compute(scheduler="sync")
+
+
+def fail(_):
+    message = "the tape is torn"
+    raise OSError(message)
+
+
+def test_what_fails_before_the_first_read_is_one_line_too():
+    broken = da.from_array(TABLE, chunks=(10, 3)).map_blocks(fail, dtype=float, meta=np.empty((0, 0)))
+    with pytest.raises(DataError, match=r"what all blocks of the Dask array need .* \(OSError: the tape"):
+        open_rows(da.from_array(TABLE, chunks=(10, 3)) - broken.mean(axis=0)).batches()
+    with pytest.raises(DataError, match=r"lengths of the blocks of Dask array cannot be computed \(OSError: the tape"):
+        open_rows(broken[broken[:, 0] > 0])
 
 
 def test_masked_values_are_refused():
@@ -312,6 +341,25 @@ def test_persisted_arrays(client):
         for array, table in cases:
             (total,) = map(attrgetter("value"), engine.sweep(open_rows(array), [Total()]))
             np.testing.assert_allclose(total, table.sum(axis=0), atol=1e-9)
+
+
+def test_persisted_arrays_without_their_client(cluster):
+    from distributed import Client, wait
+
+    with Client(cluster):
+        x = da.from_array(TABLE, chunks=(10, 3)).persist()
+        failed = da.from_array(TABLE, chunks=(1000, 3)).map_blocks(fail, dtype=float, meta=np.empty((0, 0))).persist()
+        wait(failed)
+        with pytest.raises(DataError, match=r"was persisted, but could not be computed \(OSError: the tape is torn"):
+            open_rows(failed)
+    for array in (x, x - x.mean(0), x[x[:, 0] > 5]):
+        with pytest.raises(DataError, match="persisted on a cluster whose client has been closed"):
+            open_rows(array)
+        with (
+            Client(cluster),
+            pytest.raises(DataError, match="persisted on a cluster whose client has been closed"),
+        ):
+            open_rows(array)
 
 
 def test_lazy_pipelines_on_a_cluster(client):

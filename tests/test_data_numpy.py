@@ -72,6 +72,11 @@ class Stubborn:
         raise RuntimeError(message)
 
 
+def torn(_):
+    message = "the tape is torn"
+    raise OSError(message)
+
+
 BAD = [
     (np.zeros(5), r"NumPy array has 1 dimension \(shape \(5,\)\).*reshape\(-1, 1\)"),
     (np.zeros((2, 3, 4)), "NumPy array has 3 dimensions.*feature_dim"),
@@ -97,6 +102,13 @@ BAD = [
     (pd.DataFrame({"a": pd.Categorical(["x"])}), "column 'a' of pandas DataFrame holds values of type category"),
     (pd.DataFrame({"a": []}), "is empty"),
     (dd.from_pandas(pd.DataFrame({"a": ["x", "y"]}), npartitions=1), "column 'a' of dask DataFrame"),
+    (dd.from_pandas(pd.Series([1.0, 2.0]), npartitions=1), r"a Series has one dimension; use to_frame\(\)"),
+    (dd.from_pandas(pd.Series([1.0, 2.0]), npartitions=1).index, "an Index has one dimension"),
+    (
+        dd.from_pandas(pd.DataFrame({"a": [1.0, 2.0]}), npartitions=1).map_partitions(torn, meta={"a": float}),
+        r"the partitions of dask DataFrame cannot be computed \(OSError: the tape is torn\)",
+    ),
+    ("", "the path of the data is empty"),
 ]
 
 
@@ -123,6 +135,8 @@ FRAMES = {
     "floats": pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}),
     "mixed": pd.DataFrame({"a": [1, 2], "b": [True, False], "c": np.array([1.5, 2.5], "f4")}),
     "nullable": pd.DataFrame({"a": pd.array([1, None], "Int64"), "b": [1.0, 2.0]}),
+    "Arrow": pd.DataFrame({"a": pd.array([1, 2], "int64[pyarrow]"), "b": [1.0, 2.0]}),
+    "booleans": pd.DataFrame({"a": pd.array([True, False], "boolean"), "b": pd.array([1.5, None], "Float32")}),
     "numbered": pd.DataFrame(np.arange(6).reshape(3, 2)),
 }
 

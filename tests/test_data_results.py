@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import dask.array as da
@@ -17,6 +19,7 @@ import dem.data.base
 import dem.data.results
 import dem.data.zarr
 from dem.data import open_rows
+from dem.data.destination import destination
 from dem.data.results import check_destination, write_rows
 from dem.engine import LocalEngine
 from dem.errors import DataError, StoreError
@@ -247,3 +250,27 @@ def test_on_a_cluster(tmp_path, client):
             engine=current_engine(),
         )
         np.testing.assert_array_equal(zarr.open_array(tmp_path / "o.zarr", mode="r")[...], total(TABLE))
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_an_empty_path_is_named_as_such(path):
+    with pytest.raises(StoreError, match="the path to write to is empty"):
+        check_destination(path, overwrite=True)
+
+
+def test_a_thread_that_writes_on_after_a_failure_leaves_nothing(tmp_path):
+    threads = []
+
+    def write_on(path):
+        time.sleep(0.08)
+        Path(path, "c").mkdir(parents=True, exist_ok=True)
+
+    def stop(path):
+        threads.append(threading.Thread(target=write_on, args=(path,)))
+        threads[0].start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), destination(tmp_path / "out.zarr", overwrite=False) as path:
+        stop(path)
+    threads[0].join()
+    assert list(tmp_path.iterdir()) == []

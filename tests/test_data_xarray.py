@@ -75,10 +75,10 @@ def test_a_dataset_has_its_variables_as_features(lazy):
         {
             "t": (("y", "x"), np.arange(12.0).reshape(3, 4)),
             "s": (("x", "y"), np.arange(12).reshape(4, 3)),
-            "h": ("y", [7, 8, 9]),
         },
         coords={"x": [10, 20, 30, 40]},
     )
+    data["h"] = xr.DataArray([7, 8, 9], dims="y").broadcast_like(data["s"])
     rows = open_rows(data.chunk(x=2) if lazy else data)
     assert isinstance(rows, DaskRows if lazy else ArrayRows)
     assert rows.feature_names == ("t", "s", "h")
@@ -157,6 +157,54 @@ def test_the_feature_dimension(dims, feature_dim, expected):
 def test_bad_objects(data, feature_dim, message):
     with pytest.raises(DataError, match=message):
         open_rows(data, feature_dim=feature_dim)
+
+
+def test_dimensions_may_be_named_by_numbers():
+    array = xr.DataArray(np.arange(24.0).reshape(6, 4), dims=(0, 1))
+    for data, options in ((array, {}), (array, {"feature_dim": 1}), (array.chunk({0: 2}), {"feature_dim": "1"})):
+        rows = open_rows(data, **options)
+        np.testing.assert_array_equal(reassemble(rows), array.values)
+        assert rows.grid_names == ("0",)
+        labels = map_rows(data, lambda rows: rows[:, 0], dtype="f8", columns=None, **options)
+        assert labels.dims == (0,)
+        np.testing.assert_array_equal(labels.values, array.values[:, 0])
+    with pytest.raises(DataError, match="one of: 0, 1, 2"):
+        open_rows(xr.DataArray(np.zeros((2, 3, 4)), dims=(0, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("variable", "dims"), [(("time", np.arange(4.0)), r"\[time\]"), (3.0, r"\[\]"), (("lat", np.zeros(5)), r"\[lat\]")]
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_variables_of_fewer_dimensions_are_not_spread_unasked(variable, dims, chunked):
+    data = CUBE.to_dataset("band").assign(extra=variable)
+    data = data.chunk(time=2) if chunked else data
+    message = (
+        rf"variable 'extra' of Dataset has the dimensions {dims}, but .* has \[time, lat, lon\]; "
+        r"select the features, such as ds\[\['\w+', .*\]\], or give all .* ds\['extra'\].broadcast_like"
+    )
+    with pytest.raises(DataError, match=message):
+        open_rows(data)
+    with pytest.raises(DataError, match=message):
+        map_rows(data, lambda rows: rows[:, 0], dtype="f8", columns=None)
+    spread = data.assign(extra=data["extra"].broadcast_like(data[next(iter(data.data_vars))]))
+    assert open_rows(spread).n_features == len(data.data_vars)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            xr.DataTree.from_dict({"/": CUBE.to_dataset("band")}),
+            r"DataTree is neither .*tree\['group'\]",
+        ),
+        (xr.Variable(("x", "band"), np.zeros((3, 2))), "an xarray Variable is neither a Dataset nor a DataArray"),
+    ],
+)
+def test_other_objects_of_xarray(data, message):
+    for attempt in (open_rows, lambda data: map_rows(data, len, dtype="f8", columns=None)):
+        with pytest.raises(DataError, match=message):
+            attempt(data)
 
 
 def test_chunks_along_the_features_are_put_together_and_warn_in_a_table():

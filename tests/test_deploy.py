@@ -120,6 +120,18 @@ def test_fit_through_the_scheduler(hosts, tls_client, tmp_path, faithful):
     np.testing.assert_array_equal(dem.load(model).means_, here.means_)
 
 
+@pytest.mark.usefixtures("hosts")
+def test_workers_keep_freed_memory_like_those_that_dem_starts(tls_client):
+    from dem.engine.cluster import WORKER_SETTINGS
+
+    environ = "distributed.nanny.pre-spawn-environ."
+    wanted = tuple(str(WORKER_SETTINGS[f"{environ}MALLOC_{name}_THRESHOLD_"]) for name in ("TRIM", "MMAP"))
+    found = zip(
+        *(tls_client.run(os.getenv, f"MALLOC_{name}_THRESHOLD_").values() for name in ("TRIM", "MMAP")), strict=True
+    )
+    assert set(found) == {wanted}
+
+
 def test_nothing_listens_beyond_its_address(hosts, tls_client):
     _, _, scheduler, worker = hosts
     listening = {

@@ -12,7 +12,7 @@ from cases import CASES
 from sklearn.base import clone
 from sources import CutRows
 
-from dem.em import loop
+from dem.em import together
 from dem.errors import LikelihoodWarning
 
 
@@ -108,8 +108,9 @@ def test_warm_start_goes_on_where_it_stopped(case):
 def test_polishing_a_start_from_a_sample(case):
     rows = CutRows(case.data(), [1000, 2000])
     fitted = case.estimator(sample_rows=500, n_init=3, max_iter=300).fit(rows)
-    phases = [record["phase"] for record in fitted.history_]
-    assert phases.count("data") == fitted.n_iter_ == rows.reads - 1
+    iterations = [record["iteration"] for record in fitted.history_ if record["phase"] == "data"]
+    assert max(iterations) == rows.reads - 1  # one read is for the sample; the best few starts share the others
+    assert fitted.n_iter_ <= rows.reads - 1 <= 1.2 * fitted.n_iter_ + 1
     assert {record["model"] for record in fitted.history_ if record["phase"] == "sample"} == {0, 1, 2}
     assert fitted.lower_bound_ == pytest.approx(case.estimator(n_init=3).fit(case.data()).lower_bound_, abs=1e-3)
 
@@ -117,13 +118,13 @@ def test_polishing_a_start_from_a_sample(case):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_broken_m_step_is_reported(monkeypatch):
     case = CASES[0]
-    honest = loop.EStep.__call__
+    honest = together.EStep.__call__
 
     def wrong(self, chunk):
         statistics = honest(self, chunk)
         statistics.components.second[:] *= 1.5
         return statistics
 
-    monkeypatch.setattr(loop.EStep, "__call__", wrong)
+    monkeypatch.setattr(together.EStep, "__call__", wrong)
     with pytest.warns(LikelihoodWarning, match="fell from .* to .* in iteration"):
         case.estimator(max_iter=5, tol=1e-9).fit(case.data())

@@ -11,6 +11,7 @@ from cases import gaussian_rows
 import dem
 from dem.families.gaussian import GaussianComponent, diagonal, full, tied
 from dem.families.mixture import Mixture, MixtureParameters, normalise
+from dem.families.workspace import largest_row
 
 TYPES = ["full", "tied", "diag", "spherical"]
 
@@ -197,3 +198,10 @@ def test_parameters_survive_the_frame():
         # The origin is stored within the means: they come back to eps times its size in units of the scale.
         np.testing.assert_allclose(back.components.means, start.components.means, atol=1e-9)
         np.testing.assert_allclose(back.components.covariances, start.components.covariances, rtol=1e-15)
+
+
+def test_the_first_of_the_largest_labels_a_column():
+    values = np.array([[1.0, 2.0, -np.inf, np.nan], [1.0, 3.0, -np.inf, 1.0], [0.0, 3.0, -np.inf, 2.0]])
+    labels = np.full(4, 7)
+    largest_row(values, out=labels)
+    assert labels.tolist() == [0, 1, 0, 0]

@@ -109,3 +109,19 @@ def test_without_matplotlib_the_error_says_what_to_install():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "pictures need matplotlib; install it with: pip install 'dask-em[plot]'"
+
+
+def test_selection_draws_a_line_for_each_covariance_type_and_marks_the_best(tmp_path):
+    table = [
+        {"n_components": k, "covariance_type": kind, "bic": bic, "held_out": None}
+        for kind, values in (("full", (9.0, 5.0, 6.0)), ("diag", (8.0, 7.0, math.nan)))
+        for k, bic in enumerate(values, start=1)
+    ]
+    figure = plot.selection(table, tmp_path / "criteria.png")
+    full, diag, best = figure.axes[0].get_lines()
+    np.testing.assert_array_equal(full.get_ydata(), [9.0, 5.0, 6.0])
+    np.testing.assert_array_equal(diag.get_xdata(), [1, 2])
+    assert (best.get_xdata()[0], best.get_ydata()[0]) == (2, 5.0)
+    assert (tmp_path / "criteria.png").stat().st_size > 5000
+    with pytest.raises(OptionError, match="no model of the table has a finite 'held_out'"):
+        plot.selection(table, criterion="held_out")

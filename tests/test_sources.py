@@ -169,6 +169,19 @@ def test_results_of_irregular_blocks(tmp_path, reference):
     np.testing.assert_allclose(found[:].reshape(-1, 3), reference.predict_proba(table), atol=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["labels", "proba", "log_density"])
+def test_results_of_a_grid_in_memory_have_its_shape(tmp_path, reference, kind):
+    table = gaussian_rows()
+    grid = xr.DataArray(table.reshape(10, 20, 15, 3), dims=("t", "y", "x", "band"))
+    reference.predict_to(grid, str(tmp_path / "a.zarr"), kind=kind)
+    found = zarr.open_array(tmp_path / "a.zarr", mode="r")
+    tail, names = ((3,), ("component",)) if kind == "proba" else ((), ())
+    assert found.shape == (10, 20, 15, *tail)
+    assert found.metadata.dimension_names == ("t", "y", "x", *names)
+    expected = {"labels": reference.predict, "proba": reference.predict_proba, "log_density": reference.score_samples}
+    np.testing.assert_allclose(found[:].reshape(3000, *tail), expected[kind](table), rtol=1e-8, atol=1e-8)
+
+
 def test_a_failed_stream_leaves_nothing(tmp_path, reference):
     table = gaussian_rows()
     table[2999, 0] = np.nan

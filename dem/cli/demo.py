@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dem.cli.options import output_options
+from dem.cli.options import SEED, TEXT, output_options
 from dem.cli.progress import fit_progress, human_bytes, human_seconds
 from dem.cli.session import open_engine, plain_warnings, say
 
@@ -41,12 +41,14 @@ Examples:
   dem demo
   dem demo --out /tmp/demo --components 20 --keep""",
 )
-@click.option("--out", metavar="DIR", default="demo-output", show_default=True, help="Folder for the results.")
+@click.option(
+    "--out", type=TEXT, metavar="DIR", default="demo-output", show_default=True, help="Folder for the results."
+)
 @click.option("--components", type=click.IntRange(min=1), metavar="K", default=12, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", default=2, show_default=True, help="Processes.")
 @click.option("--memory-limit", type=Size(), default="400MB", show_default=True, help="Memory of each process.")
 @click.option("--size", type=Size(), default="2.4GB", show_default=True, help="Size of the data.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="S", default=0, show_default=True)
+@click.option("--seed", type=SEED, metavar="S", default=0, show_default=True)
 @click.option("--keep", is_flag=True, help="Keep the data and the labels of all rows in DIR.")
 @output_options
 def demo(as_json: bool, quiet: bool, components: int, **given: Any) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import click
 
 from dem.cli.options import (
+    SEED,
+    TEXT,
     Count,
+    Finite,
     check_output,
     engine_options,
     output_options,
@@ -47,6 +50,7 @@ class FitOptions:
     reg_covar: float | None
     sample_rows: int | None
     algorithm: str | None
+    accelerate: str | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | None
@@ -85,6 +89,7 @@ class FitOptions:
             "random_state": self.seed,
             "reg_covar": self.reg_covar,
             "algorithm": self.algorithm,
+            "accelerate": self.accelerate,
             "callbacks": callbacks,
         }
         if self.start_from is not None:
@@ -131,7 +136,7 @@ Examples:
   dem fit tosses.zarr --components 2 --family binomial --trials 10
   dem fit measurements.zarr --from model.zarr --out better.zarr --tol 1e-6 --scheduler tcp://10.0.0.1:8786""",
 )
-@click.argument("data")
+@click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=click.IntRange(min=1), metavar="K", help="Number of components.")
 @click.option("--family", type=click.Choice(FAMILIES), help="Kind of the components.  [default: gaussian]")
 @click.option(
@@ -140,22 +145,23 @@ Examples:
     help="Shape of the Gaussians' covariances.  [default: full]",
 )
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
-@click.option("--out", metavar="MODEL", help="Save the fitted model here, as a zarr group.")
+@click.option("--out", type=TEXT, metavar="MODEL", help="Save the fitted model here, as a zarr group.")
 @overwrite_option
 @variable_option
-@click.option("--from", "start_from", metavar="MODEL", help="Go on from the parameters of a saved model.")
+@click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
 @click.option("--init", type=click.Choice(INITS), help="How the start is found.  [default: kmeans]")
 @click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts to choose from.  [default: 1]")
-@click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Makes the fit repeatable.")
-@click.option("--tol", type=click.FloatRange(min=0), help="Stop below this gain per row.  [default: 1e-3]")
+@click.option("--seed", type=SEED, metavar="S", help="Makes the fit repeatable.")
+@click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
 @click.option(
     "--algorithm",
     type=click.Choice(ALGORITHMS),
     help="Parameters move on after every read, or after every block of it.  [default: batch]",
 )
-@click.option("--reg-covar", type=click.FloatRange(min=0), help="Added to all variances.  [default: 1e-6]")
+@click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")
+@click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
 @engine_options
 @output_options
 def fit(**given: Any) -> None:

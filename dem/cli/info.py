@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dem.cli.options import local_path, variable_option
+from dem.cli.options import TEXT, local_path, variable_option
 from dem.cli.session import plain_warnings
 from dem.errors import DataError, DemError
 
@@ -35,7 +35,7 @@ Examples:
   dem info cube.zarr --variable temperature --json
   dem info --system""",
 )
-@click.argument("path", metavar="[MODEL|DATA]", required=False)
+@click.argument("path", type=TEXT, metavar="[MODEL|DATA]", required=False)
 @variable_option
 @click.option("--system", is_flag=True, help="Versions, BLAS, cores and memory of this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")

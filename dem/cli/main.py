@@ -16,6 +16,7 @@ from dem.cli.info import info
 from dem.cli.predict import predict
 from dem.cli.sample import sample
 from dem.cli.score import score
+from dem.cli.select import select
 from dem.cli.session import Stopped, exit_code_of_signal, interrupts, is_terminal, one_line
 from dem.errors import DemError
 
@@ -130,7 +131,7 @@ def dem() -> None:
     """
 
 
-for command in (fit, predict, score, sample, info, demo):
+for command in (fit, select, predict, score, sample, info, demo):
     dem.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -29,23 +30,58 @@ class Count(click.ParamType[int]):
             number = Decimal(str(value))
         except InvalidOperation:
             number = Decimal(0)
-        if not number.is_finite() or number < 1 or number != int(number):
+        if not number.is_finite() or not 1 <= number < 2**63 or number != int(number):
             self.fail(f"{value!r} is not a positive whole number (such as 1000 or 1e9)", param, ctx)
         return int(number)
+
+
+class NotEmpty(click.ParamType[str]):
+    """A text that is not empty, such as a path: an empty one comes from a shell variable that is not set."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text or fail."""
+        if not str(value).strip():
+            self.fail("it is empty; is a variable of the shell not set?", param, ctx)
+        return str(value)
+
+
+class Finite(click.FloatRange):
+    """A number in a range; neither infinite nor NaN."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number or fail with what was given."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
+
+
+#: a path or a name
+TEXT = NotEmpty()
+#: what NumPy takes as a seed
+SEED = click.IntRange(0, 2**32 - 1)
 
 
 def engine_options(function: F) -> F:
     """Add ``--scheduler``, ``--workers`` and ``--memory-limit``."""
     for option in reversed(
         (
-            click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
+            click.option(
+                "--scheduler", type=TEXT, metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."
+            ),
             click.option(
                 "--workers",
                 type=click.IntRange(min=1),
                 metavar="N",
                 help="Start a cluster of N processes on this machine.  [default: threads of this process]",
             ),
-            click.option("--memory-limit", metavar="SIZE", help="Memory of each started process, such as 2GB."),
+            click.option(
+                "--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each started process, such as 2GB."
+            ),
         )
     ):
         function = option(function)
@@ -54,7 +90,7 @@ def engine_options(function: F) -> F:
 
 def variable_option(function: F) -> F:
     """Add ``--variable``."""
-    return click.option("--variable", metavar="NAME", help="The array to take if DATA is a group.")(function)
+    return click.option("--variable", type=TEXT, metavar="NAME", help="The array to take if DATA is a group.")(function)
 
 
 def overwrite_option(function: F) -> F:

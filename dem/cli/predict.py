@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from dem.cli.options import check_output, engine_options, output_options, overwrite_option, variable_option
-from dem.cli.progress import human_count, human_seconds, working
+from dem.cli.options import TEXT, check_output, engine_options, output_options, overwrite_option, variable_option
+from dem.cli.progress import human_count, human_seconds
 from dem.cli.session import open_engine, plain_warnings
 
 _WHAT = {"labels": "labels", "proba": "membership probabilities", "log_density": "log-densities"}
@@ -22,9 +22,9 @@ Examples:
   dem predict model.zarr measurements.zarr labels.zarr
   dem predict model.zarr measurements.zarr probabilities.zarr --proba --workers 4""",
 )
-@click.argument("model")
-@click.argument("data")
-@click.argument("out")
+@click.argument("model", type=TEXT)
+@click.argument("data", type=TEXT)
+@click.argument("out", type=TEXT)
 @click.option("--proba", is_flag=True, help="Write the probability of each component, not the label.")
 @click.option("--log-density", is_flag=True, help="Write the log-density of each row under the mixture.")
 @variable_option
@@ -54,14 +54,16 @@ def predict(
     check_output(out, overwrite, (model, data))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
+        from dem.cli.counting import counting  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
         from dem.data import open_rows  # noqa: PLC0415
 
         estimator = dem.load(model)
-        n_rows = open_rows(data, variable=variable).n_rows
+        rows = open_rows(data, variable=variable)
+        n_rows = rows.n_rows
         began = time.perf_counter()
-        with open_engine(**engine), working(f"writing {_WHAT[kind]}", quiet):
-            estimator.predict_to(data, out, kind=kind, overwrite=overwrite, variable=variable)
+        with open_engine(**engine) as where, counting(f"writing {_WHAT[kind]}", where, quiet) as watched:
+            estimator.predict_to(watched(rows), out, kind=kind, overwrite=overwrite)
         seconds = time.perf_counter() - began
         if as_json:
             print_json({"out": out, "kind": kind, "n_rows": n_rows, "seconds": seconds})

@@ -161,14 +161,23 @@ class LogProgress:
         if isinstance(event, FitStarted):
             what = "the sample in memory" if event.phase == "sample" else "all data"
             starts = f", {event.n_models} starts at once" if event.n_models > 1 else ""
+            memo = f", remembering {human_bytes(event.memo_bytes)} of statistics" if event.memo_bytes else ""
             say(
                 f"fitting {what}: {event.n_rows:,} rows x {event.n_features} features "
-                f"({human_bytes(event.n_bytes)}){starts}"
+                f"({human_bytes(event.n_bytes)}){starts}{memo}"
             )
         elif isinstance(event, IterationEnded):
             say(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
         elif event.phase != "sample":
             say(f"ended after iteration {event.iteration}: {event.status}")
+
+
+def spinner(begun: float) -> Text:
+    """Return the beginning of a live line, which shows that something goes on."""
+    from rich.text import Text  # noqa: PLC0415
+
+    sign = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int((time.monotonic() - begun) * 8) % 10]
+    return Text(f"{sign} ", style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 class LiveProgress:
@@ -184,10 +193,7 @@ class LiveProgress:
 
     def __rich__(self) -> Text:
         """Return the line as it stands now."""
-        from rich.text import Text  # noqa: PLC0415
-
-        spinner = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int((time.monotonic() - self.begun) * 8) % 10]
-        line = Text(f"{spinner} ", style="cyan", no_wrap=True, overflow="ellipsis")
+        line = spinner(self.begun)
         figures = describe(self.tracker)
         if not figures:
             line.append("reading" if self.tracker.started else "preparing", style="default")
@@ -205,35 +211,15 @@ def fit_progress(quiet: bool) -> Iterator[list[Callback]]:
     if quiet:
         yield []
     elif is_terminal():
-        with _live(live := LiveProgress()):
-            yield [live]
+        with live(shown := LiveProgress()):
+            yield [shown]
     else:
         yield [LogProgress()]
 
 
 @contextmanager
-def working(what: str, quiet: bool) -> Iterator[None]:
-    """Show on a terminal that something without events of its own goes on."""
-    if quiet or not is_terminal():
-        yield
-        return
-    with _live(_Spinner(what)):
-        yield
-
-
-class _Spinner(LiveProgress):
-    def __init__(self, what: str) -> None:
-        super().__init__()
-        self.what = what
-
-    def __rich__(self) -> Text:
-        line = super().__rich__()
-        line.plain = line.plain.replace("preparing", self.what)
-        return line
-
-
-@contextmanager
-def _live(renderable: Any) -> Iterator[None]:
+def live(renderable: Any) -> Iterator[None]:
+    """Show a line on the terminal that is rendered anew several times a second, and goes away at the end."""
     from rich.console import Console  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
 

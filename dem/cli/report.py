@@ -22,6 +22,20 @@ _MOST_FEATURES = 6
 _MOST_COMPONENTS = 40
 
 
+# Headings of the figures of a selection that are shown.
+_SELECTION = {
+    "n_components": "K",
+    "covariance_type": "covariance",
+    "log_likelihood": "per row",
+    "n_parameters": "parameters",
+    "bic": "BIC",
+    "aic": "AIC",
+    "icl": "ICL",
+    "held_out": "held out",
+    "status": "status",
+}
+
+
 def console() -> Console:
     """Return a console on stdout, wide enough for the tables where stdout is no terminal."""
     plain = Console()
@@ -55,6 +69,38 @@ def print_fit(estimator: Any, out: str | None, *, as_json: bool) -> None:
     to.print(_fit_line(estimator), highlight=False)
     if out is not None:
         to.print(f"saved in {out}", highlight=False, soft_wrap=True)
+
+
+def print_selection(selection: Any, out: str | None, *, as_json: bool) -> None:
+    """Print the models of a grid and the one that was chosen."""
+    best = selection.table[selection.best_index]
+    if as_json:
+        figures = {"model": out, "criterion": selection.criterion, "reads": selection.reads, "best": best}
+        print_json({**figures, "models": selection.table})
+        return
+    columns = [name for name in _SELECTION if best.get(name) is not None]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in columns:
+        left = name in ("covariance_type", "status")
+        table.add_column(_SELECTION[name], justify="left" if left else "right", no_wrap=True)
+    for row in selection.table:
+        cells = [_cell(name, row[name]) for name in columns]
+        table.add_row(*map(Text, cells), style="bold" if row is best else None)
+    to = console()
+    to.print(table)
+    for reason in dict.fromkeys(row["status"] for row in selection.table if ":" in row["status"]):
+        to.print(Text(reason), soft_wrap=True)
+    shape = f", covariance {best['covariance_type']}" if "covariance_type" in best else ""
+    chosen = f"{best['n_components']} components{shape}"
+    to.print(f"chosen by {selection.criterion}: {chosen}; {selection.reads} reads of all data", highlight=False)
+    if out is not None:
+        to.print(f"saved in {out}", highlight=False, soft_wrap=True)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name in ("bic", "aic", "icl"):  # their differences count, not their sizes
+        return f"{value:.1f}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value).partition(":")[0]
 
 
 def _fit_line(estimator: Any) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import click
 
-from dem.cli.options import Count, check_output, engine_options, output_options, overwrite_option
-from dem.cli.progress import human_count, human_seconds, working
+from dem.cli.options import TEXT, Count, check_output, engine_options, local_path, output_options, overwrite_option
+from dem.cli.progress import human_bytes, human_count, human_seconds
 from dem.cli.session import open_engine, plain_warnings
+from dem.errors import StoreError
 
 
 @click.command(
@@ -18,9 +20,9 @@ from dem.cli.session import open_engine, plain_warnings
 Example:
   dem sample model.zarr 1e6 drawn.zarr --seed 0""",
 )
-@click.argument("model")
+@click.argument("model", type=TEXT)
 @click.argument("n_rows", metavar="N", type=Count())
-@click.argument("out")
+@click.argument("out", type=TEXT)
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Makes the rows repeatable.")
 @overwrite_option
 @engine_options
@@ -41,14 +43,30 @@ def sample(
     check_output(out, overwrite, (model,))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
+        from dem.cli.counting import counting  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
+        from dem.estimators.streams import sample_to  # noqa: PLC0415
 
         estimator = dem.load(model)
+        _check_room(out, n_rows * estimator.n_features_in_)
         began = time.perf_counter()
-        with open_engine(scheduler, workers, memory_limit), working("drawing", quiet):
-            estimator.sample_to(n_rows, out, random_state=seed, overwrite=overwrite)
+        with open_engine(scheduler, workers, memory_limit) as where, counting("drawing", where, quiet) as watched:
+            sample_to(estimator, n_rows, out, random_state=seed, overwrite=overwrite, watched=watched)
         seconds = time.perf_counter() - began
         if as_json:
             print_json({"out": out, "n_rows": n_rows, "seconds": seconds})
         elif not quiet:
             click.echo(f"{n_rows:,} rows in {out} ({human_seconds(seconds)}, {human_count(n_rows / seconds)} rows/s)")
+
+
+def _check_room(out: str, n_bytes: int) -> None:
+    """Refuse what cannot fit on the disk, however well it compresses: a byte for each number."""
+    from dem.data.destination import is_url  # noqa: PLC0415
+
+    if is_url(out):
+        return
+    folder = next(parent for parent in local_path(out).parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        message = f"{human_bytes(n_bytes)} and more are needed, but {human_bytes(free)} are free in {folder}"
+        raise StoreError(message)

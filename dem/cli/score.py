@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from dem.cli.options import engine_options, output_options, variable_option
-from dem.cli.progress import working
+from dem.cli.options import TEXT, engine_options, output_options, variable_option
 from dem.cli.session import open_engine, plain_warnings
 
 
@@ -20,8 +19,8 @@ Examples:
   dem score model.zarr measurements.zarr
   dem score model.zarr held-out.zarr --json""",
 )
-@click.argument("model")
-@click.argument("data")
+@click.argument("model", type=TEXT)
+@click.argument("data", type=TEXT)
 @variable_option
 @engine_options
 @output_options
@@ -29,11 +28,14 @@ def score(model: str, data: str, variable: str | None, as_json: bool, quiet: boo
     """Print the log-likelihood per row of DATA under MODEL, and the information criteria BIC and AIC."""
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
+        from dem.cli.counting import counting  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
+        from dem.data import open_rows  # noqa: PLC0415
 
         estimator = dem.load(model)
-        with open_engine(**engine), working("reading", quiet):
-            figures = _figures(estimator, data, variable)
+        rows = open_rows(data, variable=variable)
+        with open_engine(**engine) as where, counting("reading", where, quiet) as watched:
+            figures = _figures(estimator, watched(rows))
         if as_json:
             print_json(figures)
         else:
@@ -43,12 +45,10 @@ def score(model: str, data: str, variable: str | None, as_json: bool, quiet: boo
             click.echo(f"rows                    {figures['n_rows']:,}")
 
 
-def _figures(estimator: Any, data: str, variable: str | None) -> dict[str, Any]:
+def _figures(estimator: Any, rows: Any) -> dict[str, Any]:
     """Return all figures from one read of the data."""
-    from dem.data import open_rows  # noqa: PLC0415
-
-    n_rows = open_rows(data, variable=variable).n_rows
-    per_row = float(estimator.score(data, variable=variable))
+    n_rows = rows.n_rows
+    per_row = float(estimator.score(rows))
     n_parameters = estimator._n_parameters()  # noqa: SLF001  (scikit-learn's name; `bic` and `aic` read again)
     deviance = -2.0 * per_row * n_rows
     return {

@@ -6,19 +6,24 @@ import logging
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from dem.errors import DataWarning
 
 if TYPE_CHECKING:
     from dem.engine import Engine
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
+# Seconds that threads have to finish their chunk after the command was stopped.
+_PATIENCE = 5.0
 
 # Of the processes that --workers starts. Pausing at 80 % of the memory is for tasks that pile up results; here it
 # would stop the fit for ever, so that a process that needs too much is restarted instead, and the fit fails if
@@ -63,8 +68,18 @@ def interrupts() -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(KeyboardInterrupt):  # who asks twice does not wait
+            _wait_for_threads()
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _wait_for_threads() -> None:
+    """Let the threads of a stopped sweep finish their chunk: the exit of Python would fail their last writes."""
+    deadline = time.monotonic() + _PATIENCE
+    for thread in threading.enumerate():
+        if thread.name.startswith("dem") and thread.is_alive():  # one that the signal kept from starting is not
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
 
 def exit_code_of_signal() -> int:
@@ -125,7 +140,7 @@ def open_engine(
 
     with ExitStack() as stack:
         if scheduler is not None or workers is not None:
-            _silence_dask()
+            stack.enter_context(_dask_silenced(memory_limit))
         if workers is None:
             engine = stack.enter_context(connect(scheduler, workers, memory_limit))
         else:
@@ -136,14 +151,48 @@ def open_engine(
         yield engine
 
 
-def _silence_dask() -> None:
-    """Keep Dask's log lines off the terminal: what matters to the user comes back as an error."""
+class _Restarts(logging.Handler):
+    """Turns what Dask logs of a worker that it ended for its memory into a warning that says what to do."""
+
+    def __init__(self, memory_limit: str | None) -> None:
+        super().__init__(logging.WARNING)
+        self.limit = f" ({memory_limit})" if memory_limit else ""
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Warn; each restart has a line of its own."""
+        if "memory budget" not in record.getMessage():
+            return
+        self.count += 1
+        message = (
+            f"a worker needed more than its memory limit{self.limit} and was restarted (restart {self.count}); if it "
+            "goes on, stop with Ctrl-C and give more with --memory-limit, or store the data in smaller chunks"
+        )
+        warnings.warn(message, DataWarning, stacklevel=1)
+
+
+@contextmanager
+def _dask_silenced(memory_limit: str | None) -> Iterator[None]:
+    """Keep Dask's log lines off the terminal: what matters to the user comes back as an error or a warning."""
     # Imported here also because Dask must know its defaults before `_WORKERS` changes them.
     import dem.engine.cluster  # noqa: F401, PLC0415
 
-    for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] == "distributed":
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    before = [(logger, logger.level) for logger in map(logging.getLogger, names)]
+    for logger, _ in before:
+        logger.setLevel(logging.CRITICAL)
+    memory = logging.getLogger("distributed.nanny.memory")
+    restarts = _Restarts(memory_limit)
+    memory.addHandler(restarts)
+    memory.setLevel(logging.WARNING)
+    propagates, memory.propagate = memory.propagate, False
+    try:
+        yield
+    finally:
+        memory.removeHandler(restarts)
+        memory.propagate = propagates
+        for logger, level in before:
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from dask._task_spec import DataNode
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
-from dem.data.checks import check_table, reason, rows_text
-from dem.data.graph import Nodes, batch_edges, downwards, low_level, run_blocks, shared_values
+from dem.data.checks import check_dtype, check_table, reason, rows_text
+from dem.data.graph import Nodes, batch_edges, check_futures, downwards, low_level, run_blocks, shared_values
 from dem.errors import DataError, DataWarning
 
 
@@ -120,26 +120,36 @@ class DaskBatch(Batch):
             yield join([self._rows(block, arrays) for block in read], [block.index() for block in read])
 
     def _rows(self, block: Block, arrays: Iterator[Any]) -> NDArray[Any]:
+        name = f"the block at {block.offset} of {self._name} ({block.place()})"
         try:
-            return _checked(next(arrays), (*block.shape, self._n_features)).reshape(block.n_rows, self._n_features)
+            array = next(arrays)
         except DataError:
             raise
         except Exception as error:  # whatever the user's graph raises
-            message = (
-                f"the block at {block.offset} of {self._name} ({block.place()}) cannot be computed ({reason(error)})"
-            )
+            message = f"{name} cannot be computed ({reason(error)})"
             raise DataError(message) from error
+        return checked_block(name, array, (*block.shape, self._n_features)).reshape(block.n_rows, self._n_features)
 
 
-def _checked(array: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return what a graph made as an array, if it is what Dask was told."""
+def checked_block(name: str, array: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return what a graph made as an array of numbers, if it has the shape that Dask was told.
+
+    Raises
+    ------
+    DataError
+        Saying what it is instead.
+    """
     if np.ma.is_masked(array):
-        message = "it has masked values; drop their rows or fill them first"
-        raise ValueError(message)
+        message = f"{name} has masked values; drop their rows or fill them first"
+        raise DataError(message)
     table: NDArray[Any] = np.asarray(array)
     if table.shape != shape:
-        message = f"its shape is {table.shape}, though Dask was told {shape}"
-        raise ValueError(message)
+        message = (
+            f"{name} has the shape {table.shape}, though Dask was told {shape}; tell it the right chunks where the "
+            "array is made (map_blocks, from_delayed)"
+        )
+        raise DataError(message)
+    check_dtype(name, table.dtype)
     return table
 
 
@@ -164,9 +174,9 @@ class DaskRows(Rows):
         feature_names: tuple[str, ...] | None = None,
         grid_names: tuple[str, ...] | None = None,
     ) -> None:
+        check_futures(array, name)
         if np.isnan(array.shape).any():
-            # On a copy: the method changes its array.
-            array = array.copy().compute_chunk_sizes()
+            array = _with_known_chunks(array, name)
         self.name = name
         self.array = array.rechunk({array.ndim - 1: -1})
         shape = (math.prod(array.shape[:-1]), array.shape[-1])
@@ -209,6 +219,15 @@ class DaskRows(Rows):
             lying = {key: pending[key] for key in needed if key not in nodes}
             batches.append(DaskBatch(reads[start:stop], own, lying, self.n_features, self.name))
         return batches
+
+
+def _with_known_chunks(array: dask.array.Array, name: str) -> dask.array.Array:
+    try:
+        # On a copy: the method changes its array.
+        return cast("dask.array.Array", array.copy().compute_chunk_sizes())
+    except Exception as error:  # whatever the user's graph raises
+        message = f"the lengths of the blocks of {name} cannot be computed ({reason(error)})"
+        raise DataError(message) from error
 
 
 def open_dask_array(array: dask.array.Array) -> DaskRows:
@@ -256,9 +275,11 @@ def map_blocks(
     dask.array.Array of shape (…) or (…, columns)
     """
     array = array.rechunk({array.ndim - 1: -1})
+    n_features = array.shape[-1]
 
-    def apply(block: NDArray[Any]) -> NDArray[Any]:
+    def apply(block: Any) -> NDArray[Any]:
         tail = () if columns is None else (columns,)
+        block = checked_block("a block of the Dask array", block, (*np.shape(block)[:-1], n_features))
         if 0 in block.shape[:-1]:
             return np.empty(block.shape[:-1] + tail, dtype)
         return np.asarray(function(block.reshape(-1, block.shape[-1]))).reshape(block.shape[:-1] + tail)

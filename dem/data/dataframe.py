@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dem.data.base import Rows
-from dem.data.checks import check_dtype
+from dem.data.checks import check_dtype, reason
 from dem.data.dask import DaskRows
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError
@@ -27,8 +27,9 @@ def open_dataframe(frame: Any) -> Rows:
         Naming a column that holds no numbers.
     """
     kind = type(frame).__name__
-    if not hasattr(frame, "columns"):
-        message = f"a {kind} has one dimension; use to_frame() to make it a column"
+    if frame.ndim != 2:
+        article = "an" if kind[0] in "AEIOU" else "a"
+        message = f"{article} {kind} has one dimension; use to_frame() to make it a column"
         raise DataError(message)
     name = f"{type(frame).__module__.split('.')[0]} {kind}"
     columns = list(frame.columns)
@@ -42,5 +43,10 @@ def open_dataframe(frame: Any) -> Rows:
         frame = frame.astype(np.result_type(*plain))
     names = tuple(columns) if columns and all(isinstance(column, str) for column in columns) else None
     if hasattr(frame, "to_dask_array"):
-        return DaskRows(frame.to_dask_array(lengths=True), name, names)
+        try:
+            array = frame.to_dask_array(lengths=True)
+        except Exception as error:  # whatever the user's graph raises
+            message = f"the partitions of {name} cannot be computed ({reason(error)})"
+            raise DataError(message) from error
+        return DaskRows(array, name, names)
     return ArrayRows(frame.to_numpy(), name, names)

@@ -29,6 +29,9 @@ def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     StoreError
         If something is there and may not be replaced, or nothing can be written there.
     """
+    if not os.fspath(path).strip():
+        message = "the path to write to is empty; give a directory or URL"
+        raise StoreError(message)
     if is_url(path):
         filesystem, inner = _remote(path)
         occupied = filesystem.exists(inner)
@@ -115,11 +118,13 @@ class _LocalPlace:
             aside.unlink()
 
     def discard(self) -> None:
-        """Remove what was written; again, if a thread that is being interrupted was still writing."""
-        for _ in range(20):
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            if not Path(self.temporary).exists():
+        """Remove what was written, until it stays away: a thread that was interrupted may still write its chunk."""
+        absent = 0
+        for _ in range(40):
+            absent = 0 if Path(self.temporary).exists() else absent + 1
+            if absent == 3:
                 return
+            shutil.rmtree(self.temporary, ignore_errors=True)
             time.sleep(0.05)
 
 

@@ -22,6 +22,7 @@ from dask.core import flatten
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES
+from dem.data.checks import reason
 from dem.errors import DataError, DataWarning
 
 Key = Any  # a hashable; Dask's own type is narrower
@@ -75,6 +76,27 @@ def _futures(graph: Any) -> dict[Key, Any]:
             if isinstance(value, TaskRef) or getattr(value, "__dask_future__", False):
                 found[key] = found[value.key] = value
     return found
+
+
+def check_futures(array: Any, name: str) -> None:
+    """Make sure that what was persisted on a cluster is still there.
+
+    Raises
+    ------
+    DataError
+        If its client was closed, or computing it failed.
+    """
+    for future in _futures(array.__dask_graph__()).values():
+        status = getattr(future, "status", None)
+        if status == "error":
+            message = f"{name} was persisted, but could not be computed ({reason(future.exception())})"
+            raise DataError(message)
+        if status in ("cancelled", "lost"):
+            message = (
+                f"{name} was persisted on a cluster whose client has been closed, so its values are gone; persist it "
+                "again with an open client, or give the array as it was before"
+            )
+            raise DataError(message)
 
 
 def downwards(nodes: Nodes, outputs: Iterable[Key]) -> list[Key]:
@@ -210,7 +232,12 @@ def shared_values(
         wanted = _shared_keys(nodes, order, batches, enough, values.keys(), opened)
         if not wanted:
             break
-        for key, (size, value) in zip(wanted, _compute(nodes, pending, wanted, room // len(wanted)), strict=True):
+        try:
+            found = _compute(nodes, pending, wanted, room // len(wanted))
+        except Exception as error:  # whatever the user's graph raises
+            message = f"what all blocks of the {name} need cannot be computed ({reason(error)})"
+            raise DataError(message) from error
+        for key, (size, value) in zip(wanted, found, strict=True):
             if value is None:
                 opened.add(key)
                 n_large += size is not None

@@ -40,6 +40,9 @@ def open_rows(data: Any, *, variable: str | None = None, feature_dim: str | None
     if isinstance(data, Rows):
         return data
     kind = source_kind(data)
+    if isinstance(data, str) and not data.strip():
+        message = "the path of the data is empty; give the path or URL of a zarr array or group"
+        raise DataError(message)
     if variable is not None and kind != "zarr":
         message = f"a variable ({variable!r}) can be named for zarr groups only; select it before"
         raise DataError(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,16 @@ def map_xarray(
     return xr.DataArray(result, dims=dims, coords=kept).rename(None)
 
 
-def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> tuple[xr.DataArray, str]:
+def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> tuple[xr.DataArray, Hashable]:
     """Return a DataArray whose last dimension holds the features, lazy where the data is, and that dimension's name."""
     if isinstance(data, xr.Dataset):
         return _stack_variables(data, feature_dim), "feature"
+    given: object = data  # users pass what the signature does not allow
+    if not isinstance(given, xr.DataArray):
+        kind = type(given).__name__
+        advice = "take one of its groups with tree['group'].to_dataset()" if kind == "DataTree" else "make one of it"
+        message = f"an xarray {kind} is neither a Dataset nor a DataArray; {advice}"
+        raise DataError(message)
     check_dtype(_name_of(data), data.dtype)
     feature = _feature_dim(data, feature_dim)
     return _lazy(data).transpose(..., feature), feature
@@ -98,6 +104,7 @@ def _stack_variables(data: xr.Dataset, feature_dim: str | None) -> xr.DataArray:
     if not data.data_vars:
         message = f"{name} has no variables; its variables are the features"
         raise DataError(message)
+    _check_dimensions(name, data)
     for key, variable in data.data_vars.items():
         check_dtype(f"variable {key!r} of {name}", variable.dtype)
     if "feature" in data.dims:
@@ -105,6 +112,27 @@ def _stack_variables(data: xr.Dataset, feature_dim: str | None) -> xr.DataArray:
         raise DataError(message)
     lazy = xr.Dataset({key: _lazy(variable) for key, variable in data.data_vars.items()})
     return lazy.to_dataarray("feature").transpose(..., "feature")
+
+
+def _check_dimensions(name: str, data: xr.Dataset) -> None:
+    """Refuse variables that lie on fewer dimensions than others: xarray would spread them over the rest, unasked."""
+    lengths = {key: len(variable.dims) for key, variable in data.data_vars.items()}
+    main = max(lengths, key=lambda key: lengths[key])
+    dims = set(data[main].dims)
+    others = [key for key, variable in data.data_vars.items() if set(variable.dims) != dims]
+    if others:
+        chosen = [key for key in data.data_vars if key not in others]
+        message = (
+            f"variable {others[0]!r} of {name} has the dimensions {_listed(data[others[0]].dims)}, but {main!r} has "
+            f"{_listed(data[main].dims)}; select the features, such as ds[{_listed(chosen, repr)}], or give all the "
+            f"same dimensions with ds[{others[0]!r}].broadcast_like(ds[{main!r}])"
+        )
+        raise DataError(message)
+
+
+def _listed(names: Iterable[Hashable], word: Callable[[object], str] = str) -> str:
+    names = list(names)
+    return f"[{', '.join(map(word, names[:5]))}{', …' if len(names) > 5 else ''}]"
 
 
 def _lazy(array: xr.DataArray) -> xr.DataArray:
@@ -124,24 +152,25 @@ def _lazy(array: xr.DataArray) -> xr.DataArray:
     return array.chunk(chunks)
 
 
-def _feature_dim(array: xr.DataArray, feature_dim: str | None) -> str:
-    dims = [str(dim) for dim in array.dims]
-    name, listed = _name_of(array), ", ".join(dims) or "none"
+def _feature_dim(array: xr.DataArray, feature_dim: Hashable | None) -> Hashable:
+    """Return the dimension of the features; its name may be anything that can be hashed, such as a number."""
+    name, listed = _name_of(array), ", ".join(map(str, array.dims)) or "none"
     if feature_dim is not None:
-        if feature_dim not in dims:
+        named = [dim for dim in array.dims if feature_dim in (dim, str(dim))]
+        if not named:
             message = f"{name} has no dimension {feature_dim!r}; its dimensions are: {listed}"
             raise DataError(message)
-        return feature_dim
-    usual = [dim for dim in dims if dim in USUAL_NAMES]
+        return named[0]
+    usual = [dim for dim in array.dims if dim in USUAL_NAMES]
     if len(usual) == 1:
         return usual[0]
-    if len(dims) == 2 and not usual:
-        return dims[-1]
+    if array.ndim == 2 and not usual:
+        return array.dims[-1]
     message = f"which dimension of {name} holds the features? Pass feature_dim= with one of: {listed}"
     raise DataError(message)
 
 
-def _feature_names(array: xr.DataArray, feature: str) -> tuple[str, ...] | None:
+def _feature_names(array: xr.DataArray, feature: Hashable) -> tuple[str, ...] | None:
     if feature not in array.coords:
         return None
     names = array.coords[feature].values.tolist()

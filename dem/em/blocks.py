@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dem.data.base import Rows
-from dem.em.loop import EStep
+from dem.em.together import EStep
 from dem.engine.base import Engine, Pending, Work, single_threaded_blas
-from dem.families.base import Family
+from dem.families.base import IncrementalFamily
 
 # More blocks than this need hardly fewer reads (5, 20, 100 blocks: 46, 40, 39 reads) and keep fewer workers busy each.
 N_BLOCKS = 40
@@ -46,7 +46,7 @@ class Blocks:
 
     Attributes
     ----------
-    family : Family
+    family : IncrementalFamily
         The model of the E-steps.
     rows : Rows
         The data.
@@ -58,14 +58,14 @@ class Blocks:
         Blocks under way at once.
     """
 
-    family: Family[Any, Any]
+    family: IncrementalFamily[Any, Any]
     rows: Rows
     engine: Engine
     batches: Sequence[slice]
     in_flight: int
 
     @classmethod
-    def of(cls, family: Family[Any, Any], rows: Rows, engine: Engine, max_in_flight: int | None) -> Blocks:
+    def of(cls, family: IncrementalFamily[Any, Any], rows: Rows, engine: Engine, max_in_flight: int | None) -> Blocks:
         """Divide a table; its blocks depend on the data alone, never on the workers."""
         n_batches = len(rows.batches())
         n = min(n_batches, N_BLOCKS)

@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
-from dem.families.mixture import Mixture, MixtureParameters
 
 
 @dataclass(frozen=True, eq=False)
 class RowFunction:
-    """Base: checks the rows, keeps BLAS at one thread, evaluates the mixture."""
+    """Base: checks the rows, keeps BLAS at one thread, evaluates the mixture (or the clusters)."""
 
-    family: Mixture[Any, Any]
-    parameters: MixtureParameters[Any]
+    family: Any
+    parameters: Any
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Map rows (n, n_features) to results with n as their first dimension.
@@ -63,7 +62,7 @@ class Labels(RowFunction):
 
     def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return labels, shape (n,)."""
-        return self.family.labels(self.parameters, rows)
+        return np.asarray(self.family.labels(self.parameters, rows))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -76,7 +75,7 @@ class Posterior(RowFunction):
 
     def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return responsibilities, shape (n, n_components)."""
-        return self.family.posterior(self.parameters, rows)
+        return np.asarray(self.family.posterior(self.parameters, rows))
 
     @property
     def columns(self) -> int | None:
@@ -89,7 +88,20 @@ class LogDensity(RowFunction):
 
     def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row), shape (n,)."""
-        return self.family.log_likelihood(self.parameters, rows)
+        return np.asarray(self.family.log_likelihood(self.parameters, rows))
+
+
+class Distances(RowFunction):
+    """The distances of each row to the centres of clusters, float64."""
+
+    def evaluate(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return distances, shape (n, n_clusters)."""
+        return np.asarray(self.family.distances(self.parameters, rows))
+
+    @property
+    def columns(self) -> int | None:
+        """One column per cluster."""
+        return len(self.parameters)
 
 
 ROW_FUNCTIONS: dict[str, type[RowFunction]] = {

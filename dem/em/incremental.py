@@ -23,15 +23,15 @@ import numpy as np
 
 from dem.data.base import Chunk, Rows
 from dem.em.blocks import Blocks
-from dem.em.events import FitEnded, FitStarted, IterationEnded, notify
-from dem.em.loop import Fit, Settings, Status, _check_monotone, _per_row
+from dem.em.events import FitStarted, IterationEnded, notify
+from dem.em.loop import Fit, Settings, Status, _check_monotone, _end, _per_row
 from dem.em.memo import Memo
-from dem.engine.base import Engine
-from dem.families.base import Family
+from dem.engine.base import Engine, single_threaded_blas
+from dem.families.base import IncrementalFamily
 
 
 def fit(
-    family: Family[Any, Any],
+    family: IncrementalFamily[Any, Any],
     starts: Sequence[Any],
     rows: Rows,
     engine: Engine,
@@ -50,7 +50,7 @@ def fit(
     return [run(blocks, Fit(start), number, settings, previous) for number, start in enumerate(starts)]
 
 
-def announce(family: Family[Any, Any], starts: Sequence[Any], blocks: Blocks, settings: Settings) -> None:
+def announce(family: IncrementalFamily[Any, Any], starts: Sequence[Any], blocks: Blocks, settings: Settings) -> None:
     """Tell that a fit begins, and how large its memo will be."""
     rows = blocks.rows
     size = (rows.n_rows, rows.n_features, rows.n_bytes)
@@ -61,7 +61,7 @@ def announce(family: Family[Any, Any], starts: Sequence[Any], blocks: Blocks, se
     )
 
 
-def blank(family: Family[Any, Any], parameters: Any, rows: Rows) -> Any:
+def blank(family: IncrementalFamily[Any, Any], parameters: Any, rows: Rows) -> Any:
     """Return the statistics of no rows."""
     nothing = Chunk(np.empty((0, rows.n_features), rows.dtype), range(0))
     return family.rebased(family.e_step(parameters, nothing), parameters)
@@ -76,7 +76,8 @@ def run(blocks: Blocks, one: Fit, number: int, settings: Settings, previous: flo
         while one.n_iter < settings.max_iter and one.status is Status.RUNNING:
             exact = exact or one.n_iter + 1 == settings.max_iter
             began = time.perf_counter()
-            reached = (state.read(one.n_iter + 1) if exact else state.lap(one.n_iter + 1)) / rows.n_rows
+            with single_threaded_blas():  # also for the M-step after the last block
+                reached = (state.read(one.n_iter + 1) if exact else state.lap(one.n_iter + 1)) / rows.n_rows
             seconds = time.perf_counter() - began
             gain = reached - previous
             if one.log_likelihoods:  # a warm start may go on with other data
@@ -90,11 +91,10 @@ def run(blocks: Blocks, one: Fit, number: int, settings: Settings, previous: flo
             )
             still = abs(gain) < settings.tol
             if still and exact:
-                one.status = Status.CONVERGED
+                _end(one, number, settings, Status.CONVERGED)
             exact = still and not exact
     if one.status is Status.RUNNING:
-        one.status = Status.MAX_ITER
-    notify(settings.callbacks, FitEnded(settings.phase, number, one.n_iter, one.status.value))
+        _end(one, number, settings, Status.MAX_ITER)
     return one
 
 

@@ -6,16 +6,19 @@ import enum
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from dem.data.base import Chunk, Rows
+from dem.data.base import Rows
 from dem.em.events import Callback, FitEnded, FitStarted, IterationEnded, notify
-from dem.engine.base import Engine
-from dem.errors import LikelihoodWarning, NonFiniteError
+from dem.em.rivals import hopeless, merged
+from dem.em.squarem import Squarem
+from dem.em.together import sweep_models
+from dem.engine.base import Engine, single_threaded_blas
+from dem.errors import FitError, LikelihoodWarning, NonFiniteError
 from dem.families.base import Evidence, Family
 
 # Rounding of a sum of log-likelihoods, relative to its size.
@@ -31,6 +34,29 @@ class Status(enum.Enum):
         "not converged after max_iter iterations; increase max_iter or tol, try other init_params, "
         "or check for degenerate data"
     )
+    MERGED = "dropped: it has become the same model as another start"
+    HOPELESS = "dropped: it cannot catch up with another start"
+    LATE = "dropped: a likelier start converged before, and the reads for others are used up"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One of the models that advance together on each read.
+
+    Attributes
+    ----------
+    family : Family
+        What is fitted.
+    parameters : object
+        Where it starts.
+    contest : hashable
+        Starts of equal contest compete: only the best counts in the end, so that the others may be dropped.
+    """
+
+    family: Family[Any, Any]
+    parameters: Any
+    contest: Hashable = None
 
 
 @dataclass
@@ -44,12 +70,19 @@ class Fit:
     status : Status
         How it ended.
     log_likelihoods : list of float
-        Per row (nats), one for each iteration: that of the parameters which entered the iteration.
+        Per row (nats), one for each iteration: that of the parameters which entered the iteration. An iteration that
+        an acceleration has spent in vain repeats the value before.
+    reason : str
+        How it ended, in words.
+    squarem : Squarem, optional
+        State of the acceleration.
     """
 
     parameters: Any
     status: Status = Status.RUNNING
     log_likelihoods: list[float] = field(default_factory=list)
+    reason: str = ""
+    squarem: Squarem | None = None
 
     @property
     def n_iter(self) -> int:
@@ -60,6 +93,17 @@ class Fit:
     def log_likelihood(self) -> float:
         """The latest log-likelihood per row; −inf before the first iteration."""
         return self.log_likelihoods[-1] if self.log_likelihoods else -math.inf
+
+    @property
+    def point(self) -> Any:
+        """The parameters of the next E-step: the latest, or where an acceleration looks."""
+        trial = self.squarem.trial if self.squarem is not None else None
+        return self.parameters if trial is None else trial
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be the best of its contest: not failed, not dropped."""
+        return self.status in (Status.RUNNING, Status.CONVERGED, Status.MAX_ITER)
 
 
 @dataclass(frozen=True)
@@ -76,6 +120,12 @@ class Settings:
         Called with every event.
     phase : {'sample', 'data'}
         What the events say is being read.
+    patience : float
+        How many more reads others get once the likeliest of a contest has converged, as a share of its own.
+    settled : callable, optional
+        Says from the parameters before and after a step whether the fit has converged, in the place of `tol`.
+    accelerate : {'squarem'}, optional
+        How to get along with fewer iterations; see `dem.em.squarem`.
     max_in_flight : int, optional
         Blocks of the data under way at once in incremental and stepwise EM; a tenth of all when left out.
     step_power : float
@@ -88,21 +138,12 @@ class Settings:
     max_iter: int = 100
     callbacks: Sequence[Callback] = ()
     phase: str = "data"
+    patience: float = math.inf
+    settled: Callable[[Any, Any], bool] | None = None
+    accelerate: str | None = None
     max_in_flight: int | None = None
     step_power: float = 0.7
     seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class EStep:
-    """The work of one model on one chunk."""
-
-    family: Family[Any, Any]
-    parameters: Any
-
-    def __call__(self, chunk: Chunk) -> Any:
-        """Return the expected sufficient statistics of the chunk."""
-        return self.family.e_step(self.parameters, chunk)
 
 
 def fit(
@@ -114,14 +155,22 @@ def fit(
     *,
     previous: float = -math.inf,
 ) -> list[Fit]:
-    """Run batch EM from several starts at once, all of them on each read of the data.
+    """Run batch EM from several starts of one family that compete; see `fit_models`."""
+    return fit_models([Model(family, start) for start in starts], rows, engine, settings, previous=previous)
+
+
+def fit_models(
+    models: Sequence[Model], rows: Rows, engine: Engine, settings: Settings, *, previous: float = -math.inf
+) -> list[Fit]:
+    """Run batch EM for several models at once, all of them on each read of the data.
+
+    A model drops out when it has converged, when it has failed while others go on, and when it competes in vain
+    (`dem.em.rivals` has the rules).
 
     Parameters
     ----------
-    family : Family
-        The model.
-    starts : sequence of parameters
-        One for each model; a model drops out when it has converged.
+    models : sequence of Model
+        What is fitted, and from where.
     rows : Rows
         The data.
     engine : Engine
@@ -134,40 +183,45 @@ def fit(
     Returns
     -------
     list of Fit
-        One for each start.
+        One for each model.
 
     Raises
     ------
-    NonFiniteError
-        If a log-likelihood is NaN or infinite.
+    FitError
+        If all models fail (NonFiniteError: because their log-likelihoods are NaN or infinite).
     """
-    fits = [Fit(start) for start in starts]
-    notify(
-        settings.callbacks,
-        FitStarted(
-            settings.phase,
-            len(fits),
-            rows.n_rows,
-            rows.n_features,
-            rows.n_bytes,
-            settings.max_iter,
-            settings.tol,
-        ),
-    )
+    fits = [Fit(model.parameters, squarem=Squarem() if settings.accelerate else None) for model in models]
+    size = (rows.n_rows, rows.n_features, rows.n_bytes)
+    notify(settings.callbacks, FitStarted(settings.phase, len(fits), *size, settings.max_iter, settings.tol))
     for _ in range(settings.max_iter):
         active = [number for number, one in enumerate(fits) if one.status is Status.RUNNING]
         if not active:
             break
         began = time.perf_counter()
-        statistics = engine.sweep(rows, [EStep(family, fits[number].parameters) for number in active])
+        statistics = sweep_models(engine, rows, [(models[number].family, fits[number].point) for number in active])
         seconds = time.perf_counter() - began
         for number, statistic in zip(active, statistics, strict=True):
-            _advance(family, fits[number], statistic, settings, previous, (number, seconds, rows.dtype))
+            one = fits[number]
+            before = one.parameters
+            try:
+                gain = _advance(models[number].family, one, statistic, settings, previous, (number, seconds, rows))
+            except FitError as error:
+                _end(one, number, settings, Status.FAILED, f"{Status.FAILED.value}: {error}")
+                if all(other.status is Status.FAILED for other in fits):
+                    raise
+            else:
+                if settings.settled(before, one.parameters) if settings.settled else abs(gain) < settings.tol:
+                    _end(one, number, settings, Status.CONVERGED)
+        _drop_rivals(models, fits, settings)
     for number, one in enumerate(fits):
         if one.status is Status.RUNNING:
-            one.status = Status.MAX_ITER
-            notify(settings.callbacks, FitEnded(settings.phase, number, one.n_iter, one.status.value))
+            _end(one, number, settings, Status.MAX_ITER)
     return fits
+
+
+def _end(one: Fit, number: int, settings: Settings, status: Status, reason: str = "") -> None:
+    one.status, one.reason = status, reason or status.value
+    notify(settings.callbacks, FitEnded(settings.phase, number, one.n_iter, one.reason))
 
 
 def _advance(
@@ -176,24 +230,51 @@ def _advance(
     statistic: Any,
     settings: Settings,
     previous: float,
-    read: tuple[int, float, np.dtype[Any]],
-) -> None:
-    """Take one model through the M-step and judge where it stands."""
-    number, seconds, dtype = read
-    log_likelihood = _per_row(statistic, one.n_iter + 1)
+    read: tuple[int, float, Rows],
+) -> float:
+    """Take one model through the M-step; return the gain of the EM step before, inf if it was not one."""
+    number, seconds, rows = read
     before = one.log_likelihood if one.log_likelihoods else previous
+    point = one.point
+    on_trial = point is not one.parameters
+    accepted = not on_trial or statistic.log_likelihood / statistic.n_rows >= before
+    if accepted:
+        log_likelihood = _per_row(statistic, one.n_iter + 1)
+        if one.log_likelihoods:
+            _check_monotone(family, one, before, log_likelihood, rows.dtype)
+        with single_threaded_blas():  # the matrices are small, and the bits shall not depend on the number of cores
+            one.parameters = family.m_step(statistic, point)
+    else:  # the parameters stay those of the last EM step, whose log-likelihood the next read tells
+        log_likelihood = before
+    if one.squarem is not None:
+        one.squarem.advance(family, point, one.parameters, accepted=accepted)
     gain = log_likelihood - before
-    if one.log_likelihoods:
-        _check_monotone(family, one, before, log_likelihood, dtype)
-    one.parameters = family.m_step(statistic, one.parameters)
     one.log_likelihoods.append(log_likelihood)
     notify(
         settings.callbacks,
         IterationEnded(settings.phase, number, one.n_iter, log_likelihood, gain, seconds, one.parameters, family),
     )
-    if abs(gain) < settings.tol:
-        one.status = Status.CONVERGED
-        notify(settings.callbacks, FitEnded(settings.phase, number, one.n_iter, one.status.value))
+    return math.inf if on_trial else gain
+
+
+def _drop_rivals(models: Sequence[Model], fits: Sequence[Fit], settings: Settings) -> None:
+    """End the models that compete in vain; each is compared with the likelier ones of its contest."""
+    ranking = sorted(range(len(fits)), key=lambda number: (-fits[number].log_likelihood, number))
+    for place, number in enumerate(ranking):
+        one, family = fits[number], models[number].family
+        ahead = [n for n in ranking[:place] if fits[n].counts and models[n].contest == models[number].contest]
+        if one.status is not Status.RUNNING or not ahead:
+            continue
+        leader = fits[ahead[0]]
+        state = (one.parameters, one.log_likelihood)
+        twins = [n for n in ahead if merged(family, state, (fits[n].parameters, fits[n].log_likelihood))]
+        if twins:
+            _end(one, number, settings, Status.MERGED, f"{Status.MERGED.value} (model {twins[0]})")
+        elif one.squarem is None and hopeless(one.log_likelihoods, leader.log_likelihood):
+            reached = f"(model {ahead[0]}, at {leader.log_likelihood:.6g})"
+            _end(one, number, settings, Status.HOPELESS, f"{Status.HOPELESS.value} {reached}")
+        elif leader.status is Status.CONVERGED and one.n_iter >= (1.0 + settings.patience) * leader.n_iter:
+            _end(one, number, settings, Status.LATE)
 
 
 def _per_row(statistic: Evidence, iteration: int) -> float:

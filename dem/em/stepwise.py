@@ -24,7 +24,7 @@ from dem.em.events import IterationEnded, notify
 from dem.em.loop import Fit, Settings, _per_row
 from dem.engine.base import Engine
 from dem.errors import DataWarning
-from dem.families.base import Family
+from dem.families.base import IncrementalFamily
 from dem.statistics import CentralMoments
 
 # Share of the variance of a column that lies between the blocks from which on the rows look sorted.
@@ -32,7 +32,7 @@ SORTED = 0.1
 
 
 def fit(
-    family: Family[Any, Any],
+    family: IncrementalFamily[Any, Any],
     starts: Sequence[Any],
     rows: Rows,
     engine: Engine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import queue
 import sys
@@ -18,6 +19,9 @@ import dask
 import dask.utils
 import psutil
 from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
+from distributed.comm.addressing import normalize_address
+from distributed.core import rpc
+from distributed.security import Security
 
 from dem.data.base import Batch, Rows
 from dem.engine.base import Work, run_batch
@@ -32,6 +36,10 @@ TIMEOUT = 10
 # again, page by page: reading takes 1.5 to 2 times, E-steps 1.6 times, labels 3 times as long.
 WORKER_SETTINGS = {
     "distributed.worker.memory.pause": False,
+    # Spilling would write out the batches, which are tiny, and drop their decoded chunks.
+    "distributed.worker.memory.spill": False,
+    # A batch that is stolen leaves its decoded chunks behind; the batches are spread evenly from the start.
+    "distributed.scheduler.work-stealing": False,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 64 * 2**20,
 }
@@ -245,13 +253,18 @@ def _probe(scheduler: str) -> None:
     """Make sure that a scheduler answers.
 
     What listens there may be no scheduler at all, and then neither a timeout nor the kind of error is certain: the
-    attempt is left to a thread of its own, and becomes nobody's default client.
+    attempt is left to a thread of its own. A `Client` that failed would try for long to close itself.
     """
     answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
+    async def identify() -> None:
+        security = Security().get_connection_args("client")
+        async with rpc(normalize_address(scheduler), timeout=TIMEOUT, connection_args=security) as remote:
+            await asyncio.wait_for(remote.identity(), TIMEOUT)
+
     def attempt() -> None:
         try:
-            Client(scheduler, timeout=TIMEOUT, set_as_default=False).close()
+            asyncio.run(identify())
         except Exception as error:  # noqa: BLE001 - TLS without certificates is a TypeError, a web server a MemoryError
             answer.put(error)
         else:

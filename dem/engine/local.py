@@ -60,7 +60,7 @@ class LocalEngine:
         self._stop.set()
         self._batches.clear()
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 

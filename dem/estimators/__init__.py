@@ -2,6 +2,8 @@
 
 from dem.estimators.binomial import BernoulliMixture, BinomialMixture
 from dem.estimators.gaussian import GaussianMixture
+from dem.estimators.kmeans import KMeans
 from dem.estimators.persistence import load
+from dem.estimators.selection import Selection, select
 
-__all__ = ["BernoulliMixture", "BinomialMixture", "GaussianMixture", "load"]
+__all__ = ["BernoulliMixture", "BinomialMixture", "GaussianMixture", "KMeans", "Selection", "load", "select"]

@@ -11,7 +11,6 @@ from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from dem.data import map_rows
 from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
 from dem.em.functions import Labels, LogDensity, Posterior, RowFunction
 from dem.engine import Work, current_engine
@@ -37,18 +36,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         )
 
     def _map(self, kind: type[RowFunction], data: Any, variable: str | None, feature_dim: str | None) -> Any:
-        function = kind(*self._model())
-        data = inputs.checked(self, data, reset=False)
-        if not isinstance(data, np.ndarray):
-            inputs.rows_of(self, data, reset=False, variable=variable, feature_dim=feature_dim)
-        return map_rows(
-            data,
-            function,
-            dtype=function.dtype,
-            columns=function.columns,
-            variable=variable,
-            feature_dim=feature_dim,
-        )
+        return inputs.mapped(self, kind(*self._model()), data, variable, feature_dim)
 
     def predict(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
         """Return the most probable component of each row.

@@ -30,9 +30,9 @@ class BernoulliMixture(MixtureEstimator):
         Start given by the user.
     weights_init : array-like of shape (n_components,), optional
         Start given by the user.
-    algorithm, max_in_flight, step_power
+    algorithm, max_in_flight, step_power, accelerate, callbacks
         As in `GaussianMixture`.
-    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows, callbacks
+    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
 
     Attributes
@@ -79,6 +79,7 @@ class BernoulliMixture(MixtureEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         sample_rows: int | None = None,
+        accelerate: str | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.n_components = n_components
@@ -97,6 +98,7 @@ class BernoulliMixture(MixtureEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.sample_rows = sample_rows
+        self.accelerate = accelerate
         self.callbacks = callbacks
 
     def _component(self) -> BinomialComponent:
@@ -131,9 +133,9 @@ class BinomialMixture(BernoulliMixture):
         Number of trials behind every value.
     fit_weights, probabilities_init, weights_init
         As in `BernoulliMixture`.
-    algorithm, max_in_flight, step_power
+    algorithm, max_in_flight, step_power, accelerate, callbacks
         As in `GaussianMixture`.
-    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows, callbacks
+    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
 
     Attributes
@@ -186,6 +188,7 @@ class BinomialMixture(BernoulliMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
         sample_rows: int | None = None,
+        accelerate: str | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
         super().__init__(
@@ -205,6 +208,7 @@ class BinomialMixture(BernoulliMixture):
             verbose=verbose,
             verbose_interval=verbose_interval,
             sample_rows=sample_rows,
+            accelerate=accelerate,
             callbacks=callbacks,
         )
         self.n_trials = n_trials

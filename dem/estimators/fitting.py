@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -19,8 +20,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data import open_rows
 from dem.data.base import Rows
-from dem.em import incremental, loop, stepwise
+from dem.em import incremental, stepwise
 from dem.em.loop import Fit, Settings, Status, fit
+from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, NonFiniteError, OptionError
 from dem.estimators import inputs
@@ -31,7 +33,10 @@ from dem.initialise.sample import RowSample
 from dem.validation import check_rows, check_sample
 
 Values = Mapping[str, NDArray[Any]]
-ALGORITHMS = {"batch": loop.fit, "incremental": incremental.fit, "stepwise": stepwise.fit}
+ALGORITHMS = {"batch": fit, "incremental": incremental.fit, "stepwise": stepwise.fit}
+
+#: how many of the starts that were compared on the sample are polished together on all the data
+POLISHED = 3
 
 
 class FittedByEM(BaseEstimator, metaclass=ABCMeta):
@@ -52,6 +57,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "accelerate": [StrOptions({"squarem"}), None],
         "callbacks": [list, tuple, None],
     }
 
@@ -124,6 +130,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             self.tol,
             self.max_iter,
             tuple(callbacks),
+            accelerate=self.accelerate,
             max_in_flight=self.max_in_flight,
             step_power=self.step_power,
             seed=self._seed(),
@@ -137,12 +144,12 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             if latest.event is not None:
                 event = latest.event
                 interrupted = Fit(event.parameters, Status.MAX_ITER, [event.log_likelihood] * event.iteration)
-                self._keep(event.family, interrupted, history)
+                self._keep(event.family, interrupted, history.records)
                 self.n_samples_seen_ = rows.n_rows
             raise
         finally:
             engine.close()
-        self._keep(family, best, history)
+        self._keep(family, best, history.records)
         self.n_samples_seen_ = rows.n_rows
         if hasattr(self, "_held_rows"):  # of a stream that had not begun
             del self._held_rows
@@ -161,15 +168,23 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
+        family, starts = self._starts(rows, engine, sample, random_state)
+        if not sample.complete and not given and settings.max_iter > 0:
+            # Starts are compared on the sample, in memory; only the best few are polished on all the data.
+            on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
+            fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
+            starts = [one.parameters for one in best_fits(fits, POLISHED if self.algorithm == "batch" else 1)]
+            settings = replace(settings, patience=PATIENCE)
+        return family, best_fits(ALGORITHMS[self.algorithm](family, starts, rows, engine, settings))[0]
+
+    def _starts(
+        self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
+    ) -> tuple[Mixture[Any, Any], list[MixtureParameters[Any]]]:
+        """Return the mixture with its frame of reference, and `n_init` starts."""
         unadapted = self._family()
         family = Mixture(unadapted.component.adapted_to(sample.rows), unadapted.fit_weights)
-        values = {**self._fixed_values(), **given}
-        starts = [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
-        if not sample.complete and not given and settings.max_iter > 0:
-            # Starts are compared on the sample, in memory; only the best is polished on all the data.
-            on_sample = Settings(settings.tol, max(settings.max_iter, 100), settings.callbacks, "sample")
-            starts = [_best(fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)).parameters]
-        return family, _best(ALGORITHMS[self.algorithm](family, starts, rows, engine, settings))
+        values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
+        return family, [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
 
     def _seed(self) -> int:
         """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""
@@ -207,7 +222,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
 
     _parameter_names: ClassVar[tuple[str, ...]]
 
-    def _keep(self, family: Mixture[Any, Any], best: Fit, history: History) -> None:
+    def _keep(self, family: Mixture[Any, Any], best: Fit, history: list[dict[str, Any]]) -> None:
         """Set the fitted attributes."""
         for name, value in family.to_user(best.parameters).items():
             setattr(self, f"{name}_", value)
@@ -215,7 +230,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         self.n_iter_ = best.n_iter
         self.lower_bound_ = best.log_likelihood
         self.lower_bounds_ = list(best.log_likelihoods)
-        self.history_ = history.records
+        self.history_ = history
         self._complete()
 
     def _complete(self) -> None:
@@ -225,7 +240,10 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         try:
             self._validate_params()
         except InvalidParameterError as error:
-            raise OptionError(str(error)) from error
+            raise OptionError(inputs.sorted_choices(str(error))) from error
+        if self.accelerate is not None and self.algorithm != "batch":
+            message = f"accelerate={self.accelerate!r} goes with algorithm='batch' only, not with {self.algorithm!r}"
+            raise OptionError(message)
         if not all(callable(callback) for callback in self.callbacks or ()):
             message = "callbacks must be callables that take an event"
             raise OptionError(message)
@@ -252,6 +270,6 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
 
 
-def _best(fits: list[Fit]) -> Fit:
-    """Return the fit with the largest log-likelihood, the first of equals."""
-    return max(fits, key=lambda one: one.log_likelihood)
+def best_fits(fits: Sequence[Fit], most: int = 1) -> list[Fit]:
+    """Return the fits with the largest log-likelihoods, the first of equals first; none that was dropped or failed."""
+    return sorted((one for one in fits if one.counts), key=lambda one: -one.log_likelihood)[:most]

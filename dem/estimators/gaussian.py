@@ -47,8 +47,9 @@ class GaussianMixture(MixtureEstimator):
     step_power : float, default=0.7
         In stepwise EM and `partial_fit` step t has the size (t + 2)^−step_power; between ½ and 1.
     n_init : int, default=1
-        Number of starts. They advance together on each read; the likeliest is kept. Data larger than the sample
-        decides between them on the sample.
+        Number of starts. They advance together on each read; the likeliest is kept, and those that compete in vain
+        are dropped (`dem.em.rivals`). Data larger than the sample compares them on the sample and polishes the best
+        three together, at no more than 1.2 times the reads of the one that wins.
     init_params : {'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'}, default='kmeans'
         How to start; all but the last look at the sample only, with scikit-learn's meaning. ``'k-means||'``
         draws its seeds from all chunks.
@@ -63,6 +64,10 @@ class GaussianMixture(MixtureEstimator):
     sample_rows : int, optional
         Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default. Data
         with no more rows is used whole, in order, so that it gives scikit-learn's own start.
+    accelerate : {'squarem'}, optional
+        SQUAREM extrapolates EM along its slow direction: worth it where EM takes hundreds of iterations (overlapping
+        components, small `tol`). The log-likelihood still never falls: a point that is less likely is refused, and
+        costs the one read that told so.
     dtype : {'float32', 'float64'}, optional
         Precision of the arithmetic on rows; that of the data when left out, so that float32 data is computed in
         single precision: log-densities then carry an error of at most 5e-4 (typically 1e-5) nats. Where the
@@ -141,6 +146,7 @@ class GaussianMixture(MixtureEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         sample_rows: int | None = None,
+        accelerate: str | None = None,
         dtype: str | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
@@ -162,6 +168,7 @@ class GaussianMixture(MixtureEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.sample_rows = sample_rows
+        self.accelerate = accelerate
         self.dtype = dtype
         self.callbacks = callbacks
 

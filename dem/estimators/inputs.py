@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from dem.data import open_rows
+from dem.data import map_rows, open_rows
 from dem.data.base import Rows
+from dem.em.functions import RowFunction
 from dem.errors import DataError
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
@@ -57,6 +58,17 @@ def one_line(error: Exception) -> str:
     return " ".join(line for line in lines if line and not re.match(r"(\[|array|\.\.\.|-?[\d.])", line))
 
 
+def sorted_choices(message: str) -> str:
+    """Return scikit-learn's message about an option with the choices, a set, in a fixed order.
+
+    Examples
+    --------
+    >>> sorted_choices("must be a str among {'full', 'diag'} or None. Got 'round' instead.")
+    "must be a str among {'diag', 'full'} or None. Got 'round' instead."
+    """
+    return re.sub(r"\{('[^{}]*')\}", lambda found: f"{{{', '.join(sorted(found[1].split(', ')))}}}", message)
+
+
 @contextmanager
 def features_kept_on_failure(estimator: BaseEstimator) -> Iterator[None]:
     """Give an estimator its features back if fitting it fails: what was fitted before still works."""
@@ -99,6 +111,23 @@ def rows_of(
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
     return rows
+
+
+def mapped(
+    estimator: BaseEstimator, function: RowFunction, data: Any, variable: str | None, feature_dim: str | None
+) -> Any:
+    """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
+    data = checked(estimator, data, reset=False)
+    if not isinstance(data, np.ndarray):
+        rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
+    return map_rows(
+        data,
+        function,
+        dtype=function.dtype,
+        columns=function.columns,
+        variable=variable,
+        feature_dim=feature_dim,
+    )
 
 
 def check_features(estimator: Any, rows: Rows, *, reset: bool) -> None:

@@ -16,7 +16,6 @@ from dem.engine import Engine, current_engine
 from dem.errors import NonFiniteError
 from dem.estimators import inputs
 from dem.estimators.fitting import FittedByEM
-from dem.estimators.recorders import History
 from dem.families.base import Array
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import row_sample
@@ -94,7 +93,7 @@ class LearnsFromStreams(FittedByEM):
                 rows = open_rows(table)
         blocks = Blocks.of(family, rows, engine, self.max_in_flight)
         after = lap(blocks, parameters, n_seen=n_seen, power=self.step_power, seed=self._seed())
-        self._keep(family, Fit(after.parameters, log_likelihoods=[after.log_likelihood]), History())
+        self._keep(family, Fit(after.parameters, log_likelihoods=[after.log_likelihood]), [])
         self.n_samples_seen_ = n_seen + rows.n_rows
         if hasattr(self, "_held_rows"):
             del self._held_rows

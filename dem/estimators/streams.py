@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,10 @@ class Draw:
         return len(chunk)
 
 
+def _as_they_are(rows: Rows) -> Rows:
+    return rows
+
+
 def sample_to(
     estimator: Any,
     n_rows: int,
@@ -117,9 +121,10 @@ def sample_to(
     *,
     random_state: int | None,
     overwrite: bool,
-    chunk_rows: int | None,
+    chunk_rows: int | None = None,
+    watched: Callable[[Rows], Rows] = _as_they_are,
 ) -> None:
-    """Write draws; see `MixtureEstimator.sample_to`."""
+    """Write draws; see `MixtureEstimator.sample_to`; swept is what `watched` makes of the rows to draw."""
     check_count("n_rows", n_rows)
     check_count("chunk_rows", 1 if chunk_rows is None else chunk_rows)
     check_seed(random_state)
@@ -135,6 +140,6 @@ def sample_to(
             group = zarr.create_group(store=temporary, attributes=attributes)
             group.create_array("rows", shape=(n_rows, n_features), chunks=(chunk_rows, n_features), dtype=dtype)
             group.create_array("labels", shape=(n_rows,), chunks=(chunk_rows,), dtype=np.int64)
-            engine.sweep(ToDraw(n_rows, chunk_rows), [Draw(family, parameters, temporary, seed)])
+            engine.sweep(watched(ToDraw(n_rows, chunk_rows)), [Draw(family, parameters, temporary, seed)])
     finally:
         engine.close()

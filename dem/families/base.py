@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.families.vector import Vector
 from dem.statistics import Statistics
 
 Array = NDArray[np.float64]
@@ -44,6 +45,34 @@ class Family(Protocol[P, S]):
     def e_step(self, parameters: P, chunk: RowBlock) -> S:
         """Return the expected sufficient statistics of one chunk. Runs on the worker; pure."""
 
+    def size(self, parameters: P) -> int:
+        """Return the number of components, or of whatever the work and memory of an E-step are proportional to."""
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether `e_steps` can take models of this family and of the other together."""
+
+    def joined(self, parameters: Sequence[P]) -> P:
+        """Return the parameters of several models as one."""
+
+    def e_steps(self, parameters: P, sizes: Sequence[int], chunk: RowBlock) -> list[S]:
+        """Return what `e_step` gives for each of several models of certain sizes, given joined."""
+
+    def m_step(self, statistics: S, parameters: P) -> P:
+        """Return the maximising parameters. `parameters` are those of the E-step. Runs on the driver."""
+
+    def tolerated_fall(self, parameters: P, dtype: np.dtype[Any]) -> float:
+        """Return how much the log-likelihood per row may fall in the step to `parameters`: regularisation, rounding."""
+
+    def to_vector(self, parameters: P) -> Vector:
+        """Return the parameters as an unconstrained vector."""
+
+    def from_vector(self, vector: Vector, parameters: P) -> P:
+        """Return parameters from what `to_vector` gave; shapes and what is fixed come from `parameters`."""
+
+
+class IncrementalFamily(Family[P, S], Protocol[P, S]):
+    """A family whose E-steps at different parameters can be added: what incremental and stepwise EM need."""
+
     def m_step(self, statistics: Any, parameters: P) -> P:
         """Return the maximising parameters. Runs on the driver.
 
@@ -58,9 +87,6 @@ class Family(Protocol[P, S]):
 
     def free_energy(self, statistics: Any, parameters: P) -> float:
         """Return the free energy (nats) of rebased statistics: a lower bound of the log-likelihood at `parameters`."""
-
-    def tolerated_fall(self, parameters: P, dtype: np.dtype[Any]) -> float:
-        """Return how much the log-likelihood per row may fall in the step to `parameters`: regularisation, rounding."""
 
 
 class Kernel(Protocol[S_co]):
@@ -106,6 +132,15 @@ class Component(Protocol[P, S]):
     def kernel(self, parameters: P, dtype: np.dtype[Any]) -> Kernel[S]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
 
+    def joins(self, other: Self) -> bool:
+        """Tell whether components of this kind and of the other can share the products of one kernel."""
+
+    def joined(self, parameters: Sequence[P]) -> P:
+        """Return the parameters of the components of several models, one model after another."""
+
+    def split(self, statistics: S, n_components: Sequence[int]) -> list[S]:
+        """Return the statistics of each model from those of their joined components."""
+
     def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
         """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,).
 
@@ -135,3 +170,9 @@ class Component(Protocol[P, S]):
 
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> P:
         """Return parameters from what `to_user` gave."""
+
+    def to_vector(self, parameters: P) -> Vector:
+        """Return the parameters as an unconstrained vector."""
+
+    def from_vector(self, vector: Vector, parameters: P) -> P:
+        """Return parameters from what `to_vector` gave; their shapes come from `parameters`."""

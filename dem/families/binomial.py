@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import expit, gammaln, logit
 
 from dem.families.base import Array
+from dem.families.vector import Vector
 from dem.statistics import Statistics
 
 # Keeps log p and log(1 − p) finite: a feature that never varies within a component stays representable.
 SMALLEST = 1e-12
+# A component with less than this has no rows: responsibilities do not fall to 0 (see `mixture.normalise`).
+NEGLIGIBLE_COUNT = 1e-290
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +69,22 @@ class BinomialComponent:
         """Return the arithmetic of an E-step at `parameters`: double precision for rows of any dtype."""
         return BinomialKernel(parameters, self)
 
+    def joins(self, other: Self) -> bool:
+        """Tell whether the other counts the same number of trials."""
+        return other.n_trials == self.n_trials
+
+    def joined(self, parameters: Sequence[Array]) -> Array:
+        """Return the probabilities of several models, one model after another."""
+        return np.concatenate(parameters)
+
+    def split(self, statistics: BinomialStatistics, n_components: Sequence[int]) -> list[BinomialStatistics]:
+        """Return the statistics of each model."""
+        parts = np.split(statistics.successes, np.cumsum(n_components)[:-1])
+        return [BinomialStatistics(part) for part in parts]
+
     def m_step(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> Array:
         """Return Σγx / (n_trials Σγ); a component without any rows stays where it is."""
-        occupied = counts[:, np.newaxis] > np.finfo(np.float64).tiny
+        occupied = counts[:, np.newaxis] > NEGLIGIBLE_COUNT
         trials = self.n_trials * np.where(occupied, counts[:, np.newaxis], 1.0)
         return np.where(occupied, np.clip(statistics.successes / trials, 0.0, 1.0), parameters)
 
@@ -105,6 +121,14 @@ class BinomialComponent:
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> Array:
         """Return parameters from what `to_user` gave."""
         return np.asarray(values["probabilities"], dtype=np.float64)
+
+    def to_vector(self, parameters: Array) -> Vector:
+        """Return the log-odds of the probabilities."""
+        return Vector(logit(np.clip(parameters, SMALLEST, 1.0 - SMALLEST)), np.empty(0))
+
+    def from_vector(self, vector: Vector, parameters: Array) -> Array:  # noqa: ARG002
+        """Return parameters from what `to_vector` gave."""
+        return np.asarray(expit(vector.own))
 
 
 class BinomialKernel:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from dem.families.base import NEGLIGIBLE, Array, Component, RowBlock
-from dem.families.workspace import constant_row, scratch
+from dem.families.vector import Vector
+from dem.families.workspace import constant_row, largest_row, scratch
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -97,19 +98,56 @@ class Mixture(Generic[P, S]):
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
+        return self.e_steps(parameters, [len(parameters.weights)], chunk)[0]
+
+    def size(self, parameters: MixtureParameters[P]) -> int:
+        """Return the number of components."""
+        return len(parameters.weights)
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether the components of both can share the products of one kernel."""
+        return type(self.component) is type(other.component) and self.component.joins(other.component)
+
+    def joined(self, parameters: Sequence[MixtureParameters[P]]) -> MixtureParameters[P]:
+        """Return the weights and components of several models, one model after another, for `e_steps`."""
+        weights = np.concatenate([one.weights for one in parameters])
+        return MixtureParameters(weights, self.component.joined([one.components for one in parameters]))
+
+    def e_steps(
+        self, parameters: MixtureParameters[P], n_components: Sequence[int], chunk: RowBlock
+    ) -> list[MixtureStatistics[S]]:
+        """Return the statistics of several models, whose components share the products of one kernel.
+
+        Parameters
+        ----------
+        parameters : MixtureParameters
+            Of all models; see `joined`.
+        n_components : sequence of int
+            Numbers of components of the models.
+        chunk : RowBlock
+            Rows of shape (n, n_features).
+        """
         kernel = self.component.kernel(parameters.components, chunk.rows.dtype)
         log_weights = _log_weights(parameters)
+        ends = np.cumsum(n_components)
+        segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
         counts = np.zeros(len(parameters.weights))
-        log_likelihood = 0.0
+        log_likelihoods = [0.0] * len(segments)
         # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             for _, block in blocks(chunk.rows, kernel.block_rows):
                 responsibilities = kernel.log_density(block)
                 responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
-                log_likelihood += float(normalise(responsibilities).sum(dtype=np.float64))
+                for number, segment in enumerate(segments):
+                    log_likelihoods[number] += float(normalise(responsibilities[segment]).sum(dtype=np.float64))
                 counts += responsibilities.sum(axis=1)
                 kernel.accumulate(responsibilities)
-        return MixtureStatistics(float(len(chunk.rows)), log_likelihood, counts, kernel.statistics())
+        n_rows, statistics = float(len(chunk.rows)), kernel.statistics()
+        parts = [statistics] if len(segments) == 1 else self.component.split(statistics, n_components)
+        return [
+            MixtureStatistics(n_rows, log_likelihood, counts[segment], part)
+            for log_likelihood, segment, part in zip(log_likelihoods, segments, parts, strict=True)
+        ]
 
     def m_step(
         self, statistics: MixtureStatistics[S] | RebasedStatistics, parameters: MixtureParameters[P]
@@ -164,10 +202,7 @@ class Mixture(Generic[P, S]):
         """Return the most probable component of each row, shape (n,)."""
         result = np.empty(len(rows), dtype=np.int64)
         for where, joint in self._joint(parameters, rows):
-            label = result[where]
-            largest = joint.max(axis=0)
-            for k in range(len(joint) - 1, -1, -1):  # of equals the first; five times faster than argmax over columns
-                np.copyto(label, k, where=joint[k] == largest)
+            largest_row(joint, out=result[where])
         return result
 
     def entropy(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> float:
@@ -199,6 +234,23 @@ class Mixture(Generic[P, S]):
         """Return parameters from what `to_user` gave."""
         weights = np.asarray(values["weights"], dtype=np.float64)
         return MixtureParameters(weights, self.component.from_user(values))
+
+    def to_vector(self, parameters: MixtureParameters[P]) -> Vector:
+        """Return the parameters as an unconstrained vector: the weights as log-ratios to their geometric mean."""
+        vector = self.component.to_vector(parameters.components)
+        if not self.fit_weights:
+            return vector
+        logs = np.log(np.maximum(parameters.weights, np.finfo(np.float64).tiny))[:, np.newaxis]
+        return Vector(np.hstack([logs - logs.mean(), vector.own]), vector.shared)
+
+    def from_vector(self, vector: Vector, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return parameters from what `to_vector` gave; what is fixed comes from `parameters`."""
+        weights = parameters.weights
+        if self.fit_weights:
+            weights = np.exp(vector.own[:, 0] - vector.own[:, 0].max())
+            weights /= weights.sum()
+            vector = Vector(vector.own[:, 1:], vector.shared)
+        return MixtureParameters(weights, self.component.from_vector(vector, parameters.components))
 
     def _joint(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
         """Yield log(weight · density) block by block, shape (n_components, n)."""

@@ -47,6 +47,17 @@ def constant_row(value: float, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return row[:n]
 
 
+def largest_row(values: NDArray[Any], out: NDArray[np.int64]) -> None:
+    """Set `out` (n,) to the row of the largest of each column of `values` (m, n), the first of equals.
+
+    Up to three times faster than ``argmax`` over columns, which jumps from row to row.
+    """
+    out.fill(0)  # also for a column of NaN
+    largest = values.max(axis=0)
+    for row in range(len(values) - 1, -1, -1):
+        np.copyto(out, row, where=values[row] == largest)
+
+
 def add_weighted(sums: NDArray[Any], z: NDArray[Any], weights: NDArray[Any]) -> None:
     """Add Σ_n z_in w_kn to `sums`, shape (n_terms, n_components), in double precision.
 

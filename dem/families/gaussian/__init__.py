@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -19,6 +19,8 @@ from dem.families.gaussian.moments import MOMENTS, GaussianMoments
 from dem.families.gaussian.precision import SINGLE_TOLERANCE
 from dem.families.gaussian.shapes import LOG_2PI, GaussianKernel, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
+from dem.families.gaussian.vector import from_vector, to_vector
+from dem.families.vector import Vector
 
 __all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
 
@@ -86,8 +88,7 @@ class GaussianComponent:
     def start(self, sample: NDArray[Any], responsibilities: Array) -> GaussianParameters:
         """Return parameters from a sample and its responsibilities."""
         frame = self._frame(sample.shape[1])
-        rows = np.ascontiguousarray(frame.apply(sample).T)
-        return self.shape.start(rows, responsibilities, self._ridge(frame), frame)
+        return self.shape.start(frame.apply(sample).T, responsibilities, self._ridge(frame), frame)
 
     def kernel(self, parameters: GaussianParameters, dtype: np.dtype[Any]) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
@@ -100,6 +101,32 @@ class GaussianComponent:
         kernel = copy.copy(kernels[self, single])
         kernel.clear()
         return kernel
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether the other has the same frame, precision and covariance type, and that is not shared."""
+        mine, theirs = self.frame, other.frame
+        same_frame = mine is theirs or (
+            mine is not None
+            and theirs is not None
+            and np.array_equal(mine.origin, theirs.origin)
+            and np.array_equal(mine.scale, theirs.scale)
+        )
+        alike = (self.covariance_type, self.dtype) == (other.covariance_type, other.dtype)
+        return same_frame and alike and self.covariance_type != "tied"
+
+    def joined(self, parameters: Sequence[GaussianParameters]) -> GaussianParameters:
+        """Return the parameters of the components of several models, one model after another."""
+        return GaussianParameters(
+            np.concatenate([one.means for one in parameters]),
+            np.concatenate([one.covariances for one in parameters]),
+            np.concatenate([one.precisions_cholesky for one in parameters]),
+        )
+
+    def split(self, statistics: GaussianStatistics, n_components: Sequence[int]) -> list[GaussianStatistics]:
+        """Return the statistics of each model."""
+        edges = np.cumsum(n_components)[:-1]
+        parts = zip(np.split(statistics.first, edges), np.split(statistics.second, edges), strict=True)
+        return [GaussianStatistics(first, second) for first, second in parts]
 
     def m_step(
         self, statistics: GaussianStatistics | GaussianMoments, counts: Array, parameters: GaussianParameters
@@ -160,6 +187,14 @@ class GaussianComponent:
             self.shape.rescale(covariances, 1.0 / frame.scale, 2),
             self.shape.rescale(factors, 1.0 / frame.scale, -1),
         )
+
+    def to_vector(self, parameters: GaussianParameters) -> Vector:
+        """Return means and log-Cholesky factors of the precisions, in the frame."""
+        return to_vector(parameters, self.covariance_type)
+
+    def from_vector(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
+        """Return parameters from what `to_vector` gave."""
+        return from_vector(vector, self.covariance_type, parameters.means.shape[1])
 
     def _single(self, dtype: np.dtype[Any]) -> bool:
         """Tell whether rows of `dtype` are computed in single precision, accuracy permitting."""

@@ -19,6 +19,7 @@ from dem.families.gaussian.shapes import (
     component_names,
     occupied,
     ridge_loss,
+    slices,
     weighted_means,
 )
 from dem.families.workspace import add_weighted, scratch
@@ -149,8 +150,11 @@ class Diagonal:
     def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
         """Return parameters from a sample and its responsibilities."""
         counts, means = weighted_means(rows, responsibilities)
-        variances = [responsibilities[:, k] @ (rows - mean) ** 2 / counts[k] + ridge for k, mean in enumerate(means)]
-        covariances = self._reduce(np.array(variances))
+        variances = np.zeros_like(means)
+        for where in slices(len(rows)):
+            for k, mean in enumerate(means):
+                variances[k] += responsibilities[where, k] @ (rows[where] - mean) ** 2
+        covariances = self._reduce(variances / counts[:, np.newaxis] + ridge)
         check_positive(covariances, component_names(len(means)))
         return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
 

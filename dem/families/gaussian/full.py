@@ -21,6 +21,7 @@ from dem.families.gaussian.shapes import (
     component_names,
     occupied,
     ridge_loss,
+    slices,
     weighted_means,
 )
 from dem.families.workspace import add_weighted, scratch
@@ -209,10 +210,12 @@ class Full:
     def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
         """Return parameters from a sample and its responsibilities."""
         counts, means = weighted_means(rows, responsibilities)
-        covariances = np.empty((len(means), rows.shape[1], rows.shape[1]))
-        for k, mean in enumerate(means):
-            centred = rows - mean
-            covariances[k] = (responsibilities[:, k] * centred.T) @ centred / counts[k] + np.diag(ridge)
+        covariances = np.zeros((len(means), rows.shape[1], rows.shape[1]))
+        for where in slices(len(rows)):
+            for k, mean in enumerate(means):
+                centred = rows[where] - mean
+                covariances[k] += (responsibilities[where, k] * centred.T) @ centred
+        covariances = covariances / counts[:, np.newaxis, np.newaxis] + np.diag(ridge)
         names = component_names(len(means))
         factors = [cholesky_of_precision(matrix, name) for matrix, name in zip(covariances, names, strict=True)]
         return GaussianParameters(means, covariances, np.array(factors))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,6 +108,12 @@ def weighted_means(rows: Array, responsibilities: Array) -> tuple[Array, Array]:
     """Return Σγ (K,) and Σγx/Σγ (K, d) of rows (n, d)."""
     counts = responsibilities.sum(axis=0) + 10 * np.finfo(np.float64).eps
     return counts, (responsibilities.T @ rows) / counts[:, np.newaxis]
+
+
+def slices(n: int) -> Iterator[slice]:
+    """Cut n rows into slices of at most 8,192: what is computed from a sample must not be as large again."""
+    for start in range(0, n, 8192):
+        yield slice(start, min(start + 8192, n))
 
 
 def cholesky_of_precision(covariance: Array, which: str) -> Array:

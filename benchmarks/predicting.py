@@ -1,0 +1,76 @@
+"""Labels, responsibilities and log-densities of rows in memory, beside scikit-learn with the same parameters.
+
+    .venv/bin/python benchmarks/predicting.py        # about two minutes
+
+float64, the shapes of passes.py, both sides alternating. Writes benchmarks/results/predicting.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from common import announce, median, mixture_rows, save, seconds_text, start_of, table, timed
+from passes import SHAPES
+from sklearn.mixture import GaussianMixture as Sklearn
+
+import dem
+
+METHODS = ("predict", "predict_proba", "score_samples")
+
+
+def fitted(rows: np.ndarray, n_components: int, covariance: str) -> tuple[dem.GaussianMixture, Sklearn]:
+    """Return both libraries' mixtures with the same parameters: one iteration of dem on a part of the rows."""
+    options = {"covariance_type": covariance, "max_iter": 1, "tol": 1e9}
+    ours = dem.GaussianMixture(n_components, **options, **start_of(rows, n_components, covariance)).fit(rows[:50_000])
+    theirs = Sklearn(n_components, covariance_type=covariance)
+    for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
+        setattr(theirs, name, getattr(ours, name))
+    return ours, theirs
+
+
+def compare(shape: tuple[int, int, int, str], repeats: int) -> dict:
+    """Time all methods of both sides alternately."""
+    n_rows, n_features, n_components, covariance = shape
+    rows = mixture_rows(n_rows, n_features, n_components)
+    ours, theirs = fitted(rows, n_components, covariance)
+    timings: dict[str, list[tuple[float, float]]] = {method: [] for method in METHODS}
+    for _ in range(repeats):
+        for method in METHODS:
+            pair = [timed(lambda side=side, method=method: getattr(side, method)(rows)) for side in (ours, theirs)]
+            timings[method].append((pair[0], pair[1]))
+    return {
+        "shape": list(shape),
+        "agree": float(np.mean(ours.predict(rows[:50_000]) == theirs.predict(rows[:50_000]))),
+        "dem": {method: median(pair[0] for pair in pairs) for method, pairs in timings.items()},
+        "sklearn": {method: median(pair[1] for pair in pairs) for method, pairs in timings.items()},
+        "ratio": {method: median(pair[1] / pair[0] for pair in pairs) for method, pairs in timings.items()},
+    }
+
+
+def summary(result: dict) -> str:
+    """Return the table: seconds of dem, and in brackets those of scikit-learn per second of dem."""
+    cells = []
+    for row in result["rows"]:
+        n_rows, n_features, n_components, covariance = row["shape"]
+        times = [f"{seconds_text(row['dem'][method])} (**{row['ratio'][method]:.0f}×**)" for method in METHODS]
+        cells.append([f"{n_rows:.0e}, {n_features}, {n_components} {covariance}".replace("e+0", "e"), *times])
+    return table(["n, d, K", *METHODS], cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the rows, for a quick look")
+    options = parser.parse_args()
+    result = {"machine": announce("Labels, responsibilities, log-densities"), "rows": []}
+    for n_rows, *rest, _ in SHAPES:
+        shape = (max(int(n_rows * options.scale), 10_000), *rest)
+        result["rows"].append(compare(shape, options.repeats))
+        print(result["rows"][-1]["shape"], result["rows"][-1]["ratio"], flush=True)
+    print("\n" + summary(result))
+    save("predicting", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""`dem select`: fit a grid of mixtures on shared reads, and choose one by a criterion."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dem.cli.fit import COVARIANCES, FAMILIES, INITS
+from dem.cli.options import (
+    SEED,
+    TEXT,
+    Count,
+    Finite,
+    check_output,
+    engine_options,
+    output_options,
+    overwrite_option,
+    variable_option,
+)
+from dem.cli.progress import fit_progress, human_bytes
+from dem.cli.session import is_terminal, open_engine, plain_warnings, say, undisturbed
+from dem.em.events import Event, FitEnded, FitStarted, IterationEnded
+from dem.errors import StoreError
+
+CRITERIA = ("bic", "aic", "icl", "held_out")
+_RANGE = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Positive whole numbers: ``4``, ``1:32`` (both included), ``2:32:2``, or several of these with commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers in increasing order, each once."""
+        numbers: set[int] = set()
+        for part in str(value).split(","):
+            found = _RANGE.fullmatch(part.strip())
+            first, last, step = (int(text) if text else None for text in found.groups()) if found else (0, None, None)
+            if not first or step == 0 or (last is not None and last < first):
+                self.fail(f"{part.strip()!r} is no number or range of numbers (such as 4 or 1:32)", param, ctx)
+            numbers.update(range(first, (last or first) + 1, step or 1))
+        return tuple(sorted(numbers))
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names from a list, separated by commas."""
+
+    name = "names"
+
+    def __init__(self, valid: tuple[str, ...]) -> None:
+        self.valid = valid
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the names in the order given."""
+        names = tuple(part.strip() for part in str(value).split(","))
+        for name in names:
+            if name not in self.valid:
+                self.fail(f"{name!r} is not one of {', '.join(self.valid)}", param, ctx)
+        return names
+
+
+class GridProgress:
+    """Writes one plain line to stderr for each read, with the number of models that are still being fitted."""
+
+    def __init__(self) -> None:
+        self.started: FitStarted | None = None
+        self.running = 0
+        self.iteration = 0
+
+    def __call__(self, event: Event) -> None:
+        """Write what happened."""
+        if isinstance(event, FitStarted):
+            self.started, self.running, self.iteration = event, event.n_models, 0
+            what = "the sample in memory" if event.phase == "sample" else "all data"
+            say(f"fitting {event.n_models} models to {what}: {event.n_rows:,} rows ({human_bytes(event.n_bytes)})")
+        elif isinstance(event, IterationEnded):
+            if event.iteration > self.iteration and event.phase != "sample":
+                say(f"read {event.iteration} of all data: {self.running} models")
+            self.iteration = event.iteration
+        elif isinstance(event, FitEnded):
+            self.running -= 1
+
+
+@click.command(
+    "select",
+    short_help="Choose the number and shape of components.",
+    epilog="""\b
+Examples:
+  dem select measurements.zarr --components 1:32 --covariance full,diag --out model.zarr
+  dem select measurements.zarr --components 2,4,8,16 --criterion held_out --holdout 0.1 --plot criteria.png
+  dem select tosses.zarr --components 1:6 --family binomial --trials 10 --criterion icl --json""",
+)
+@click.argument("data", type=TEXT)
+@click.option("--components", "-k", type=Numbers(), required=True, metavar="K", help="Numbers, such as 1:32 or 2,4,8.")
+@click.option("--family", type=click.Choice(FAMILIES), default="gaussian", help="Kind of the components.")
+@click.option("--covariance", type=Names(COVARIANCES), metavar="NAMES", help=f"Of {', '.join(COVARIANCES)}.")
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
+@click.option("--criterion", type=click.Choice(CRITERIA), default="bic", show_default=True, help="What decides.")
+@click.option("--holdout", type=Finite(0, 1, max_open=True), help="Share of rows held out of the fits.")
+@click.option("--out", type=TEXT, metavar="MODEL", help="Save the chosen model here, as a zarr group.")
+@overwrite_option
+@click.option("--plot", type=TEXT, metavar="FILE", help="Draw the criteria (.png, .svg, .pdf).")
+@variable_option
+@click.option("--init", type=click.Choice(INITS), help="How the starts are found.  [default: kmeans]")
+@click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts of each model.  [default: 1]")
+@click.option("--seed", type=SEED, metavar="S", help="Makes the fits repeatable.")
+@click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
+@click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
+@click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the starts.")
+@click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
+@engine_options
+@output_options
+def select(data: str, **given: Any) -> None:
+    """Fit mixtures with several numbers and shapes of components to DATA and choose one.
+
+    All models advance together on each read of the data; one more read gives the criteria of all.
+    """
+    _check(given)
+    if given["out"] is not None:
+        check_output(given["out"], given["overwrite"], (data,))
+    if given["plot"] is not None and not Path(given["plot"]).resolve().parent.is_dir():
+        message = f"cannot write {given['plot']}: its folder does not exist"
+        raise StoreError(message)
+    from dem.cli.report import print_selection  # noqa: PLC0415
+
+    quiet = given["quiet"]
+    with plain_warnings(quiet):
+        with open_engine(given["scheduler"], given["workers"], given["memory_limit"]):
+            selection = _run(data, given)
+        with undisturbed():
+            best = selection.best_estimator_.set_params(callbacks=None)
+            if given["out"] is not None:
+                best.save(given["out"], overwrite=given["overwrite"])
+            if given["plot"] is not None:
+                from dem.plot import selection as draw  # noqa: PLC0415
+
+                draw(selection.table, given["plot"], criterion=selection.criterion)
+        if given["as_json"] or not quiet:
+            print_selection(selection, given["out"], as_json=given["as_json"])
+
+
+def _run(data: str, given: dict[str, Any]) -> Any:
+    import dem  # noqa: PLC0415
+
+    kinds: dict[str, Any] = {
+        "gaussian": dem.GaussianMixture,
+        "bernoulli": dem.BernoulliMixture,
+        "binomial": dem.BinomialMixture,
+    }
+    options = {
+        "holdout": given["holdout"],
+        "covariance_type": given["covariance"],
+        "n_trials": given["trials"],
+        "init_params": given["init"],
+        "n_init": given["n_init"],
+        "random_state": given["seed"],
+        "tol": given["tol"],
+        "max_iter": given["max_iter"],
+        "sample_rows": given["sample_rows"],
+        "accelerate": given["accelerate"],
+    }
+    # A line per model and iteration would be a flood; where nobody watches, there is one per read.
+    with fit_progress(given["quiet"] or not is_terminal()) as callbacks:
+        if not given["quiet"] and not is_terminal():
+            callbacks = [GridProgress()]
+        return dem.select(
+            data,
+            n_components=given["components"],
+            criterion=given["criterion"],
+            estimator=kinds[given["family"]](),
+            variable=given["variable"],
+            callbacks=callbacks,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Judge the options that depend on one another; raises `click.UsageError`."""
+    family = given["family"]
+    message = None
+    if family == "binomial" and given["trials"] is None:
+        message = "--family binomial needs --trials, the number of trials behind every value"
+    elif family != "binomial" and given["trials"] is not None:
+        message = "--trials is for --family binomial"
+    elif family != "gaussian" and given["covariance"] is not None:
+        message = "--covariance is for --family gaussian"
+    elif given["criterion"] == "held_out" and not given["holdout"]:
+        message = "--criterion held_out needs held-out rows; give their share, such as --holdout 0.1"
+    if message is not None:
+        raise click.UsageError(message, click.get_current_context(silent=True))

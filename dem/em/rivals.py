@@ -1,0 +1,52 @@
+"""When a start that competes with others may be dropped before it has converged.
+
+Three rules, all about starts of the same model:
+
+- *merged*: another start that is at least as likely has the same parameters, up to the order of the components
+  (`SAME_PARAMETERS`, on the unconstrained vectors), and the same log-likelihood per row (`SAME_LOG_LIKELIHOOD`);
+- *hopeless*: its last `LOOK_BACK` gains have fallen one after the other, and even `SAFETY` times what the next ones add
+  up to, falling as slowly as the slowest of these falls, leaves it below what another start has reached already. With
+  a the largest ratio of a gain to the one before (Aitken's a), that sum is gain · a / (1 − a);
+- *late* (`em.loop`, where reads are dear): a likelier start has converged, and the others have had a fifth more reads
+  (`PATIENCE`). So several starts never cost more than 1.2 times the reads of the one that wins.
+
+The first is as good as exact. The second is an extrapolation: EM may leave a plateau after many small gains, as it may
+after `tol` has stopped it. The third is a budget.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from dem.families.base import Family
+
+SAME_LOG_LIKELIHOOD = 1e-5
+SAME_PARAMETERS = 1e-2
+LOOK_BACK = 4
+SAFETY = 10.0
+PATIENCE = 0.2
+
+
+def merged(family: Family[Any, Any], one: tuple[Any, float], other: tuple[Any, float]) -> bool:
+    """Tell whether two starts, each with its parameters and log-likelihood per row, have become the same model."""
+    if abs(one[1] - other[1]) > SAME_LOG_LIKELIHOOD:
+        return False
+    return not family.to_vector(one[0]).differs(family.to_vector(other[0]), SAME_PARAMETERS)
+
+
+def hopeless(log_likelihoods: Sequence[float], reached: float) -> bool:
+    """Tell whether a start with these log-likelihoods per row will probably stay below `reached`."""
+    bound = highest(log_likelihoods)
+    return bound is not None and bound < reached
+
+
+def highest(log_likelihoods: Sequence[float]) -> float | None:
+    """Return what the log-likelihood per row will hardly exceed; None where that cannot be told yet."""
+    recent = log_likelihoods[-LOOK_BACK - 1 :]
+    gains = [after - before for before, after in itertools.pairwise(recent)]
+    if len(gains) < LOOK_BACK or min(gains) <= 0.0:
+        return None
+    ratio = max(after / before for before, after in itertools.pairwise(gains))
+    return None if ratio >= 1.0 else recent[-1] + SAFETY * gains[-1] * ratio / (1.0 - ratio)

@@ -1,0 +1,90 @@
+"""Rows that are held out, chosen by a hash of their position: the same ones whatever the chunks and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.data.base import Chunk, Rows
+from dem.engine import Engine, Work
+from dem.engine.base import Pending
+from dem.initialise.kmeans_parallel import uniform_hash
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Holds out each row with probability `share`.
+
+    Parameters
+    ----------
+    share : float
+        From 0 to 1.
+    seed : int
+        Other seeds choose other rows.
+    """
+
+    share: float
+    seed: int = 0
+
+    def holds(self, index: range | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which of the rows at these positions are held out."""
+        return np.asarray(uniform_hash(np.asarray(index, dtype=np.int64), self.seed) < self.share)
+
+
+@dataclass(frozen=True, eq=False)
+class OnPart:
+    """Work that gives another work the rows that are held out, or all others."""
+
+    work: Work
+    holdout: Holdout
+    held_out: bool
+
+    def __call__(self, chunk: Chunk) -> Any:
+        """Return what the work makes of its part of the chunk."""
+        index = np.asarray(chunk.index, dtype=np.int64)
+        part = self.holdout.holds(index) == self.held_out
+        return self.work(Chunk(chunk.rows[part], index[part]))
+
+
+class HoldoutEngine:
+    """An engine that counts its reads and shows the works only the rows that are not held out.
+
+    Parameters
+    ----------
+    engine : Engine
+        What reads.
+    holdout : Holdout
+        Which rows are held out.
+    """
+
+    def __init__(self, engine: Engine, holdout: Holdout) -> None:
+        self.engine = engine
+        self.holdout = holdout
+        self.reads = 0
+
+    def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
+        """Read `rows` once; see `Engine.sweep`."""
+        return self.sweep_all(rows, self._of_the_rest(works))
+
+    def sweep_all(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
+        """Read `rows` once and show the works all of them."""
+        self.reads += 1
+        return self.engine.sweep(rows, works)
+
+    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Pending:
+        """Begin a sweep over some batches, which does not count as a read; see `Engine.submit`."""
+        return self.engine.submit(rows, self._of_the_rest(works), batches)
+
+    def close(self) -> None:
+        """Give back what the engine holds."""
+        self.engine.close()
+
+    def _of_the_rest(self, works: Sequence[Work]) -> Sequence[Work]:
+        """Return works that see the rows that are not held out."""
+        if self.holdout.share == 0.0:
+            return works
+        return [OnPart(work, self.holdout, held_out=False) for work in works]

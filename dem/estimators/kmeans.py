@@ -1,0 +1,276 @@
+"""`KMeans`: scikit-learn's k-means for data larger than memory."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from dem.data import open_rows
+from dem.data.base import Rows
+from dem.em.events import Callback
+from dem.em.functions import Distances, Labels
+from dem.em.loop import Fit, Settings, Status, fit
+from dem.em.rivals import PATIENCE
+from dem.em.together import EStep
+from dem.engine import Engine, LocalEngine, current_engine
+from dem.errors import DataError, NonFiniteError, OptionError
+from dem.estimators import inputs
+from dem.estimators.fitting import POLISHED, best_fits
+from dem.estimators.recorders import Verbose
+from dem.families.base import Array
+from dem.families.clusters import Clusters, ClusterStatistics
+from dem.families.gaussian.frame import Frame
+from dem.initialise import row_sample
+from dem.initialise.kmeans_parallel import kmeans_parallel
+from dem.initialise.sample import RowSample
+from dem.validation import check_array, check_rows
+
+# What the mean of a cluster may change by though its rows are the same, in units of the frame.
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+METHODS = ("k-means||", "k-means++", "random")
+
+
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """k-means clustering by Lloyd's algorithm, on data in memory or far larger.
+
+    Parameters, attributes and methods are those of `sklearn.cluster.KMeans`; the data may be of any kind that
+    `GaussianMixture` takes. Each iteration reads the data once.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters.
+    init : {'k-means||', 'k-means++', 'random'} or array-like of shape (n_clusters, n_features)
+        Where to start: ``'k-means||'`` draws the centres from all chunks in a few reads, the next two from the sample.
+    n_init : 'auto' or int, default='auto'
+        Number of starts, which share the reads; 10 for ``'random'`` and else 1 when left to dem. Data larger than the
+        sample compares them on the sample.
+    max_iter : int, default=300
+        Iterations at most.
+    tol : float, default=1e-4
+        k-means stops once the squares of all movements of centres add up to no more than `tol` times the mean variance
+        of the features (of the sample).
+    random_state : int, RandomState or None
+        Seed of the sample and the starts.
+    verbose : int
+        Whether to print what happens.
+    sample_rows : int, optional
+        Rows of the uniform random sample; as many as take 32 MiB by default.
+    callbacks : sequence of Callback, optional
+        Called with every event of the fit; there the log-likelihood is −inertia per row in units of the fit.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray of shape (n_clusters, n_features)
+    labels_ : array of int64, shape (n_samples,)
+        Cluster of each row of the data of the fit: lazy where `predict` is.
+    inertia_ : float
+        Sum of the squared distances of all rows to their centres.
+    n_iter_ : int
+        Iterations on all the data.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Defined when the data names its features.
+
+    References
+    ----------
+    Lloyd, S. (1982). Least squares quantization in PCM. IEEE Transactions on Information Theory 28.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dem
+    >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> kmeans = dem.KMeans(n_clusters=2, random_state=0).fit(X)
+    >>> np.sort(kmeans.cluster_centers_[:, 0])
+    array([ 1., 10.])
+    >>> kmeans.inertia_
+    16.0
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_clusters": [Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions(set(METHODS)), "array-like"],
+        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0.0, None, closed="left")],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "callbacks": [list, tuple, None],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: str | ArrayLike = "k-means||",
+        n_init: str | int = "auto",
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        sample_rows: int | None = None,
+        callbacks: Sequence[Callback] | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.verbose = verbose
+        self.sample_rows = sample_rows
+        self.callbacks = callbacks
+
+    def fit(self, X: Any, y: object = None, *, variable: str | None = None, feature_dim: str | None = None) -> Self:  # noqa: ARG002
+        """Find the clusters of X.
+
+        Parameters
+        ----------
+        X, variable, feature_dim
+            Data as for `GaussianMixture.fit`.
+        y : ignored
+            For scikit-learn's API.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        OptionError
+            If an option has an unknown or impossible value.
+        DataError
+            If the data cannot be read, is not finite, or has fewer rows than clusters.
+        """
+        try:
+            self._validate_params()
+        except InvalidParameterError as error:
+            raise OptionError(inputs.sorted_choices(str(error))) from error
+        with inputs.features_kept_on_failure(self):
+            rows = inputs.rows_of(self, X, reset=True, variable=variable, feature_dim=feature_dim)
+            if rows.n_rows < self.n_clusters:
+                message = f"n_samples={rows.n_rows} should be >= n_clusters={self.n_clusters} ({rows.name})"
+                raise DataError(message)
+            engine = current_engine()
+            try:
+                self._fit(rows, engine)
+            except NonFiniteError:
+                check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))  # type: ignore[arg-type]
+                raise
+            finally:
+                engine.close()
+        self.labels_ = self.predict(X, variable=variable, feature_dim=feature_dim)
+        return self
+
+    def _fit(self, rows: Rows, engine: Engine) -> None:
+        random_state = check_random_state(self.random_state)
+        n_wanted = None if self.sample_rows is None else max(self.sample_rows, self.n_clusters)
+        seed = np.random.SeedSequence(random_state.randint(2**31 - 1, size=4).tolist())
+        sample = row_sample(rows, engine, n_wanted, seed)
+        if not np.isfinite(sample.rows).all():
+            check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))  # type: ignore[arg-type]
+        family = Clusters(Frame.of(sample.rows, isotropic=True))
+        starts = self._starts(family, rows, engine, sample, random_state)
+        enough = self.tol * float(sample.rows.var(axis=0).mean()) / family.frame.scale[0] ** 2
+
+        def settled(before: Array, after: Array) -> bool:
+            moved = np.abs(after - before)
+            return bool(np.sum(moved**2) <= enough or np.all(moved <= ROUNDING * (1.0 + np.abs(before))))
+
+        callbacks = [*(self.callbacks or ()), *([Verbose(int(self.verbose), 1)] if self.verbose else ())]
+        settings = Settings(0.0, self.max_iter, tuple(callbacks), settled=settled)
+        if len(starts) > 1 and not sample.complete:
+            on_sample = replace(settings, phase="sample")
+            fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
+            starts = [one.parameters for one in best_fits(fits, POLISHED)]
+            settings = replace(settings, patience=PATIENCE)
+        fits = best_fits(fit(family, starts, rows, engine, settings), len(starts))
+        # The inertia of the centres that the last steps arrived at.
+        ends: list[ClusterStatistics] = engine.sweep(rows, [EStep(family, one.parameters) for one in fits])
+        inertia, best = min(((-end.log_likelihood, i) for i, end in enumerate(ends)), default=(math.inf, 0))
+        self._keep(family, fits[best], inertia)
+
+    def _keep(self, family: Clusters, best: Fit, inertia: float) -> None:
+        self.cluster_centers_ = family.to_user(best.parameters)
+        self.inertia_ = inertia * float(family.frame.scale[0]) ** 2
+        self.n_iter_ = best.n_iter
+        self._n_features_out = self.n_clusters
+        if best.status is Status.MAX_ITER:
+            message = f"k-means did not converge within {self.max_iter} iterations; increase max_iter or tol"
+            warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+    def _starts(
+        self, family: Clusters, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState
+    ) -> list[Array]:
+        """Return the centres of all starts, in the frame."""
+        if not isinstance(self.init, str):
+            return [family.from_user(check_array("init", self.init, (self.n_clusters, rows.n_features)))]
+        if len(sample.rows) < self.n_clusters:
+            message = f"a sample of {len(sample.rows)} rows cannot start {self.n_clusters} clusters"
+            raise OptionError(message)
+        n_init = self.n_init if isinstance(self.n_init, int | np.integer) else 10 if self.init == "random" else 1
+        return [family.from_user(self._start(rows, engine, sample, random_state)) for _ in range(n_init)]
+
+    def _start(self, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState) -> Array:
+        if self.init == "k-means||":
+            centres, origin = kmeans_parallel(rows, engine, sample.rows, self.n_clusters, random_state)
+            return centres + origin
+        if self.init == "k-means++":
+            from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - as in `dem.initialise`
+
+            return np.asarray(kmeans_plusplus(sample.rows, self.n_clusters, random_state=random_state)[0])
+        return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False)]
+
+    def predict(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
+        """Return the nearest centre of each row, int64, of the kinds that `GaussianMixture.predict` returns."""
+        return inputs.mapped(self, Labels(*self._model()), X, variable, feature_dim)
+
+    def transform(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
+        """Return the distance of each row to each centre, shape (n_samples, n_clusters); of the kinds of `predict`."""
+        return inputs.mapped(self, Distances(*self._model()), X, variable, feature_dim)
+
+    def fit_predict(
+        self, X: Any, y: object = None, *, variable: str | None = None, feature_dim: str | None = None
+    ) -> Any:
+        """Find the clusters of X and return its labels."""
+        return self.fit(X, y, variable=variable, feature_dim=feature_dim).labels_
+
+    def score(
+        self,
+        X: Any,
+        y: object = None,  # noqa: ARG002
+        *,
+        variable: str | None = None,
+        feature_dim: str | None = None,
+    ) -> float:
+        """Return −Σ squared distance to the nearest centre, in one read."""
+        family, centres = self._model()
+        rows = inputs.rows_of(self, X, reset=False, variable=variable, feature_dim=feature_dim)
+        engine = current_engine()
+        try:
+            total = engine.sweep(rows, [EStep(family, centres)])[0].log_likelihood
+            if not math.isfinite(total):
+                check_rows(rows, engine, family)
+        finally:
+            engine.close()
+        return float(total * family.frame.scale[0] ** 2)
+
+    def _model(self) -> tuple[Any, Array]:
+        """Return family and centres; the centres span the frame."""
+        check_is_fitted(self, "cluster_centers_")
+        family = Clusters(Frame.of(self.cluster_centers_, isotropic=True))
+        return family, family.from_user(self.cluster_centers_)

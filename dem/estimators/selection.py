@@ -1,0 +1,307 @@
+"""`select`: fits a grid of models on shared reads of the data and chooses one by a criterion."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from dem.data import open_rows
+from dem.data.base import Rows
+from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
+from dem.em.events import Callback
+from dem.em.loop import Fit, Model, Settings, Status, fit_models
+from dem.em.rivals import PATIENCE
+from dem.engine import LocalEngine, Work, current_engine
+from dem.errors import DataError, FitError, NonFiniteError, OptionError
+from dem.estimators import inputs
+from dem.estimators.base import MixtureEstimator
+from dem.estimators.fitting import POLISHED, best_fits
+from dem.estimators.gaussian import GaussianMixture
+from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
+from dem.estimators.recorders import History
+from dem.initialise.sample import RowSample
+from dem.validation import check_rows
+
+CRITERIA = ("bic", "aic", "icl", "held_out")
+_STATUS = {Status.CONVERGED: "converged", Status.MAX_ITER: "not converged"}
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The models of a grid, compared.
+
+    Attributes
+    ----------
+    table : list of dict
+        One per model: n_components, covariance_type (Gaussian mixtures only), log_likelihood (per row), n_parameters,
+        bic, aic, icl, held_out (log-likelihood per held-out row; None without them), status, n_iter, reads (of all
+        data, in which the model took part). Numbers of a model that failed are NaN.
+    criterion : str
+        By which the best was chosen.
+    best_index : int
+        Its place in the table.
+    estimators : list of estimators
+        The fitted models, in the order of the table; one that failed is not fitted.
+    reads : int
+        How often all data was read, for all models together.
+    """
+
+    table: list[dict[str, Any]]
+    criterion: str
+    best_index: int
+    estimators: list[Any]
+    reads: int
+
+    @property
+    def best_estimator_(self) -> Any:
+        """The chosen model, fitted."""
+        return self.estimators[self.best_index]
+
+    def to_pandas(self) -> Any:
+        """Return the table as a pandas DataFrame."""
+        import pandas as pd  # noqa: PLC0415 - optional
+
+        return pd.DataFrame(self.table)
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One model of the grid on its way."""
+
+    estimator: Any
+    family: Any = None
+    starts: list[Any] = field(default_factory=list)
+    fit: Fit | None = None
+    failure: str = ""
+    records: list[dict[str, Any]] = field(default_factory=list)
+    n_rows: int = 0
+
+
+def select(
+    X: Any,
+    *,
+    n_components: int | Iterable[int] = range(1, 9),
+    covariance_type: str | Sequence[str] | None = None,
+    criterion: str = "bic",
+    holdout: float = 0.0,
+    estimator: MixtureEstimator | None = None,
+    variable: str | None = None,
+    feature_dim: str | None = None,
+    **options: Any,
+) -> Selection:
+    """Fit mixtures with several numbers and shapes of components, all of them on each read of X, and choose one.
+
+    Starts are compared on a sample in memory and the best few of each model polished on all data, as in `fit`. One
+    more read, shared too, gives the criteria exactly, for the parameters that the models end with.
+
+    Parameters
+    ----------
+    X : path or URL of a zarr array or group, zarr.Array, array, DataFrame, DataArray or Dataset
+        The data, as for `GaussianMixture.fit`.
+    n_components : int or iterable of int, default=range(1, 9)
+        Numbers of components.
+    covariance_type : str or sequence of str, optional
+        Covariance types of Gaussian mixtures; that of the estimator when left out.
+    criterion : {'bic', 'aic', 'icl', 'held_out'}, default='bic'
+        The best model has the smallest BIC, AIC or ICL, or the largest log-likelihood of the held-out rows.
+    holdout : float, default=0
+        Share of the rows that no model is fitted to, chosen by a hash of their positions.
+    estimator : MixtureEstimator, optional
+        The mixture whose options are varied, such as ``BinomialMixture(n_trials=10)``; `GaussianMixture` when left
+        out.
+    variable, feature_dim : str, optional
+        As for `GaussianMixture.fit`.
+    **options
+        Other options of the estimator: ``n_init``, ``tol``, ``max_iter``, ``random_state``, …
+
+    Returns
+    -------
+    Selection
+        With `table` and `best_estimator_`.
+
+    Raises
+    ------
+    OptionError
+        If an option has an unknown or impossible value.
+    DataError
+        If the data cannot be read, is not finite, or has fewer rows than components.
+    FitError
+        If no model could be fitted.
+
+    Examples
+    --------
+    >>> import numpy as np, dem
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(size=(200, 2)), 6 + rng.normal(size=(100, 2))])
+    >>> chosen = dem.select(X, n_components=range(1, 4), covariance_type=("full", "diag"), random_state=0)
+    >>> chosen.best_estimator_.n_components
+    2
+    """
+    template = clone(estimator if estimator is not None else GaussianMixture())
+    unknown = sorted(options.keys() - template.get_params().keys())
+    if unknown:
+        message = f"{type(template).__name__} has no option {unknown[0]!r}; it has {', '.join(template.get_params())}"
+        raise OptionError(message)
+    template.set_params(**options)
+    candidates = [Candidate(one) for one in _grid(template, n_components, covariance_type)]
+    _check(template, criterion, holdout)
+    largest = max((one.estimator for one in candidates), key=lambda one: one.n_components)
+    rows = inputs.rows_of(template, X, reset=True, variable=variable, feature_dim=feature_dim)
+    if rows.n_rows < largest.n_components:
+        message = f"{rows.name} has {rows.n_rows} rows, too few for {largest.n_components} components"
+        raise DataError(message)
+    random_state = check_random_state(template.random_state)
+    engine = HoldoutEngine(current_engine(), Holdout(float(holdout)))
+    try:
+        sample = largest._sample(rows, engine, random_state)
+        _fit(candidates, rows, engine, sample)
+        table = _compare(candidates, rows, engine)
+    except NonFiniteError:
+        check_rows(rows, engine, template._family().component)
+        raise
+    finally:
+        engine.close()
+    best = _choose(table, criterion)
+    for candidate in candidates:
+        if candidate.fit is not None:
+            inputs.check_features(candidate.estimator, rows, reset=True)
+            candidate.estimator._keep(candidate.family, candidate.fit, candidate.records)
+            candidate.estimator.n_samples_seen_ = candidate.n_rows
+    if table[best]["status"] != "converged":
+        message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+    return Selection(table, criterion, best, [one.estimator for one in candidates], engine.reads)
+
+
+def _grid(template: Any, n_components: int | Iterable[int], covariance_type: str | Sequence[str] | None) -> list[Any]:
+    numbers = [n_components] if isinstance(n_components, int | np.integer) else list(n_components)
+    kinds = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type or ())
+    if kinds and "covariance_type" not in template.get_params():
+        message = f"covariance_type is for Gaussian mixtures; {type(template).__name__} has none"
+        raise OptionError(message)
+    if not numbers or (covariance_type is not None and not kinds):
+        message = "n_components and covariance_type need at least one value each"
+        raise OptionError(message)
+    varied: list[dict[str, Any]] = [{"n_components": k} for k in numbers]
+    if kinds:
+        varied = [{**one, "covariance_type": kind} for kind, one in itertools.product(kinds, varied)]
+    grid = [clone(template).set_params(**one) for one in varied]
+    for one in grid:
+        one._check_options()
+    return grid
+
+
+def _check(template: Any, criterion: str, holdout: Any) -> None:
+    if criterion not in CRITERIA:
+        message = f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}"
+        raise OptionError(message)
+    if not (isinstance(holdout, int | float) and 0.0 <= holdout < 1.0):
+        message = f"holdout must be a share of the rows, at least 0 and less than 1, not {holdout!r}"
+        raise OptionError(message)
+    if template.algorithm != "batch":
+        message = f"algorithm={template.algorithm!r} does not go with select, whose models share the reads of batch EM"
+        raise OptionError(message)
+    if criterion == "held_out" and holdout == 0.0:
+        message = "criterion 'held_out' needs held-out rows; give their share, such as holdout=0.1"
+        raise OptionError(message)
+    for name, value in template.get_params(deep=False).items():
+        if name.endswith("_init") and name != "n_init" and value is not None:
+            message = f"{name} does not go with select, which finds the start of every model itself"
+            raise OptionError(message)
+
+
+def _fit(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sample: RowSample) -> None:
+    """Fit all candidates together: on the sample where it is not all the data, then on all the data."""
+    for candidate in candidates:
+        estimator = candidate.estimator
+        random_state = check_random_state(estimator.random_state)
+        try:
+            candidate.family, candidate.starts = estimator._starts(rows, engine, sample, random_state)
+        except FitError as error:
+            candidate.failure = f"failed: {error}"
+    first = candidates[0].estimator
+    settings = Settings(first.tol, first.max_iter, tuple(first.callbacks or ()), accelerate=first.accelerate)
+    if not sample.complete and settings.max_iter > 0:
+        on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
+        for candidate, fits in _advance(candidates, open_rows(sample.rows), LocalEngine(), on_sample):
+            candidate.starts = [one.parameters for one in best_fits(fits, POLISHED)]
+        settings = replace(settings, patience=PATIENCE)
+    for candidate, fits in _advance(candidates, rows, engine, settings):
+        candidate.fit = next(iter(best_fits(fits)), None)
+
+
+def _advance(
+    candidates: Sequence[Candidate], rows: Rows, engine: LocalEngine | HoldoutEngine, settings: Settings
+) -> list[tuple[Candidate, list[Fit]]]:
+    """Run EM for the starts of all candidates that have not failed; note failures and histories."""
+    running = [one for one in candidates if not one.failure]
+    models = [Model(one.family, start, number) for number, one in enumerate(running) for start in one.starts]
+    if not models:
+        raise FitError(candidates[0].failure.removeprefix("failed: "))
+    history = History()
+    callbacks: tuple[Callback, ...] = (history, *settings.callbacks)
+    fits = fit_models(models, rows, engine, replace(settings, callbacks=callbacks))
+    results = []
+    for number, candidate in enumerate(running):
+        own = [one for model, one in zip(models, fits, strict=True) if model.contest == number]
+        candidate.records += [one for one in history.records if models[one["model"]].contest == number]
+        if any(one.counts for one in own):
+            results.append((candidate, own))
+        else:
+            candidate.failure = own[0].reason
+    return results
+
+
+def _compare(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine) -> list[dict[str, Any]]:
+    """Return the table, from one last read."""
+    fitted = [one for one in candidates if one.fit is not None]
+    holdout = engine.holdout
+    works: list[Work] = []
+    for one in fitted:
+        model = (one.family, one.fit.parameters)  # type: ignore[union-attr]
+        parts: list[Work] = [LogLikelihood(*model), Entropy(*model)]
+        works += [OnPart(part, holdout, held_out=False) for part in parts] if holdout.share else parts
+        if holdout.share:
+            works.append(OnPart(LogLikelihood(*model), holdout, held_out=True))
+    totals = iter(engine.sweep_all(rows, works))
+    return [_row(one, totals, held_out=holdout.share > 0.0) for one in candidates]
+
+
+def _row(candidate: Candidate, totals: Any, *, held_out: bool) -> dict[str, Any]:
+    estimator, one = candidate.estimator, candidate.fit
+    names = ("n_components", "covariance_type")
+    row = {name: value for name in names if (value := estimator.get_params(deep=False).get(name)) is not None}
+    figures = ("log_likelihood", "n_parameters", "bic", "aic", "icl", "held_out")
+    if one is None:
+        return {**row, **dict.fromkeys(figures, math.nan), "status": candidate.failure, "n_iter": 0, "reads": 0}
+    total, entropy = next(totals), next(totals)
+    left: RowTotal | None = next(totals) if held_out else None
+    candidate.n_rows = int(total.n_rows)
+    free = candidate.family.n_parameters(one.parameters)
+    bic = -2.0 * total.total + free * math.log(total.n_rows)
+    aic = -2.0 * total.total + 2.0 * free
+    score = None if left is None else left.mean if left.n_rows else math.nan
+    values = (total.mean, free, bic, aic, bic + 2.0 * entropy.total, score)
+    # The sample and the criteria are a read each.
+    reads = 2 + max((record["iteration"] for record in candidate.records if record["phase"] == "data"), default=0)
+    status = {"status": _STATUS[one.status], "n_iter": one.n_iter, "reads": reads}
+    return {**row, **dict(zip(figures, values, strict=True)), **status}
+
+
+def _choose(table: Sequence[dict[str, Any]], criterion: str) -> int:
+    """Return the place of the best model, the first of equals."""
+    sign = -1.0 if criterion == "held_out" else 1.0
+    values = [math.inf if math.isnan(row[criterion]) else sign * row[criterion] for row in table]
+    if min(values) == math.inf:
+        message = f"no model has a finite {criterion}; look at the status of each, and at the data"
+        raise FitError(message)
+    return values.index(min(values))

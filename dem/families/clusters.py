@@ -1,0 +1,202 @@
+"""k-means as a family: EM in the limit of small equal spheres, where each row belongs wholly to its nearest centre."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
+
+from dem.families.base import Array, RowBlock
+from dem.families.gaussian.frame import Frame
+from dem.families.mixture import blocks
+from dem.families.vector import Vector
+from dem.families.workspace import largest_row, scratch
+from dem.statistics import Statistics
+
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Farthest:
+    """The rows that are farthest from their centres, at most `most`, the farthest first; ``+`` joins.
+
+    Attributes
+    ----------
+    most : int
+    distances : ndarray of shape (m,)
+        Squared.
+    labels : ndarray of shape (m,)
+    rows : ndarray of shape (m, n_features)
+        In the frame.
+    """
+
+    most: int
+    distances: Array
+    labels: NDArray[np.int64]
+    rows: Array
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many rows as ever needed."""
+        return len(self.distances) == self.most
+
+    def __add__(self, other: Self) -> Self:
+        distances = np.concatenate([self.distances, other.distances])
+        # A stable sort: of equals the first, whatever the blocks.
+        order = np.argsort(-distances, kind="stable")[: self.most]
+        labels, rows = np.concatenate([self.labels, other.labels]), np.concatenate([self.rows, other.rows])
+        return type(self)(self.most, distances[order], labels[order], rows[order])
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterStatistics(Statistics):
+    """What k-means needs of the rows; all in the frame.
+
+    Attributes
+    ----------
+    n_rows : float
+    log_likelihood : float
+        −Σ squared distance to the nearest centre: what k-means maximises, in the place of a log-likelihood.
+    counts : ndarray of shape (n_clusters,)
+    offsets : ndarray of shape (n_clusters, n_features)
+        Σ (row − its centre).
+    farthest : Farthest
+        Where clusters without rows go.
+    """
+
+    n_rows: float
+    log_likelihood: float
+    counts: Array
+    offsets: Array
+    farthest: Farthest
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """The family of k-means; its parameters are the centres (n_clusters, n_features) in the frame.
+
+    Parameters
+    ----------
+    frame : Frame
+        Origin, and one scale for all features, in which distances are computed.
+    """
+
+    frame: Frame
+    domain: str = "finite numbers"
+
+    @property
+    def component(self) -> Self:
+        """What judges rows: clusters have no densities of their own."""
+        return self
+
+    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which values have no distance."""
+        return np.asarray(~np.isfinite(rows))
+
+    def e_step(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
+        """Give each row of a chunk to its nearest centre."""
+        counts, offsets, total = np.zeros(len(centres)), np.zeros_like(centres), 0.0
+        farthest = Farthest(len(centres), np.empty(0), np.empty(0, np.int64), np.empty((0, centres.shape[1])))
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the total
+            for _, block in blocks(chunk.rows, BLOCK_ROWS):
+                rows = self._rows(block)
+                labels = self._nearest(centres, rows)
+                members = csc_array(
+                    (np.ones(len(rows)), labels, np.arange(len(rows) + 1)), shape=(len(centres), len(rows))
+                )
+                differences = rows - centres[labels]
+                distances = np.einsum("ij,ij->i", differences, differences)
+                counts += np.bincount(labels, minlength=len(centres))
+                offsets += members @ differences
+                total += float(distances.sum())
+                if not farthest.full or distances.max() > farthest.distances[-1]:
+                    far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
+                    farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far])
+        return ClusterStatistics(float(len(chunk.rows)), -total, counts, offsets, farthest)
+
+    def size(self, parameters: Array) -> int:
+        """Return the number of clusters."""
+        return len(parameters)
+
+    def joins(self, other: Self) -> bool:  # noqa: ARG002
+        """Return False: several sets of centres have no products in common that are worth sharing."""
+        return False
+
+    def joined(self, parameters: Sequence[Array]) -> Array:
+        """Return several sets of centres as one."""
+        return np.concatenate(parameters)
+
+    def e_steps(self, parameters: Array, sizes: Sequence[int], chunk: RowBlock) -> list[ClusterStatistics]:
+        """Return what `e_step` gives for each of several sets of centres, given joined."""
+        return [self.e_step(part, chunk) for part in np.split(parameters, np.cumsum(sizes)[:-1])]
+
+    def m_step(self, statistics: ClusterStatistics, centres: Array) -> Array:
+        """Return the means of the clusters; one without rows moves to a row that is farthest from its centre.
+
+        As in scikit-learn, such a row leaves the cluster that it was in.
+        """
+        counts, offsets = statistics.counts.copy(), statistics.offsets.copy()
+        empty = np.flatnonzero(counts == 0.0)
+        farthest = statistics.farthest
+        moves = [(k, i) for i, k in enumerate(empty) if i < len(farthest.rows) and farthest.distances[0] > 0.0]
+        for _, i in moves:
+            counts[farthest.labels[i]] -= 1.0
+            offsets[farthest.labels[i]] -= farthest.rows[i] - centres[farthest.labels[i]]
+        there = counts > 0.0
+        means = centres + np.where(there[:, np.newaxis], offsets / np.where(there, counts, 1.0)[:, np.newaxis], 0.0)
+        for k, i in moves:
+            means[k] = farthest.rows[i]
+        return np.asarray(means)
+
+    def tolerated_fall(self, parameters: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
+        """Return 0: the inertia falls in every step."""
+        return 0.0
+
+    def to_vector(self, parameters: Array) -> Vector:
+        """Return the centres, which are free as they are."""
+        return Vector(parameters, np.empty(0))
+
+    def from_vector(self, vector: Vector, parameters: Array) -> Array:  # noqa: ARG002
+        """Return the centres."""
+        return vector.own
+
+    def labels(self, parameters: Array, rows: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the nearest centre of each row, shape (n,)."""
+        result = np.empty(len(rows), dtype=np.int64)
+        for where, block in blocks(rows, BLOCK_ROWS):
+            result[where] = self._nearest(parameters, self._rows(block))
+        return result
+
+    def distances(self, parameters: Array, rows: NDArray[Any]) -> Array:
+        """Return the distance of each row to each centre in the user's units, shape (n, n_clusters)."""
+        result = np.empty((len(rows), len(parameters)))
+        for where, block in blocks(rows, BLOCK_ROWS):
+            inner = self._rows(block)
+            for k, centre in enumerate(parameters):
+                result[where, k] = np.linalg.norm(inner - centre, axis=1)
+        result *= self.frame.scale[0]
+        return result
+
+    def to_user(self, parameters: Array) -> Array:
+        """Return the centres in the user's units."""
+        return np.asarray(parameters * self.frame.scale + self.frame.origin)
+
+    def from_user(self, centres: Array) -> Array:
+        """Return parameters from what `to_user` gave."""
+        return np.asarray((centres - self.frame.origin) / self.frame.scale)
+
+    def _rows(self, rows: NDArray[Any]) -> Array:
+        """Return rows in the frame, shape (n, n_features)."""
+        return np.ascontiguousarray(self.frame.apply(np.asarray(rows)).T, dtype=np.float64)
+
+    def _nearest(self, centres: Array, rows: Array) -> NDArray[np.int64]:
+        """Return the nearest centre of each row: where ‖row‖² does not matter, that of the largest c·x − ½‖c‖²."""
+        closeness = np.matmul(centres, rows.T, out=scratch("closeness", (len(centres), len(rows)), centres.dtype))
+        closeness -= 0.5 * np.einsum("ij,ij->i", centres, centres)[:, np.newaxis]
+        labels = np.empty(len(rows), dtype=np.int64)
+        largest_row(closeness, out=labels)
+        return labels

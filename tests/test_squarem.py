@@ -1,0 +1,138 @@
+"""SQUAREM: monotone, the fixed point of EM, no reads of its own, and far fewer where EM is slow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+from agreement import assert_same_bits
+from cases import CASES
+from click.testing import CliRunner
+from sources import CutRows
+
+import dem
+from dem.cli import dem as command
+from dem.em.loop import Settings, Status, fit
+from dem.em.squarem import Squarem
+from dem.engine import LocalEngine
+from dem.errors import OptionError
+from dem.families.gaussian import GaussianComponent
+from dem.families.mixture import Mixture
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_vectors_hold_all_of_the_parameters(case):
+    family, parameters = case.estimator(max_iter=300).fit(case.data())._model()
+    vector = family.to_vector(parameters)
+    again = family.from_vector(vector, parameters)
+    for name, value in family.to_user(parameters).items():
+        np.testing.assert_allclose(family.to_user(again)[name], value, rtol=1e-9, atol=1e-10, err_msg=name)
+    # Any numbers are valid parameters.
+    anywhere = family.from_vector(vector + 3.0 * np.random.default_rng(0).normal() * vector, parameters)
+    user = family.to_user(anywhere)
+    assert user["weights"].sum() == pytest.approx(1.0)
+    assert user["weights"].min() > 0.0
+    if "probabilities" in user:
+        assert 0.0 <= user["probabilities"].min() <= user["probabilities"].max() <= 1.0
+    elif family.component.covariance_type in ("full", "tied"):
+        factors = user["precisions_cholesky"]
+        identity = factors.swapaxes(-1, -2) @ user["covariances"] @ factors
+        np.testing.assert_allclose(identity, np.broadcast_to(np.eye(3), identity.shape), atol=1e-8)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_fixed_point_of_em_in_monotone_steps(case):
+    rows = case.data()[:1200]
+    options = {"tol": 1e-12, "max_iter": 2000, "init_params": "random_from_data"}
+    plain = case.estimator(**options).fit(rows)
+    counted = CutRows(rows, [400, 1000])
+    fast = case.estimator(accelerate="squarem", **options).fit(counted)
+    assert counted.reads == fast.n_iter_ + 1  # the sample; nothing is read for the checks
+    assert np.diff(fast.lower_bounds_).min() >= -1e-9
+    if abs(fast.lower_bound_ - plain.lower_bound_) > 1e-4:  # another of several maxima: compare with EM from there
+        plain = case.estimator(warm_start=True, **options)
+        for name in (*case.parameters, "converged_", "lower_bound_", "n_features_in_"):
+            setattr(plain, name, getattr(fast, name))
+        plain.fit(rows)
+    assert fast.lower_bound_ == pytest.approx(plain.lower_bound_, rel=1e-8)
+    assert fast.converged_
+    assert fast.n_iter_ <= plain.n_iter_ + 3 or plain.n_iter_ < 10
+
+
+def slow_problem():
+    """Two Gaussian components with a common variance whose means are one standard deviation apart."""
+    rng = np.random.default_rng(1)
+    table = np.where(rng.random(2000) < 0.4, 0.0, 1.0)[:, np.newaxis] + rng.normal(size=(2000, 1))
+    low = table < np.median(table)
+    family = Mixture(GaussianComponent("tied", reg_covar=0.0).adapted_to(table))
+    return family, family.start(table, np.hstack([low, ~low]) * 0.8 + 0.1), CutRows(table, [])
+
+
+def test_thirty_times_fewer_steps_where_em_is_slow():
+    family, start, rows = slow_problem()
+    engine = LocalEngine(1)
+    fast = fit(family, [start], rows, engine, Settings(1e-14, 1000, accelerate="squarem"))[0]
+    assert fast.status is Status.CONVERGED
+    limit = fast.log_likelihood
+    needed = int(np.argmax(np.array(fast.log_likelihoods) > limit - 1e-8)) + 1
+    # EM is not there after 30 times as many.
+    plain = fit(family, [start], rows, engine, Settings(0.0, 30 * needed))[0]
+    assert plain.log_likelihood < limit - 1e-8
+    # And it is where EM goes: EM from the end moves nowhere.
+    after = fit(family, [fast.parameters], rows, engine, Settings(0.0, 200))[0]
+    assert after.log_likelihood == pytest.approx(limit, abs=1e-11)
+    assert (family.to_vector(after.parameters) - family.to_vector(fast.parameters)).largest < 1e-4
+
+
+def test_a_trial_that_is_less_likely_is_refused(monkeypatch):
+    family, start, rows = slow_problem()
+    honest = Squarem._extrapolate
+
+    def too_far(self, v0, v1, v2):
+        trial = honest(self, v0, v1, v2)
+        return None if trial is None else v2 + 2.0 * (v1 - trial)  # backwards
+
+    monkeypatch.setattr(Squarem, "_extrapolate", too_far)
+    engine = LocalEngine(1)
+    refused = fit(family, [start], rows, engine, Settings(0.0, 60, accelerate="squarem"))[0]
+    plain = fit(family, [start], rows, engine, Settings(0.0, 60))[0]
+    # The refused reads are lost, and the others are EM's, in the same order.
+    kept = np.array(refused.log_likelihoods)
+    steps = kept[np.append(True, np.diff(kept) > 0)]
+    assert 40 <= len(steps) < 55
+    np.testing.assert_allclose(steps, plain.log_likelihoods[: len(steps)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[-1]], ids=str)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_fit_that_ends_before_a_trial_was_judged_keeps_the_step_before(case, monkeypatch):
+    monkeypatch.setattr(Squarem, "_extrapolate", lambda _squarem, _v0, _v1, v2: v2 + 5.0 * v2)
+    rows = case.data()
+    options = {"accelerate": "squarem", "tol": 0.0, "init_params": "random_from_data"}
+    for max_iter in range(1, 9):
+        model = case.estimator(max_iter=max_iter, **options).fit(rows)
+        assert model.score(rows) >= model.lower_bound_ - 1e-9
+
+
+def test_the_same_bits_on_a_cluster(request):
+    case = CASES[0]
+    options = {"accelerate": "squarem", "tol": 1e-10, "max_iter": 500, "init_params": "random_from_data"}
+    here = case.estimator(**options).fit(CutRows(case.data(), [1000, 2000]))
+    request.getfixturevalue("client")
+    there = case.estimator(**options).fit(CutRows(case.data(), [1000, 2000]))
+    assert_same_bits(there, here, case.parameters)
+
+
+def test_an_unknown_acceleration():
+    with pytest.raises(OptionError, match=r"'accelerate' .* must be a str among \{'squarem'\} or None"):
+        dem.GaussianMixture(accelerate="anderson").fit(np.eye(3))
+
+
+def test_on_the_command_line(tmp_path):
+    zarr.create_array(tmp_path / "rows.zarr", data=CASES[0].data(), chunks=(1000, 3))
+    arguments = ["fit", str(tmp_path / "rows.zarr"), "-k", "3", "--seed", "0", "--out", str(tmp_path / "model.zarr")]
+    result = CliRunner().invoke(command, [*arguments, "--accelerate", "squarem", "--tol", "1e-9", "--quiet"])
+    assert result.exit_code == 0, result.output
+    model = dem.load(str(tmp_path / "model.zarr"))
+    assert model.accelerate == "squarem"
+    assert model.converged_

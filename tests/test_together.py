@@ -1,0 +1,81 @@
+"""Several models that share the products of one kernel get the statistics that each would get alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import gaussian_rows
+from sources import CutRows
+
+import dem
+from dem.em.together import MOST_COMPONENTS, EStep, ESteps, _groups, sweep_models
+from dem.engine import LocalEngine
+from dem.families.binomial import BinomialComponent
+from dem.families.gaussian import GaussianComponent
+from dem.families.mixture import Mixture
+
+
+def gaussian(kind, rows, sizes, dtype=None):
+    family = Mixture(GaussianComponent(kind, dtype=dtype).adapted_to(rows))
+    rng = np.random.default_rng(3)
+    return [(family, family.start(rows, rng.dirichlet(np.ones(size), len(rows)))) for size in sizes]
+
+
+class Counting(LocalEngine):
+    works = 0
+
+    def sweep(self, rows, works):
+        self.works = len(works)
+        return super().sweep(rows, works)
+
+
+def assert_same(ours, alone):
+    for one, other in zip(ours, alone, strict=True):
+        assert one.n_rows == other.n_rows
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-12)
+        np.testing.assert_allclose(one.counts, other.counts, rtol=1e-11)
+        for name in vars(one.components):
+            ours, theirs = getattr(one.components, name), getattr(other.components, name)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical", "tied"])
+def test_gaussians(kind):
+    rows = gaussian_rows()
+    models = gaussian(kind, rows, [1, 3, 2])
+    engine = Counting(1)
+    source = CutRows(rows, [700, 1900])
+    ours = sweep_models(engine, source, models)
+    assert engine.works == (3 if kind == "tied" else 1)
+    assert_same(ours, engine.sweep(source, [EStep(*model) for model in models]))
+
+
+def test_binomials():
+    rows = np.random.default_rng(0).integers(0, 5, size=(500, 4))
+    family = Mixture(BinomialComponent(4))
+    rng = np.random.default_rng(1)
+    models = [(family, family.start(rows, rng.dirichlet(np.ones(size), len(rows)))) for size in (2, 3)]
+    engine = Counting(1)
+    source = CutRows(rows, [100])
+    ours = sweep_models(engine, source, models)
+    assert engine.works == 1
+    assert_same(ours, engine.sweep(source, [EStep(*model) for model in models]))
+
+
+def test_what_goes_together():
+    rows = gaussian_rows()
+    full, diag = gaussian("full", rows, [2, 2]), gaussian("diag", rows, [2])
+    elsewhere = gaussian("full", rows + 1000.0, [2])
+    equal_frame = gaussian("full", rows, [3])
+    single = gaussian("full", rows, [2], "float32")
+    assert _groups([*full, *diag, *elsewhere, *equal_frame, *single]) == [[0, 1, 4], [2], [3], [5]]
+    large = gaussian("diag", rows, [MOST_COMPONENTS - 1, 2, 1])
+    assert _groups(large) == [[0, 2], [1]]
+
+
+def test_a_fit_uses_it(monkeypatch):
+    calls = []
+    honest = ESteps.__call__
+    monkeypatch.setattr(ESteps, "__call__", lambda self, chunk: calls.append(self.n_components) or honest(self, chunk))
+    dem.GaussianMixture(3, n_init=4, random_state=0).fit(gaussian_rows())
+    assert (3, 3, 3, 3) in calls
