@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import time
@@ -84,6 +85,12 @@ def test_models_that_ended_take_no_more_time():
     assert tracker.time_left() == (1.0, False)
     tracker(FitEnded("data", 0, 3, "converged"))
     assert tracker.time_left() == (0.0, False)
+
+
+def test_the_log_tells_what_is_remembered_of_the_blocks(capsys):
+    LogProgress()(dataclasses.replace(started(), memo_bytes=120_000))
+    expected = "dem: fitting all data: 1,000,000 rows x 4 features (32 MB), remembering 120 kB of statistics\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_log_lines_are_plain_and_one_for_each_iteration(capsys):

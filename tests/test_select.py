@@ -14,8 +14,9 @@ from sources import CutRows
 import dem
 from dem.data.base import Chunk
 from dem.em.evaluate import LogLikelihood
+from dem.engine import LocalEngine
 from dem.errors import DataError, FitError, OptionError
-from dem.estimators.holdout import Holdout, OnPart
+from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 
 NAMES = ("weights_", "means_", "covariances_")
 
@@ -76,6 +77,7 @@ def test_held_out_rows_have_no_part_in_the_fit():
     for row, estimator in zip(result.table, result.estimators, strict=True):
         alone = dem.GaussianMixture(row["n_components"], random_state=0, tol=1e-6, max_iter=500).fit(table[~held])
         assert_close(estimator, alone, NAMES, rtol=1e-9)
+        assert estimator.n_samples_seen_ == np.count_nonzero(~held)
         assert row["held_out"] == pytest.approx(estimator.score(table[held]), rel=1e-12)
         assert row["bic"] == pytest.approx(estimator.bic(table[~held]), rel=1e-12)
     # The same rows, however they are cut: the table does not change.
@@ -83,6 +85,17 @@ def test_held_out_rows_have_no_part_in_the_fit():
     for one, other in zip(result.table, again.table, strict=True):
         assert one["held_out"] == pytest.approx(other["held_out"], rel=1e-10)
     assert again.reads == max(row["n_iter"] for row in again.table) + 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_a_sweep_over_some_batches_holds_out_the_same_rows(share):
+    rows = CutRows(gaussian_rows(), [1000, 2000])
+    holdout = Holdout(share)
+    work = LogLikelihood(*dem.GaussianMixture(2, random_state=0).fit(rows)._model())
+    engine = HoldoutEngine(LocalEngine(1), holdout)
+    total = engine.submit(rows, [work], slice(1, 3)).result()[0]
+    engine.close()
+    assert total.n_rows == np.count_nonzero(~holdout.holds(range(1000, 3000)))
 
 
 def test_a_chunk_without_rows_of_a_part_counts_nothing():
@@ -144,6 +157,7 @@ def test_the_chosen_model_can_be_saved(chosen, tmp_path):
         ({"criterion": "mdl"}, "criterion must be one of bic, aic, icl, held_out, not 'mdl'"),
         ({"holdout": 1.0}, "holdout must be a share of the rows, at least 0 and less than 1, not 1.0"),
         ({"criterion": "held_out"}, "needs held-out rows"),
+        ({"algorithm": "incremental"}, "algorithm='incremental' does not go with select"),
         ({"n_components": []}, "need at least one value"),
         ({"n_components": [0]}, "'n_components' parameter of GaussianMixture must be"),
         ({"covariance_type": "round"}, "'covariance_type' parameter of GaussianMixture must be"),

@@ -25,6 +25,7 @@ from dem.errors import DataError
 
 FAMILIES = ("gaussian", "bernoulli", "binomial")
 COVARIANCES = ("full", "tied", "diag", "spherical")
+ALGORITHMS = ("batch", "incremental", "stepwise")
 INITS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
 
 
@@ -48,6 +49,7 @@ class FitOptions:
     max_iter: int | None
     reg_covar: float | None
     sample_rows: int | None
+    algorithm: str | None
     accelerate: str | None
     scheduler: str | None
     workers: int | None
@@ -86,6 +88,7 @@ class FitOptions:
             "max_iter": self.max_iter,
             "random_state": self.seed,
             "reg_covar": self.reg_covar,
+            "algorithm": self.algorithm,
             "accelerate": self.accelerate,
             "callbacks": callbacks,
         }
@@ -151,6 +154,11 @@ Examples:
 @click.option("--seed", type=SEED, metavar="S", help="Makes the fit repeatable.")
 @click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
+@click.option(
+    "--algorithm",
+    type=click.Choice(ALGORITHMS),
+    help="Parameters move on after every read, or after every block of it.  [default: batch]",
+)
 @click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")
 @click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")

@@ -162,9 +162,10 @@ class LogProgress:
         if isinstance(event, FitStarted):
             what = "the sample in memory" if event.phase == "sample" else "all data"
             starts = f", {event.n_models} starts at once" if event.n_models > 1 else ""
+            memo = f", remembering {human_bytes(event.memo_bytes)} of statistics" if event.memo_bytes else ""
             say(
                 f"fitting {what}: {event.n_rows:,} rows x {event.n_features} features "
-                f"({human_bytes(event.n_bytes)}){starts}"
+                f"({human_bytes(event.n_bytes)}){starts}{memo}"
             )
         elif isinstance(event, IterationEnded):
             if event.phase == "sample" and time.monotonic() < self._said + 1.0:

@@ -23,6 +23,8 @@ class FitStarted:
         Iterations at most.
     tol : float
         EM stops once the gain in log-likelihood per row falls below this.
+    memo_bytes : int
+        What incremental EM will remember of the blocks of the data, in memory or in a temporary file.
     """
 
     phase: str
@@ -32,6 +34,7 @@ class FitStarted:
     n_bytes: int
     max_iter: int
     tol: float
+    memo_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class IterationEnded:
     iteration : int
         1, 2, …
     log_likelihood : float
-        Per row (nats), exact for the parameters that entered this iteration.
+        Per row (nats), exact for the parameters that entered this iteration. In a lap of incremental EM the free
+        energy at its end, a lower bound; in one of stepwise EM that of each block before its step.
     gain : float
         Difference to the previous iteration's value; inf in the first.
     seconds : float

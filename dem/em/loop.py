@@ -126,6 +126,12 @@ class Settings:
         Says from the parameters before and after a step whether the fit has converged, in the place of `tol`.
     accelerate : {'squarem'}, optional
         How to get along with fewer iterations; see `dem.em.squarem`.
+    max_in_flight : int, optional
+        Blocks of the data under way at once in incremental and stepwise EM; a tenth of all when left out.
+    step_power : float
+        How fast stepwise EM forgets: its steps are (t + 2)^−step_power.
+    seed : int
+        Determines the order of the blocks in stepwise EM.
     """
 
     tol: float = 1e-3
@@ -135,6 +141,9 @@ class Settings:
     patience: float = math.inf
     settled: Callable[[Any, Any], bool] | None = None
     accelerate: str | None = None
+    max_in_flight: int | None = None
+    step_power: float = 0.7
+    seed: int = 0
 
 
 def fit(
@@ -232,7 +241,7 @@ def _advance(
     if accepted:
         log_likelihood = _per_row(statistic, one.n_iter + 1)
         if one.log_likelihoods:
-            _check_monotone(family, one, log_likelihood, rows.dtype)
+            _check_monotone(family, one, before, log_likelihood, rows.dtype)
         with single_threaded_blas():  # the matrices are small, and the bits shall not depend on the number of cores
             one.parameters = family.m_step(statistic, point)
     else:  # the parameters stay those of the last EM step, whose log-likelihood the next read tells
@@ -276,12 +285,18 @@ def _per_row(statistic: Evidence, iteration: int) -> float:
     return log_likelihood
 
 
-def _check_monotone(family: Family[Any, Any], one: Fit, log_likelihood: float, dtype: np.dtype[Any]) -> None:
-    """Warn if the log-likelihood fell by more than regularisation and rounding explain."""
-    before = one.log_likelihood
-    if log_likelihood >= before:
+def _check_monotone(
+    family: Family[Any, Any],
+    one: Fit,
+    before: float,
+    log_likelihood: float,
+    dtype: np.dtype[Any],
+    n_steps: int = 1,
+) -> None:
+    """Warn if the log-likelihood fell by more than regularisation (in each step) and rounding explain."""
+    if log_likelihood >= before or not math.isfinite(before):
         return
-    tolerated = family.tolerated_fall(one.parameters, dtype) + ROUNDING * (1.0 + abs(before))
+    tolerated = n_steps * family.tolerated_fall(one.parameters, dtype) + ROUNDING * (1.0 + abs(before))
     if before - log_likelihood > tolerated:
         message = (
             f"the log-likelihood per row fell from {before!r} to {log_likelihood!r} in iteration "

@@ -21,6 +21,13 @@ T = TypeVar("T")
 Work = Callable[[Chunk], Any]
 
 
+class Pending(Protocol):
+    """A sweep over some batches that has begun."""
+
+    def result(self) -> list[Any]:
+        """Wait for it and return one total per work, as `Engine.sweep` does."""
+
+
 class Engine(Protocol):
     """Where the work runs."""
 
@@ -39,6 +46,19 @@ class Engine(Protocol):
         list
             One total per work. The additions run in the order of the data over a fixed tree, so that the bits
             depend neither on the engine nor on the number of its workers.
+        """
+
+    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Pending:
+        """Begin a sweep over some consecutive batches of `rows` and return at once, so that several can be under way.
+
+        Parameters
+        ----------
+        rows : Rows
+            The data.
+        works : sequence of callables
+            As in `sweep`.
+        batches : slice
+            Which of ``rows.batches()``. The bits of the totals depend on them alone.
         """
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -78,25 +79,18 @@ class ClusterEngine:
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
-        try:
-            return list(self._total(rows, works).result())
-        except KilledWorker as error:
-            message = (
-                f"workers died {error.allowed_failures + 1} times over the same chunks, probably for lack of memory; "
-                "give them more (--memory-limit, memory_limit), or store the data in smaller chunks"
-            )
-            raise EngineError(message) from error
-        except (CancelledError, ClosedClientError, CommClosedError) as error:
-            message = f"the cluster at {self._address} went away ({_first_line(error)}); start it and the fit again"
-            raise EngineError(message) from error
+        return self.submit(rows, works, slice(None)).result()
 
-    def _total(self, rows: Rows, works: Sequence[Work]) -> Future[Any]:
-        """Send the tasks of a sweep and return its result to come."""
-        batches = self._batch_futures(rows)
+    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Summed:
+        """Begin a sweep over some batches; see `Engine.submit`."""
+        with _errors_in_one_line(self._address):
+            return Summed(self._total(self._batch_futures(rows)[batches], works), self._address)
+
+    def _total(self, held: Sequence[Future[Any]], works: Sequence[Work]) -> Future[Any]:
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
         shared_works = self.client.submit(_identity, list(works), key=_key("works"), pure=False)
-        keys = [_key("batch") for _ in batches]
-        level = self.client.map(_run, batches, [shared_works] * len(batches), cache=self._cache, key=keys, pure=False)
+        keys = [_key("batch") for _ in held]
+        level = self.client.map(_run, held, [shared_works] * len(held), cache=self._cache, key=keys, pure=False)
         while len(level) > 1:
             level = [
                 self.client.submit(tree_sum, level[i : i + TREE_ARITY], key=_key("sum"), pure=False)
@@ -118,6 +112,35 @@ class ClusterEngine:
         # Futures are only seen as such outside of objects, so they travel beside the batch.
         keys, values = list(batch.pending), list(batch.pending.values())
         return self.client.submit(_complete, batch.with_values({}), keys, values, key=_key("rows"), pure=False)
+
+
+@dataclass(frozen=True)
+class Summed:
+    """The sum of a sweep, under way on the cluster."""
+
+    total: Future[Any]
+    address: str
+
+    def result(self) -> list[Any]:
+        """Wait for it."""
+        with _errors_in_one_line(self.address):
+            return list(self.total.result())
+
+
+@contextmanager
+def _errors_in_one_line(address: str) -> Iterator[None]:
+    """Say what became of the cluster at `address` when its tasks cannot be sent or do not come back."""
+    try:
+        yield
+    except KilledWorker as error:
+        message = (
+            f"workers died {error.allowed_failures + 1} times over the same chunks, probably for lack of memory; "
+            "give them more (--memory-limit, memory_limit), or store the data in smaller chunks"
+        )
+        raise EngineError(message) from error
+    except (CancelledError, ClosedClientError, CommClosedError) as error:
+        message = f"the cluster at {address} went away ({_first_line(error)}); start it and the fit again"
+        raise EngineError(message) from error
 
 
 def _identity(value: Any) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from dem.data.base import Rows
+from dem.data.base import Batch, Rows
 from dem.engine.base import Work, run_batch
 from dem.statistics import tree_sum
 
@@ -27,28 +29,50 @@ class LocalEngine:
     def __init__(self, n_threads: int | None = None) -> None:
         self.n_threads = n_threads or available_cores()
         self._pool: ThreadPoolExecutor | None = None
+        self._stop = threading.Event()
+        self._batches: WeakKeyDictionary[Rows, Sequence[Batch]] = WeakKeyDictionary()
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
         batches = rows.batches()
         if self.n_threads == 1 or len(batches) == 1:
             return tree_sum([run_batch(batch, works) for batch in batches])
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="dem")
-        stop = threading.Event()
-        futures = [self._pool.submit(run_batch, batch, works, stop=stop) for batch in batches]
+        pending = self._begin(batches, works)
         try:
-            return tree_sum([future.result() for future in futures])
+            return pending.result()
         except BaseException:  # an interrupt too must not leave threads at work
-            stop.set()
             self.close()
             raise
 
+    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Summed:
+        """Begin a sweep over some batches; see `Engine.submit`."""
+        if rows not in self._batches:
+            self._batches[rows] = rows.batches()
+        return self._begin(self._batches[rows][batches], works)
+
+    def _begin(self, batches: Sequence[Batch], works: Sequence[Work]) -> Summed:
+        if self._pool is None:
+            self._pool, self._stop = ThreadPoolExecutor(self.n_threads, thread_name_prefix="dem"), threading.Event()
+        return Summed([self._pool.submit(run_batch, batch, works, stop=self._stop) for batch in batches])
+
     def close(self) -> None:
         """End the threads."""
+        self._stop.set()
+        self._batches.clear()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+@dataclass(frozen=True)
+class Summed:
+    """The batches of a sweep, under way on threads."""
+
+    parts: Sequence[Future[list[Any]]]
+
+    def result(self) -> list[Any]:
+        """Wait for all of them and add them in their order."""
+        return tree_sum([part.result() for part in self.parts])
 
 
 def available_cores() -> int:

@@ -15,11 +15,11 @@ from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
 from dem.em.functions import Labels, LogDensity, Posterior, RowFunction
 from dem.engine import Work, current_engine
 from dem.estimators import inputs, persistence, streams
-from dem.estimators.fitting import FittedByEM
+from dem.estimators.partial import LearnsFromStreams
 from dem.validation import check_count, check_rows
 
 
-class MixtureEstimator(DensityMixin, FittedByEM):
+class MixtureEstimator(DensityMixin, LearnsFromStreams):
     """Base of the mixtures: a model that `fit` has fitted, in use."""
 
     def fit_predict(

@@ -30,9 +30,9 @@ class BernoulliMixture(MixtureEstimator):
         Start given by the user.
     weights_init : array-like of shape (n_components,), optional
         Start given by the user.
-    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
+    algorithm, max_in_flight, step_power, accelerate, callbacks
         As in `GaussianMixture`.
-    accelerate, callbacks
+    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
 
     Attributes
@@ -40,7 +40,7 @@ class BernoulliMixture(MixtureEstimator):
     weights_ : ndarray of shape (n_components,)
     probabilities_ : ndarray of shape (n_components, n_features)
         Probability of a 1.
-    converged_, n_iter_, lower_bound_, lower_bounds_, history_, n_features_in_, feature_names_in_
+    converged_, n_iter_, lower_bound_, lower_bounds_, history_, n_samples_seen_, n_features_in_, feature_names_in_
         As in `GaussianMixture`.
 
     Examples
@@ -67,6 +67,9 @@ class BernoulliMixture(MixtureEstimator):
         fit_weights: bool = True,
         tol: float = 1e-3,
         max_iter: int = 100,
+        algorithm: str = "batch",
+        max_in_flight: int | None = None,
+        step_power: float = 0.7,
         n_init: int = 1,
         init_params: str = "kmeans",
         weights_init: ArrayLike | None = None,
@@ -83,6 +86,9 @@ class BernoulliMixture(MixtureEstimator):
         self.fit_weights = fit_weights
         self.tol = tol
         self.max_iter = max_iter
+        self.algorithm = algorithm
+        self.max_in_flight = max_in_flight
+        self.step_power = step_power
         self.n_init = n_init
         self.init_params = init_params
         self.weights_init = weights_init
@@ -127,9 +133,9 @@ class BinomialMixture(BernoulliMixture):
         Number of trials behind every value.
     fit_weights, probabilities_init, weights_init
         As in `BernoulliMixture`.
-    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
+    algorithm, max_in_flight, step_power, accelerate, callbacks
         As in `GaussianMixture`.
-    accelerate, callbacks
+    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
 
     Attributes
@@ -137,7 +143,7 @@ class BinomialMixture(BernoulliMixture):
     weights_ : ndarray of shape (n_components,)
     probabilities_ : ndarray of shape (n_components, n_features)
         Probability of success.
-    converged_, n_iter_, lower_bound_, lower_bounds_, history_, n_features_in_, feature_names_in_
+    converged_, n_iter_, lower_bound_, lower_bounds_, history_, n_samples_seen_, n_features_in_, feature_names_in_
         As in `GaussianMixture`.
 
     References
@@ -170,6 +176,9 @@ class BinomialMixture(BernoulliMixture):
         fit_weights: bool = True,
         tol: float = 1e-3,
         max_iter: int = 100,
+        algorithm: str = "batch",
+        max_in_flight: int | None = None,
+        step_power: float = 0.7,
         n_init: int = 1,
         init_params: str = "kmeans",
         weights_init: ArrayLike | None = None,
@@ -187,6 +196,9 @@ class BinomialMixture(BernoulliMixture):
             fit_weights=fit_weights,
             tol=tol,
             max_iter=max_iter,
+            algorithm=algorithm,
+            max_in_flight=max_in_flight,
+            step_power=step_power,
             n_init=n_init,
             init_params=init_params,
             weights_init=weights_init,

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.em import incremental, stepwise
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
@@ -32,6 +33,7 @@ from dem.initialise.sample import RowSample
 from dem.validation import check_rows, check_sample
 
 Values = Mapping[str, NDArray[Any]]
+ALGORITHMS = {"batch": fit, "incremental": incremental.fit, "stepwise": stepwise.fit}
 
 #: how many of the starts that were compared on the sample are polished together on all the data
 POLISHED = 3
@@ -44,6 +46,9 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0.0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "algorithm": [StrOptions(set(ALGORITHMS))],
+        "max_in_flight": [Interval(Integral, 1, None, closed="left"), None],
+        "step_power": [Interval(Real, 0.5, 1.0, closed="right")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "init_params": [StrOptions({*SAMPLE_METHODS, "k-means||"})],
         "weights_init": ["array-like", None],
@@ -121,7 +126,15 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         callbacks = [history, latest, *(self.callbacks or ())]
         if self.verbose:
             callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
-        settings = Settings(self.tol, self.max_iter, tuple(callbacks), accelerate=self.accelerate)
+        settings = Settings(
+            self.tol,
+            self.max_iter,
+            tuple(callbacks),
+            accelerate=self.accelerate,
+            max_in_flight=self.max_in_flight,
+            step_power=self.step_power,
+            seed=self._seed(),
+        )
         try:
             family, best = self._search(rows, engine, settings, goes_on=goes_on)
         except NonFiniteError:
@@ -132,10 +145,14 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
                 event = latest.event
                 interrupted = Fit(event.parameters, Status.MAX_ITER, [event.log_likelihood] * event.iteration)
                 self._keep(event.family, interrupted, history.records)
+                self.n_samples_seen_ = rows.n_rows
             raise
         finally:
             engine.close()
         self._keep(family, best, history.records)
+        self.n_samples_seen_ = rows.n_rows
+        if hasattr(self, "_held_rows"):  # of a stream that had not begun
+            del self._held_rows
         if best.status is Status.MAX_ITER and self.max_iter > 0:
             warnings.warn(f"The best start did not converge: {best.status.value}.", ConvergenceWarning, stacklevel=2)
         return self
@@ -146,7 +163,8 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         """Return the best of all starts, fitted to all the data."""
         if goes_on:
             family, parameters = self._model()
-            return family, fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
+            whole_fit = ALGORITHMS[self.algorithm]
+            return family, whole_fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
@@ -155,9 +173,9 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             # Starts are compared on the sample, in memory; only the best few are polished on all the data.
             on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
-            starts = [one.parameters for one in best_fits(fits, POLISHED)]
+            starts = [one.parameters for one in best_fits(fits, POLISHED if self.algorithm == "batch" else 1)]
             settings = replace(settings, patience=PATIENCE)
-        return family, best_fits(fit(family, starts, rows, engine, settings))[0]
+        return family, best_fits(ALGORITHMS[self.algorithm](family, starts, rows, engine, settings))[0]
 
     def _starts(
         self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
@@ -167,6 +185,10 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         family = Mixture(unadapted.component.adapted_to(sample.rows), unadapted.fit_weights)
         values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
         return family, [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
+
+    def _seed(self) -> int:
+        """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""
+        return int(check_random_state(self.random_state).get_state()[1][0])
 
     def _sample(self, rows: Rows, engine: Engine, random_state: RandomState) -> RowSample:
         # scikit-learn draws nothing for data that is used whole, so neither may we before its start methods do.
@@ -219,6 +241,9 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             self._validate_params()
         except InvalidParameterError as error:
             raise OptionError(inputs.sorted_choices(str(error))) from error
+        if self.accelerate is not None and self.algorithm != "batch":
+            message = f"accelerate={self.accelerate!r} goes with algorithm='batch' only, not with {self.algorithm!r}"
+            raise OptionError(message)
         if not all(callable(callback) for callback in self.callbacks or ()):
             message = "callbacks must be callables that take an event"
             raise OptionError(message)

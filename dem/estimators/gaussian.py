@@ -37,6 +37,15 @@ class GaussianMixture(MixtureEstimator):
         Added to the variances in every M-step, in squared units of the data.
     max_iter : int, default=100
         EM iterations at most; each one reads all the data once.
+    algorithm : {'batch', 'incremental', 'stepwise'}, default='batch'
+        When the parameters move on: after each read of all data; after each of some 40 blocks of it, in EM whose free
+        energy never falls (Neal and Hinton 1998) and which needs fewer reads; or in one read of stepwise EM (Cappé and
+        Moulines 2009) and then as incremental. All end at maxima of the same likelihood.
+    max_in_flight : int, optional
+        Blocks under way at once unless the algorithm is batch; a tenth of all by default. More keep more workers busy
+        and need more reads. The bits depend on it, but not on the workers.
+    step_power : float, default=0.7
+        In stepwise EM and `partial_fit` step t has the size (t + 2)^−step_power; between ½ and 1.
     n_init : int, default=1
         Number of starts. They advance together on each read; the likeliest is kept, and those that compete in vain
         are dropped (`dem.em.rivals`). Data larger than the sample compares them on the sample and polishes the best
@@ -80,6 +89,8 @@ class GaussianMixture(MixtureEstimator):
         Log-likelihood per row (nats) of the parameters that entered the last iteration.
     lower_bounds_ : list of float
         The same for each iteration.
+    n_samples_seen_ : int
+        Rows that `fit`, or all calls of `partial_fit`, have learned from.
     history_ : list of dict
         One per iteration and model, on the sample and on the data: phase, model, iteration, log_likelihood,
         gain, seconds.
@@ -122,6 +133,9 @@ class GaussianMixture(MixtureEstimator):
         tol: float = 1e-3,
         reg_covar: float = 1e-6,
         max_iter: int = 100,
+        algorithm: str = "batch",
+        max_in_flight: int | None = None,
+        step_power: float = 0.7,
         n_init: int = 1,
         init_params: str = "kmeans",
         weights_init: ArrayLike | None = None,
@@ -141,6 +155,9 @@ class GaussianMixture(MixtureEstimator):
         self.tol = tol
         self.reg_covar = reg_covar
         self.max_iter = max_iter
+        self.algorithm = algorithm
+        self.max_in_flight = max_in_flight
+        self.step_power = step_power
         self.n_init = n_init
         self.init_params = init_params
         self.weights_init = weights_init

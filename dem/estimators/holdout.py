@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
 from dem.engine import Engine, Work
+from dem.engine.base import Pending
 from dem.initialise.kmeans_parallel import uniform_hash
 
 
@@ -67,15 +68,23 @@ class HoldoutEngine:
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once; see `Engine.sweep`."""
-        if self.holdout.share > 0.0:
-            works = [OnPart(work, self.holdout, held_out=False) for work in works]
-        return self.sweep_all(rows, works)
+        return self.sweep_all(rows, self._of_the_rest(works))
 
     def sweep_all(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once and show the works all of them."""
         self.reads += 1
         return self.engine.sweep(rows, works)
 
+    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Pending:
+        """Begin a sweep over some batches, which does not count as a read; see `Engine.submit`."""
+        return self.engine.submit(rows, self._of_the_rest(works), batches)
+
     def close(self) -> None:
         """Give back what the engine holds."""
         self.engine.close()
+
+    def _of_the_rest(self, works: Sequence[Work]) -> Sequence[Work]:
+        """Return works that see the rows that are not held out."""
+        if self.holdout.share == 0.0:
+            return works
+        return [OnPart(work, self.holdout, held_out=False) for work in works]

@@ -28,7 +28,7 @@ def in_memory(data: object) -> bool:
     return not any(kind.__module__.split(".")[0] in _LAZY_MODULES for kind in type(data).__mro__)
 
 
-def checked(estimator: BaseEstimator, data: Any, *, reset: bool) -> Any:
+def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int | None = None) -> Any:
     """Pass in-memory data through scikit-learn's checks; return other kinds as they are.
 
     Finiteness is not checked here: that would read all the data once more.
@@ -37,7 +37,7 @@ def checked(estimator: BaseEstimator, data: Any, *, reset: bool) -> Any:
         return data
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         open_rows(data)  # raises: scikit-learn would fit the masked values too
-    minimum = 2 if reset else 1
+    minimum = minimum or (2 if reset else 1)
     try:
         return validate_data(
             estimator, data, dtype="numeric", ensure_all_finite=False, ensure_min_samples=minimum, reset=reset
@@ -84,20 +84,30 @@ def features_kept_on_failure(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
-def rows_of(estimator: BaseEstimator, data: Any, *, reset: bool, variable: str | None, feature_dim: str | None) -> Rows:
+def rows_of(
+    estimator: BaseEstimator,
+    data: Any,
+    *,
+    reset: bool,
+    variable: str | None,
+    feature_dim: str | None,
+    minimum: int | None = None,
+) -> Rows:
     """Open data of any kind and compare its features with the estimator's (or note them, with `reset`).
+
+    There must be `minimum` rows; if it is left out, two with `reset`, as in scikit-learn, else one.
 
     Raises
     ------
     DataError
         If the data cannot be opened, is empty, or has other features than the model.
     """
-    data = checked(estimator, data, reset=reset)
+    minimum = minimum or (2 if reset else 1)
+    data = checked(estimator, data, reset=reset, minimum=minimum)
     feature_dim = _feature_dimension(estimator, data, feature_dim, reset=reset)
     rows = open_rows(data, variable=variable, feature_dim=feature_dim)
     if not isinstance(data, np.ndarray):
         check_features(estimator, rows, reset=reset)
-    minimum = 2 if reset else 1
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)

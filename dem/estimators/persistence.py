@@ -14,6 +14,8 @@ from dem.errors import StoreError
 #: number of the layout of model files; raised whenever older versions of dem could misread a newer file
 FORMAT = 1
 _ATTRIBUTES = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_", "n_features_in_")
+# What files of earlier versions do not have.
+_LATER_ATTRIBUTES = ("n_samples_seen_",)
 # Options that make no sense in another process.
 _NOT_SAVED = ("callbacks",)
 
@@ -45,7 +47,9 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
         "format": FORMAT,
         "family": family,
         "options": options,
-        "fitted": {name: getattr(estimator, name) for name in _ATTRIBUTES if hasattr(estimator, name)},
+        "fitted": {
+            name: getattr(estimator, name) for name in (*_ATTRIBUTES, *_LATER_ATTRIBUTES) if hasattr(estimator, name)
+        },
         "feature_names": None if names is None else list(names),
         "versions": {
             "dem": __version__,
@@ -119,6 +123,8 @@ def _restore(kind: type[Any], arrays: dict[str, np.ndarray], attributes: dict[st
         message = "the number of features does not fit the parameters"
         raise ValueError(message)
     for name in _ATTRIBUTES:
+        setattr(estimator, name, attributes["fitted"][name])
+    for name in set(_LATER_ATTRIBUTES) & set(attributes["fitted"]):
         setattr(estimator, name, attributes["fitted"][name])
     if attributes["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(attributes["feature_names"], dtype=object)

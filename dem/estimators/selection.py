@@ -83,6 +83,7 @@ class Candidate:
     fit: Fit | None = None
     failure: str = ""
     records: list[dict[str, Any]] = field(default_factory=list)
+    n_rows: int = 0
 
 
 def select(
@@ -174,6 +175,7 @@ def select(
         if candidate.fit is not None:
             inputs.check_features(candidate.estimator, rows, reset=True)
             candidate.estimator._keep(candidate.family, candidate.fit, candidate.records)
+            candidate.estimator.n_samples_seen_ = candidate.n_rows
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
@@ -204,6 +206,9 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
         raise OptionError(message)
     if not (isinstance(holdout, int | float) and 0.0 <= holdout < 1.0):
         message = f"holdout must be a share of the rows, at least 0 and less than 1, not {holdout!r}"
+        raise OptionError(message)
+    if template.algorithm != "batch":
+        message = f"algorithm={template.algorithm!r} does not go with select, whose models share the reads of batch EM"
         raise OptionError(message)
     if criterion == "held_out" and holdout == 0.0:
         message = "criterion 'held_out' needs held-out rows; give their share, such as holdout=0.1"
@@ -280,6 +285,7 @@ def _row(candidate: Candidate, totals: Any, *, held_out: bool) -> dict[str, Any]
         return {**row, **dict.fromkeys(figures, math.nan), "status": candidate.failure, "n_iter": 0, "reads": 0}
     total, entropy = next(totals), next(totals)
     left: RowTotal | None = next(totals) if held_out else None
+    candidate.n_rows = int(total.n_rows)
     free = candidate.family.n_parameters(one.parameters)
     bic = -2.0 * total.total + free * math.log(total.n_rows)
     aic = -2.0 * total.total + 2.0 * free

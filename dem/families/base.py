@@ -12,6 +12,8 @@ from dem.families.vector import Vector
 from dem.statistics import Statistics
 
 Array = NDArray[np.float64]
+# A responsibility below this adds nothing to any sum.
+NEGLIGIBLE = 1e-36
 P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
 S_co = TypeVar("S_co", bound=Statistics, covariant=True)
@@ -68,6 +70,25 @@ class Family(Protocol[P, S]):
         """Return parameters from what `to_vector` gave; shapes and what is fixed come from `parameters`."""
 
 
+class IncrementalFamily(Family[P, S], Protocol[P, S]):
+    """A family whose E-steps at different parameters can be added: what incremental and stepwise EM need."""
+
+    def m_step(self, statistics: Any, parameters: P) -> P:
+        """Return the maximising parameters. Runs on the driver.
+
+        Statistics of an E-step come with its `parameters`; rebased ones with any.
+        """
+
+    def rebased(self, statistics: S, parameters: P) -> Any:
+        """Return statistics that add to those of E-steps at other parameters. `parameters` are those of the E-step."""
+
+    def implied(self, parameters: P) -> Any:
+        """Return the rebased statistics of one row, on average, from which the M-step makes `parameters`."""
+
+    def free_energy(self, statistics: Any, parameters: P) -> float:
+        """Return the free energy (nats) of rebased statistics: a lower bound of the log-likelihood at `parameters`."""
+
+
 class Kernel(Protocol[S_co]):
     """The arithmetic of one E-step over blocks of rows, with what it precomputes from the parameters.
 
@@ -120,8 +141,20 @@ class Component(Protocol[P, S]):
     def split(self, statistics: S, n_components: Sequence[int]) -> list[S]:
         """Return the statistics of each model from those of their joined components."""
 
-    def m_step(self, statistics: S, counts: Array, parameters: P) -> P:
-        """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,)."""
+    def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
+        """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,).
+
+        Statistics of an E-step come with its `parameters`; rebased ones with any.
+        """
+
+    def rebased(self, statistics: S, counts: Array, parameters: P) -> Any:
+        """Return statistics in a frame that does not depend on `parameters`, which are those of the E-step."""
+
+    def implied(self, parameters: P, weights: Array) -> Any:
+        """Return the rebased statistics per row from which the M-step makes `parameters`."""
+
+    def expected_log_density(self, statistics: Any, counts: Array, parameters: P) -> float:
+        """Return Σγ log p(row | component) of rebased statistics; terms that no parameter changes may be left out."""
 
     def tolerated_fall(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""

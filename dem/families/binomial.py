@@ -88,6 +88,20 @@ class BinomialComponent:
         trials = self.n_trials * np.where(occupied, counts[:, np.newaxis], 1.0)
         return np.where(occupied, np.clip(statistics.successes / trials, 0.0, 1.0), parameters)
 
+    def rebased(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> BinomialStatistics:  # noqa: ARG002
+        """Return the statistics: they refer to no parameters."""
+        return statistics
+
+    def implied(self, parameters: Array, weights: Array) -> BinomialStatistics:
+        """Return the statistics per row from which the M-step makes `parameters`."""
+        return BinomialStatistics(weights[:, np.newaxis] * self.n_trials * parameters)
+
+    def expected_log_density(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> float:
+        """Return Σγ log p(row | component) without the binomial coefficients, which no parameter changes."""
+        probabilities = np.clip(parameters, SMALLEST, 1.0 - SMALLEST)
+        failures = self.n_trials * counts[:, np.newaxis] - statistics.successes
+        return float(np.sum(statistics.successes * np.log(probabilities) + failures * np.log1p(-probabilities)))
+
     def tolerated_fall(self, parameters: Array, weights: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
         """Nothing is regularised beyond clipping at `SMALLEST`."""
         return float(self.n_trials * parameters.shape[1] * SMALLEST)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
-from dem.families.base import Array, Component, RowBlock
+from dem.families.base import NEGLIGIBLE, Array, Component, RowBlock
 from dem.families.vector import Vector
 from dem.families.workspace import constant_row, largest_row, scratch
 from dem.statistics import Statistics
@@ -51,6 +52,28 @@ class MixtureStatistics(Statistics, Generic[S]):
     log_likelihood: float
     counts: Array
     components: S
+
+
+@dataclass(frozen=True, eq=False)
+class RebasedStatistics(Statistics):
+    """Statistics of rows that may have gone through E-steps at different parameters.
+
+    Attributes
+    ----------
+    n_rows : float
+        Number of rows.
+    entropy : float
+        Entropy of the responsibilities (nats), and terms of the density that no parameter changes.
+    counts : ndarray of shape (n_components,)
+        Σγ.
+    components : Statistics
+        What the components need besides, in a frame that does not depend on parameters.
+    """
+
+    n_rows: float
+    entropy: float
+    counts: Array
+    components: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +149,35 @@ class Mixture(Generic[P, S]):
             for log_likelihood, segment, part in zip(log_likelihoods, segments, parts, strict=True)
         ]
 
-    def m_step(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+    def m_step(
+        self, statistics: MixtureStatistics[S] | RebasedStatistics, parameters: MixtureParameters[P]
+    ) -> MixtureParameters[P]:
         """Return the parameters that maximise the expected complete-data log-likelihood."""
         weights = parameters.weights
         if self.fit_weights:
             weights = statistics.counts / statistics.counts.sum()
         components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
         return MixtureParameters(weights, components)
+
+    def rebased(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> RebasedStatistics:
+        """Return statistics that add to those of E-steps at other parameters."""
+        components = self.component.rebased(statistics.components, statistics.counts, parameters.components)
+        rebased = RebasedStatistics(statistics.n_rows, 0.0, statistics.counts, components)
+        # At its own parameters the free energy of an E-step is the log-likelihood.
+        entropy = statistics.log_likelihood - self.free_energy(rebased, parameters)
+        return replace(rebased, entropy=entropy)
+
+    def implied(self, parameters: MixtureParameters[P]) -> RebasedStatistics:
+        """Return the statistics per row from which the M-step makes `parameters`; their entropy is left out."""
+        weights = parameters.weights
+        return RebasedStatistics(1.0, 0.0, weights, self.component.implied(parameters.components, weights))
+
+    def free_energy(self, statistics: RebasedStatistics, parameters: MixtureParameters[P]) -> float:
+        """Return the expected complete-data log-likelihood plus the entropy: at most the log-likelihood."""
+        # What is as good as nothing must not meet the logarithm of a weight of 0.
+        counts = np.where(statistics.counts > NEGLIGIBLE, statistics.counts, 0.0)
+        expected = self.component.expected_log_density(statistics.components, counts, parameters.components)
+        return statistics.entropy + float(np.sum(xlogy(counts, parameters.weights))) + expected
 
     def tolerated_fall(self, parameters: MixtureParameters[P], dtype: np.dtype[Any]) -> float:
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""

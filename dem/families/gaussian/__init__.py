@@ -15,8 +15,9 @@ from dem.families.base import Array, Kernel
 from dem.families.gaussian.diagonal import Diagonal, Spherical
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
+from dem.families.gaussian.moments import MOMENTS, GaussianMoments
 from dem.families.gaussian.precision import SINGLE_TOLERANCE
-from dem.families.gaussian.shapes import GaussianKernel, GaussianParameters, GaussianStatistics, Shape
+from dem.families.gaussian.shapes import LOG_2PI, GaussianKernel, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
 from dem.families.gaussian.vector import from_vector, to_vector
 from dem.families.vector import Vector
@@ -128,11 +129,28 @@ class GaussianComponent:
         return [GaussianStatistics(first, second) for first, second in parts]
 
     def m_step(
-        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters
+        self, statistics: GaussianStatistics | GaussianMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
-        """Return the maximising parameters."""
+        """Return the maximising parameters, from the statistics of an E-step at `parameters` or from rebased ones."""
         frame = self._frame(parameters.means.shape[1])
+        if isinstance(statistics, GaussianMoments):
+            return statistics.m_step(parameters, self._ridge(frame))
         return self.shape.m_step(statistics, counts, parameters, self._ridge(frame))
+
+    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> GaussianMoments:
+        """Return counts, means and scatter in the frame of the fit."""
+        return MOMENTS[self.covariance_type].rebased(statistics, counts, parameters)
+
+    def implied(self, parameters: GaussianParameters, weights: Array) -> GaussianMoments:
+        """Return the moments per row from which the M-step makes `parameters`."""
+        ridge = self._ridge(self._frame(parameters.means.shape[1]))
+        return MOMENTS[self.covariance_type].implied(parameters, weights, ridge)
+
+    def expected_log_density(self, statistics: GaussianMoments, counts: Array, parameters: GaussianParameters) -> float:
+        """Return Σγ log p(row | component) over rows and components."""
+        d = parameters.means.shape[1]
+        constant = statistics.log_determinants(parameters) - 0.5 * d * LOG_2PI - self._frame(d).log_volume
+        return float(counts @ constant - 0.5 * np.sum(statistics.squares(parameters)))
 
     def tolerated_fall(self, parameters: GaussianParameters, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return the most that `reg_covar` and single precision can cost the log-likelihood per row."""

@@ -11,7 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dem.errors import FitError
-from dem.families.base import Array, Kernel
+from dem.families.base import NEGLIGIBLE, Array, Kernel
 from dem.families.gaussian.frame import Frame
 from dem.statistics import Statistics
 
@@ -19,8 +19,6 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 # Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 512 rows
 # starve the matrix products, more than 16,384 gain nothing; many components in own frames must still fit in memory.
 WORKSPACE_BYTES = 6 * 2**20
-# A responsibility below this adds nothing to any sum.
-NEGLIGIBLE = 1e-36
 WORKSPACE_LIMIT = 64 * 2**20
 
 

@@ -1,0 +1,109 @@
+"""`partial_fit`: a mixture that learns from rows as they come."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from dem.data import open_rows
+from dem.data.base import Rows
+from dem.em.blocks import Blocks
+from dem.em.loop import Fit
+from dem.em.stepwise import lap
+from dem.engine import Engine, current_engine
+from dem.errors import NonFiniteError
+from dem.estimators import inputs
+from dem.estimators.fitting import FittedByEM
+from dem.families.base import Array
+from dem.families.mixture import Mixture, MixtureParameters
+from dem.initialise import row_sample
+from dem.initialise.sample import RowSample
+from dem.validation import check_rows
+
+
+class LearnsFromStreams(FittedByEM):
+    """The part of a mixture estimator that learns from a stream.
+
+    Its state is the fitted parameters and `n_samples_seen_`, no more: parameters stand for the statistics from which
+    the M-step makes them. So a model that was saved and loaded goes on to the same bits.
+    """
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: object = None,  # noqa: ARG002
+        *,
+        variable: str | None = None,
+        feature_dim: str | None = None,
+    ) -> Self:
+        """Learn from newly observed rows by stepwise EM, going on from `fit`, earlier calls, or a loaded model.
+
+        Without any of these, rows are held until there are `n_components` of them, which then give the start.
+
+        Parameters
+        ----------
+        X, y, variable, feature_dim
+            Data as in `fit`, of any size; it is read once (and once more for the start). A few rows make one step,
+            many make one for each of their blocks.
+
+        Returns
+        -------
+        self
+            `converged_` is False; `lower_bound_` is the log-likelihood per row of X under the parameters before each
+            step.
+
+        Raises
+        ------
+        OptionError, DataError, FitError
+            As `fit` does; the estimator is then as it was.
+        """
+        self._check_options()
+        with inputs.features_kept_on_failure(self):
+            begins = not hasattr(self, "weights_") and not hasattr(self, "_held_rows")
+            if hasattr(self, "weights_"):
+                self._check_goes_on()
+            rows = inputs.rows_of(self, X, reset=begins, variable=variable, feature_dim=feature_dim, minimum=1)
+            engine = current_engine()
+            try:
+                self._learn(rows, engine)
+            except NonFiniteError:
+                check_rows(rows, engine, self._family().component)
+                raise
+            finally:
+                engine.close()
+        return self
+
+    def _learn(self, rows: Rows, engine: Engine) -> None:
+        n_seen = 0
+        if hasattr(self, "weights_"):
+            family, parameters = self._model()
+            n_seen = getattr(self, "n_samples_seen_", 0)  # files of earlier versions do not say
+        else:
+            sample = row_sample(rows, engine, self.sample_rows, np.random.SeedSequence(self._seed()))
+            if self._family().component.invalid(sample.rows).any():
+                check_rows(rows, engine, self._family().component)
+            table = np.concatenate([getattr(self, "_held_rows", sample.rows[:0]), sample.rows])
+            if len(table) < self.n_components:
+                self._held_rows = table
+                return
+            family, parameters = self._first_start(table, rows, engine)
+            if sample.complete:  # else the held rows, fewer than one component each, count for the start alone
+                rows = open_rows(table)
+        blocks = Blocks.of(family, rows, engine, self.max_in_flight)
+        after = lap(blocks, parameters, n_seen=n_seen, power=self.step_power, seed=self._seed())
+        self._keep(family, Fit(after.parameters, log_likelihoods=[after.log_likelihood]), [])
+        self.n_samples_seen_ = n_seen + rows.n_rows
+        if hasattr(self, "_held_rows"):
+            del self._held_rows
+
+    def _first_start(
+        self, table: Array, rows: Rows, engine: Engine
+    ) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
+        """Return a start from the first rows, and the family in their frame."""
+        unadapted = self._family()
+        family = Mixture(unadapted.component.adapted_to(table), unadapted.fit_weights)
+        given = {**self._fixed_values(), **self._initial_values(rows.n_features)}
+        first = RowSample(table, complete=True)
+        return family, self._start(family, rows, engine, first, given, check_random_state(self.random_state))

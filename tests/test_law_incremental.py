@@ -1,0 +1,264 @@
+"""Laws of incremental EM: free energy never falls, batch EM's fixed points, the same bits everywhere."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from agreement import assert_close, assert_same_bits
+from cases import CASES
+from distributed import Client
+from sources import CutBatch, CutRows
+
+from dem.em import incremental
+from dem.em.blocks import Blocks
+from dem.em.events import IterationEnded
+from dem.em.loop import Settings
+from dem.em.memo import Memo
+from dem.em.together import EStep
+from dem.engine import LocalEngine, connect
+from dem.families.mixture import Mixture, RebasedStatistics
+
+EDGES = list(range(100, 3000, 100))
+TEN = list(range(300, 3000, 300))
+# Iterations after which EM stands still.
+REACHED = {case.name: 220 if case.name == "bernoulli" else 25 for case in CASES}
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def start_of(case, max_iter=1):
+    """Return the family, parameters and rows of a fit that has hardly begun."""
+    rows = CutRows(case.data(), EDGES)
+    family, parameters = case.estimator(init_params="random_from_data", max_iter=max_iter).fit(rows)._model()
+    return family, parameters, rows
+
+
+@dataclass(frozen=True, eq=False)
+class Watched(Mixture):
+    """Notes the free energy of each sum of statistics, under the parameters before and after its M-step."""
+
+    seen: list = field(default_factory=list)
+
+    def m_step(self, statistics, parameters):
+        after = super().m_step(statistics, parameters)
+        if isinstance(statistics, RebasedStatistics):
+            self.seen.extend(self.free_energy(statistics, each) for each in (parameters, after))
+        return after
+
+
+def watched_fit(case, engine, max_in_flight, laps=3):
+    family, parameters, rows = start_of(case)
+    family = Watched(family.component, family.fit_weights)
+    settings = Settings(0.0, laps + 1, max_in_flight=max_in_flight)
+    one = incremental.fit(family, [parameters], rows, engine, settings)[0]
+    return one, np.array(family.seen), family, rows
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 4, 30])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_free_energy_never_falls(case, max_in_flight):
+    one, seen, family, rows = watched_fit(case, LocalEngine(1), max_in_flight)
+    assert len(seen) > 2 * 60  # of three laps of 30 blocks most have moved the parameters
+    assert np.diff(seen).min() > -1e-11 * abs(seen[0])
+    assert seen[-1] > seen[0]
+    # Each lap ends at a free energy that the log-likelihood, which the last read tells, is above.
+    assert np.diff(one.log_likelihoods).min() > -1e-11
+    total = LocalEngine(1).sweep(rows, [EStep(family, one.parameters)])[0].log_likelihood
+    assert seen[-1] <= total + 1e-12 * abs(total)
+
+
+class Faults(LocalEngine):
+    """Threads on which blocks straggle, overtake one another, and are done twice or again after a failure."""
+
+    def submit(self, rows, works, batches):
+        rng = random.Random(f"{batches}")
+
+        def straggle(work, chunk):
+            time.sleep(rng.choice([0.0, 0.0, 0.004]))
+            return work(chunk)
+
+        late = [functools.partial(straggle, work) for work in works]
+        lost = super().submit(rows, late, batches) if rng.random() < 0.3 else None
+        second = super().submit(rows, late, batches)
+        if lost is not None and rng.random() < 0.5:
+            lost.result()
+        return second
+
+
+@pytest.mark.parametrize("max_in_flight", [None, 12])
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[5]], ids=str)
+def test_stragglers_and_duplicates_change_no_bit(case, max_in_flight):
+    engine = Faults(6)
+    faulty, seen, family, _ = watched_fit(case, engine, max_in_flight, laps=2)
+    engine.close()
+    expected, same, *_ = watched_fit(case, LocalEngine(1), max_in_flight, laps=2)
+    np.testing.assert_array_equal(seen, same)
+    assert np.diff(seen).min() > -1e-11 * abs(seen[0])
+    names = case_names(case)
+    assert_same_bits(User(family, faulty.parameters), User(family, expected.parameters), names)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_would_lower_the_free_energy_is_refused(case, monkeypatch):
+    """However old the parameters of an E-step are, and whatever is delivered twice or out of turn."""
+    family, old, rows = start_of(case)
+    family = Watched(family.component, family.fit_weights)
+    blocks = Blocks.of(family, rows, LocalEngine(1), 1)
+    with closing(Memo(incremental.blank(family, old, rows), len(blocks))) as remembered:
+        state = incremental._State(blocks, remembered, old)
+        state.read(1)
+        stale = list(blocks.visit(range(len(blocks)), lambda: old))
+        reached = [state.lap(lap) for lap in (2, 3)]
+        order = [*range(len(blocks)), *range(9, -1, -1)]
+        late = [dataclasses.replace(stale[block], parameters=old) for block in order]
+        monkeypatch.setattr(Blocks, "visit", lambda *_: iter(late))
+        family.seen.clear()
+        reached.append(state.lap(4))
+        assert len(family.seen) < len(blocks)  # most were refused
+    assert np.diff([*reached[:2], *family.seen, reached[-1]]).min() > -1e-11 * abs(reached[0])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_free_energy_of_one_e_step_is_the_log_likelihood(case):
+    family, parameters, rows = start_of(case, max_iter=3)
+    statistics = LocalEngine(1).sweep(rows, [EStep(family, parameters)])[0]
+    rebased = family.rebased(statistics, parameters)
+    assert family.free_energy(rebased, parameters) == pytest.approx(statistics.log_likelihood, rel=1e-13)
+    after = family.m_step(statistics, parameters)
+    assert_close(User(family, family.m_step(rebased, parameters)), User(family, after), case_names(case), rtol=1e-12)
+    # Jensen: under other parameters it is a lower bound of their log-likelihood, and above the one before.
+    there = LocalEngine(1).sweep(rows, [EStep(family, after)])[0].log_likelihood
+    rounding = 1e-12 * abs(there)
+    assert statistics.log_likelihood - rounding <= family.free_energy(rebased, after) <= there + rounding
+
+
+class User:
+    """Parameters under the names of fitted attributes."""
+
+    def __init__(self, family, parameters):
+        vars(self).update({f"{name}_": value for name, value in family.to_user(parameters).items()})
+
+
+def case_names(case):
+    return tuple(name for name in case.parameters if name != "precisions_")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_statistics_from_different_parameters_add(case):
+    """Blocks at different parameters, added, have the moments of all rows under their responsibilities."""
+    family, parameters, rows = start_of(case)
+    later = family.m_step(LocalEngine(1).sweep(rows, [EStep(family, parameters)])[0], parameters)
+    first, second = (rows.table[:1700], rows.table[1700:])
+    parts = []
+    for table, used in ((first, parameters), (second, later)):
+        parts.append(family.rebased(family.e_step(used, Block(table)), used))
+    joint = np.vstack([family.posterior(parameters, first), family.posterior(later, second)])
+    fitted = family.m_step(parts[0] + parts[1], parameters)
+    table = rows.table.astype(float)
+    means = (joint.T @ table) / joint.sum(axis=0)[:, np.newaxis]
+    user = family.to_user(fitted)
+    np.testing.assert_allclose(user["weights"], joint.mean(axis=0), rtol=1e-12)
+    located = user.get("means", user.get("probabilities", 0.0) * getattr(family.component, "n_trials", 1))
+    np.testing.assert_allclose(located, means, rtol=0, atol=1e-11)
+    # And the other way round: parameters imply the statistics that they come from.
+    again = family.m_step(family.implied(fitted), parameters)
+    assert_close(User(family, again), User(family, fitted), case_names(case), rtol=1e-11)
+
+
+class Block:
+    def __init__(self, rows):
+        self.rows = rows
+
+
+@pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_same_fixed_point_as_batch(case, algorithm):
+    options = {"tol": 0.0, "max_iter": REACHED[case.name]}
+    batch = case.estimator(**options).fit(case.data())
+    fitted = case.estimator(algorithm=algorithm, **options).fit(CutRows(case.data(), TEN))
+    assert_close(fitted, batch, case.parameters, rtol=1e-8)
+    assert fitted.lower_bound_ == pytest.approx(batch.lower_bound_, rel=1e-12)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[5]], ids=str)
+def test_the_order_of_the_blocks_does_not_matter_in_the_end(case):
+    table = case.data()
+    begun = case.estimator(max_iter=1).fit(CutRows(table, EDGES))
+    begun.weights_ = np.array([0.6, 0.1, 0.3])
+    options = {"algorithm": "incremental", "tol": 0.0, "max_iter": 25, "warm_start": True}
+    orders = [slice(None), slice(None, None, -1), np.argsort(table[:, 0], kind="stable")]
+    fits = [copy.deepcopy(begun).set_params(**options).fit(CutRows(table[order], TEN)) for order in orders]
+    assert np.abs(begun.weights_ - fits[0].weights_).max() > 1e-6
+    assert_close(fits[1], fits[0], case.parameters, rtol=1e-8)
+    assert_close(fits[2], fits[0], case.parameters, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "max_in_flight"), [("incremental", 1), ("incremental", None), ("stepwise", None)]
+)
+@pytest.mark.parametrize("case", [CASES[0], CASES[5]], ids=str)
+def test_same_bits_on_threads_and_processes(case, algorithm, max_in_flight, cluster, monkeypatch):
+    def fit():
+        model = case.estimator(algorithm=algorithm, max_in_flight=max_in_flight, max_iter=3, tol=0.0)
+        return model.fit(CutRows(case.data(), range(20, 3000, 20)))
+
+    with Client(cluster):
+        fits = [fit()]
+    for n_threads in (1, 3):
+        monkeypatch.setattr("dem.estimators.fitting.current_engine", lambda n=n_threads: LocalEngine(n))
+        fits.append(fit())
+    for other in fits[1:]:
+        assert_same_bits(other, fits[0], (*case.parameters, "lower_bounds_"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_same_bits_on_any_number_of_worker_processes(n_workers):
+    options = {"algorithm": "incremental", "max_iter": 3, "tol": 0.0}
+    expected = CASES[0].estimator(**options).fit(CutRows(CASES[0].data(), EDGES))
+    with connect(workers=n_workers):
+        fitted = CASES[0].estimator(**options).fit(CutRows(CASES[0].data(), EDGES))
+    assert_same_bits(fitted, expected, (*CASES[0].parameters, "lower_bounds_"))
+
+
+class SlowBatch(CutBatch):
+    def __iter__(self):
+        for chunk in super().__iter__():
+            time.sleep(0.01)
+            yield chunk
+
+
+class SlowRows(CutRows):
+    def batches(self):
+        batches = super().batches()
+        for batch in batches:
+            batch.__class__ = SlowBatch
+        return batches
+
+
+def test_a_killed_worker_does_not_change_the_bits():
+    case, options = CASES[0], {"algorithm": "incremental", "max_iter": 3, "tol": 0.0, "max_in_flight": 4}
+    expected = case.estimator(**options).fit(CutRows(case.data(), EDGES))
+    killed = []
+    with connect(workers=2) as engine:
+        workers = list(engine.client.run(os.getpid).values())
+
+        def kill_in_mid_lap(event):
+            if isinstance(event, IterationEnded) and event.iteration == 1 and not killed:
+                killed.append(workers[0])
+                threading.Timer(0.1, os.kill, (workers[0], signal.SIGKILL)).start()
+
+        fitted = case.estimator(**options, callbacks=[kill_in_mid_lap]).fit(SlowRows(case.data(), EDGES))
+        assert killed
+        assert killed[0] not in engine.client.run(os.getpid).values()
+    assert_same_bits(fitted, expected, (*case.parameters, "lower_bounds_"))

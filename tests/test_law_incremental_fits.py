@@ -1,0 +1,230 @@
+"""Fits by incremental EM: fewer reads, the memo, warm starts, several starts, and what goes wrong."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from agreement import assert_same_bits
+from cases import CASES, gaussian_rows
+from sources import CutBatch, CutRows
+
+import dem
+from dem.em import memo
+from dem.em.events import FitEnded, FitStarted, IterationEnded
+from dem.em.memo import Memo
+from dem.errors import DataError, LikelihoodWarning, OptionError
+from dem.families.mixture import Mixture
+from dem.statistics import CentralMoments, tree_sum
+
+EDGES = list(range(100, 3000, 100))
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+class CountingBatch(CutBatch):
+    read = 0
+
+    def __iter__(self):
+        for chunk in super().__iter__():
+            CountingBatch.read += len(chunk)
+            yield chunk
+
+
+class CountingRows(CutRows):
+    def batches(self):
+        batches = super().batches()
+        for batch in batches:
+            batch.__class__ = CountingBatch
+        return batches
+
+
+def overlapping_rows(n_rows=4000, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n_rows)
+    return np.array([[0.0, 0.0], [3.0, 0.6], [0.2, 3.0]])[labels] + rng.normal(size=(n_rows, 2))
+
+
+def log_likelihood_by_reads(algorithm, table, **options):
+    """Return the reads and the log-likelihood per row after each iteration."""
+    CountingBatch.read = 0
+    found = []
+
+    def watch(event):
+        if isinstance(event, IterationEnded):
+            reached = event.family.log_likelihood(event.parameters, table).mean()
+            found.append((CountingBatch.read / len(table), reached))
+
+    given = {"means_init": [[-0.5, 0.0], [1.0, 0.0], [0.0, 1.0]], "precisions_init": [np.eye(2)] * 3}
+    estimator = dem.GaussianMixture(3, algorithm=algorithm, tol=1e-8, max_iter=300, **given, **options)
+    estimator.set_params(weights_init=np.full(3, 1 / 3), callbacks=[watch])
+    estimator.fit(CountingRows(table, range(200, 4000, 200)))
+    return np.array(found).T
+
+
+def reads_until(reached, curve):
+    return curve[0][np.argmax(curve[1] >= reached)]
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sorted"])
+def test_fewer_reads_than_batch_also_on_sorted_rows(order):
+    table = overlapping_rows()
+    if order == "sorted":
+        table = table[np.argsort(table[:, 0])]
+    batch = log_likelihood_by_reads("batch", table)
+    one_by_one = log_likelihood_by_reads("incremental", table, max_in_flight=1)
+    in_flight = log_likelihood_by_reads("incremental", table)
+    limit = batch[1][-1]
+    assert one_by_one[1][-1] == pytest.approx(limit, abs=1e-5)
+    needed = [reads_until(limit - 1e-4, curve) for curve in (batch, one_by_one, in_flight)]
+    assert needed[1] <= 0.6 * needed[0], needed
+    assert needed[2] <= 0.7 * needed[0], needed
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_iteration_is_one_read(case):
+    CountingBatch.read = 0
+    fitted = case.estimator(algorithm="incremental", tol=1e-7).fit(CountingRows(case.data(), EDGES))
+    assert CountingBatch.read / 3000 == fitted.n_iter_ + 1  # and one for the sample
+    assert fitted.converged_
+    # The last read is exact.
+    before = case.estimator(algorithm="incremental", tol=0.0, max_iter=fitted.n_iter_ - 1)
+    warned = before.fit(CutRows(case.data(), EDGES))
+    assert fitted.lower_bound_ >= warned.lower_bound_ - 1e-7
+    assert fitted.lower_bound_ == pytest.approx(fitted.score(case.data()), abs=1e-6)
+
+
+# The memo ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [2**30, 0])
+def test_memo_in_memory_or_on_disk(limit, monkeypatch, tmp_path):
+    monkeypatch.setattr(memo, "MEMORY_BYTES", limit)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    case = CASES[0]
+
+    def listen(event):
+        if isinstance(event, FitStarted):
+            # n_rows, entropy, counts twice, means, scatter of 3 components in 3 features, for 30 blocks.
+            assert event.memo_bytes == 30 * 8 * (2 + 3 + 3 + 9 + 27)
+        on_disk = bool(list(tmp_path.glob("dem-memo-*")))
+        assert on_disk is (limit == 0 and isinstance(event, IterationEnded))
+
+    options = {"algorithm": "incremental", "tol": 0.0, "max_iter": 3}
+    fitted = case.estimator(**options, callbacks=[listen]).fit(CutRows(case.data(), EDGES))
+    assert not list(tmp_path.glob("dem-memo-*"))
+    monkeypatch.setattr(memo, "MEMORY_BYTES", 2**30)
+    assert_same_bits(case.estimator(**options).fit(CutRows(case.data(), EDGES)), fitted, case.parameters)
+
+
+def test_memo_adds_as_a_sweep_does_and_forgets_what_was_replaced():
+    rng = np.random.default_rng(0)
+    parts = [CentralMoments(rng.random(2), rng.normal(size=(2, 3)), rng.random((2, 3))) for _ in range(300)]
+    remembered = Memo(parts[0], 257)
+    for block in range(257):
+        remembered[block] = parts[-1]
+    remembered.total()
+    for block in (5, 256, *range(257)):
+        remembered[block] = parts[block]
+        remembered.total()
+    expected = tree_sum([[part] for part in parts[:257]])[0]
+    np.testing.assert_array_equal(remembered.total().numbers(), expected.numbers())
+    remembered.close()
+
+
+def test_central_moments_lose_nothing_far_from_the_origin():
+    rows = np.random.default_rng(0).normal(size=(300, 2)) + 1e8
+    groups = np.array_split(rows, 7)
+    parts = [
+        CentralMoments(np.array([float(len(g))]), g.mean(0)[None], ((g - g.mean(0)) ** 2).sum(0)[None]) for g in groups
+    ]
+    nothing = CentralMoments(np.zeros(1), np.zeros((1, 2)), np.zeros((1, 2)))
+    total = sum(parts, start=nothing)
+    np.testing.assert_allclose(total.scatter[0] / 300, rows.var(axis=0), rtol=1e-7)
+    np.testing.assert_allclose((0.5 * total).scatter, 0.5 * total.scatter)
+    with pytest.raises(TypeError):
+        total - parts[0]
+
+
+# What goes wrong --------------------------------------------------------------------------------------------
+
+
+def test_a_broken_m_step_is_reported(monkeypatch):
+    honest = Mixture.rebased
+
+    def wrong(self, statistics, parameters):
+        rebased = honest(self, statistics, parameters)
+        rebased.components.scatter[:] *= 1.5
+        return rebased
+
+    monkeypatch.setattr(Mixture, "rebased", wrong)
+    with pytest.warns(LikelihoodWarning, match="fell from .* to .* in iteration"):
+        CASES[0].estimator(algorithm="incremental", max_iter=5, tol=1e-9).fit(CASES[0].data())
+
+
+@pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])
+def test_bad_values_are_named(algorithm):
+    table = gaussian_rows()
+    table[2500, 1] = np.nan
+    with pytest.raises(DataError, match="row 2500, column 1"):
+        dem.GaussianMixture(3, algorithm=algorithm, sample_rows=20, random_state=0).fit(CutRows(table, EDGES))
+
+
+@pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_warm_start_and_a_saved_model_go_on(case, algorithm, tmp_path):
+    rows = CutRows(case.data(), EDGES)
+    options = {"algorithm": algorithm, "tol": 1e-8, "max_iter": 300}
+    first = case.estimator(**options).fit(rows)
+    path = str(tmp_path / "model.zarr")
+    first.save(path)
+    loaded = dem.load(path).set_params(warm_start=True).fit(rows)
+    again = copy.deepcopy(first).set_params(warm_start=True).fit(rows)
+    assert_same_bits(loaded, again, case.parameters)
+    assert again.n_iter_ <= (1 if algorithm == "incremental" else 8)
+    assert again.lower_bound_ >= first.lower_bound_ - 1e-7
+
+
+def test_several_starts():
+    fitted = CASES[0].estimator(algorithm="incremental", n_init=3, init_params="random").fit(CASES[0].data())
+    assert {record["model"] for record in fitted.history_} == {0, 1, 2}
+    best = max(record["log_likelihood"] for record in fitted.history_)
+    assert fitted.lower_bound_ == pytest.approx(best, abs=1e-6)
+
+
+def test_only_the_best_start_of_the_sample_is_polished():
+    ended = []
+    case, rows = CASES[0], CutRows(CASES[0].data(), EDGES)
+    options = {
+        "algorithm": "incremental",
+        "n_init": 4,
+        "init_params": "random_from_data",
+        "sample_rows": 500,
+        "tol": 1.0,
+    }
+    fitted = case.estimator(**options, callbacks=[ended.append]).fit(rows)
+    ended = [event for event in ended if isinstance(event, FitEnded)]
+    assert [event.model for event in ended if event.phase == "data"] == [0]
+    assert len([event for event in ended if event.phase == "sample"]) == 4
+    assert ended[-1].status == "converged"
+    assert fitted.converged_
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"algorithm": "sgd"}, "'batch', 'incremental', 'stepwise'"),
+        ({"max_in_flight": 0}, "max_in_flight"),
+        ({"step_power": 0.5}, "step_power"),
+        (
+            {"algorithm": "stepwise", "accelerate": "squarem"},
+            "accelerate='squarem' goes with algorithm='batch' only, not with 'stepwise'",
+        ),
+    ],
+)
+def test_options(options, says):
+    with pytest.raises(OptionError) as error:
+        dem.GaussianMixture(2, **options).fit(gaussian_rows(50))
+    for word in says.split(", "):
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
