@@ -6,14 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import psutil
 import pytest
 import zarr
+from cases import gaussian_rows
+from sources import CutRows
 
 import dem
+from dem.cli.session import interrupts
+from dem.engine import current_engine
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 
@@ -114,3 +119,26 @@ def test_ctrl_c_while_predicting_leaves_no_output(tmp_path):
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, "dem: stopped\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_signal_at_any_moment_of_a_sweep_shows_no_traceback(client, caplog):
+    """Dask prints one if the exception comes as it begins to wait, Python if it comes in a `__del__`."""
+    engine, rows = current_engine(), CutRows(gaussian_rows(), range(200, 3000, 200))
+    expected = engine.sweep(rows, [len])
+    for trial in range(100):
+        timer = threading.Timer(1e-4 * trial, os.kill, (os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt), interrupts():  # noqa: PT012 (until the signal comes)
+            timer.start()
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                assert engine.sweep(rows, [len]) == expected
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_who_asks_twice_does_not_wait_for_dask():
+    with pytest.raises(KeyboardInterrupt), interrupts():  # noqa: PT012
+        calling = {"__name__": "distributed.made_up", "os": os, "signal": signal}
+        exec("os.kill(os.getpid(), signal.SIGINT); done = True", calling)
+        assert calling["done"]  # put off: the frame is one of Dask's
+        exec("os.kill(os.getpid(), signal.SIGINT); done = False", calling)
+    assert calling["done"]

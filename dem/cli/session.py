@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from dem.engine import Engine
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The timer that brings a signal back which came at a delicate moment; Windows has none.
+_RETRY_SIGNALS = (signal.SIGALRM,) if hasattr(signal, "setitimer") else ()
 _received: list[int] = []
+# An exception raised amid the work of these is lost or leaves a traceback on the terminal.
+_DELICATE = {"asyncio", "distributed", "tornado"}
+# Seconds until an exception that found them at work is tried again.
+_RETRY = 0.01
 # Seconds that threads have to finish their chunk after the command was stopped.
 _PATIENCE = 5.0
 
@@ -52,9 +58,20 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    _received.append(number)
-    raise KeyboardInterrupt
+def _stop(number: int, frame: FrameType | None) -> None:
+    if number in _STOP_SIGNALS:
+        _received.append(number)
+    if len(_received) > 1 or not _RETRY_SIGNALS or not _is_delicate(frame):  # who asks twice does not wait
+        raise KeyboardInterrupt
+    signal.setitimer(signal.ITIMER_REAL, _RETRY)
+
+
+def _is_delicate(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] in _DELICATE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -64,12 +81,14 @@ def interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [(number, signal.signal(number, _stop)) for number in _STOP_SIGNALS]
+    before = [(number, signal.signal(number, _stop)) for number in (*_STOP_SIGNALS, *_RETRY_SIGNALS)]
     try:
         yield
     finally:
-        with suppress(KeyboardInterrupt):  # who asks twice does not wait
+        with suppress(KeyboardInterrupt):
             _wait_for_threads()
+        if _RETRY_SIGNALS:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before:
             signal.signal(number, handler)
 
@@ -98,7 +117,7 @@ def undisturbed() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP_SIGNALS, *_RETRY_SIGNALS))
     try:
         yield
     finally:

@@ -124,7 +124,10 @@ class Summed:
     def result(self) -> list[Any]:
         """Wait for it."""
         with _errors_in_one_line(self.address):
-            return list(self.total.result())
+            # Not `Future.result`, which prints a traceback of its own when Ctrl-C comes as it begins to wait.
+            client = self.total.client
+            answer = client.gather(self.total, asynchronous=True)
+            return list(asyncio.run_coroutine_threadsafe(answer, client.loop.asyncio_loop).result())
 
 
 @contextmanager
