@@ -24,7 +24,7 @@ import numpy as np
 from dem.data.base import Chunk, Rows
 from dem.em.blocks import Blocks
 from dem.em.events import FitStarted, IterationEnded, notify
-from dem.em.loop import Fit, Settings, Status, _check_monotone, _end, _per_row
+from dem.em.loop import Fit, Settings, Status, check_monotone, end, log_likelihood_per_row
 from dem.em.memo import Memo
 from dem.engine.base import Engine, single_threaded_blas
 from dem.families.base import IncrementalFamily
@@ -82,7 +82,7 @@ def run(blocks: Blocks, one: Fit, number: int, settings: Settings, previous: flo
             gain = reached - previous
             if one.log_likelihoods:  # a warm start may go on with other data
                 # Each of the M-steps of a lap may lose what regularisation costs.
-                _check_monotone(family, one, previous, reached, rows.dtype, n_steps=len(blocks))
+                check_monotone(family, one, previous, reached, rows.dtype, n_steps=len(blocks))
             one.parameters, previous = state.parameters, reached
             one.log_likelihoods.append(reached)
             notify(
@@ -91,10 +91,10 @@ def run(blocks: Blocks, one: Fit, number: int, settings: Settings, previous: flo
             )
             still = abs(gain) < settings.tol
             if still and exact:
-                _end(one, number, settings, Status.CONVERGED)
+                end(one, number, settings, Status.CONVERGED)
             exact = still and not exact
     if one.status is Status.RUNNING:
-        _end(one, number, settings, Status.MAX_ITER)
+        end(one, number, settings, Status.MAX_ITER)
     return one
 
 
@@ -111,7 +111,7 @@ class _State:
         family, everything = self.blocks.family, len(self.blocks)
         log_likelihoods = []
         for visit in self.blocks.visit(range(everything), lambda: self.parameters, in_flight=everything):
-            _per_row(visit.statistics, iteration)
+            log_likelihood_per_row(visit.statistics, iteration)
             log_likelihoods.append(visit.statistics.log_likelihood)
             self.memo[visit.block] = family.rebased(visit.statistics, visit.parameters)
         self.parameters = family.m_step(self.memo.total(), self.parameters)
@@ -121,7 +121,7 @@ class _State:
         """Give one block after the other new responsibilities and move on after each; return the free energy."""
         family = self.blocks.family
         for visit in self.blocks.visit(self.blocks.scattered(), lambda: self.parameters):
-            _per_row(visit.statistics, iteration)
+            log_likelihood_per_row(visit.statistics, iteration)
             fresh = family.rebased(visit.statistics, visit.parameters)
             if self._is_better(visit.block, visit.parameters, fresh):
                 self.memo[visit.block] = fresh

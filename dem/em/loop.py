@@ -206,20 +206,21 @@ def fit_models(
             try:
                 gain = _advance(models[number].family, one, statistic, settings, previous, (number, seconds, rows))
             except FitError as error:
-                _end(one, number, settings, Status.FAILED, f"{Status.FAILED.value}: {error}")
+                end(one, number, settings, Status.FAILED, f"{Status.FAILED.value}: {error}")
                 if all(other.status is Status.FAILED for other in fits):
                     raise
             else:
                 if settings.settled(before, one.parameters) if settings.settled else abs(gain) < settings.tol:
-                    _end(one, number, settings, Status.CONVERGED)
+                    end(one, number, settings, Status.CONVERGED)
         _drop_rivals(models, fits, settings)
     for number, one in enumerate(fits):
         if one.status is Status.RUNNING:
-            _end(one, number, settings, Status.MAX_ITER)
+            end(one, number, settings, Status.MAX_ITER)
     return fits
 
 
-def _end(one: Fit, number: int, settings: Settings, status: Status, reason: str = "") -> None:
+def end(one: Fit, number: int, settings: Settings, status: Status, reason: str = "") -> None:
+    """Close a fit, and tell."""
     one.status, one.reason = status, reason or status.value
     notify(settings.callbacks, FitEnded(settings.phase, number, one.n_iter, one.reason))
 
@@ -239,9 +240,9 @@ def _advance(
     on_trial = point is not one.parameters
     accepted = not on_trial or statistic.log_likelihood / statistic.n_rows >= before
     if accepted:
-        log_likelihood = _per_row(statistic, one.n_iter + 1)
+        log_likelihood = log_likelihood_per_row(statistic, one.n_iter + 1)
         if one.log_likelihoods:
-            _check_monotone(family, one, before, log_likelihood, rows.dtype)
+            check_monotone(family, one, before, log_likelihood, rows.dtype)
         with single_threaded_blas():  # the matrices are small, and the bits shall not depend on the number of cores
             one.parameters = family.m_step(statistic, point)
     else:  # the parameters stay those of the last EM step, whose log-likelihood the next read tells
@@ -269,15 +270,22 @@ def _drop_rivals(models: Sequence[Model], fits: Sequence[Fit], settings: Setting
         state = (one.parameters, one.log_likelihood)
         twins = [n for n in ahead if merged(family, state, (fits[n].parameters, fits[n].log_likelihood))]
         if twins:
-            _end(one, number, settings, Status.MERGED, f"{Status.MERGED.value} (model {twins[0]})")
+            end(one, number, settings, Status.MERGED, f"{Status.MERGED.value} (model {twins[0]})")
         elif one.squarem is None and hopeless(one.log_likelihoods, leader.log_likelihood):
             reached = f"(model {ahead[0]}, at {leader.log_likelihood:.6g})"
-            _end(one, number, settings, Status.HOPELESS, f"{Status.HOPELESS.value} {reached}")
+            end(one, number, settings, Status.HOPELESS, f"{Status.HOPELESS.value} {reached}")
         elif leader.status is Status.CONVERGED and one.n_iter >= (1.0 + settings.patience) * leader.n_iter:
-            _end(one, number, settings, Status.LATE)
+            end(one, number, settings, Status.LATE)
 
 
-def _per_row(statistic: Evidence, iteration: int) -> float:
+def log_likelihood_per_row(statistic: Evidence, iteration: int) -> float:
+    """Return what an E-step has found, if it is a number.
+
+    Raises
+    ------
+    NonFiniteError
+        If it is not.
+    """
     log_likelihood = statistic.log_likelihood / statistic.n_rows
     if not math.isfinite(log_likelihood):
         message = f"the log-likelihood is {log_likelihood} in iteration {iteration}; check the data for NaN and inf"
@@ -285,7 +293,7 @@ def _per_row(statistic: Evidence, iteration: int) -> float:
     return log_likelihood
 
 
-def _check_monotone(
+def check_monotone(
     family: Family[Any, Any],
     one: Fit,
     before: float,

@@ -21,7 +21,7 @@ from dem.data.base import Chunk, Rows
 from dem.em import incremental
 from dem.em.blocks import Blocks
 from dem.em.events import IterationEnded, notify
-from dem.em.loop import Fit, Settings, _per_row
+from dem.em.loop import Fit, Settings, log_likelihood_per_row
 from dem.engine.base import Engine
 from dem.errors import DataWarning
 from dem.families.base import IncrementalFamily
@@ -118,7 +118,7 @@ def lap(blocks: Blocks, parameters: Any, *, n_seen: float, power: float, seed: i
 
     for visit in blocks.visit(order, latest, works=[row_moments]):
         fresh = visit.statistics
-        _per_row(fresh, 1)
+        log_likelihood_per_row(fresh, 1)
         log_likelihood += fresh.log_likelihood
         n_rows += fresh.n_rows
         moments += visit.more
