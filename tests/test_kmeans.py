@@ -8,6 +8,7 @@ import pytest
 import sklearn.cluster
 import zarr
 from agreement import assert_same_bits
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -215,6 +216,21 @@ def test_an_interrupted_fit_holds_the_last_centres():
     assert (model.n_iter_, model.converged_, len(model.history_)) == (3, False, 3)
     assert model.inertia_ > expected.inertia_
     assert not hasattr(model, "labels_")
+
+
+@pytest.mark.parametrize(
+    "estimator", [dem.KMeans(2, random_state=0), dem.GaussianMixture(2, random_state=0)], ids=["k-means", "mixture"]
+)
+def test_interrupted_before_the_first_iteration_it_is_what_it_was(estimator):
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    rows = blobs(8)
+    before = clone(estimator).fit(rows)
+    expected = before.predict(rows)
+    with pytest.raises(KeyboardInterrupt):
+        before.set_params(callbacks=[interrupt]).fit(rows[:, :2])
+    np.testing.assert_array_equal(before.predict(rows), expected)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("labels", "predict"), ("distances", "transform")])

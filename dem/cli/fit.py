@@ -169,7 +169,12 @@ Examples:
 @variable_option
 @click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
 @click.option("--init", type=click.Choice(INITS), help="How the start is found.  [default: kmeans; k-means: k-means||]")
-@click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts to choose from.  [default: 1]")
+@click.option(
+    "--n-init",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Starts to choose from.  [default: 1; k-means, random: 10]",
+)
 @click.option("--seed", type=SEED, metavar="S", help="Makes the fit repeatable.")
 @click.option(
     "--tol",

@@ -92,10 +92,12 @@ def features_kept_on_failure(estimator: Any) -> Iterator[None]:
     """Give an estimator its features back if fitting it fails: what was fitted before still works."""
     names = ("n_features_in_", "feature_names_in_")
     before = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
+    fitted = f"{estimator._centres}_"
+    centres = getattr(estimator, fitted, None)
     try:
         yield
-    except BaseException as error:
-        if not (isinstance(error, KeyboardInterrupt) and estimator.__sklearn_is_fitted__()):
+    except BaseException:
+        if getattr(estimator, fitted, None) is centres:  # an interrupted fit may have left new ones
             for name in names:
                 vars(estimator).pop(name, None)
             vars(estimator).update(before)
