@@ -93,9 +93,10 @@ def test_fit_goes_on_from_saved_centres(data, out, tmp_path):
     assert "did not converge within 1 iterations" in works("fit", data, *K, "--max-iter", 1, "--out", out).stderr
     rough = dem.load(out)
     better = str(tmp_path / "better.zarr")
-    found = figures("fit", data, "--from", out, "--max-iter", 50, "--tol", 0, "--out", better)
-    expected = dem.KMeans(4, init=rough.cluster_centers_, random_state=0, max_iter=50, tol=0.0).fit(data)
+    found = figures("fit", data, "--from", out, "--max-iter", 50, "--tol", 0, "--seed", 5, "--out", better)
+    expected = dem.KMeans(4, init=rough.cluster_centers_, random_state=5, max_iter=50, tol=0.0).fit(data)
     assert found["cluster_centers"] == expected.cluster_centers_.tolist()
+    assert found["n_iter"] == expected.n_iter_
     assert found["inertia"] < rough.inertia_
     assert dem.load(better).max_iter == 50
 

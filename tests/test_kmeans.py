@@ -125,6 +125,8 @@ def test_bad_data():
     rows[2000, 1] = np.inf
     with pytest.raises(DataError, match="row 2000"):
         dem.KMeans(random_state=0).fit(CutRows(rows, [1000]))
+    with pytest.raises(DataError, match="row 2000"):  # which is not in the sample
+        dem.KMeans(3, init="random", n_init=1, sample_rows=10, random_state=0).fit(CutRows(rows, [1000]))
     model = dem.KMeans(3, random_state=0).fit(blobs())
     with pytest.raises(DataError, match="row 2000"):
         model.score(rows)
@@ -161,7 +163,7 @@ def test_round_trip(saved):
     np.testing.assert_array_equal(back.predict(rows), model.labels_)
     np.testing.assert_array_equal(back.transform(rows), model.transform(rows))
     assert back.score(rows) == model.score(rows)
-    assert back.get_feature_names_out().tolist() == model.get_feature_names_out().tolist()
+    assert back.get_feature_names_out().tolist() == [f"kmeans{k}" for k in range(6)]
     assert zarr.open_group(path, mode="r").attrs["family"] == "kmeans"
 
 
