@@ -1,6 +1,6 @@
-"""All benchmarks, one after another, and the tables and pictures of docs/performance.md.
+"""All benchmarks, one after another, and the tables and pictures of docs/performance.md and docs/algorithms.md.
 
-make bench                      # about fifteen minutes, 3 GB of disk
+make bench                      # about an hour, 3 GB of disk
 make bench ARGS="--quick"       # two minutes: whether everything runs; figures mean nothing
 """
 
@@ -22,6 +22,7 @@ ALL = {
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
     "growth": ["--repeats", "1"],
     "scheduling": ["--repeats", "1", "--most", "10000"],
+    "reads": ["--seeds", "1", "--problems", "slow", "--gigabytes", "0.1"],
 }
 
 

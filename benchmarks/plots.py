@@ -1,4 +1,4 @@
-"""The pictures of docs/performance.md, drawn from benchmarks/results/*.json."""
+"""The pictures of docs/performance.md and docs/algorithms.md, drawn from benchmarks/results/*.json."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from out_of_core import TARGETS
 from passes import SHAPES, label
+from reads import ALGORITHMS, DISTANCES, FROM_A_SAMPLE
+from reads_tables import median_reads
 
 # Okabe and Ito: told apart by all kinds of eyes; markers and dashes tell them apart in grey too.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
@@ -36,6 +38,7 @@ def draw() -> list[str]:
             ("out_of_core", _out_of_core),
             ("growth", _growth),
             ("scheduling", _scheduling),
+            ("reads", _reads),
         ):
             result = load(name)
             if result is not None:
@@ -157,6 +160,25 @@ def _scheduling(result: dict) -> plt.Figure:
     axes.set_xlabel("chunks")
     axes.set_ylabel("seconds of machinery per EM iteration")
     axes.legend(fontsize=8)
+    return figure
+
+
+def _reads(result: dict) -> plt.Figure:
+    runs = result["counts"]["runs"]
+    figure, grid = plt.subplots(1, len(runs), figsize=(9.0, 3.4), sharey=True, layout="constrained")
+    colours = [GREY, BLUE, ORANGE, ORANGE, GREEN, GREY, BLUE, ORANGE]
+    looks = dict(zip(ALGORITHMS, zip(colours, "os^vDos^", strict=True), strict=True))
+    for axes, (problem, seeds) in zip(grid, runs.items(), strict=True):
+        for name, (colour, marker) in looks.items():
+            known = [(d, median_reads(seeds, name, d)) for d in DISTANCES]
+            line = "--" if name in FROM_A_SAMPLE else "-"
+            places = range(len(known))
+            axes.semilogy(places, [value for _, value in known], line + marker, color=colour, markersize=4, label=name)
+        axes.set_xticks(range(len(DISTANCES)), [f"{distance:g}" for distance in DISTANCES])
+        axes.set_title(problem, fontsize=9)
+        axes.set_xlabel("distance to its limit")
+    grid[0].set_ylabel("reads of the data (median)")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Put the tables between the markers of docs/performance.md and draw its pictures, from benchmarks/results/*.json.
+"""Put the tables between the markers of docs/*.md and draw the pictures there, from benchmarks/results/*.json.
 
 .venv/bin/python benchmarks/report.py
 """
@@ -14,11 +14,12 @@ import out_of_core
 import passes
 import plots
 import predicting
+import reads_tables
 import scheduling
 import startup
 from common import DOCS, load
 
-PAGE = DOCS / "performance.md"
+PAGES = (DOCS / "performance.md", DOCS / "algorithms.md")
 TASK_SECONDS = growth.TASK_SECONDS
 
 
@@ -84,23 +85,29 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "scheduling": ("scheduling", scheduling.summary),
     "startup": ("startup", startup.summary),
     "paper": ("out_of_core", on_paper),
+    "reads": ("reads", reads_tables.reads),
+    "reads-targets": ("reads", reads_tables.targets),
+    "squarem": ("reads", reads_tables.squarem),
+    "reads-seconds": ("reads", lambda result: machine_line(result) + "\n\n" + reads_tables.seconds(result)),
 }
 
 
 def main() -> None:
-    text = PAGE.read_text()
-    for section, (name, make) in SECTIONS.items():
-        result = load(name)
-        if result is None:
-            continue
-        pattern = re.compile(rf"(<!-- bench:{section} -->\n).*?(<!-- /bench:{section} -->)", re.DOTALL)
-        match = pattern.search(text)
-        if match:
-            text = f"{text[: match.start()]}{match[1]}\n{make(result)}\n\n{match[2]}{text[match.end() :]}"
-        else:
-            print(f"docs/performance.md has no markers for {section}")
-    PAGE.write_text(text)
-    print(f"written: docs/performance.md; docs/images: {', '.join(plots.draw())}")
+    missing = set(SECTIONS)
+    for page in PAGES:
+        text = page.read_text()
+        for section, (name, make) in SECTIONS.items():
+            result = load(name)
+            pattern = re.compile(rf"(<!-- bench:{section} -->\n).*?(<!-- /bench:{section} -->)", re.DOTALL)
+            match = pattern.search(text)
+            if match:
+                missing.remove(section)
+            if match and result is not None:
+                text = f"{text[: match.start()]}{match[1]}\n{make(result)}\n\n{match[2]}{text[match.end() :]}"
+        page.write_text(text)
+    for section in sorted(missing):
+        print(f"no page has markers for {section}")
+    print(f"written: {', '.join(page.name for page in PAGES)}; docs/images: {', '.join(plots.draw())}")
 
 
 if __name__ == "__main__":

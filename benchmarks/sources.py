@@ -5,6 +5,7 @@ A module of its own, so that worker processes can import it.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,6 +99,33 @@ class Imagined(Rows):
 
     def batches(self) -> list[Batch]:
         return [Sliced(self.rows, self.chunk_rows, *bounds) for bounds in batch_bounds(self.n_chunks)]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece(Batch):
+    """Consecutive rows in memory."""
+
+    rows: np.ndarray
+    first: int
+    reads_ahead: bool = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        yield Chunk(self.rows, range(self.first, self.first + len(self.rows)))
+
+
+class InPieces(Rows):
+    """Rows in memory in as many batches as a large store has; dem would take so few rows as one."""
+
+    feature_names = None
+
+    def __init__(self, rows: np.ndarray, n_pieces: int) -> None:
+        self.name, self.rows, self.n_pieces = "rows in pieces", rows, n_pieces
+        self.n_rows, self.n_features = rows.shape
+        self.dtype = rows.dtype
+
+    def batches(self) -> list[Batch]:
+        edges = [self.n_rows * i // self.n_pieces for i in range(self.n_pieces + 1)]
+        return [Piece(self.rows[a:b], a) for a, b in itertools.pairwise(edges)]
 
 
 def nothing(chunk: Chunk) -> int:

@@ -128,6 +128,7 @@ def test_score_is_the_inertia(data, model, rows):
         (("--trials", 3), "--trials is for --family binomial"),
         (("--accelerate", "squarem"), "--accelerate is for mixtures, not for --family kmeans"),
         (("--algorithm", "stepwise"), "--algorithm stepwise is for mixtures, not for --family kmeans"),
+        (("--algorithm", "auto"), "--algorithm auto is for mixtures, not for --family kmeans"),
         (("--init", "kmeans"), "--init kmeans is for mixtures; --family kmeans has k-means||, k-means++, random"),
     ],
 )

@@ -93,6 +93,12 @@ def test_the_log_tells_what_is_remembered_of_the_blocks(capsys):
     assert capsys.readouterr().err == expected
 
 
+def test_the_live_line_tells_what_is_remembered_of_the_blocks():
+    live = LiveProgress()
+    live(dataclasses.replace(started(), memo_bytes=120_000))
+    assert "reading, remembering 120 kB of statistics" in live.__rich__().plain
+
+
 def test_log_lines_are_plain_and_one_for_each_iteration(capsys):
     log = LogProgress()
     for event in (

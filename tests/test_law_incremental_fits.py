@@ -213,7 +213,7 @@ def test_only_the_best_start_of_the_sample_is_polished():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"algorithm": "sgd"}, "'batch', 'incremental', 'stepwise'"),
+        ({"algorithm": "sgd"}, "'auto', 'batch', 'incremental', 'stepwise'"),
         ({"max_in_flight": 0}, "max_in_flight"),
         ({"step_power": 0.5}, "step_power"),
         (

@@ -123,6 +123,15 @@ def test_the_same_bits_on_a_cluster(request):
     assert_same_bits(there, here, case.parameters)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_auto_means_batch_with_squarem(case):
+    options = {"tol": 1e-8, "max_iter": 500, "init_params": "random_from_data", "n_init": 2}
+    fast = case.estimator(accelerate="squarem", **options).fit(case.data())
+    auto = case.estimator(algorithm="auto", **options).fit(case.data())
+    assert_same_bits(auto, fast, (*case.parameters, "lower_bounds_"))
+    assert auto.lower_bounds_ != case.estimator(**options).fit(case.data()).lower_bounds_
+
+
 def test_an_unknown_acceleration():
     with pytest.raises(OptionError, match=r"'accelerate' .* must be a str among \{'squarem'\} or None"):
         dem.GaussianMixture(accelerate="anderson").fit(np.eye(3))

@@ -88,7 +88,7 @@ def test_algorithm_on_the_command_line(tmp_path):
     zarr.create_array(path, data=gaussian_rows(), chunks=(100, 3))
     shared = ["fit", path, "-k", "3", "--seed", "0", "--tol", "1e-9", "--json"]
     found = {}
-    for algorithm in ("batch", "incremental", "stepwise"):
+    for algorithm in ("auto", "batch", "incremental", "stepwise"):
         result = CliRunner().invoke(command, [*shared, "--algorithm", algorithm])
         assert result.exit_code == 0, result.output
         found[algorithm] = json.loads(result.stdout)

@@ -28,7 +28,7 @@ from dem.errors import DataError
 MIXTURES = ("gaussian", "bernoulli", "binomial")
 FAMILIES = (*MIXTURES, "kmeans")
 COVARIANCES = ("full", "tied", "diag", "spherical")
-ALGORITHMS = ("batch", "incremental", "stepwise")
+ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
 INITS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
 KMEANS_INITS = ("k-means||", "k-means++", "random")
 
@@ -191,7 +191,7 @@ Examples:
 @click.option(
     "--algorithm",
     type=click.Choice(ALGORITHMS),
-    help="Parameters move on after every read, or after every block of it.  [default: batch]",
+    help="Parameters move on after every read, or after every block of it; auto: batch with SQUAREM.  [default: batch]",
 )
 @click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")

@@ -151,6 +151,11 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
     return figures
 
 
+def remembering(event: FitStarted) -> str:
+    """Say how much a fit by blocks will remember of them, if it is one."""
+    return f", remembering {human_bytes(event.memo_bytes)} of statistics" if event.memo_bytes else ""
+
+
 class LogProgress:
     """Writes one plain line to stderr for each iteration; for those on the sample, which take no time, one a second."""
 
@@ -164,10 +169,9 @@ class LogProgress:
         if isinstance(event, FitStarted):
             what = "the sample in memory" if event.phase == "sample" else "all data"
             starts = f", {event.n_models} starts at once" if event.n_models > 1 else ""
-            memo = f", remembering {human_bytes(event.memo_bytes)} of statistics" if event.memo_bytes else ""
             say(
                 f"fitting {what}: {event.n_rows:,} rows x {event.n_features} features "
-                f"({human_bytes(event.n_bytes)}){starts}{memo}"
+                f"({human_bytes(event.n_bytes)}){starts}{remembering(event)}"
             )
         elif isinstance(event, IterationEnded):
             if event.phase == "sample" and time.monotonic() < self._said + 1.0:
@@ -202,7 +206,8 @@ class LiveProgress:
         line = spinner(self.begun)
         figures = describe(self.tracker)
         if not figures:
-            line.append("reading" if self.tracker.started else "preparing", style="default")
+            started = self.tracker.started
+            line.append(f"reading{remembering(started)}" if started else "preparing", style="default")
             line.append(f"  {human_seconds(time.monotonic() - self.begun)}", style="dim")
         for name, value in figures:
             if name:

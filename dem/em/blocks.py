@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dem.data.base import Rows
 from dem.em.together import EStep
 from dem.engine.base import Engine, Pending, Work, single_threaded_blas
@@ -74,6 +76,15 @@ class Blocks:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    def scattered(self) -> list[int]:
+        """Return all blocks in a fixed order without pattern.
+
+        In sorted data neighbours hold the same components: under way at once, they do the same work twice (sorted
+        rows, four in flight: 0.73 instead of 0.63 of batch EM's reads).
+        """
+        order: list[int] = np.random.default_rng(0).permutation(len(self)).tolist()
+        return order
 
     def visit(
         self,

@@ -120,7 +120,7 @@ class _State:
     def lap(self, iteration: int) -> float:
         """Give one block after the other new responsibilities and move on after each; return the free energy."""
         family = self.blocks.family
-        for visit in self.blocks.visit(range(len(self.blocks)), lambda: self.parameters):
+        for visit in self.blocks.visit(self.blocks.scattered(), lambda: self.parameters):
             _per_row(visit.statistics, iteration)
             fresh = family.rebased(visit.statistics, visit.parameters)
             if self._is_better(visit.block, visit.parameters, fresh):

@@ -47,7 +47,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0.0, None, closed="left")],
         "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "algorithm": [StrOptions(set(ALGORITHMS))],
+        "algorithm": [StrOptions({*ALGORITHMS, "auto"})],
         "max_in_flight": [Interval(Integral, 1, None, closed="left"), None],
         "step_power": [Interval(Real, 0.5, 1.0, closed="right")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
@@ -134,7 +134,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             self.tol,
             self.max_iter,
             tuple(callbacks),
-            accelerate=self.accelerate,
+            accelerate=self._method()[1],
             max_in_flight=self.max_in_flight,
             step_power=self.step_power,
             seed=self._seed(),
@@ -161,9 +161,10 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         self, rows: Rows, engine: Engine, settings: Settings, *, goes_on: bool
     ) -> tuple[Mixture[Any, Any], Fit]:
         """Return the best of all starts, fitted to all the data."""
+        algorithm = self._method()[0]
+        whole_fit = ALGORITHMS[algorithm]
         if goes_on:
             family, parameters = self._model()
-            whole_fit = ALGORITHMS[self.algorithm]
             return family, whole_fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
@@ -173,9 +174,13 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             # Starts are compared on the sample, in memory; only the best few are polished on all the data.
             on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
-            starts = [one.parameters for one in best_fits(fits, POLISHED if self.algorithm == "batch" else 1)]
+            starts = [one.parameters for one in best_fits(fits, POLISHED if algorithm == "batch" else 1)]
             settings = replace(settings, patience=PATIENCE)
-        return family, best_fits(ALGORITHMS[self.algorithm](family, starts, rows, engine, settings))[0]
+        return family, best_fits(whole_fit(family, starts, rows, engine, settings))[0]
+
+    def _method(self) -> tuple[str, str | None]:
+        """Return the algorithm and its acceleration: docs/algorithms.md says why ``'auto'`` means these."""
+        return ("batch", "squarem") if self.algorithm == "auto" else (self.algorithm, self.accelerate)
 
     def _starts(
         self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
@@ -233,7 +238,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
 
     def _check_options(self) -> None:
         inputs.check_options(self)
-        if self.accelerate is not None and self.algorithm != "batch":
+        if self.accelerate is not None and self.algorithm not in ("batch", "auto"):
             message = f"accelerate={self.accelerate!r} goes with algorithm='batch' only, not with {self.algorithm!r}"
             raise OptionError(message)
         if self.sample_rows is not None and self.sample_rows < self.n_components:

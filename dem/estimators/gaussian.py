@@ -37,10 +37,11 @@ class GaussianMixture(MixtureEstimator):
         Added to the variances in every M-step, in squared units of the data.
     max_iter : int, default=100
         EM iterations at most; each one reads all the data once.
-    algorithm : {'batch', 'incremental', 'stepwise'}, default='batch'
-        When the parameters move on: after each read of all data; after each of some 40 blocks of it, in EM whose free
-        energy never falls (Neal and Hinton 1998) and which needs fewer reads; or in one read of stepwise EM (Cappé and
-        Moulines 2009) and then as incremental. All end at maxima of the same likelihood.
+    algorithm : {'auto', 'batch', 'incremental', 'stepwise'}, default='batch'
+        When the parameters move on: after each read of all data, as in scikit-learn; after each of some 40 blocks of
+        it, in EM whose free energy never falls (Neal and Hinton 1998) and which needs fewer reads; or in one read of
+        stepwise EM (Cappé and Moulines 2009) and then as incremental. All end at maxima of the same likelihood.
+        ``'auto'`` takes what needed the fewest reads in the benchmark of docs/algorithms.md: batch with SQUAREM.
     max_in_flight : int, optional
         Blocks under way at once unless the algorithm is batch; a tenth of all by default. More keep more workers busy
         and need more reads. The bits depend on it, but not on the workers.

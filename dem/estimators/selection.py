@@ -205,7 +205,7 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
     if not (isinstance(holdout, int | float) and 0.0 <= holdout < 1.0):
         message = f"holdout must be a share of the rows, at least 0 and less than 1, not {holdout!r}"
         raise OptionError(message)
-    if template.algorithm != "batch":
+    if template._method()[0] != "batch":
         message = f"algorithm={template.algorithm!r} does not go with select, whose models share the reads of batch EM"
         raise OptionError(message)
     if criterion == "held_out" and holdout == 0.0:
@@ -227,7 +227,7 @@ def _fit(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sam
         except FitError as error:
             candidate.failure = f"failed: {error}"
     first = candidates[0].estimator
-    settings = Settings(first.tol, first.max_iter, tuple(first.callbacks or ()), accelerate=first.accelerate)
+    settings = Settings(first.tol, first.max_iter, tuple(first.callbacks or ()), accelerate=first._method()[1])
     if not sample.complete and settings.max_iter > 0:
         on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
         for candidate, fits in _advance(candidates, open_rows(sample.rows), LocalEngine(), on_sample):

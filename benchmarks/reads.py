@@ -1,0 +1,342 @@
+"""How often each algorithm reads the data until it is close to its own limit.
+
+    .venv/bin/python benchmarks/reads.py               # about forty minutes, 2 GB of disk
+    .venv/bin/python benchmarks/reads.py --parts counts --seeds 2
+
+Counts, which are the same on every machine: reads until the log-likelihood per row of the parameters is within 1e-3,
+1e-4 and 1e-6 of the limit that this very fit reaches, medians over the seeds; what ten starts cost; EM steps that
+SQUAREM saves. Then seconds, on a store larger than the memory of the two worker processes. All starts come from a
+sample or from all rows in memory, which takes one more read that is not counted. Writes benchmarks/results/reads.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+from common import announce, load, median, save
+from sklearn.datasets import load_digits, load_sample_images
+from sklearn.decomposition import PCA
+from sources import InPieces
+
+import dem
+from dem.data import open_rows
+from dem.em.blocks import N_BLOCKS
+from dem.em.evaluate import LogLikelihood
+from dem.em.events import IterationEnded
+from dem.engine import connect
+
+DISTANCES = (1e-3, 1e-4, 1e-6)
+MOST = 1000
+TO_THE_END = {"tol": 1e-9, "max_iter": MOST}
+
+# What the algorithms are called in tables, and the options of dem that they mean.
+FROM_ONE_START = {
+    "batch": {},
+    "SQUAREM": {"accelerate": "squarem"},
+    "incremental, one block at a time": {"algorithm": "incremental", "max_in_flight": 1},
+    "incremental, 4 of 40 blocks in flight": {"algorithm": "incremental"},
+    "stepwise, then incremental": {"algorithm": "stepwise"},
+}
+FROM_A_SAMPLE = {
+    "10 starts on a sample, then batch": {},
+    "10 starts on a sample, then SQUAREM": {"accelerate": "squarem"},
+    "10 starts on a sample, then incremental": {"algorithm": "incremental"},
+}
+PARTS = ["counts", "squarem", "seconds"]
+ALGORITHMS = [*FROM_ONE_START, *FROM_A_SAMPLE]
+
+
+# The data -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows and the mixture that is fitted to them."""
+
+    name: str
+    text: str
+    rows: Callable[[int], np.ndarray]
+    n_components: int
+    sample_share: float = 0.1
+
+
+def photographs(seed: int) -> np.ndarray:  # noqa: ARG001 - real data are what they are
+    """Colours of every tenth pixel of scikit-learn's two photographs, line after line."""
+    return np.concatenate([image.reshape(-1, 3)[::10] / 255.0 for image in load_sample_images().images])
+
+
+def digits(seed: int) -> np.ndarray:  # noqa: ARG001
+    """Eight principal components of scikit-learn's handwritten digits, in the order of the collection."""
+    return PCA(8, svd_solver="full").fit_transform(load_digits().data)
+
+
+def drawn(centres: np.ndarray, n_rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw rows of Gaussians with random covariances, and their components."""
+    n_components, n_features = centres.shape
+    spreads = np.eye(n_features) + 0.3 * rng.normal(size=(n_components, n_features, n_features))
+    labels = rng.integers(n_components, size=n_rows)
+    noise = rng.normal(size=(n_rows, n_features))
+    return centres[labels] + np.einsum("nij,nj->ni", spreads[labels], noise), labels
+
+
+def in_order(seed: int) -> np.ndarray:
+    """Eight Gaussians in three dimensions, one after the other."""
+    rng = np.random.default_rng([1, seed])
+    rows, labels = drawn(3.0 * rng.normal(size=(8, 3)), 40_000, rng)
+    return rows[np.argsort(labels, kind="stable")]
+
+
+def overlapping(seed: int) -> np.ndarray:
+    """Three Gaussians in two dimensions that overlap so much that EM is slow."""
+    rng = np.random.default_rng([2, seed])
+    return drawn(np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 2.0]]), 20_000, rng)[0]
+
+
+PROBLEMS = (
+    Problem("photographs", "54,656 colours of pixels, real, d = 3, K = 8", photographs, 8),
+    Problem("digits", "1,797 images of digits, real, d = 8, K = 10", digits, 10, 1 / 3),
+    Problem("sorted", "40,000 rows in the order of their components, d = 3, K = 8", in_order, 8),
+    Problem("slow", "20,000 rows of overlapping components, d = 2, K = 3", overlapping, 3),
+)
+
+
+# Reads ----------------------------------------------------------------------------------------------------------
+
+
+class Trace:
+    """A callback that keeps the parameters after every read of the data, and when they were there."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[IterationEnded]] = []
+        self.seconds: list[float] = []
+        self.began = time.perf_counter()
+
+    def __call__(self, event: object) -> None:
+        """Take note."""
+        if isinstance(event, IterationEnded) and event.phase == "data":
+            if event.iteration > len(self.steps):
+                self.steps.append([])
+                self.seconds.append(0.0)
+            self.steps[event.iteration - 1].append(event)
+            self.seconds[event.iteration - 1] = time.perf_counter() - self.began
+
+
+def fit(store: object, n_components: int, seed: int, **options: object) -> tuple[dem.GaussianMixture, Trace]:
+    """Fit with a trace; that a fit may stop at max_iter, or that rows look sorted, is known."""
+    trace = Trace()
+    model = dem.GaussianMixture(n_components, random_state=seed, callbacks=[trace], **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit(store)
+    return model, trace
+
+
+def limit_of(model: dem.GaussianMixture, rows: np.ndarray) -> float:
+    """Return the log-likelihood per row where EM ends if it goes on from a fitted model."""
+    start = {"weights_init": model.weights_, "means_init": model.means_, "precisions_init": model.precisions_}
+    options = {"tol": 1e-13, "max_iter": MOST, "accelerate": "squarem", "sample_rows": len(rows)}
+    return fit(rows, model.n_components, 0, **start, **options)[0].lower_bound_
+
+
+def reads_until(trace: Trace, rows: np.ndarray, limit: float) -> dict[str, float]:
+    """Return the number of reads until the parameters are within each distance of the limit; inf if never."""
+    needed = {}
+    distances = list(DISTANCES)
+    for number, events in enumerate(trace.steps, start=1):
+        reached = max(float(event.family.log_likelihood(event.parameters, rows).mean()) for event in events)
+        while distances and reached >= limit - distances[0]:
+            needed[str(distances.pop(0))] = number
+        if not distances:
+            break
+    return needed | {str(distance): math.inf for distance in distances}
+
+
+def measure(problem: Problem, seed: int) -> dict[str, dict]:
+    """Run all algorithms from the same seed on one problem."""
+    rows = problem.rows(seed)
+    sample = {"n_init": 10, "sample_rows": int(problem.sample_share * len(rows))}
+    results = {}
+    for name in ALGORITHMS:
+        options = FROM_ONE_START[name] if name in FROM_ONE_START else sample | FROM_A_SAMPLE[name]
+        model, trace = fit(InPieces(rows, N_BLOCKS), problem.n_components, seed, **TO_THE_END, **options)
+        limit = max(limit_of(model, rows), model.lower_bound_)
+        results[name] = {"limit": limit, "reads": reads_until(trace, rows, limit)}
+    return results
+
+
+def ten_starts(problem: Problem, seed: int) -> dict[str, float]:
+    """Return what ten starts on all rows cost, and the limit of the best."""
+    rows = problem.rows(seed)
+    options = {"tol": 1e-6, "max_iter": MOST, "sample_rows": len(rows)}
+    model, trace = fit(rows, problem.n_components, seed, n_init=10, **options)
+    single, _ = fit(rows, problem.n_components, seed, **options)
+    return {
+        "reads": len(trace.steps),
+        "winner": model.n_iter_,
+        "first": single.n_iter_,
+        "limit": limit_of(model, rows),
+        "limit_of_first": limit_of(single, rows),
+    }
+
+
+# SQUAREM --------------------------------------------------------------------------------------------------------
+
+
+def two_gaussians(separation: float, seed: int) -> np.ndarray:
+    """Draw 2,000 numbers of two Gaussians of variance 1."""
+    rng = np.random.default_rng([3, seed])
+    return (rng.normal(size=2000) + separation * (rng.random(2000) < 0.4))[:, np.newaxis]
+
+
+def squarem_saves(separation: float, covariance: str, seed: int) -> dict[str, float]:
+    """Count the EM steps (E-steps, refused ones too) until 1e-8 from the limit, without and with SQUAREM."""
+    rows = two_gaussians(separation, seed)
+    counts = {}
+    limits = []
+    traces = {}
+    for name, accelerate, most in (("SQUAREM", "squarem", 5000), ("EM", None, 30_000)):
+        options = {"covariance_type": covariance, "tol": 1e-14, "max_iter": most, "accelerate": accelerate}
+        model, traces[name] = fit(rows, 2, seed, **options)
+        limits.append(max(model.lower_bound_, limit_of(model, rows)) if covariance != "tied" else model.lower_bound_)
+    for name, trace in traces.items():
+        # The log-likelihoods that events tell are those of the parameters before.
+        reached = [events[0].log_likelihood >= max(limits) - 1e-8 for events in trace.steps]
+        counts[name] = reached.index(True) if True in reached else math.inf
+    return counts
+
+
+# Seconds --------------------------------------------------------------------------------------------------------
+
+
+def write_store(path: str, gigabytes: float, n_features: int, n_components: int) -> None:
+    """Write overlapping Gaussians chunk by chunk, zstd, 16 MB each."""
+    chunk_rows = 16_000_000 // (8 * n_features)
+    n_chunks = max(int(gigabytes * 1e9 / 16e6), 4)
+    stored = zarr.create_array(
+        path, shape=(n_chunks * chunk_rows, n_features), chunks=(chunk_rows, n_features), dtype="float64"
+    )
+    centres = 1.2 * np.random.default_rng(5).normal(size=(n_components, n_features))
+    for number in range(n_chunks):
+        rows, _ = drawn(centres, chunk_rows, np.random.default_rng([5, number]))
+        stored[number * chunk_rows : (number + 1) * chunk_rows] = np.round(rows, 3)  # as measurements are
+
+
+def mean_log_likelihood(event: IterationEnded, rows: object, engine: object) -> float:
+    """Return the exact log-likelihood per row after an iteration."""
+    return engine.sweep(rows, [LogLikelihood(event.family, event.parameters)])[0].mean
+
+
+def first_within(trace: Trace, limit: float, rows: object, engine: object) -> int:
+    """Return how many reads it took to come within 1e-4 of the limit, by bisection: the log-likelihood rises."""
+    low, high = 0, len(trace.steps)
+    while high - low > 1:
+        middle = (low + high) // 2
+        best = max(mean_log_likelihood(event, rows, engine) for event in trace.steps[middle - 1])
+        low, high = (low, middle) if best >= limit - 1e-4 else (middle, high)
+    return high
+
+
+def wall(gigabytes: float, scratch: Path) -> dict:
+    """Time all algorithms on two worker processes with less memory than the store."""
+    path = str(scratch / "large.zarr")
+    write_store(path, gigabytes, 8, 8)
+    limit_text = "400MB"
+    results = []
+    with connect(workers=2, memory_limit=limit_text) as engine:
+        rows = open_rows(path)
+        for name in ALGORITHMS:
+            sample = {"n_init": 10} if name in FROM_A_SAMPLE else {}
+            options = FROM_ONE_START.get(name, {}) | FROM_A_SAMPLE.get(name, {}) | sample
+            given = {} if sample else _plain_start(path)
+            _, trace = fit(path, 8, 0, tol=1e-6, max_iter=200, **options, **given)
+            whole = time.perf_counter() - trace.began
+            limit = max(mean_log_likelihood(event, rows, engine) for event in trace.steps[-1])
+            reads = first_within(trace, limit, rows, engine)
+            before = whole - trace.seconds[-1]
+            results.append(
+                {"algorithm": name, "reads": reads, "seconds": trace.seconds[reads - 1], "limit": limit}
+                | {"all_reads": len(trace.steps), "all_seconds": trace.seconds[-1], "after": before}
+            )
+            print(f"{name}: {reads} reads, {trace.seconds[reads - 1]:.1f} s", flush=True)
+    return {"gigabytes": gigabytes, "memory_limit": limit_text, "rows": results}
+
+
+def _plain_start(path: str) -> dict[str, np.ndarray]:
+    """Return a start as from k-means on the first rows, so that nothing is fitted to a sample first."""
+    first = zarr.open_array(path, mode="r")[:50_000]
+    model, _ = fit(first, 8, 0, max_iter=1, tol=1e9)
+    return {"weights_init": model.weights_, "means_init": model.means_, "precisions_init": model.precisions_}
+
+
+def ten_on_one_read(gigabytes: float, scratch: Path) -> dict:
+    """Time five reads with one and with ten starts where reading binds: few components, many features."""
+    path = str(scratch / "wide.zarr")
+    write_store(path, gigabytes, 32, 4)
+    seconds = {1: [], 10: []}
+    for _ in range(3):
+        for n_init, measured in seconds.items():
+            # A sample of all rows: every start then runs on all the data.
+            options = {"covariance_type": "diag", "init_params": "random_from_data", "tol": 0.0, "max_iter": 3}
+            _, trace = fit(path, 4, 0, n_init=n_init, sample_rows=10**12, **options)
+            measured.append((trace.seconds[-1] - trace.seconds[0]) / (len(trace.steps) - 1))
+    one, ten = median(seconds[1]), median(seconds[10])
+    return {"gigabytes": gigabytes, "one": one, "ten": ten, "ratio": ten / one}
+
+
+# All of it --------------------------------------------------------------------------------------------------------
+
+
+def squarem_problems(seeds: int) -> list[dict]:
+    """Run two Gaussians of different separation and covariance without and with SQUAREM."""
+    results = []
+    for covariance in ("tied", "full"):
+        for separation in (1.0, 1.5, 2.0, 3.0):
+            counts = [squarem_saves(separation, covariance, seed) for seed in range(seeds)]
+            results.append({"covariance": covariance, "separation": separation, "counts": counts})
+            print(covariance, separation, counts, flush=True)
+    return results
+
+
+def counted(problems: list[str], seeds: int) -> dict:
+    """Count reads on all problems."""
+    runs, starts = {}, {}
+    for problem in (problem for problem in PROBLEMS if problem.name in problems):
+        began = time.perf_counter()
+        runs[problem.name] = [measure(problem, seed) for seed in range(seeds)]
+        starts[problem.name] = [ten_starts(problem, seed) for seed in range(seeds)]
+        print(f"{problem.name}: {time.perf_counter() - began:.0f} s", flush=True)
+    return {"seeds": seeds, "runs": runs, "ten_starts": starts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--gigabytes", type=float, default=1.6, help="size of the store that is timed")
+    parser.add_argument("--problems", nargs="*", default=[problem.name for problem in PROBLEMS])
+    options = parser.parse_args()
+    described = announce("Reads of the data")
+    result = load("reads") or {}
+    if "counts" in options.parts:
+        result["counts"] = counted(options.problems, options.seeds)
+    if "squarem" in options.parts:
+        result["squarem"] = squarem_problems(options.seeds)
+    if "seconds" in options.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            result["seconds"] = wall(options.gigabytes, Path(folder))
+            result["ten_on_one_read"] = ten_on_one_read(options.gigabytes, Path(folder))
+            result["machine"] = described
+    save("reads", result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The tables of docs/algorithms.md, from benchmarks/results/reads.json."""
+
+from __future__ import annotations
+
+import math
+
+from common import median, seconds_text, table
+from reads import ALGORITHMS, DISTANCES, MOST, PROBLEMS
+
+BATCH, SQUAREM, IN_SEQUENCE, IN_FLIGHT, STEPWISE = ALGORITHMS[:5]
+SAMPLE_BATCH = ALGORITHMS[5]
+
+
+def count_text(value: float) -> str:
+    """Return a number of reads; many count as more than the benchmark allows."""
+    return f"> {MOST}" if not math.isfinite(value) else f"{value:g}"
+
+
+def per_seed(runs: list[dict], name: str, distance: float) -> list[float]:
+    """Return the reads of every seed."""
+    return [run[name]["reads"][str(distance)] for run in runs]
+
+
+def median_reads(runs: list[dict], name: str, distance: float) -> float:
+    return median(per_seed(runs, name, distance))
+
+
+def shares(runs: list[dict], name: str, distance: float, of: str = BATCH) -> list[float]:
+    """Return the reads of each seed as a share of those of another algorithm, for seeds where both are known."""
+    pairs = zip(per_seed(runs, name, distance), per_seed(runs, of, distance), strict=True)
+    return [ours / theirs for ours, theirs in pairs if math.isfinite(ours) and math.isfinite(theirs)]
+
+
+def reads(result: dict) -> str:
+    """Return a table for each problem side by side: median reads until 1e-3, 1e-4, 1e-6."""
+    header = ["reads until 1e-3 / 1e-4 / 1e-6", *result["counts"]["runs"]]
+    rows = [
+        [name]
+        + [
+            " / ".join(count_text(median_reads(runs, name, distance)) for distance in DISTANCES)
+            for runs in result["counts"]["runs"].values()
+        ]
+        for name in ALGORITHMS
+    ]
+    seeds = result["counts"]["seeds"]
+    texts = "\n".join(
+        f"- **{problem.name}**: {problem.text}." for problem in PROBLEMS if problem.name in result["counts"]["runs"]
+    )
+    return f"Medians over {seeds} seeds.\n\n{texts}\n\n{table(header, rows)}"
+
+
+def targets(result: dict) -> str:
+    """Return what the issue of this benchmark asked for beside what was measured, problem by problem."""
+    runs, starts = result["counts"]["runs"], result["counts"]["ten_starts"]
+
+    def share_text(problem: str, name: str, distance: float) -> str:
+        values = shares(runs[problem], name, distance)
+        return f"{median(values):.2f}" if values else "–"
+
+    def gap_text(problem: str) -> str:
+        gaps = [
+            ten["limit"] - run[SAMPLE_BATCH]["limit"] for ten, run in zip(starts[problem], runs[problem], strict=True)
+        ]
+        close = sum(gap <= 1e-4 for gap in gaps)
+        return f"{close} of {len(gaps)} (median {median(gaps):.1g})"
+
+    def ten_text(problem: str) -> str:
+        return f"{median(one['reads'] / one['winner'] for one in starts[problem]):.2f}"
+
+    lines = {
+        "incremental, in sequence, of batch's reads at 1e-6 (≤ 0.55)": lambda p: share_text(p, IN_SEQUENCE, 1e-6),
+        "incremental, in sequence, at 1e-4": lambda p: share_text(p, IN_SEQUENCE, 1e-4),
+        "incremental, 4 of 40 in flight, at 1e-6 (≤ 0.62)": lambda p: share_text(p, IN_FLIGHT, 1e-6),
+        "incremental, 4 of 40 in flight, at 1e-4": lambda p: share_text(p, IN_FLIGHT, 1e-4),
+        "SQUAREM at 1e-6": lambda p: share_text(p, SQUAREM, 1e-6),
+        "sample, then batch: reads until 1e-3 (≤ 5)": lambda p: count_text(median_reads(runs[p], SAMPLE_BATCH, 1e-3)),
+        "sample, then batch: of batch's reads at 1e-4 (≤ 0.33)": lambda p: share_text(p, SAMPLE_BATCH, 1e-4),
+        "sample, then batch: within 1e-4 of the best of 10 full starts": gap_text,
+        "10 full starts: reads in all, of the winner's (≤ 1.2)": ten_text,
+    }
+    rows = [[text] + [cell(problem) for problem in runs] for text, cell in lines.items()]
+    return table(["", *runs], rows)
+
+
+def squarem(result: dict) -> str:
+    """Return EM steps until 1e-8 from the limit, without and with SQUAREM."""
+    rows = []
+    for row in result["squarem"]:
+        steps = [median(count[name] for count in row["counts"]) for name in ("EM", "SQUAREM")]
+        ratios = [count["EM"] / count["SQUAREM"] for count in row["counts"] if math.isfinite(count["SQUAREM"])]
+        known = ["> 30000" if not math.isfinite(step) else f"{step:g}" for step in steps]
+        lowest = f"{min(ratios):.0f} – {max(ratios):.0f}" if all(map(math.isfinite, ratios)) else f"{min(ratios):.0f} –"
+        rows.append([f"{row['covariance']}, {row['separation']:g} σ apart", *known, f"{median(ratios):.0f}", lowest])
+    return table(["two Gaussians, 2,000 numbers", "EM", "SQUAREM", "ratio (≥ 30)", "over the seeds"], rows)
+
+
+def seconds(result: dict) -> str:
+    """Return the wall times on a store larger than the workers' memory."""
+    found, ten = result["seconds"], result["ten_on_one_read"]
+    slowest = found["rows"][0]["seconds"]
+    rows = [
+        [
+            row["algorithm"],
+            row["reads"],
+            seconds_text(row["seconds"]),
+            f"{row['seconds'] / slowest:.2f}",
+            f"{row['limit']:.5f}",
+        ]
+        for row in found["rows"]
+    ]
+    header = ["until 1e-4 from its limit", "reads", "seconds, sample and start included", "of batch", "limit"]
+    return (
+        f"{found['gigabytes']:g} GB of zstd on two processes of {found['memory_limit']} each: nothing stays "
+        f"decoded.\n\n"
+        f"{table(header, rows)}\n\n"
+        f"Ten starts on one read where reading binds ({ten['gigabytes']:g} GB, d = 32, K = 4 diag, 2 threads): "
+        f"{seconds_text(ten['ten'])} s a read, one start {seconds_text(ten['one'])} s: {ten['ratio']:.2f}× (≤ 1.5)."
+    )
