@@ -25,6 +25,11 @@ __all__ = ["convergence", "segmentation", "selection"]
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _GREY = "#555555"
 _PHASES = {"sample": ("on the sample in memory", "#8c8c8c"), "data": ("on all data", _PALETTE[0])}
+# Title and label of what a history tells of.
+_OBJECTIVES = {
+    "log-likelihood": ("Convergence of EM: {:.6g} nats per row", "log-likelihood per row"),
+    "inertia": ("Convergence of k-means: −inertia {:.6g} per row", "−inertia per row"),
+}
 # Width in pixels of the window whose most frequent label decides where lines are drawn.
 _SMOOTHING = 9
 _STYLE: dict[Any, Any] = {
@@ -51,6 +56,7 @@ def convergence(
     *,
     axes: Sequence[Axes] | None = None,
     tol: float | None = None,
+    objective: str = "log-likelihood",
 ) -> Figure:
     """Draw the log-likelihood per row against the iterations, and below it the gain of each.
 
@@ -67,6 +73,8 @@ def convergence(
         Where to draw instead of on a new figure: the log-likelihood and the gain.
     tol : float, optional
         The gain at which EM stops, drawn as a line.
+    objective : {'log-likelihood', 'inertia'}
+        What the history tells of: ``'inertia'`` where it is one of `KMeans`.
 
     Returns
     -------
@@ -76,8 +84,11 @@ def convergence(
     Raises
     ------
     OptionError
-        If the history is empty.
+        If the history is empty, or there is no such objective.
     """
+    if objective not in _OBJECTIVES:
+        message = f"objective must be one of {', '.join(_OBJECTIVES)}, not {objective!r}"
+        raise OptionError(message)
     if not history:
         message = "the history is empty; fit the model first"
         raise OptionError(message)
@@ -98,7 +109,8 @@ def convergence(
         shown = [*shown, tol] if tol else shown or [1.0]
         below.set_ylim(min(shown) / 3, max(shown) * 3)
         last = history[-1]["log_likelihood"]
-        above.set(title=f"Convergence of EM: {last:.6g} nats per row", ylabel="log-likelihood per row")
+        title, label = _OBJECTIVES[objective]
+        above.set(title=title.format(last), ylabel=label)
         above.legend(loc="lower right")
         below.set(xlabel="iteration", ylabel="gain", yscale="log")
         if tol:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,12 +14,23 @@ from numpy.typing import ArrayLike, NDArray
 from dem.data.base import Chunk, Rows
 from dem.data.finite import CountNonFinite, describe
 from dem.engine.base import Engine
-from dem.errors import DataError, DataWarning, OptionError
+from dem.errors import DataError, DataWarning, NonFiniteError, OptionError
 from dem.families.base import Array, Component
 from dem.initialise.sample import RowSample
 
 # The square of a larger spread overflows, or the sum of a few such squares.
 LARGEST_SPREAD = 5e153
+
+
+class Judge(Protocol):
+    """What tells valid values from others: a component of a mixture, or the clusters of k-means."""
+
+    @property
+    def domain(self) -> str:
+        """What the values must be, for messages."""
+
+    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which values lie outside the domain; the shape of `rows`."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,13 @@ class InvalidValues:
 
 @dataclass(frozen=True, eq=False)
 class CountInvalid:
-    """Work that counts the values outside a component's domain."""
+    """Work that counts the values outside a family's domain."""
 
-    component: Component[Any, Any]
+    judge: Judge
 
     def __call__(self, chunk: Chunk) -> InvalidValues:
         """Return the chunk's count and its first invalid value."""
-        places = np.argwhere(self.component.invalid(chunk.rows))
+        places = np.argwhere(self.judge.invalid(chunk.rows))
         if not len(places):
             return InvalidValues(0)
         positions = np.asarray(chunk.index)[places[:, 0]]
@@ -53,7 +66,7 @@ class CountInvalid:
         return InvalidValues(len(places), int(positions.min()), int(column), float(chunk.rows[row, column]))
 
 
-def check_rows(rows: Rows, engine: Engine, component: Component[Any, Any]) -> None:
+def check_rows(rows: Rows, engine: Engine, judge: Judge) -> None:
     """Read all rows and raise if any value is not finite or outside the family's domain.
 
     Raises
@@ -61,16 +74,26 @@ def check_rows(rows: Rows, engine: Engine, component: Component[Any, Any]) -> No
     DataError
         Saying how many values are bad and where the first one stands.
     """
-    non_finite, invalid = engine.sweep(rows, [CountNonFinite(), CountInvalid(component)])
+    non_finite, invalid = engine.sweep(rows, [CountNonFinite(), CountInvalid(judge)])
     if message := describe(rows, non_finite):
         raise DataError(message)
     if invalid.count:
         name = f" ({rows.feature_names[invalid.column]!r})" if rows.feature_names else ""
         message = (
-            f"{rows.name} holds {invalid.count} values that are not {component.domain}; the first is {invalid.value:g} "
+            f"{rows.name} holds {invalid.count} values that are not {judge.domain}; the first is {invalid.value:g} "
             f"in row {invalid.row}, column {invalid.column}{name}"
         )
         raise DataError(message)
+
+
+@contextmanager
+def rows_to_blame(rows: Rows, engine: Engine, judge: Judge) -> Iterator[None]:
+    """Where a log-likelihood is not finite, say which values are the cause; see `check_rows`."""
+    try:
+        yield
+    except NonFiniteError:
+        check_rows(rows, engine, judge)
+        raise
 
 
 def check_sample(

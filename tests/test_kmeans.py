@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.cluster
 import zarr
+from agreement import assert_same_bits
+from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sources import CutRows
 
 import dem
-from dem.errors import DataError, OptionError
+from dem.em.events import IterationEnded
+from dem.errors import DataError, OptionError, StoreError
 
 
 def blobs(seed=0, n_rows=3000, n_blobs=6, offset=0.0):
@@ -105,6 +110,7 @@ def test_far_from_the_origin():
         ({"n_clusters": 0}, "'n_clusters' parameter of KMeans must be"),
         ({"init": [[0.0, 0.0]]}, r"init must have shape \(8, 3\), not \(1, 2\)"),
         ({"n_init": 0}, "'n_init' parameter of KMeans must be"),
+        ({"callbacks": [1]}, "callbacks must be callables"),
     ],
 )
 def test_bad_options(options, message):
@@ -119,6 +125,8 @@ def test_bad_data():
     rows[2000, 1] = np.inf
     with pytest.raises(DataError, match="row 2000"):
         dem.KMeans(random_state=0).fit(CutRows(rows, [1000]))
+    with pytest.raises(DataError, match="row 2000"):  # which is not in the sample
+        dem.KMeans(3, init="random", n_init=1, sample_rows=10, random_state=0).fit(CutRows(rows, [1000]))
     model = dem.KMeans(3, random_state=0).fit(blobs())
     with pytest.raises(DataError, match="row 2000"):
         model.score(rows)
@@ -129,3 +137,112 @@ def test_bad_data():
 def test_too_few_iterations_are_a_warning():
     with pytest.warns(UserWarning, match="did not converge within 1 iterations"):
         dem.KMeans(8, max_iter=1, tol=0.0, random_state=0).fit(blobs())
+
+
+# Model files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    rows = pd.DataFrame(blobs(6), columns=["u", "v", "w"])
+    model = dem.KMeans(6, init=rows.to_numpy()[:6], random_state=0).fit(rows)
+    model.save(tmp_path / "model.zarr")
+    return tmp_path / "model.zarr", model, rows
+
+
+def test_round_trip(saved):
+    path, model, rows = saved
+    back = dem.load(path)
+    assert type(back) is dem.KMeans
+    assert_same_bits(back, model, ("cluster_centers_", "inertia_", "n_iter_", "n_features_in_", "feature_names_in_"))
+    assert (back.history_, back.converged_) == (model.history_, True)
+    options, saved_options = back.get_params(), model.get_params()
+    np.testing.assert_array_equal(options.pop("init"), saved_options.pop("init"))
+    assert options == saved_options
+    assert not hasattr(back, "labels_"), "as many as the rows"
+    np.testing.assert_array_equal(back.predict(rows), model.labels_)
+    np.testing.assert_array_equal(back.transform(rows), model.transform(rows))
+    assert back.score(rows) == model.score(rows)
+    assert back.get_feature_names_out().tolist() == [f"kmeans{k}" for k in range(6)]
+    assert zarr.open_group(path, mode="r").attrs["family"] == "kmeans"
+
+
+def test_one_line_for_files_that_are_no_good(saved):
+    path, model, _ = saved
+    with pytest.raises(StoreError, match="exists already"):
+        model.save(path)
+    attributes = zarr.open_group(path, mode="r+").attrs
+    attributes["options"] = {**attributes["options"], "n_clusters": 5}
+    with pytest.raises(StoreError, match=r"damaged.*6 cluster_centers for n_clusters 5"):
+        dem.load(path)
+    model.save(path, overwrite=True)
+    attributes = zarr.open_group(path, mode="r+").attrs
+    attributes["family"] = "bernoulli"
+    with pytest.raises(StoreError, match="damaged"):
+        dem.load(path)
+    attributes["family"] = "k-medians"
+    with pytest.raises(StoreError, match="knows bernoulli, binomial, gaussian, kmeans"):
+        dem.load(path)
+    model.save(path, overwrite=True)
+    (chunk,) = [file for file in (path / "cluster_centers" / "c").rglob("*") if file.is_file()]
+    chunk.unlink()
+    with pytest.raises(StoreError, match="damaged: its array 'cluster_centers'"):
+        dem.load(path)
+
+
+def test_what_is_not_fitted_is_not_saved(tmp_path):
+    with pytest.raises(NotFittedError):
+        dem.KMeans().save(tmp_path / "model.zarr")
+
+
+def test_history_is_in_the_users_units():
+    rows = 1000.0 * blobs(7)
+    model = dem.KMeans(6, random_state=0, tol=0.0).fit(CutRows(rows, [1000]))
+    assert [record["iteration"] for record in model.history_] == list(range(1, model.n_iter_ + 1))
+    assert -model.history_[-1]["log_likelihood"] * len(rows) == pytest.approx(model.inertia_, rel=1e-12)
+    assert all(record["gain"] >= 0.0 for record in model.history_)
+
+
+def test_an_interrupted_fit_holds_the_last_centres():
+    def interrupt(event):
+        if isinstance(event, IterationEnded) and event.iteration == 3:
+            raise KeyboardInterrupt
+
+    rows, model = blobs(8), dem.KMeans(6, init="random", n_init=1, random_state=0)
+    model.fit(rows[:100])
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(callbacks=[interrupt]).fit(rows)
+    with pytest.warns(UserWarning, match="did not converge"):
+        expected = dem.KMeans(6, init="random", n_init=1, random_state=0, max_iter=3).fit(rows)
+    np.testing.assert_array_equal(model.cluster_centers_, expected.cluster_centers_)
+    assert (model.n_iter_, model.converged_, len(model.history_)) == (3, False, 3)
+    assert model.inertia_ > expected.inertia_
+    assert not hasattr(model, "labels_")
+
+
+@pytest.mark.parametrize(
+    "estimator", [dem.KMeans(2, random_state=0), dem.GaussianMixture(2, random_state=0)], ids=["k-means", "mixture"]
+)
+def test_interrupted_before_the_first_iteration_it_is_what_it_was(estimator):
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    rows = blobs(8)
+    before = clone(estimator).fit(rows)
+    expected = before.predict(rows)
+    with pytest.raises(KeyboardInterrupt):
+        before.set_params(callbacks=[interrupt]).fit(rows[:, :2])
+    np.testing.assert_array_equal(before.predict(rows), expected)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("labels", "predict"), ("distances", "transform")])
+def test_streams(tmp_path, kind, expected):
+    rows = blobs(9)
+    model = dem.KMeans(6, random_state=0).fit(rows)
+    model.predict_to(rows, tmp_path / "out.zarr", kind=kind)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr", mode="r")[...], getattr(model, expected)(rows))
+    with pytest.raises(OptionError, match="kind must be one of labels, distances, not 'proba'"):
+        model.predict_to(rows, tmp_path / "other.zarr", kind="proba")
+    rows[2000, 1] = np.nan
+    with pytest.raises(DataError, match="row 2000"):
+        model.predict_to(CutRows(rows, [1000]), tmp_path / "other.zarr", kind=kind)

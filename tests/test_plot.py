@@ -50,6 +50,15 @@ def test_convergence_labels_only_the_best_start():
     assert alphas == {-3.0: None, -4.0: 0.3}
 
 
+def test_convergence_of_k_means_names_the_inertia():
+    above, _ = plot.convergence(history(), objective="inertia").axes
+    assert above.get_ylabel() == "−inertia per row"
+    assert above.get_title(loc="left") == "Convergence of k-means: −inertia -2.125 per row"
+    assert plot.convergence(history()).axes[0].get_ylabel() == "log-likelihood per row"
+    with pytest.raises(OptionError, match="one of log-likelihood, inertia, not 'bic'"):
+        plot.convergence(history(), objective="bic")
+
+
 def test_convergence_draws_on_given_axes_and_saves(tmp_path):
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""`dem fit`: fit a mixture to a zarr array."""
+"""`dem fit`: fit a mixture, or k-means, to a zarr array."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from dem.cli.options import (
     TEXT,
     Count,
     Finite,
+    check_mixture,
     check_output,
     engine_options,
     output_options,
     overwrite_option,
+    refuse,
     variable_option,
 )
 from dem.cli.progress import fit_progress
@@ -23,10 +25,12 @@ from dem.cli.session import Stopped, open_engine, plain_warnings, stopped_by, un
 from dem.em.events import Callback
 from dem.errors import DataError
 
-FAMILIES = ("gaussian", "bernoulli", "binomial")
+MIXTURES = ("gaussian", "bernoulli", "binomial")
+FAMILIES = (*MIXTURES, "kmeans")
 COVARIANCES = ("full", "tied", "diag", "spherical")
 ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
 INITS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
+KMEANS_INITS = ("k-means||", "k-means++", "random")
 
 
 @dataclass(frozen=True)
@@ -64,55 +68,69 @@ class FitOptions:
         else:
             for name in ("family", "covariance", "trials", "init", "n_init", "sample_rows"):
                 if getattr(self, name) is not None:
-                    _refuse(f"--{name.replace('_', '-')} does not go with --from: the saved model decides it")
+                    refuse(f"--{name.replace('_', '-')} does not go with --from: the saved model decides it")
 
     def _check_new(self) -> None:
         if self.components is None:
-            _refuse("give the number of components with --components, or a saved model with --from")
+            refuse("give the number of components with --components, or a saved model with --from")
         family = self.family or "gaussian"
         if family == "binomial" and self.trials is None:
-            _refuse("--family binomial needs --trials, the number of trials behind every value")
+            refuse("--family binomial needs --trials, the number of trials behind every value")
         if family != "binomial" and self.trials is not None:
-            _refuse("--trials is for --family binomial")
+            refuse("--trials is for --family binomial")
         for name in ("covariance", "reg_covar"):
             if family != "gaussian" and getattr(self, name) is not None:
-                _refuse(f"--{name.replace('_', '-')} is for --family gaussian")
+                refuse(f"--{name.replace('_', '-')} is for --family gaussian")
+        if family == "kmeans":
+            if option := self._option_of_mixtures():
+                refuse(f"{option} is for mixtures, not for --family kmeans")
+            if self.init is not None and self.init not in KMEANS_INITS:
+                refuse(f"--init {self.init} is for mixtures; --family kmeans has {', '.join(KMEANS_INITS)}")
+
+    def _option_of_mixtures(self) -> str | None:
+        """Return an option that is given and that k-means has no use for."""
+        if self.accelerate is not None:
+            return "--accelerate"
+        return None if self.algorithm in (None, "batch") else f"--algorithm {self.algorithm}"
 
     def estimator(self, callbacks: list[Callback]) -> Any:
         """Return the estimator to fit: a new one, or the saved one that the fit goes on from."""
         import dem  # noqa: PLC0415
+        from dem.estimators.persistence import estimators  # noqa: PLC0415
 
-        estimator: Any
-        given: dict[str, Any] = {
-            "tol": self.tol,
-            "max_iter": self.max_iter,
-            "random_state": self.seed,
-            "reg_covar": self.reg_covar,
-            "algorithm": self.algorithm,
-            "accelerate": self.accelerate,
-            "callbacks": callbacks,
-        }
+        given = _without_none(
+            {"tol": self.tol, "max_iter": self.max_iter, "random_state": self.seed, "callbacks": callbacks}
+        )
+        of_mixtures = _without_none(
+            {"reg_covar": self.reg_covar, "algorithm": self.algorithm, "accelerate": self.accelerate}
+        )
         if self.start_from is not None:
-            estimator = dem.load(self.start_from)
+            estimator: Any = dem.load(self.start_from)
             self._check_saved(estimator)
-            return estimator.set_params(**_without_none(given), warm_start=True)
-        given |= {"init_params": self.init, "n_init": self.n_init, "sample_rows": self.sample_rows}
+            if isinstance(estimator, dem.KMeans):
+                return estimator.set_params(**given, init=estimator.cluster_centers_)
+            return estimator.set_params(**given, **of_mixtures, warm_start=True)
+        given |= _without_none({"n_init": self.n_init, "sample_rows": self.sample_rows})
         family = self.family or "gaussian"
-        given |= {
-            "n_components": self.components,
-            "covariance_type": self.covariance,
-            "n_trials": self.trials,
-        }
-        kinds: dict[str, Any] = {
-            "gaussian": dem.GaussianMixture,
-            "bernoulli": dem.BernoulliMixture,
-            "binomial": dem.BinomialMixture,
-        }
-        return kinds[family](**_without_none(given))
+        if family == "kmeans":
+            return dem.KMeans(**given, **_without_none({"n_clusters": self.components, "init": self.init}))
+        of_mixtures |= _without_none(
+            {
+                "n_components": self.components,
+                "covariance_type": self.covariance,
+                "n_trials": self.trials,
+                "init_params": self.init,
+            }
+        )
+        return estimators()[family](**given, **of_mixtures)
 
     def _check_saved(self, estimator: Any) -> None:
-        if self.components is not None and self.components != estimator.n_components:
-            _refuse(f"--components {self.components}, but {self.start_from} has {estimator.n_components} of them")
+        from dem.cli.report import size  # noqa: PLC0415
+
+        if self.components is not None and self.components != size(estimator):
+            refuse(f"--components {self.components}, but {self.start_from} has {size(estimator)} of them")
+        if option := self._option_of_mixtures():
+            check_mixture(option, estimator, str(self.start_from))
         from dem.data import open_rows  # noqa: PLC0415
 
         rows = open_rows(self.data, variable=self.variable)
@@ -123,22 +141,23 @@ class FitOptions:
             )
             raise DataError(message)
         if self.reg_covar is not None and "reg_covar" not in estimator.get_params():
-            _refuse(f"--reg-covar is for Gaussian mixtures, and {self.start_from} is none")
+            refuse(f"--reg-covar is for Gaussian mixtures, and {self.start_from} is none")
 
 
 @click.command(
     "fit",
-    short_help="Fit a mixture model.",
+    short_help="Fit a mixture model or k-means.",
     epilog="""\b
 Examples:
   dem fit measurements.zarr --components 16 --out model.zarr
   dem fit cube.zarr --variable temperature --components 8 --covariance diag --workers 4 --memory-limit 2GB
   dem fit tosses.zarr --components 2 --family binomial --trials 10
+  dem fit pixels.zarr --components 256 --family kmeans --out palette.zarr
   dem fit measurements.zarr --from model.zarr --out better.zarr --tol 1e-6 --scheduler tcp://10.0.0.1:8786""",
 )
 @click.argument("data", type=TEXT)
-@click.option("--components", "-k", type=click.IntRange(min=1), metavar="K", help="Number of components.")
-@click.option("--family", type=click.Choice(FAMILIES), help="Kind of the components.  [default: gaussian]")
+@click.option("--components", "-k", type=click.IntRange(min=1), metavar="K", help="Number of components (clusters).")
+@click.option("--family", type=click.Choice(FAMILIES), help="Kind of the model.  [default: gaussian]")
 @click.option(
     "--covariance",
     type=click.Choice(COVARIANCES),
@@ -149,11 +168,26 @@ Examples:
 @overwrite_option
 @variable_option
 @click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
-@click.option("--init", type=click.Choice(INITS), help="How the start is found.  [default: kmeans]")
-@click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts to choose from.  [default: 1]")
+@click.option("--init", type=click.Choice(INITS), help="How the start is found.  [default: kmeans; k-means: k-means||]")
+@click.option(
+    "--n-init",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Starts to choose from.  [default: 1; k-means, random: 10]",
+)
 @click.option("--seed", type=SEED, metavar="S", help="Makes the fit repeatable.")
-@click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
-@click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
+@click.option(
+    "--tol",
+    type=Finite(min=0),
+    help="Stop below this gain per row; k-means: below this squared movement of the centres, as a share of the "
+    "mean variance.  [default: 1e-3; k-means: 1e-4]",
+)
+@click.option(
+    "--max-iter",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Iterations at most.  [default: 100; k-means: 300]",
+)
 @click.option(
     "--algorithm",
     type=click.Choice(ALGORITHMS),
@@ -165,7 +199,7 @@ Examples:
 @engine_options
 @output_options
 def fit(**given: Any) -> None:
-    """Fit a mixture model to DATA: the path or URL of a zarr array, or of a group with --variable.
+    """Fit a mixture model, or k-means, to DATA: the path or URL of a zarr array, or of a group with --variable.
 
     Without --scheduler or --workers it runs on threads of this process. Ctrl-C ends the fit and saves the
     last parameters if --out is given.
@@ -200,7 +234,7 @@ def _run(options: FitOptions) -> Any:
 
 def _keep_last(estimator: Any, options: FitOptions) -> str:
     by = stopped_by()
-    if not hasattr(estimator, "weights_"):
+    if not getattr(estimator, "history_", None):
         return f"stopped by {by} before the first iteration ended; there is nothing to save"
     iteration = f"iteration {estimator.n_iter_}"
     if estimator.history_[-1]["phase"] == "sample":
@@ -220,7 +254,3 @@ def _save(estimator: Any, path: str, overwrite: bool) -> None:
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _refuse(message: str) -> None:
-    raise click.UsageError(message, click.get_current_context(silent=True))

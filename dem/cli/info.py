@@ -40,7 +40,7 @@ Examples:
 @click.option("--system", is_flag=True, help="Versions, BLAS, cores and memory of this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def info(path: str | None, variable: str | None, system: bool, as_json: bool) -> None:
-    """Print a model's components, or the shape, chunks, codec and dtype of a zarr array or group."""
+    """Print a model's components (clusters), or the shape, chunks, codec and dtype of a zarr array or group."""
     if (path is None) != system:
         message = "give the path of a model or of data, or --system"
         raise click.UsageError(message, click.get_current_context())
@@ -87,7 +87,7 @@ def _is_model(path: str) -> bool:
 
 def _print_model(path: str, as_json: bool) -> None:
     import dem  # noqa: PLC0415
-    from dem.cli.report import components_table, console, model_figures, print_json  # noqa: PLC0415
+    from dem.cli.report import components_table, console, model_figures, outcome, print_json, size  # noqa: PLC0415
 
     estimator = dem.load(path)
     figures = model_figures(estimator)
@@ -95,18 +95,15 @@ def _print_model(path: str, as_json: bool) -> None:
         print_json({"kind": "model", "path": path, **figures})
         return
     to = console()
-    what = f"{figures['estimator']} of {figures['n_components']} components, {figures['n_features']} features"
+    parts = "clusters" if "inertia" in figures else "components"
+    what = f"{figures['estimator']} of {size(estimator)} {parts}, {figures['n_features']} features"
     if "covariance_type" in figures:
         what += f", {figures['covariance_type']} covariances"
     if "n_trials" in figures:
         what += f", {figures['n_trials']} trials"
     to.print(what, highlight=False)
     to.print(components_table(estimator))
-    ended = "converged" if figures["converged"] else "not converged"
-    to.print(
-        f"{ended} after {figures['n_iter']} iterations; log-likelihood per row {figures['log_likelihood_per_row']:.6g}",
-        highlight=False,
-    )
+    to.print(outcome(figures), highlight=False)
 
 
 def _print_data(path: str, variable: str | None, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -102,6 +102,19 @@ def output_options(function: F) -> F:
     """Add ``--json`` and ``--quiet``."""
     function = click.option("--quiet", is_flag=True, help="Say nothing but errors.")(function)
     return click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")(function)
+
+
+def refuse(message: str) -> NoReturn:
+    """Raise `click.UsageError`: the command is used in the wrong way."""
+    raise click.UsageError(message, click.get_current_context(silent=True))
+
+
+def check_mixture(what: str, estimator: Any, path: str) -> None:
+    """Refuse what only mixtures can do if the model saved at `path` is k-means."""
+    import dem  # noqa: PLC0415
+
+    if isinstance(estimator, dem.KMeans):
+        refuse(f"{what} is for mixtures, but {path} is a KMeans model")
 
 
 def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> None:

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from dem.cli.options import TEXT, check_output, engine_options, output_options, overwrite_option, variable_option
+from dem.cli.options import (
+    TEXT,
+    check_mixture,
+    check_output,
+    engine_options,
+    output_options,
+    overwrite_option,
+    refuse,
+    variable_option,
+)
 from dem.cli.progress import human_count, human_seconds
 from dem.cli.session import open_engine, plain_warnings
 
@@ -43,13 +52,12 @@ def predict(
     quiet: bool,
     **engine: Any,
 ) -> None:
-    """Write the component of each row of DATA (its label) to the zarr array OUT, under MODEL.
+    """Write the component of each row of DATA (its label; of k-means the nearest centre) to the zarr array OUT.
 
     Chunk by chunk, aligned with the chunks of DATA. OUT appears once it is whole.
     """
     if proba and log_density:
-        message = "give either --proba or --log-density, not both"
-        raise click.UsageError(message, click.get_current_context())
+        refuse("give either --proba or --log-density, not both")
     kind = "proba" if proba else "log_density" if log_density else "labels"
     check_output(out, overwrite, (model, data))
     with plain_warnings(quiet):
@@ -59,6 +67,8 @@ def predict(
         from dem.data import open_rows  # noqa: PLC0415
 
         estimator = dem.load(model)
+        if kind != "labels":
+            check_mixture(f"--{kind.replace('_', '-')}", estimator, model)
         rows = open_rows(data, variable=variable)
         n_rows = rows.n_rows
         began = time.perf_counter()

@@ -131,13 +131,15 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
     if event is None or started is None:
         return []
     model = f" (start {event.model + 1} of {started.n_models})" if started.n_models > 1 else ""
+    falls = started.objective == "inertia"
+    value = -event.log_likelihood if falls else event.log_likelihood
     where = "on the sample, iteration" if event.phase == "sample" else "iteration"
     figures = [
         (where, f"{event.iteration}{model}"),
-        ("log-likelihood per row", f"{event.log_likelihood:.6g}"),
+        (f"{started.objective} per row", f"{value:.6g}"),
     ]
     if math.isfinite(event.gain):
-        figures.append(("gain", f"{event.gain:.2e}"))
+        figures.append(("fall" if falls else "gain", f"{event.gain:.2e}"))
     if tracker.rows_per_second is not None:
         figures.append(("", f"{human_count(tracker.rows_per_second)} rows/s"))
     if tracker.bytes_read:
@@ -209,7 +211,7 @@ class LiveProgress:
             line.append(f"  {human_seconds(time.monotonic() - self.begun)}", style="dim")
         for name, value in figures:
             if name:
-                line.append(f"{name.replace('log-likelihood per row', 'log-likelihood/row')} ", style="dim")
+                line.append(f"{name.replace(' per row', '/row')} ", style="dim")
             line.append(f"{value}  ", style="bold" if name else "default")
         return line
 

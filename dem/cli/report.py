@@ -61,12 +61,14 @@ def _plain(value: Any) -> Any:
 
 def print_fit(estimator: Any, out: str | None, *, as_json: bool) -> None:
     """Print what a fit found."""
+    figures = model_figures(estimator)
     if as_json:
-        print_json({"model": out, **model_figures(estimator)})
+        print_json({"model": out, **figures})
         return
+    seconds = sum(entry["seconds"] for entry in _reads(estimator))
     to = console()
     to.print(components_table(estimator))
-    to.print(_fit_line(estimator), highlight=False)
+    to.print(outcome(figures, f", {human_seconds(seconds)} reading and computing" if seconds else ""), highlight=False)
     if out is not None:
         to.print(f"saved in {out}", highlight=False, soft_wrap=True)
 
@@ -103,11 +105,12 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value).partition(":")[0]
 
 
-def _fit_line(estimator: Any) -> str:
-    ended = "converged" if estimator.converged_ else "not converged"
-    seconds = sum(entry["seconds"] for entry in _reads(estimator))
-    took = f", {human_seconds(seconds)} reading and computing" if seconds else ""
-    return f"{ended} after {estimator.n_iter_} iterations{took}; log-likelihood per row {estimator.lower_bound_:.6g}"
+def outcome(figures: dict[str, Any], took: str = "") -> str:
+    """Return how a fit ended and what the model is worth on its data."""
+    ended = "converged" if figures["converged"] else "not converged"
+    inertia, per_row = figures.get("inertia"), figures.get("log_likelihood_per_row")
+    worth = f"log-likelihood per row {per_row:.6g}" if inertia is None else f"inertia {inertia:.6g}"
+    return f"{ended} after {figures['n_iter']} iterations{took}; {worth}"
 
 
 def _reads(estimator: Any) -> list[dict[str, Any]]:
@@ -116,44 +119,62 @@ def _reads(estimator: Any) -> list[dict[str, Any]]:
     return list(reads.values())
 
 
+def _centres(estimator: Any) -> str:
+    """Return the name of what locates the components of a model."""
+    return str(estimator._centres)  # noqa: SLF001  (one of dem's own)
+
+
+def size(estimator: Any) -> int:
+    """Return the number of components, or clusters, of a fitted model."""
+    return len(getattr(estimator, f"{_centres(estimator)}_"))
+
+
 def model_figures(estimator: Any) -> dict[str, Any]:
     """Return what is known about a fitted model."""
+    centres = _centres(estimator)
+    clusters = centres == "cluster_centers"
     figures: dict[str, Any] = {
         "estimator": type(estimator).__name__,
-        "n_components": estimator.n_components,
+        "n_clusters" if clusters else "n_components": size(estimator),
         "n_features": estimator.n_features_in_,
         "converged": bool(estimator.converged_),
         "n_iter": int(estimator.n_iter_),
-        "log_likelihood_per_row": float(estimator.lower_bound_),
     }
+    if clusters:
+        figures["inertia"] = float(estimator.inertia_)
+    else:
+        figures["log_likelihood_per_row"] = float(estimator.lower_bound_)
     if hasattr(estimator, "covariance_type"):
         figures["covariance_type"] = estimator.covariance_type
     if hasattr(estimator, "n_trials"):
         figures["n_trials"] = estimator.n_trials
     if hasattr(estimator, "feature_names_in_"):
         figures["feature_names"] = [str(name) for name in estimator.feature_names_in_]
-    figures["weights"] = estimator.weights_
-    centres = "means" if hasattr(estimator, "means_") else "probabilities"
+    if not clusters:
+        figures["weights"] = estimator.weights_
     figures[centres] = getattr(estimator, f"{centres}_")
     return figures
 
 
 def components_table(estimator: Any) -> Table:
-    """Return a table with the weight and the centre of each component."""
-    gaussian = hasattr(estimator, "means_")
-    centres = estimator.means_ if gaussian else estimator.probabilities_
-    deviations = _deviations(estimator) if gaussian else None
-    kind = "mean ± standard deviation" if gaussian else "probability"
+    """Return a table with the weight (k-means has none) and the centre of each component."""
+    name = _centres(estimator)
+    centres = getattr(estimator, f"{name}_")
+    deviations = _deviations(estimator) if name == "means" else None
+    weights = getattr(estimator, "weights_", None)
+    kinds = {"means": "mean ± standard deviation", "probabilities": "probability", "cluster_centers": "centre"}
+    component = "component" if weights is not None else "cluster"
     names = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
     names = names or [f"feature {j}" for j in range(centres.shape[1])]
-    caption = f"{kind} of each feature"
+    caption = f"{kinds[name]} of each feature"
     if len(names) > _MOST_FEATURES:
         caption += f"; {len(names) - _MOST_FEATURES} more features are not shown"
     if len(centres) > _MOST_COMPONENTS:
-        caption += f"; {len(centres) - _MOST_COMPONENTS} more components are not shown"
+        caption += f"; {len(centres) - _MOST_COMPONENTS} more {component}s are not shown"
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
-    table.add_column("component", justify="right")
-    table.add_column("weight", justify="right")
+    table.add_column(component, justify="right")
+    if weights is not None:
+        table.add_column("weight", justify="right")
     for name in names[:_MOST_FEATURES]:
         table.add_column(name, justify="right", no_wrap=True)
     for k in range(min(len(centres), _MOST_COMPONENTS)):
@@ -161,7 +182,7 @@ def components_table(estimator: Any) -> Table:
             f"{centres[k, j]:.4g}" + (f" ± {deviations[k, j]:.2g}" if deviations is not None else "")
             for j in range(min(len(names), _MOST_FEATURES))
         ]
-        table.add_row(str(k), f"{estimator.weights_[k]:.4f}", *cells)
+        table.add_row(str(k), *([] if weights is None else [f"{weights[k]:.4f}"]), *cells)
     return table
 
 

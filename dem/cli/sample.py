@@ -7,7 +7,16 @@ import time
 
 import click
 
-from dem.cli.options import TEXT, Count, check_output, engine_options, local_path, output_options, overwrite_option
+from dem.cli.options import (
+    TEXT,
+    Count,
+    check_mixture,
+    check_output,
+    engine_options,
+    local_path,
+    output_options,
+    overwrite_option,
+)
 from dem.cli.progress import human_bytes, human_count, human_seconds
 from dem.cli.session import open_engine, plain_warnings
 from dem.errors import StoreError
@@ -39,7 +48,7 @@ def sample(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw N rows from MODEL and write them to the zarr array OUT, chunk by chunk."""
+    """Draw N rows from MODEL, a mixture, and write them to the zarr array OUT, chunk by chunk."""
     check_output(out, overwrite, (model,))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
@@ -48,6 +57,7 @@ def sample(
         from dem.estimators.streams import sample_to  # noqa: PLC0415
 
         estimator = dem.load(model)
+        check_mixture("sampling", estimator, model)
         _check_room(out, n_rows * estimator.n_features_in_)
         began = time.perf_counter()
         with open_engine(scheduler, workers, memory_limit) as where, counting("drawing", where, quiet) as watched:

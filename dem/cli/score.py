@@ -25,7 +25,10 @@ Examples:
 @engine_options
 @output_options
 def score(model: str, data: str, variable: str | None, as_json: bool, quiet: bool, **engine: Any) -> None:
-    """Print the log-likelihood per row of DATA under MODEL, and the information criteria BIC and AIC."""
+    """Print the log-likelihood per row of DATA under MODEL, and the information criteria BIC and AIC.
+
+    Of k-means: the inertia, the sum of the squared distances of all rows to their nearest centres.
+    """
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
         from dem.cli.counting import counting  # noqa: PLC0415
@@ -39,22 +42,37 @@ def score(model: str, data: str, variable: str | None, as_json: bool, quiet: boo
         if as_json:
             print_json(figures)
         else:
-            click.echo(f"log-likelihood per row  {figures['log_likelihood_per_row']:.8g}")
-            click.echo(f"BIC                     {figures['bic']:.8g}")
-            click.echo(f"AIC                     {figures['aic']:.8g}")
-            click.echo(f"rows                    {figures['n_rows']:,}")
+            for name, text in _lines(figures).items():
+                click.echo(f"{name:<22}  {text}")
 
 
 def _figures(estimator: Any, rows: Any) -> dict[str, Any]:
     """Return all figures from one read of the data."""
+    import dem  # noqa: PLC0415
+
     n_rows = rows.n_rows
-    per_row = float(estimator.score(rows))
+    score = float(estimator.score(rows))
+    if isinstance(estimator, dem.KMeans):
+        return {"inertia": -score, "inertia_per_row": -score / n_rows, "n_rows": n_rows}
     n_parameters = estimator._n_parameters()  # noqa: SLF001  (scikit-learn's name; `bic` and `aic` read again)
-    deviance = -2.0 * per_row * n_rows
+    deviance = -2.0 * score * n_rows
     return {
-        "log_likelihood_per_row": per_row,
+        "log_likelihood_per_row": score,
         "bic": deviance + n_parameters * math.log(n_rows),
         "aic": deviance + 2.0 * n_parameters,
         "n_rows": n_rows,
         "n_parameters": n_parameters,
     }
+
+
+def _lines(figures: dict[str, Any]) -> dict[str, str]:
+    """Return what people want to see, by the names they know."""
+    if "inertia" in figures:
+        shown = {"inertia": figures["inertia"], "inertia per row": figures["inertia_per_row"]}
+    else:
+        shown = {
+            "log-likelihood per row": figures["log_likelihood_per_row"],
+            "BIC": figures["bic"],
+            "AIC": figures["aic"],
+        }
+    return {**{name: f"{value:.8g}" for name, value in shown.items()}, "rows": f"{figures['n_rows']:,}"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dem.cli.fit import COVARIANCES, FAMILIES, INITS
+from dem.cli.fit import COVARIANCES, INITS, MIXTURES
 from dem.cli.options import (
     SEED,
     TEXT,
@@ -96,7 +96,7 @@ Examples:
 )
 @click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=Numbers(), required=True, metavar="K", help="Numbers, such as 1:32 or 2,4,8.")
-@click.option("--family", type=click.Choice(FAMILIES), default="gaussian", help="Kind of the components.")
+@click.option("--family", type=click.Choice(MIXTURES), default="gaussian", help="Kind of the components.")
 @click.option("--covariance", type=Names(COVARIANCES), metavar="NAMES", help=f"Of {', '.join(COVARIANCES)}.")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
 @click.option("--criterion", type=click.Choice(CRITERIA), default="bic", show_default=True, help="What decides.")
@@ -145,12 +145,8 @@ def select(data: str, **given: Any) -> None:
 
 def _run(data: str, given: dict[str, Any]) -> Any:
     import dem  # noqa: PLC0415
+    from dem.estimators.persistence import estimators  # noqa: PLC0415
 
-    kinds: dict[str, Any] = {
-        "gaussian": dem.GaussianMixture,
-        "bernoulli": dem.BernoulliMixture,
-        "binomial": dem.BinomialMixture,
-    }
     options = {
         "holdout": given["holdout"],
         "covariance_type": given["covariance"],
@@ -171,7 +167,7 @@ def _run(data: str, given: dict[str, Any]) -> Any:
             data,
             n_components=given["components"],
             criterion=given["criterion"],
-            estimator=kinds[given["family"]](),
+            estimator=estimators()[given["family"]](),
             variable=given["variable"],
             callbacks=callbacks,
             **{name: value for name, value in options.items() if value is not None},

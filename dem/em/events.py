@@ -25,6 +25,8 @@ class FitStarted:
         EM stops once the gain in log-likelihood per row falls below this.
     memo_bytes : int
         What incremental EM will remember of the blocks of the data, in memory or in a temporary file.
+    objective : {'log-likelihood', 'inertia'}
+        What the fit is judged by. k-means lessens the inertia, and says −inertia for the log-likelihood.
     """
 
     phase: str
@@ -35,6 +37,7 @@ class FitStarted:
     max_iter: int
     tol: float
     memo_bytes: int = 0
+    objective: str = "log-likelihood"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What all mixture estimators share: predicting, scoring, drawing and saving with scikit-learn's face."""
+"""What all mixture estimators share: scoring and drawing with scikit-learn's face."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
-from dem.em.functions import Labels, LogDensity, Posterior, RowFunction
+from dem.em.functions import ROW_FUNCTIONS, LogDensity, Posterior
 from dem.engine import Work, current_engine
-from dem.estimators import inputs, persistence, streams
+from dem.estimators import inputs, streams
 from dem.estimators.partial import LearnsFromStreams
 from dem.validation import check_count, check_rows
 
 
 class MixtureEstimator(DensityMixin, LearnsFromStreams):
     """Base of the mixtures: a model that `fit` has fitted, in use."""
+
+    _row_functions = ROW_FUNCTIONS
 
     def fit_predict(
         self,
@@ -34,25 +35,6 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         return self.fit(X, y, variable=variable, feature_dim=feature_dim).predict(
             X, variable=variable, feature_dim=feature_dim
         )
-
-    def _map(self, kind: type[RowFunction], data: Any, variable: str | None, feature_dim: str | None) -> Any:
-        return inputs.mapped(self, kind(*self._model()), data, variable, feature_dim)
-
-    def predict(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
-        """Return the most probable component of each row.
-
-        Parameters
-        ----------
-        X, variable, feature_dim
-            Data as in `fit`.
-
-        Returns
-        -------
-        array of int64, shape (n_samples,)
-            Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask and
-            zarr; a DataArray on the same grid, with its coordinates, for xarray.
-        """
-        return self._map(Labels, X, variable, feature_dim)
 
     def predict_proba(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
         """Return the responsibilities, shape (n_samples, n_components); of the kinds that `predict` returns."""
@@ -128,31 +110,6 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         labels = np.sort(rng.choice(len(self.weights_), size=n_samples, p=self.weights_ / np.sum(self.weights_)))
         return family.component.draw(parameters.components, labels, rng), labels
 
-    def predict_to(
-        self,
-        X: Any,
-        path: str,
-        *,
-        kind: str = "labels",
-        overwrite: bool = False,
-        variable: str | None = None,
-        feature_dim: str | None = None,
-    ) -> None:
-        """Stream labels, responsibilities or log-densities of X into a zarr array, chunk by chunk.
-
-        Parameters
-        ----------
-        X, variable, feature_dim
-            Data as in `fit`.
-        path : str
-            Where the array is written; it appears there only when it is whole.
-        kind : {'labels', 'proba', 'log_density'}
-            What is written.
-        overwrite : bool
-            Whether to replace what is at `path`.
-        """
-        streams.predict_to(self, X, path, kind=kind, overwrite=overwrite, variable=variable, feature_dim=feature_dim)
-
     def sample_to(
         self,
         n_rows: int,
@@ -178,16 +135,3 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             Rows per chunk; about 16 MB when left out.
         """
         streams.sample_to(self, n_rows, path, random_state=random_state, overwrite=overwrite, chunk_rows=chunk_rows)
-
-    def save(self, path: str, *, overwrite: bool = False) -> None:
-        """Write the fitted model as a zarr group that is readable without dem; see `dem.load`.
-
-        Parameters
-        ----------
-        path : str
-            A directory or URL.
-        overwrite : bool
-            Whether to replace what is at `path`.
-        """
-        check_is_fitted(self)
-        persistence.save(self, path, overwrite=overwrite)

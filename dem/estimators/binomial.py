@@ -59,6 +59,7 @@ class BernoulliMixture(MixtureEstimator):
         "probabilities_init": ["array-like", None],
     }
     _parameter_names = ("weights", "probabilities")
+    _centres = "probabilities"
 
     def __init__(
         self,

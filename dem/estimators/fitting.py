@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data import open_rows
@@ -24,13 +24,14 @@ from dem.em import incremental, stepwise
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
-from dem.errors import DataError, NonFiniteError, OptionError
+from dem.errors import DataError, OptionError
 from dem.estimators import inputs
+from dem.estimators.fitted import FittedModel
 from dem.estimators.recorders import History, Latest, Verbose
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import SAMPLE_METHODS, kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample
-from dem.validation import check_rows, check_sample
+from dem.validation import check_sample, rows_to_blame
 
 Values = Mapping[str, NDArray[Any]]
 ALGORITHMS = {"batch": fit, "incremental": incremental.fit, "stepwise": stepwise.fit}
@@ -39,7 +40,7 @@ ALGORITHMS = {"batch": fit, "incremental": incremental.fit, "stepwise": stepwise
 POLISHED = 3
 
 
-class FittedByEM(BaseEstimator, metaclass=ABCMeta):
+class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
     """The fitting half of a mixture estimator; a subclass names its component and its parameters."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -60,6 +61,9 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         "accelerate": [StrOptions({"squarem"}), None],
         "callbacks": [list, tuple, None],
     }
+
+    _size = "n_components"
+    _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
 
     # What a subclass provides -------------------------------------------------------------------------------
 
@@ -136,15 +140,11 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             seed=self._seed(),
         )
         try:
-            family, best = self._search(rows, engine, settings, goes_on=goes_on)
-        except NonFiniteError:
-            check_rows(rows, engine, self._family().component)
-            raise
+            with rows_to_blame(rows, engine, self._family().component):
+                family, best = self._search(rows, engine, settings, goes_on=goes_on)
         except KeyboardInterrupt:
             if latest.event is not None:
-                event = latest.event
-                interrupted = Fit(event.parameters, Status.MAX_ITER, [event.log_likelihood] * event.iteration)
-                self._keep(event.family, interrupted, history.records)
+                self._keep(latest.event.family, latest.fit, history.records)
                 self.n_samples_seen_ = rows.n_rows
             raise
         finally:
@@ -225,8 +225,6 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         """Return the parameters that options hold fixed."""
         return {}
 
-    _parameter_names: ClassVar[tuple[str, ...]]
-
     def _keep(self, family: Mixture[Any, Any], best: Fit, history: list[dict[str, Any]]) -> None:
         """Set the fitted attributes."""
         for name, value in family.to_user(best.parameters).items():
@@ -238,19 +236,10 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         self.history_ = history
         self._complete()
 
-    def _complete(self) -> None:
-        """Derive the attributes that follow from the parameters."""
-
     def _check_options(self) -> None:
-        try:
-            self._validate_params()
-        except InvalidParameterError as error:
-            raise OptionError(inputs.sorted_choices(str(error))) from error
+        inputs.check_options(self)
         if self.accelerate is not None and self.algorithm not in ("batch", "auto"):
             message = f"accelerate={self.accelerate!r} goes with algorithm='batch' only, not with {self.algorithm!r}"
-            raise OptionError(message)
-        if not all(callable(callback) for callback in self.callbacks or ()):
-            message = "callbacks must be callables that take an event"
             raise OptionError(message)
         if self.sample_rows is not None and self.sample_rows < self.n_components:
             message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
@@ -264,12 +253,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             )
             raise OptionError(message)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether there are parameters: the number of features alone is none."""
-        return hasattr(self, "weights_")
-
     def _model(self) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
-        """Return family and parameters from the fitted attributes, which are the one truth."""
         check_is_fitted(self)
         family = self._fitted_family()
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})

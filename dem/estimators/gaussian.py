@@ -125,6 +125,7 @@ class GaussianMixture(MixtureEstimator):
         "dtype": [StrOptions({"float32", "float64"}), None],
     }
     _parameter_names = ("weights", "means", "covariances", "precisions_cholesky")
+    _centres = "means"
 
     def __init__(
         self,

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
 from dem.data import map_rows, open_rows
 from dem.data.base import Rows
 from dem.em.functions import RowFunction
-from dem.errors import DataError
+from dem.errors import DataError, OptionError
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
@@ -69,15 +70,34 @@ def sorted_choices(message: str) -> str:
     return re.sub(r"\{('[^{}]*')\}", lambda found: f"{{{', '.join(sorted(found[1].split(', ')))}}}", message)
 
 
+def check_options(estimator: Any) -> None:
+    """Have scikit-learn judge the options of an estimator, and see that its callbacks can be called.
+
+    Raises
+    ------
+    OptionError
+        If an option has an unknown or impossible value.
+    """
+    try:
+        estimator._validate_params()
+    except InvalidParameterError as error:
+        raise OptionError(sorted_choices(str(error))) from error
+    if not all(callable(callback) for callback in estimator.callbacks or ()):
+        message = "callbacks must be callables that take an event"
+        raise OptionError(message)
+
+
 @contextmanager
-def features_kept_on_failure(estimator: BaseEstimator) -> Iterator[None]:
+def features_kept_on_failure(estimator: Any) -> Iterator[None]:
     """Give an estimator its features back if fitting it fails: what was fitted before still works."""
     names = ("n_features_in_", "feature_names_in_")
     before = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
+    fitted = f"{estimator._centres}_"
+    centres = getattr(estimator, fitted, None)
     try:
         yield
-    except BaseException as error:
-        if not (isinstance(error, KeyboardInterrupt) and hasattr(estimator, "weights_")):
+    except BaseException:
+        if getattr(estimator, fitted, None) is centres:  # an interrupted fit may have left new ones
             for name in names:
                 vars(estimator).pop(name, None)
             vars(estimator).update(before)

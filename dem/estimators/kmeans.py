@@ -14,35 +14,36 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.em.events import Callback
-from dem.em.functions import Distances, Labels
+from dem.em.functions import Distances, Labels, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.rivals import PATIENCE
 from dem.em.together import EStep
 from dem.engine import Engine, LocalEngine, current_engine
-from dem.errors import DataError, NonFiniteError, OptionError
+from dem.errors import DataError, OptionError
 from dem.estimators import inputs
+from dem.estimators.fitted import FittedModel
 from dem.estimators.fitting import POLISHED, best_fits
-from dem.estimators.recorders import Verbose
+from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose
 from dem.families.base import Array
 from dem.families.clusters import Clusters, ClusterStatistics
 from dem.families.gaussian.frame import Frame
 from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
-from dem.validation import check_array, check_rows
+from dem.validation import check_array, check_rows, rows_to_blame
 
 # What the mean of a cluster may change by though its rows are the same, in units of the frame.
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
 METHODS = ("k-means||", "k-means++", "random")
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FittedModel, BaseEstimator):
     """k-means clustering by Lloyd's algorithm, on data in memory or far larger.
 
     Parameters, attributes and methods are those of `sklearn.cluster.KMeans`; the data may be of any kind that
@@ -69,17 +70,22 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     sample_rows : int, optional
         Rows of the uniform random sample; as many as take 32 MiB by default.
     callbacks : sequence of Callback, optional
-        Called with every event of the fit; there the log-likelihood is −inertia per row in units of the fit.
+        Called with every event of the fit; there the log-likelihood is −inertia per row.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features)
     labels_ : array of int64, shape (n_samples,)
-        Cluster of each row of the data of the fit: lazy where `predict` is.
+        Cluster of each row of the data of the fit: lazy where `predict` is. They are as many as the rows, so that
+        `save` leaves them out, and a model that was loaded has none; `predict` tells them.
     inertia_ : float
         Sum of the squared distances of all rows to their centres.
     n_iter_ : int
         Iterations on all the data.
+    converged_ : bool
+        Whether the centres came to rest within `max_iter` iterations.
+    history_ : list of dict
+        One entry for each iteration, as `GaussianMixture` has it; the log-likelihood is −inertia per row.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Defined when the data names its features.
@@ -99,6 +105,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     >>> kmeans.inertia_
     16.0
     """
+
+    _parameter_names = ("cluster_centers",)
+    _centres = "cluster_centers"
+    _size = "n_clusters"
+    _outcome = ("converged_", "n_iter_", "inertia_", "history_")
+    _row_functions: ClassVar[dict[str, type[RowFunction]]] = {"labels": Labels, "distances": Distances}
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
@@ -148,6 +160,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Returns
         -------
         self
+            If the fit is interrupted (KeyboardInterrupt), the estimator holds the centres of the last whole
+            iteration, the inertia from before it, and no labels.
 
         Raises
         ------
@@ -156,43 +170,51 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         DataError
             If the data cannot be read, is not finite, or has fewer rows than clusters.
         """
-        try:
-            self._validate_params()
-        except InvalidParameterError as error:
-            raise OptionError(inputs.sorted_choices(str(error))) from error
+        inputs.check_options(self)
         with inputs.features_kept_on_failure(self):
             rows = inputs.rows_of(self, X, reset=True, variable=variable, feature_dim=feature_dim)
             if rows.n_rows < self.n_clusters:
                 message = f"n_samples={rows.n_rows} should be >= n_clusters={self.n_clusters} ({rows.name})"
                 raise DataError(message)
             engine = current_engine()
+            history, latest = History(), Latest()
             try:
-                self._fit(rows, engine)
-            except NonFiniteError:
-                check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))  # type: ignore[arg-type]
+                with rows_to_blame(rows, engine, Clusters(Frame.identity(rows.n_features))):
+                    family, best, inertia = self._search(rows, engine, [history, latest])
+            except KeyboardInterrupt:
+                if latest.event is not None:
+                    inertia = -latest.event.log_likelihood * rows.n_rows
+                    self._keep(latest.event.family, latest.fit, inertia, history.records)
                 raise
             finally:
                 engine.close()
+            self._keep(family, best, inertia, history.records)
+        if not self.converged_:
+            message = f"k-means did not converge within {self.max_iter} iterations; increase max_iter or tol"
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
         self.labels_ = self.predict(X, variable=variable, feature_dim=feature_dim)
         return self
 
-    def _fit(self, rows: Rows, engine: Engine) -> None:
+    def _search(self, rows: Rows, engine: Engine, callbacks: Sequence[Callback]) -> tuple[Clusters, Fit, float]:
+        """Return the best of all starts, fitted to all the data, and its inertia."""
         random_state = check_random_state(self.random_state)
         n_wanted = None if self.sample_rows is None else max(self.sample_rows, self.n_clusters)
         seed = np.random.SeedSequence(random_state.randint(2**31 - 1, size=4).tolist())
         sample = row_sample(rows, engine, n_wanted, seed)
         if not np.isfinite(sample.rows).all():
-            check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))  # type: ignore[arg-type]
+            check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))
         family = Clusters(Frame.of(sample.rows, isotropic=True))
+        unit = float(family.frame.scale[0]) ** 2
         starts = self._starts(family, rows, engine, sample, random_state)
-        enough = self.tol * float(sample.rows.var(axis=0).mean()) / family.frame.scale[0] ** 2
+        enough = self.tol * float(sample.rows.var(axis=0).mean()) / unit
 
         def settled(before: Array, after: Array) -> bool:
             moved = np.abs(after - before)
             return bool(np.sum(moved**2) <= enough or np.all(moved <= ROUNDING * (1.0 + np.abs(before))))
 
-        callbacks = [*(self.callbacks or ()), *([Verbose(int(self.verbose), 1)] if self.verbose else ())]
-        settings = Settings(0.0, self.max_iter, tuple(callbacks), settled=settled)
+        verbose = [Verbose(int(self.verbose), 1)] if self.verbose else []
+        callbacks = [InertiaEvents([*callbacks, *(self.callbacks or ()), *verbose], unit)]
+        settings = Settings(0.0, self.max_iter, callbacks, settled=settled)
         if len(starts) > 1 and not sample.complete:
             on_sample = replace(settings, phase="sample")
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
@@ -202,16 +224,21 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         # The inertia of the centres that the last steps arrived at.
         ends: list[ClusterStatistics] = engine.sweep(rows, [EStep(family, one.parameters) for one in fits])
         inertia, best = min(((-end.log_likelihood, i) for i, end in enumerate(ends)), default=(math.inf, 0))
-        self._keep(family, fits[best], inertia)
+        return family, fits[best], inertia * unit
 
-    def _keep(self, family: Clusters, best: Fit, inertia: float) -> None:
+    def _keep(self, family: Clusters, best: Fit, inertia: float, history: list[dict[str, Any]]) -> None:
+        """Set the fitted attributes; the labels of an earlier fit are no longer true."""
         self.cluster_centers_ = family.to_user(best.parameters)
-        self.inertia_ = inertia * float(family.frame.scale[0]) ** 2
+        self.inertia_ = inertia
         self.n_iter_ = best.n_iter
+        self.converged_ = best.status is Status.CONVERGED
+        self.history_ = history
+        if hasattr(self, "labels_"):
+            del self.labels_
+        self._complete()
+
+    def _complete(self) -> None:
         self._n_features_out = self.n_clusters
-        if best.status is Status.MAX_ITER:
-            message = f"k-means did not converge within {self.max_iter} iterations; increase max_iter or tol"
-            warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
     def _starts(
         self, family: Clusters, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState
@@ -235,13 +262,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             return np.asarray(kmeans_plusplus(sample.rows, self.n_clusters, random_state=random_state)[0])
         return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False)]
 
-    def predict(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
-        """Return the nearest centre of each row, int64, of the kinds that `GaussianMixture.predict` returns."""
-        return inputs.mapped(self, Labels(*self._model()), X, variable, feature_dim)
-
     def transform(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
         """Return the distance of each row to each centre, shape (n_samples, n_clusters); of the kinds of `predict`."""
-        return inputs.mapped(self, Distances(*self._model()), X, variable, feature_dim)
+        return self._map(Distances, X, variable, feature_dim)
 
     def fit_predict(
         self, X: Any, y: object = None, *, variable: str | None = None, feature_dim: str | None = None
@@ -271,6 +294,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _model(self) -> tuple[Any, Array]:
         """Return family and centres; the centres span the frame."""
-        check_is_fitted(self, "cluster_centers_")
+        check_is_fitted(self)
         family = Clusters(Frame.of(self.cluster_centers_, isotropic=True))
         return family, family.from_user(self.cluster_centers_)

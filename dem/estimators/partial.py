@@ -13,14 +13,13 @@ from dem.em.blocks import Blocks
 from dem.em.loop import Fit
 from dem.em.stepwise import lap
 from dem.engine import Engine, current_engine
-from dem.errors import NonFiniteError
 from dem.estimators import inputs
 from dem.estimators.fitting import FittedByEM
 from dem.families.base import Array
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import row_sample
 from dem.initialise.sample import RowSample
-from dem.validation import check_rows
+from dem.validation import check_rows, rows_to_blame
 
 
 class LearnsFromStreams(FittedByEM):
@@ -67,10 +66,8 @@ class LearnsFromStreams(FittedByEM):
             rows = inputs.rows_of(self, X, reset=begins, variable=variable, feature_dim=feature_dim, minimum=1)
             engine = current_engine()
             try:
-                self._learn(rows, engine)
-            except NonFiniteError:
-                check_rows(rows, engine, self._family().component)
-                raise
+                with rows_to_blame(rows, engine, self._family().component):
+                    self._learn(rows, engine)
             finally:
                 engine.close()
         return self

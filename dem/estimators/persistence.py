@@ -13,8 +13,7 @@ from dem.errors import StoreError
 
 #: number of the layout of model files; raised whenever older versions of dem could misread a newer file
 FORMAT = 1
-_ATTRIBUTES = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_", "n_features_in_")
-# What files of earlier versions do not have.
+# What files of earlier versions do not have, or models of some families.
 _LATER_ATTRIBUTES = ("n_samples_seen_",)
 # Options that make no sense in another process.
 _NOT_SAVED = ("callbacks",)
@@ -24,12 +23,18 @@ def estimators() -> dict[str, type[Any]]:
     """Return the estimators by the family names that model files use."""
     from dem.estimators.binomial import BernoulliMixture, BinomialMixture  # noqa: PLC0415
     from dem.estimators.gaussian import GaussianMixture  # noqa: PLC0415
+    from dem.estimators.kmeans import KMeans  # noqa: PLC0415
 
-    return {"gaussian": GaussianMixture, "binomial": BinomialMixture, "bernoulli": BernoulliMixture}
+    return {
+        "gaussian": GaussianMixture,
+        "binomial": BinomialMixture,
+        "bernoulli": BernoulliMixture,
+        "kmeans": KMeans,
+    }
 
 
 def save(estimator: Any, path: str, *, overwrite: bool) -> None:
-    """Write a fitted estimator; see `MixtureEstimator.save`."""
+    """Write a fitted estimator; see `FittedModel.save`."""
     family = next(name for name, kind in estimators().items() if isinstance(estimator, kind))
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
     options: dict[str, Any] = {}
@@ -48,7 +53,9 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
         "family": family,
         "options": options,
         "fitted": {
-            name: getattr(estimator, name) for name in (*_ATTRIBUTES, *_LATER_ATTRIBUTES) if hasattr(estimator, name)
+            name: getattr(estimator, name)
+            for name in ("n_features_in_", *estimator._outcome, *_LATER_ATTRIBUTES)
+            if hasattr(estimator, name)
         },
         "feature_names": None if names is None else list(names),
         "versions": {
@@ -70,7 +77,7 @@ def load(path: str) -> Any:
 
     Returns
     -------
-    GaussianMixture, BinomialMixture or BernoulliMixture
+    GaussianMixture, BinomialMixture, BernoulliMixture or KMeans
         Whatever was saved, ready to predict.
 
     Raises
@@ -116,13 +123,15 @@ def _restore(kind: type[Any], arrays: dict[str, np.ndarray], attributes: dict[st
     estimator = kind(**options)
     for name in kind._parameter_names:
         setattr(estimator, f"{name}_", arrays[name])
-    if len(arrays["weights"]) != estimator.n_components:
-        message = f"{len(arrays['weights'])} weights for {estimator.n_components} components"
+    size, n_features = getattr(estimator, kind._size), attributes["fitted"]["n_features_in_"]
+    first = kind._parameter_names[0]
+    if len(arrays[first]) != size:
+        message = f"{len(arrays[first])} {first} for {kind._size} {size}"
         raise ValueError(message)
-    if arrays[kind._parameter_names[1]].shape[1] != attributes["fitted"]["n_features_in_"]:
-        message = "the number of features does not fit the parameters"
+    if arrays[kind._centres].shape != (size, n_features):
+        message = f"the {kind._centres} of {size} in {n_features} features have shape {arrays[kind._centres].shape}"
         raise ValueError(message)
-    for name in _ATTRIBUTES:
+    for name in ("n_features_in_", *kind._outcome):
         setattr(estimator, name, attributes["fitted"][name])
     for name in set(_LATER_ATTRIBUTES) & set(attributes["fitted"]):
         setattr(estimator, name, attributes["fitted"][name])

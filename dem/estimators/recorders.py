@@ -1,10 +1,13 @@
-"""Callbacks that every fit has: history, the latest parameters, and scikit-learn's verbose lines."""
+"""Callbacks that every fit has: history, the latest parameters, verbose lines; and how k-means tells its events."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded
+from dem.em.events import Callback, Event, FitEnded, FitStarted, IterationEnded, notify
+from dem.em.loop import Fit, Status
 
 
 class History:
@@ -38,6 +41,38 @@ class Latest:
             or event.log_likelihood > best.log_likelihood
         ):
             self.event = event
+
+    @property
+    def fit(self) -> Fit:
+        """What the fit has come to."""
+        if self.event is None:
+            return Fit(None)
+        likelihoods = [self.event.log_likelihood] * self.event.iteration
+        return Fit(self.event.parameters, Status.MAX_ITER, likelihoods)
+
+
+class InertiaEvents:
+    """Passes events on with the log-likelihood, which k-means does not have, as −inertia per row in the user's units.
+
+    Parameters
+    ----------
+    callbacks : sequence of Callback
+        Who is told.
+    unit : float
+        The square of the scale of the frame.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], unit: float) -> None:
+        self.callbacks = callbacks
+        self.unit = unit
+
+    def __call__(self, event: Event) -> None:
+        """Pass the event on."""
+        if isinstance(event, FitStarted):
+            event = replace(event, objective="inertia")
+        elif isinstance(event, IterationEnded):
+            event = replace(event, log_likelihood=event.log_likelihood * self.unit, gain=event.gain * self.unit)
+        notify(self.callbacks, event)
 
 
 class Verbose:

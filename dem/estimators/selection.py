@@ -21,7 +21,7 @@ from dem.em.events import Callback
 from dem.em.loop import Fit, Model, Settings, Status, fit_models
 from dem.em.rivals import PATIENCE
 from dem.engine import LocalEngine, Work, current_engine
-from dem.errors import DataError, FitError, NonFiniteError, OptionError
+from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.base import MixtureEstimator
 from dem.estimators.fitting import POLISHED, best_fits
@@ -29,7 +29,7 @@ from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.recorders import History
 from dem.initialise.sample import RowSample
-from dem.validation import check_rows
+from dem.validation import rows_to_blame
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 _STATUS = {Status.CONVERGED: "converged", Status.MAX_ITER: "not converged"}
@@ -162,12 +162,10 @@ def select(
     random_state = check_random_state(template.random_state)
     engine = HoldoutEngine(current_engine(), Holdout(float(holdout)))
     try:
-        sample = largest._sample(rows, engine, random_state)
-        _fit(candidates, rows, engine, sample)
-        table = _compare(candidates, rows, engine)
-    except NonFiniteError:
-        check_rows(rows, engine, template._family().component)
-        raise
+        with rows_to_blame(rows, engine, template._family().component):
+            sample = largest._sample(rows, engine, random_state)
+            _fit(candidates, rows, engine, sample)
+            table = _compare(candidates, rows, engine)
     finally:
         engine.close()
     best = _choose(table, criterion)

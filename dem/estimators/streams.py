@@ -12,7 +12,6 @@ import zarr
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
 from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
-from dem.em.functions import ROW_FUNCTIONS
 from dem.engine import current_engine
 from dem.errors import DataError, OptionError
 from dem.estimators import inputs
@@ -32,12 +31,12 @@ def predict_to(
     variable: str | None,
     feature_dim: str | None,
 ) -> None:
-    """Write labels, responsibilities or log-densities; see `MixtureEstimator.predict_to`."""
-    if kind not in ROW_FUNCTIONS:
-        message = f"kind must be one of {', '.join(ROW_FUNCTIONS)}, not {kind!r}"
+    """Write what a model says of each row; see `FittedModel.predict_to`."""
+    if kind not in estimator._row_functions:
+        message = f"kind must be one of {', '.join(estimator._row_functions)}, not {kind!r}"
         raise OptionError(message)
     check_destination(path, overwrite=overwrite)
-    function = ROW_FUNCTIONS[kind](*estimator._model())
+    function = estimator._row_functions[kind](*estimator._model())
     rows = inputs.rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
     engine = current_engine()
     try:

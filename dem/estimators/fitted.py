@@ -1,0 +1,98 @@
+"""What every fitted model does: it labels rows, in memory or into a store, and can be saved."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from sklearn.utils.validation import check_is_fitted
+
+from dem.em.functions import Labels, RowFunction
+from dem.estimators import inputs, persistence, streams
+
+
+class FittedModel:
+    """The part of an estimator that needs its fitted attributes alone; a subclass names them.
+
+    The class attributes below serve the model files and the streams of results.
+    """
+
+    #: fitted attributes that are arrays, without the underscore at the end; the first has one entry for each component
+    _parameter_names: ClassVar[tuple[str, ...]]
+    #: the one of them that locates the components, shape (n_components, n_features)
+    _centres: ClassVar[str]
+    #: other fitted attributes that tell how the fit went
+    _outcome: ClassVar[tuple[str, ...]]
+    #: the option that is the number of components
+    _size: ClassVar[str]
+    #: what `predict_to` can write
+    _row_functions: ClassVar[dict[str, type[RowFunction]]]
+
+    @abstractmethod
+    def _model(self) -> tuple[Any, Any]:
+        """Return family and parameters from the fitted attributes, which are the one truth."""
+
+    def _complete(self) -> None:
+        """Derive the attributes that follow from the parameters."""
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether there are parameters: the number of features alone is none."""
+        return hasattr(self, f"{self._centres}_")
+
+    def _map(self, kind: type[RowFunction], data: Any, variable: str | None, feature_dim: str | None) -> Any:
+        return inputs.mapped(self, kind(*self._model()), data, variable, feature_dim)
+
+    def predict(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
+        """Return the label of each row: its most probable component, or its nearest centre.
+
+        Parameters
+        ----------
+        X, variable, feature_dim
+            Data as in `fit`.
+
+        Returns
+        -------
+        array of int64, shape (n_samples,)
+            Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask and
+            zarr; a DataArray on the same grid, with its coordinates, for xarray.
+        """
+        return self._map(Labels, X, variable, feature_dim)
+
+    def predict_to(
+        self,
+        X: Any,
+        path: str,
+        *,
+        kind: str = "labels",
+        overwrite: bool = False,
+        variable: str | None = None,
+        feature_dim: str | None = None,
+    ) -> None:
+        """Stream the labels of X, or what else is said of each row, into a zarr array, chunk by chunk.
+
+        Parameters
+        ----------
+        X, variable, feature_dim
+            Data as in `fit`.
+        path : str
+            Where the array is written; it appears there only when it is whole.
+        kind : str
+            What is written: ``'labels'``; of a mixture also ``'proba'`` or ``'log_density'``, of `KMeans`
+            ``'distances'``.
+        overwrite : bool
+            Whether to replace what is at `path`.
+        """
+        streams.predict_to(self, X, path, kind=kind, overwrite=overwrite, variable=variable, feature_dim=feature_dim)
+
+    def save(self, path: str, *, overwrite: bool = False) -> None:
+        """Write the fitted model as a zarr group that is readable without dem; see `dem.load`.
+
+        Parameters
+        ----------
+        path : str
+            A directory or URL.
+        overwrite : bool
+            Whether to replace what is at `path`.
+        """
+        check_is_fitted(self)
+        persistence.save(self, path, overwrite=overwrite)
