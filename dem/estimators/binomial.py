@@ -32,7 +32,7 @@ class BernoulliMixture(MixtureEstimator):
         Start given by the user.
     tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
-    accelerate, callbacks
+    accelerate, top_components, callbacks
         As in `GaussianMixture`.
 
     Attributes
@@ -77,6 +77,7 @@ class BernoulliMixture(MixtureEstimator):
         verbose_interval: int = 10,
         sample_rows: int | None = None,
         accelerate: str | None = None,
+        top_components: int | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.n_components = n_components
@@ -93,13 +94,14 @@ class BernoulliMixture(MixtureEstimator):
         self.verbose_interval = verbose_interval
         self.sample_rows = sample_rows
         self.accelerate = accelerate
+        self.top_components = top_components
         self.callbacks = callbacks
 
     def _component(self) -> BinomialComponent:
         return BinomialComponent(1)
 
     def _family(self) -> Mixture[Any, Any]:
-        return Mixture(self._component(), self.fit_weights)
+        return Mixture(self._component(), self.fit_weights, self.top_components)
 
     def _fitted_family(self) -> Mixture[Any, Any]:
         return self._family()
@@ -129,7 +131,7 @@ class BinomialMixture(BernoulliMixture):
         As in `BernoulliMixture`.
     tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
-    accelerate, callbacks
+    accelerate, top_components, callbacks
         As in `GaussianMixture`.
 
     Attributes
@@ -180,6 +182,7 @@ class BinomialMixture(BernoulliMixture):
         verbose_interval: int = 10,
         sample_rows: int | None = None,
         accelerate: str | None = None,
+        top_components: int | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
         super().__init__(
@@ -197,6 +200,7 @@ class BinomialMixture(BernoulliMixture):
             verbose_interval=verbose_interval,
             sample_rows=sample_rows,
             accelerate=accelerate,
+            top_components=top_components,
             callbacks=callbacks,
         )
         self.n_trials = n_trials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "top_components": [Interval(Integral, 1, None, closed="left"), None],
         "accelerate": [StrOptions({"squarem"}), None],
         "callbacks": [list, tuple, None],
     }
@@ -146,7 +148,10 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         """Return the best of all starts, fitted to all the data."""
         if goes_on:
             family, parameters = self._model()
-            return family, fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
+            start = family.truncated(parameters)
+            # Other candidates have another free energy: the fit before tells nothing of it.
+            previous = self.lower_bound_ if start.candidates is None else -math.inf
+            return family, fit(family, [start], rows, engine, settings, previous=previous)[0]
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
@@ -157,6 +162,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
             starts = [one.parameters for one in best_fits(fits, POLISHED)]
             settings = replace(settings, patience=PATIENCE)
+        starts = [family.truncated(start) for start in starts]
         return family, best_fits(fit(family, starts, rows, engine, settings))[0]
 
     def _starts(
@@ -164,7 +170,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
     ) -> tuple[Mixture[Any, Any], list[MixtureParameters[Any]]]:
         """Return the mixture with its frame of reference, and `n_init` starts."""
         unadapted = self._family()
-        family = Mixture(unadapted.component.adapted_to(sample.rows), unadapted.fit_weights)
+        family = replace(unadapted, component=unadapted.component.adapted_to(sample.rows))
         values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
         return family, [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
 
