@@ -24,6 +24,7 @@ from dem.data.base import Rows
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
+from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, NonFiniteError, OptionError
 from dem.estimators import inputs
 from dem.estimators.recorders import History, Latest, Verbose
@@ -148,7 +149,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         """Return the best of all starts, fitted to all the data."""
         if goes_on:
             family, parameters = self._model()
-            start = family.truncated(parameters)
+            start = _truncated(family, parameters)
             # Other candidates have another free energy: the fit before tells nothing of it.
             previous = self.lower_bound_ if start.candidates is None else -math.inf
             return family, fit(family, [start], rows, engine, settings, previous=previous)[0]
@@ -162,7 +163,7 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
             starts = [one.parameters for one in best_fits(fits, POLISHED)]
             settings = replace(settings, patience=PATIENCE)
-        starts = [family.truncated(start) for start in starts]
+        starts = [_truncated(family, start) for start in starts]
         return family, best_fits(fit(family, starts, rows, engine, settings))[0]
 
     def _starts(
@@ -249,6 +250,12 @@ class FittedByEM(BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         family = self._fitted_family()
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
+
+
+def _truncated(family: Mixture[Any, Any], start: MixtureParameters[Any]) -> MixtureParameters[Any]:
+    """Return a start with its candidates; which ones, shall not depend on the number of cores."""
+    with single_threaded_blas():
+        return family.truncated(start)
 
 
 def best_fits(fits: Sequence[Fit], most: int = 1) -> list[Fit]:

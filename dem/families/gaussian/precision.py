@@ -40,6 +40,8 @@ class Plan:
 
     def restricted(self, which: NDArray[np.intp]) -> tuple[Self, NDArray[np.intp]]:
         """Return the plan of some of the components, and where those in `wide` stood there."""
+        if not len(self.own):
+            return type(self)(np.arange(len(which)), self.own, self.dtype), which
         is_wide = np.isin(which, self.wide)
         places = np.searchsorted(self.wide, which[is_wide])
         return type(self)(np.flatnonzero(is_wide), np.flatnonzero(~is_wide), self.dtype), places
