@@ -66,9 +66,7 @@ def expected(family, parameters, rows):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_e_step_is_that_of_the_candidates(kind, own_frames):
     rows = crowd(600)
-    if (
-        own_frames
-    ):  # one tight clump far out makes the wide product cancel there; tied ones all have the same form
+    if own_frames:  # one tight clump far out makes the wide product cancel there; tied ones all have the same form
         rows[:60] = rows[:60] * 1e-3 + (1e4 if kind == "tied" else 200.0)
     family, parameters, rows = model(kind, 4, rows)
     assert parameters.candidates.lists.shape == (N_COMPONENTS, 4)
