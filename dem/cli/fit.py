@@ -51,6 +51,7 @@ class FitOptions:
     sample_rows: int | None
     algorithm: str | None
     accelerate: str | None
+    top_components: int | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | None
@@ -90,6 +91,7 @@ class FitOptions:
             "reg_covar": self.reg_covar,
             "algorithm": self.algorithm,
             "accelerate": self.accelerate,
+            "top_components": self.top_components,
             "callbacks": callbacks,
         }
         if self.start_from is not None:
@@ -162,6 +164,9 @@ Examples:
 @click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")
 @click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
+@click.option(
+    "--top-components", type=click.IntRange(min=1), metavar="C", help="Components computed per row.  [default: all]"
+)
 @engine_options
 @output_options
 def fit(**given: Any) -> None:

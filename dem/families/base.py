@@ -108,6 +108,9 @@ class Kernel(Protocol[S_co]):
     def statistics(self) -> S_co:
         """Return what was accumulated."""
 
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components (increasing numbers), with sums of its own."""
+
 
 class Component(Protocol[P, S]):
     """One kind of component of a mixture: everything about its density, nothing about weights."""
@@ -140,6 +143,9 @@ class Component(Protocol[P, S]):
 
     def split(self, statistics: S, n_components: Sequence[int]) -> list[S]:
         """Return the statistics of each model from those of their joined components."""
+
+    def gathered(self, parts: Sequence[tuple[NDArray[np.intp], S]], parameters: P) -> S:
+        """Return the sum of statistics of some of the components each, as statistics of all."""
 
     def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
         """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,).

@@ -128,6 +128,20 @@ class GaussianComponent:
         parts = zip(np.split(statistics.first, edges), np.split(statistics.second, edges), strict=True)
         return [GaussianStatistics(first, second) for first, second in parts]
 
+    def gathered(
+        self, parts: Sequence[tuple[NDArray[np.intp], GaussianStatistics]], parameters: GaussianParameters
+    ) -> GaussianStatistics:
+        """Return the sum of statistics of some of the components each."""
+        # Kernels give second moments per feature for spherical components too.
+        shared = self.covariance_type == "tied"
+        by_feature = self.covariance_type in ("diag", "spherical")
+        first = np.zeros_like(parameters.means)
+        second = np.zeros_like(first if by_feature else parameters.covariances)
+        for which, part in parts:
+            first[which] += part.first
+            second[... if shared else which] += part.second
+        return GaussianStatistics(first, second)
+
     def m_step(
         self, statistics: GaussianStatistics | GaussianMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -24,7 +24,7 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
-from dem.families.workspace import add_weighted, scratch
+from dem.families.workspace import add_weighted, copy_with, scratch
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
@@ -75,6 +75,20 @@ class FullKernel:
         self._wide_sums = np.zeros((self._n_wide, len(self._plan.wide)))
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((n_components, d, d))
+
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components, with sums of its own."""
+        chosen, places = self._plan.restricted(which)
+        part = copy_with(
+            self,
+            _plan=chosen,
+            _weights=self._weights[places],
+            _constant=self._constant[which],
+            _means=self._means[which],
+            _factors=self._factors[which],
+        )
+        part.clear()
+        return part
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -21,7 +21,7 @@ from dem.families.gaussian.shapes import (
     ridge_loss,
     weighted_means,
 )
-from dem.families.workspace import scratch
+from dem.families.workspace import copy_with, scratch
 
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
@@ -60,6 +60,18 @@ class TiedKernel:
         n_components, d = self._means.shape[:2]
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((d, d))
+
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components, with sums of its own."""
+        part = copy_with(
+            self,
+            _means=self._means[which],
+            _centres=self._centres[which],
+            _halves=self._halves[which],
+            _n_frames=len(which) if self._own_frames else 1,
+        )
+        part.clear()
+        return part
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
