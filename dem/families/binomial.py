@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -84,7 +84,7 @@ class BinomialComponent:
         return [BinomialStatistics(part) for part in parts]
 
     def gathered(
-        self, parts: Sequence[tuple[NDArray[np.intp], BinomialStatistics]], parameters: Array
+        self, parts: Iterable[tuple[NDArray[np.intp], BinomialStatistics]], parameters: Array
     ) -> BinomialStatistics:
         """Return the sum of statistics of some of the components each."""
         successes = np.zeros_like(parameters)
@@ -153,12 +153,17 @@ class BinomialKernel:
         self._component = component
         self._constant = component.n_trials * log_failure.sum(axis=1, keepdims=True)
         self._rows = np.empty((0, parameters.shape[1]))
-        self._successes = np.zeros_like(parameters)
+        self.clear()
+
+    def clear(self) -> None:
+        """Start the sums anew."""
+        self._successes = np.zeros_like(self._slope)
 
     def restricted(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        slope = self._slope[which]
-        return copy_with(self, _slope=slope, _constant=self._constant[which], _successes=np.zeros_like(slope))
+        part = copy_with(self, _slope=self._slope[which], _constant=self._constant[which])
+        part.clear()
+        return part
 
     def log_density(self, rows: NDArray[Any]) -> Array:
         """Return log p(row | component), shape (n_components, n); NaN for rows that are no counts."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock
-from dem.families.truncation import DRAWS, Candidates
+from dem.families.truncation import Candidates
 from dem.families.vector import Vector
 from dem.families.workspace import constant_row, largest_row, scratch
 from dem.statistics import Statistics
@@ -35,6 +37,12 @@ class MixtureParameters(Generic[P]):
     weights: Array
     components: P
     candidates: Candidates | None = None
+
+
+# What the kernels of the cells derive from parameters with candidates.
+_KERNELS: WeakKeyDictionary[MixtureParameters[Any], dict[tuple[Any, np.dtype[Any]], list[Kernel[Any]]]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +123,11 @@ class Mixture(Generic[P, S]):
         n_components = self.size(parameters)
         if self.top_components is None or self.top_components >= n_components:
             return parameters
-        rng = np.random.default_rng(0)  # the same candidates wherever the same parameters are truncated
-
-        def draw(k: int) -> NDArray[Any]:
-            return self.component.draw(parameters.components, np.full(DRAWS, k), rng)
-
         candidates = Candidates.learnt(
-            draw, lambda rows: self.posterior(parameters, rows), n_components, self.top_components
+            lambda labels, rng: self.component.draw(parameters.components, labels, rng),
+            lambda rows: self.posterior(parameters, rows),
+            parameters.weights,
+            self.top_components,
         )
         return replace(parameters, candidates=candidates)
 
@@ -129,26 +135,34 @@ class Mixture(Generic[P, S]):
         self, parameters: MixtureParameters[P], candidates: Candidates, chunk: RowBlock
     ) -> MixtureStatistics[S]:
         """Return the statistics of a chunk, cell by cell; the log-likelihood is that of the candidates alone."""
-        kernel = self.component.kernel(parameters.components, chunk.rows.dtype)
+        kernels = self._kernels_of_cells(parameters, candidates, chunk.rows.dtype)
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
-        log_likelihood = 0.0
-        parts: list[tuple[NDArray[np.intp], S]] = []
-        cells = candidates.cells(chunk.rows)
-        order = np.argsort(cells, kind="stable")
-        sizes = np.bincount(cells, minlength=len(candidates.lists))
-        ends = np.cumsum(sizes)
-        for cell in np.flatnonzero(sizes):
-            which = candidates.lists[cell]
-            rows = chunk.rows[order[ends[cell] - sizes[cell] : ends[cell]]]
-            part = kernel.restricted(which)
-            whole = [slice(0, len(which))]
-            own_counts, log_likelihoods = _accumulate(part, log_weights[which], whole, rows)
-            counts[which] += own_counts
-            log_likelihood += log_likelihoods[0]
-            parts.append((which, part.statistics()))
-        statistics = self.component.gathered(parts, parameters.components)
-        return MixtureStatistics(float(len(chunk.rows)), log_likelihood, counts, statistics)
+        log_likelihoods = []
+
+        def parts() -> Iterator[tuple[NDArray[np.intp], S]]:
+            for cell, where in candidates.rows_of_cells(chunk.rows):
+                which = candidates.lists[cell]
+                kernel = copy.copy(kernels[cell])
+                kernel.clear()
+                rows, whole = chunk.rows.take(where, axis=0), slice(0, len(which))
+                own_counts, own_log_likelihoods = _accumulate(kernel, log_weights[which], [whole], rows)
+                counts[which] += own_counts
+                log_likelihoods.extend(own_log_likelihoods)
+                yield which, kernel.statistics()
+
+        statistics = self.component.gathered(parts(), parameters.components)
+        return MixtureStatistics(float(len(chunk.rows)), math.fsum(log_likelihoods), counts, statistics)
+
+    def _kernels_of_cells(
+        self, parameters: MixtureParameters[P], candidates: Candidates, dtype: np.dtype[Any]
+    ) -> list[Kernel[S]]:
+        """Return the arithmetic of each cell, to be copied: made once per sweep, it serves all chunks and threads."""
+        kept = _KERNELS.setdefault(parameters, {})
+        if (self.component, dtype) not in kept:
+            kernel = self.component.kernel(parameters.components, dtype)
+            kept[self.component, dtype] = [kernel.restricted(which) for which in candidates.lists]
+        return kept[self.component, dtype]
 
     def size(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of components."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
 from dem.families.gaussian.moments import MOMENTS, GaussianMoments
 from dem.families.gaussian.precision import SINGLE_TOLERANCE
-from dem.families.gaussian.shapes import LOG_2PI, GaussianKernel, GaussianParameters, GaussianStatistics, Shape
+from dem.families.gaussian.shapes import LOG_2PI, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
 from dem.families.gaussian.vector import from_vector, to_vector
 from dem.families.vector import Vector
@@ -32,7 +32,7 @@ COVARIANCE_TYPES: Mapping[str, Shape] = {
 }
 
 
-_KERNELS: WeakKeyDictionary[GaussianParameters, dict[tuple[GaussianComponent, bool], GaussianKernel]] = (
+_KERNELS: WeakKeyDictionary[GaussianParameters, dict[tuple[GaussianComponent, bool], Kernel[GaussianStatistics]]] = (
     WeakKeyDictionary()
 )
 
@@ -129,7 +129,7 @@ class GaussianComponent:
         return [GaussianStatistics(first, second) for first, second in parts]
 
     def gathered(
-        self, parts: Sequence[tuple[NDArray[np.intp], GaussianStatistics]], parameters: GaussianParameters
+        self, parts: Iterable[tuple[NDArray[np.intp], GaussianStatistics]], parameters: GaussianParameters
     ) -> GaussianStatistics:
         """Return the sum of statistics of some of the components each."""
         # Kernels give second moments per feature for spherical components too.

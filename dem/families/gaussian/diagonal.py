@@ -53,8 +53,7 @@ class DiagonalKernel:
         n_components, d = means.shape
         factors = np.broadcast_to(parameters.precisions_cholesky.reshape(n_components, -1), means.shape)
         self._plan = plan_for(means, factors, single=single)
-        wide, own, dtype = self._plan.wide, self._plan.own, self._plan.dtype
-        self.block_rows = block_rows(dtype.itemsize * (1 + 2 * d + d * len(own) + 2 * n_components))
+        wide, dtype = self._plan.wide, self._plan.dtype
         constant = np.log(factors).sum(axis=1) - 0.5 * d * LOG_2PI - frame.log_volume
         self._constant = constant.astype(dtype)
         self._weights = wide_weights(means[wide], factors[wide], constant[wide]).astype(dtype)
@@ -63,6 +62,12 @@ class DiagonalKernel:
         self._z: NDArray[Any] = np.empty(0)
         self._y: NDArray[Any] = np.empty(0)
         self.clear()
+
+    @property
+    def block_rows(self) -> int:
+        """Rows per block that keep the workspace in the cache."""
+        n_components, d = self._means.shape[:2]
+        return block_rows(self._plan.dtype.itemsize * (1 + 2 * d + d * len(self._plan.own) + 2 * n_components))
 
     def clear(self) -> None:
         """Start the sums anew."""

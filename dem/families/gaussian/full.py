@@ -56,10 +56,9 @@ class FullKernel:
     def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
         self._frame = frame
         self._plan = plan_for(parameters, single=single)
-        wide, own, dtype = self._plan.wide, self._plan.own, self._plan.dtype
-        n_components, d = parameters.means.shape
+        wide, dtype = self._plan.wide, self._plan.dtype
+        d = parameters.means.shape[1]
         self._n_wide = 1 + d + d * (d + 1) // 2 if len(wide) else 0
-        self.block_rows = block_rows(dtype.itemsize * (2 * d + self._n_wide + d * len(own) + 2 * n_components))
         constant = log_constants(parameters.precisions_cholesky, frame)
         self._constant = constant.astype(dtype)
         self._weights = wide_weights(parameters, wide, constant).astype(dtype)
@@ -68,6 +67,13 @@ class FullKernel:
         self._z: NDArray[Any] = np.empty(0)
         self._y: NDArray[Any] = np.empty(0)
         self.clear()
+
+    @property
+    def block_rows(self) -> int:
+        """Rows per block that keep the workspace in the cache."""
+        n_components, d = self._means.shape[:2]
+        numbers = 2 * d + self._n_wide + d * len(self._plan.own) + 2 * n_components
+        return block_rows(self._plan.dtype.itemsize * numbers)
 
     def clear(self) -> None:
         """Start the sums anew."""
@@ -85,7 +91,7 @@ class FullKernel:
             _weights=self._weights[places],
             _constant=self._constant[which],
             _means=self._means[which],
-            _factors=self._factors[which],
+            _factors=self._factors[which] if len(chosen.own) else self._factors[:0],
         )
         part.clear()
         return part
