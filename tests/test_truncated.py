@@ -11,9 +11,11 @@ from sources import CutRows
 
 import dem
 from dem.cli import dem as command
+from dem.em.loop import Settings, fit
 from dem.em.together import EStep, sweep_models
 from dem.engine import LocalEngine
 from dem.errors import OptionError
+from dem.estimators.fitting import ALGORITHMS
 from dem.families.binomial import BinomialComponent
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
@@ -68,8 +70,9 @@ def test_the_e_step_is_that_of_the_candidates(kind, own_frames):
     rows = crowd(600)
     if own_frames:  # one tight clump far out makes the wide product cancel there; tied ones all have the same form
         rows[:60] = rows[:60] * 1e-3 + (1e4 if kind == "tied" else 200.0)
-    family, parameters, rows = model(kind, 4, rows)
+    family, parameters, rows = model(kind, 8, rows)
     candidates = parameters.candidates
+    assert candidates.lists.shape == (N_COMPONENTS // 2, 8)
     assert all(k in candidates.lists[candidates.cell_of[k]] for k in range(N_COMPONENTS))
     if own_frames and kind in ("full", "diag", "spherical"):
         chosen = family.component.kernel(parameters.components, rows.dtype)._plan
@@ -92,7 +95,7 @@ def test_all_in_the_list_is_the_dense_e_step(kind):
     """Every cell with all components must give the statistics of all, in every field."""
     family, parameters, rows = model(kind, N_COMPONENTS - 1)
     candidates = parameters.candidates
-    object.__setattr__(candidates, "lists", np.tile(np.arange(N_COMPONENTS), (N_COMPONENTS, 1)))
+    object.__setattr__(candidates, "lists", np.tile(np.arange(N_COMPONENTS), (len(candidates.lists), 1)))
     source, engine = CutRows(rows, [700]), LocalEngine(1)
     (ours,) = engine.sweep(source, [EStep(family, parameters)])
     dense = type(parameters)(parameters.weights, parameters.components)
@@ -103,12 +106,13 @@ def test_all_in_the_list_is_the_dense_e_step(kind):
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-10 * np.abs(other).max(), err_msg=name)
 
 
+@pytest.mark.parametrize("top_components", [3, 8], ids=["cells of one", "cells of two"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_truncated_free_energy_never_falls_and_is_a_lower_bound(kind):
-    family, parameters, rows = model(kind, 3)
+def test_the_truncated_free_energy_never_falls_and_is_a_lower_bound(kind, top_components):
+    family, parameters, rows = model(kind, top_components)
     source, engine = CutRows(rows, [900]), LocalEngine(1)
     values = []
-    for _ in range(25):
+    for _ in range(15):
         (statistics,) = sweep_models(engine, source, [(family, parameters)])
         values.append(statistics.log_likelihood)
         assert values[-1] <= family.log_likelihood(parameters, rows).sum() + 1e-9 * abs(values[-1])
@@ -117,6 +121,30 @@ def test_the_truncated_free_energy_never_falls_and_is_a_lower_bound(kind):
         parameters = after
     assert values[-1] > values[0]
     assert min(np.diff(values)) > -1e-11 * abs(values[-1])
+
+
+def test_a_row_has_the_same_cell_in_single_precision_and_in_double():
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(40, 20))
+    spread = np.exp(rng.normal(size=20))  # features of different sizes, far from zero
+    component = GaussianComponent("diag").adapted_to(means * spread + 1e4)
+    family = Mixture(component, top_components=8)
+    sample = np.repeat(means, 30, axis=0) + rng.normal(size=(1200, 20))
+    parameters = family.start(sample * spread + 1e4, np.repeat(np.eye(40), 30, axis=0))
+    candidates = family.truncated(parameters).candidates
+    assert candidates.lists.shape == (20, 8)
+    centred = (sample - sample.mean(axis=0)) * spread + 1e4 - candidates.origin
+    scores = centred / candidates.scale @ candidates.slopes + candidates.offsets
+    first, second = np.argsort(-scores, axis=1)[:, :2].T
+    # Moved along the difference of two discriminants until these are 1e-9 apart: single precision cannot tell.
+    away = candidates.slopes[:, first] - candidates.slopes[:, second]
+    everyone = np.arange(len(sample))
+    lead = scores[everyone, first] - scores[everyone, second] - 1e-9
+    rows = centred - (away * lead / np.sum(away**2, axis=0)).T * candidates.scale
+    scores = rows / candidates.scale @ candidates.slopes + candidates.offsets
+    cells = candidates.cells(rows + candidates.origin)
+    np.testing.assert_array_equal(cells, candidates.cell_of[scores.argmax(axis=1)])
+    np.testing.assert_array_equal(cells[7:19], candidates.cells((rows + candidates.origin)[7:19]))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -132,6 +160,71 @@ def test_fits_of_all_families(case):
     assert whole.lower_bound_ < dense.lower_bound_
     everything = case.estimator(top_components=3, max_iter=6).fit(case.data())
     assert_same_bits(everything, dense, case.parameters)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_where_components_are_far_apart_a_few_are_as_good_as_all(kind):
+    rows = crowd(2000, spread=60.0)
+    centres = np.random.default_rng(0).normal(size=(N_COMPONENTS, 3)) * 60.0
+    options = {"covariance_type": kind, "means_init": centres, "random_state": 0, "tol": 1e-9}
+    dense = dem.GaussianMixture(N_COMPONENTS, **options).fit(rows)
+    few = dem.GaussianMixture(N_COMPONENTS, top_components=4, **options).fit(rows)
+    assert few.n_iter_ == dense.n_iter_
+    assert_close(few, dense, ("weights_", "means_", "covariances_", "lower_bounds_"))
+
+
+@pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "binomial"])
+def test_incremental_em_keeps_the_candidates(kind, algorithm):
+    """Its free energy is that of the candidates: it never falls, and is close below the truncated log-likelihood."""
+    family, parameters, rows = model(kind, 8)
+    source, engine = CutRows(rows, list(range(250, 2000, 250))), LocalEngine(1)
+    (batch,) = fit(family, [parameters], source, engine, Settings(tol=0.0, max_iter=20))
+    seen = []
+    settings = Settings(tol=0.0, max_iter=5, callbacks=[lambda event: seen.append(getattr(event, "parameters", None))])
+    run, known = ALGORITHMS[algorithm], batch.log_likelihood
+    (ours,) = run(family, [batch.parameters], source, engine, settings, previous=known)
+    assert ours.parameters.candidates is parameters.candidates
+    bounds = ours.log_likelihoods[1:]  # the first is no free energy in stepwise EM
+    assert min(np.diff(bounds)) > -1e-11 * abs(bounds[-1])
+    if algorithm == "incremental":
+        assert bounds[0] > batch.log_likelihood
+    latest = [one for one in seen if one is not None][3]
+    (exact,) = sweep_models(engine, source, [(family, latest)])
+    assert -1e-11 < exact.log_likelihood / len(rows) - ours.log_likelihoods[3] < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("algorithm", ["batch", "incremental"])
+def test_the_same_bits_on_every_engine(algorithm, dtype, cluster):
+    from distributed import Client
+
+    def fitted():
+        rows = CutRows(crowd(3000).astype(dtype), [500, 1000, 1700, 2500])
+        options = {"covariance_type": "diag", "random_state": 0, "max_iter": 4, "algorithm": algorithm, "tol": 0.0}
+        return dem.GaussianMixture(N_COMPONENTS, top_components=8, **options).fit(rows)
+
+    with Client(cluster):
+        on_cluster = fitted()
+    assert_same_bits(fitted(), on_cluster, ("weights_", "means_", "covariances_", "lower_bounds_"))
+
+
+def test_a_fitted_model_counts_all_components(tmp_path):
+    rows = crowd(1000)
+    few = dem.GaussianMixture(N_COMPONENTS, top_components=2, random_state=0, tol=1e-2).fit(rows)
+    dense = dem.GaussianMixture(
+        N_COMPONENTS, weights_init=few.weights_, means_init=few.means_, precisions_init=few.precisions_, max_iter=0
+    ).fit(rows)
+    few.save(str(tmp_path / "model.zarr"))
+    for one in (few, dem.load(str(tmp_path / "model.zarr"))):
+        np.testing.assert_allclose(one.predict_proba(rows), dense.predict_proba(rows), atol=1e-9)
+        np.testing.assert_array_equal(one.predict(rows), dense.predict(rows))
+        assert one.score(rows) == pytest.approx(dense.score(rows), abs=1e-10)
+        assert one.score(rows) > few.lower_bound_ + 1e-3
+    few.partial_fit(rows)
+    dense.partial_fit(rows)  # dense too
+    assert few.lower_bound_ == pytest.approx(one.score(rows), abs=1e-9)
 
 
 def test_close_to_dense_where_components_are_many():
