@@ -16,6 +16,7 @@ import plots
 import predicting
 import scheduling
 import startup
+import truncated
 from common import DOCS, load
 
 PAGE = DOCS / "performance.md"
@@ -82,6 +83,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "out-of-core": ("out_of_core", out_of_core.summary),
     "growth": ("growth", growth.summary),
     "scheduling": ("scheduling", scheduling.summary),
+    "truncated": ("truncated", truncated.summary),
     "startup": ("startup", startup.summary),
     "paper": ("out_of_core", on_paper),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from agreement import assert_close, assert_same_bits
@@ -121,6 +123,22 @@ def test_the_truncated_free_energy_never_falls_and_is_a_lower_bound(kind, top_co
         parameters = after
     assert values[-1] > values[0]
     assert min(np.diff(values)) > -1e-11 * abs(values[-1])
+
+
+def test_a_component_without_rows_is_a_candidate_in_its_cell():
+    family, parameters, _ = model("diag", 8)
+    weights = parameters.weights.copy()
+    weights[[2, 5]] = [0.0, 1e-200]
+    candidates = family.truncated(replace(parameters, weights=weights)).candidates
+    assert all(k in candidates.lists[candidates.cell_of[k]] for k in range(N_COMPONENTS))
+
+
+def test_rows_that_are_not_finite_show_in_the_log_likelihood():
+    family, parameters, rows = model("full", 8)
+    for value in (np.nan, np.inf):
+        rows[77, 1] = value
+        (statistics,) = sweep_models(LocalEngine(1), CutRows(rows, []), [(family, parameters)])
+        assert not np.isfinite(statistics.log_likelihood)
 
 
 def test_a_row_has_the_same_cell_in_single_precision_and_in_double():

@@ -71,8 +71,8 @@ class GaussianMixture(MixtureEstimator):
     top_components : int, optional
         How many components an E-step computes for each row, for mixtures of hundreds: those that compete in its region,
         found before the data is read (after the sample, where there is one) and kept, so that the truncated
-        log-likelihood, a lower bound, never falls. All when left out, and in everything but `fit`.
-        It pays with about 100 rows per component in a chunk; with a dozen it is slower than all of them.
+        log-likelihood, a lower bound, never falls. `lower_bound_` is that one. All components when left out, and in
+        everything but `fit`. docs/performance.md says what it saves and what it loses.
     dtype : {'float32', 'float64'}, optional
         Precision of the arithmetic on rows; that of the data when left out, so that float32 data is computed in
         single precision: log-densities then carry an error of at most 5e-4 (typically 1e-5) nats. Where the
