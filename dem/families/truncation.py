@@ -16,8 +16,9 @@ from dem.families.workspace import scratch
 # Rows drawn from each component to learn which others compete for its rows, and from how many components at a time.
 DRAWS = 64
 DRAWN_TOGETHER = 64
-# Candidates for each component of a cell: fewer leave the neighbours of the cell out, more make it small.
-CANDIDATES_PER_MEMBER = 4
+# Candidates for each component of a cell: fewer leave the neighbours of the cell out (with 4 in the place of 8, up to a
+# thousand times as much is lost), more make it small.
+CANDIDATES_PER_MEMBER = 8
 # Rows at a time whose discriminants stay in the cache.
 BLOCK_ROWS = 512
 
@@ -92,7 +93,9 @@ class Candidates:
         white = scipy.linalg.solve_triangular(lower, ((means - origin) / scale).T, lower=True)
         slopes = scipy.linalg.solve_triangular(lower, white, lower=True, trans="T")
         offsets = np.log(np.maximum(weights, np.finfo(np.float64).tiny)) - 0.5 * np.sum(white**2, axis=0)
-        cell_of = _cells_of_neighbours(white.T, max(n_candidates // CANDIDATES_PER_MEMBER, 1))
+        # Two components share a cell already where there are half as many for each: a cell of one has too few rows.
+        most = max(n_candidates // CANDIDATES_PER_MEMBER, min(2 * n_candidates // CANDIDATES_PER_MEMBER, 2), 1)
+        cell_of = _cells_of_neighbours(white.T, most)
         partition = cls(origin, scale, slopes, offsets, cell_of, np.empty((cell_of.max() + 1, 0), dtype=np.intp))
         share = np.zeros((len(partition.lists), len(weights)))
         for labels, rows in draws():
