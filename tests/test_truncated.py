@@ -178,6 +178,13 @@ def test_fits_of_all_families(case):
     assert_same_bits(everything, dense, case.parameters)
 
 
+def test_cells_of_outliers_that_overflow_single_precision():
+    candidates = model("diag", 3)[1].candidates
+    rows = 1e40 * np.random.default_rng(0).normal(size=(50, 3))
+    scores = rows / candidates.scale @ candidates.slopes
+    np.testing.assert_array_equal(candidates.cells(rows), candidates.cell_of[scores.argmax(axis=1)])
+
+
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_where_components_are_far_apart_a_few_are_as_good_as_all(kind):
     rows = crowd(2000, spread=60.0)

@@ -16,8 +16,8 @@ from dem.families.workspace import scratch
 # Rows drawn from each component to learn which others compete for its rows, and from how many components at a time.
 DRAWS = 64
 DRAWN_TOGETHER = 64
-# Candidates for each component of a cell: fewer leave the neighbours of the cell out (with 4 in the place of 8, up to a
-# thousand times as much is lost), more make it small.
+# Candidates for each component of a cell: fewer leave neighbours of the cell out (4 in the place of 8 lose 6 to 5,000
+# times as much where components tile a sheet), more make it small.
 CANDIDATES_PER_MEMBER = 8
 # Rows at a time whose discriminants stay in the cache.
 BLOCK_ROWS = 512
@@ -142,7 +142,8 @@ class Candidates:
                 lead = scores[everyone, best]
                 scores[everyone, best] = -np.inf
                 lead -= scores.max(axis=1)
-                doubtful = lead < rounding * np.sqrt(np.einsum("ij,ij->i", x, x))
+                # Also what has overflowed and is no number.
+                doubtful = ~(lead >= rounding * np.sqrt(np.einsum("ij,ij->i", x, x)))
                 if doubtful.any():
                     best[doubtful] = (x[doubtful] @ weights).argmax(axis=1)
             nearest[start : start + n] = best
