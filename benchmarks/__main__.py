@@ -23,6 +23,7 @@ ALL = {
     "growth": ["--repeats", "1"],
     "scheduling": ["--repeats", "1", "--most", "10000"],
     "reads": ["--seeds", "1", "--problems", "slow", "--gigabytes", "0.1"],
+    "truncated": ["--repeats", "1", "--chunks", "1", "--rows-per-component", "10", "--shapes", "1"],
 }
 
 

@@ -17,6 +17,7 @@ import predicting
 import reads_tables
 import scheduling
 import startup
+import truncated
 from common import DOCS, load
 
 PAGES = (DOCS / "performance.md", DOCS / "algorithms.md")
@@ -83,6 +84,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "out-of-core": ("out_of_core", out_of_core.summary),
     "growth": ("growth", growth.summary),
     "scheduling": ("scheduling", scheduling.summary),
+    "truncated": ("truncated", truncated.summary),
     "startup": ("startup", startup.summary),
     "paper": ("out_of_core", on_paper),
     "reads": ("reads", reads_tables.reads),

@@ -54,7 +54,10 @@ class FitOptions:
     reg_covar: float | None
     sample_rows: int | None
     algorithm: str | None
+    max_in_flight: int | None
+    step_power: float | None
     accelerate: str | None
+    top_components: int | None
     scheduler: str | None
     workers: int | None
     memory_limit: str | None
@@ -89,8 +92,9 @@ class FitOptions:
 
     def _option_of_mixtures(self) -> str | None:
         """Return an option that is given and that k-means has no use for."""
-        if self.accelerate is not None:
-            return "--accelerate"
+        for name in ("accelerate", "top_components", "max_in_flight", "step_power"):
+            if getattr(self, name) is not None:
+                return f"--{name.replace('_', '-')}"
         return None if self.algorithm in (None, "batch") else f"--algorithm {self.algorithm}"
 
     def estimator(self, callbacks: list[Callback]) -> Any:
@@ -102,7 +106,14 @@ class FitOptions:
             {"tol": self.tol, "max_iter": self.max_iter, "random_state": self.seed, "callbacks": callbacks}
         )
         of_mixtures = _without_none(
-            {"reg_covar": self.reg_covar, "algorithm": self.algorithm, "accelerate": self.accelerate}
+            {
+                "reg_covar": self.reg_covar,
+                "algorithm": self.algorithm,
+                "max_in_flight": self.max_in_flight,
+                "step_power": self.step_power,
+                "accelerate": self.accelerate,
+                "top_components": self.top_components,
+            }
         )
         if self.start_from is not None:
             estimator: Any = dem.load(self.start_from)
@@ -193,9 +204,24 @@ Examples:
     type=click.Choice(ALGORITHMS),
     help="Parameters move on after every read, or after every block of it; auto: batch with SQUAREM.  [default: batch]",
 )
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Blocks under way at once, unless the algorithm is batch.  [default: a tenth of all]",
+)
+@click.option(
+    "--step-power",
+    type=click.FloatRange(0.5, 1.0, min_open=True),
+    metavar="P",
+    help="Step t of stepwise EM has the size (t + 2)^-P.  [default: 0.7]",
+)
 @click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")
 @click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
+@click.option(
+    "--top-components", type=click.IntRange(min=1), metavar="C", help="Components computed per row.  [default: all]"
+)
 @engine_options
 @output_options
 def fit(**given: Any) -> None:

@@ -30,7 +30,7 @@ class BernoulliMixture(MixtureEstimator):
         Start given by the user.
     weights_init : array-like of shape (n_components,), optional
         Start given by the user.
-    algorithm, max_in_flight, step_power, accelerate, callbacks
+    algorithm, max_in_flight, step_power, accelerate, top_components, callbacks
         As in `GaussianMixture`.
     tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
@@ -81,6 +81,7 @@ class BernoulliMixture(MixtureEstimator):
         verbose_interval: int = 10,
         sample_rows: int | None = None,
         accelerate: str | None = None,
+        top_components: int | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.n_components = n_components
@@ -100,13 +101,14 @@ class BernoulliMixture(MixtureEstimator):
         self.verbose_interval = verbose_interval
         self.sample_rows = sample_rows
         self.accelerate = accelerate
+        self.top_components = top_components
         self.callbacks = callbacks
 
     def _component(self) -> BinomialComponent:
         return BinomialComponent(1)
 
     def _family(self) -> Mixture[Any, Any]:
-        return Mixture(self._component(), self.fit_weights)
+        return Mixture(self._component(), self.fit_weights, self.top_components)
 
     def _fitted_family(self) -> Mixture[Any, Any]:
         return self._family()
@@ -134,7 +136,7 @@ class BinomialMixture(BernoulliMixture):
         Number of trials behind every value.
     fit_weights, probabilities_init, weights_init
         As in `BernoulliMixture`.
-    algorithm, max_in_flight, step_power, accelerate, callbacks
+    algorithm, max_in_flight, step_power, accelerate, top_components, callbacks
         As in `GaussianMixture`.
     tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
@@ -190,6 +192,7 @@ class BinomialMixture(BernoulliMixture):
         verbose_interval: int = 10,
         sample_rows: int | None = None,
         accelerate: str | None = None,
+        top_components: int | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
         super().__init__(
@@ -210,6 +213,7 @@ class BinomialMixture(BernoulliMixture):
             verbose_interval=verbose_interval,
             sample_rows=sample_rows,
             accelerate=accelerate,
+            top_components=top_components,
             callbacks=callbacks,
         )
         self.n_trials = n_trials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from dem.em import incremental, stepwise
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
+from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
@@ -58,6 +60,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "top_components": [Interval(Integral, 1, None, closed="left"), None],
         "accelerate": [StrOptions({"squarem"}), None],
         "callbacks": [list, tuple, None],
     }
@@ -165,7 +168,12 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         whole_fit = ALGORITHMS[algorithm]
         if goes_on:
             family, parameters = self._model()
-            return family, whole_fit(family, [parameters], rows, engine, settings, previous=self.lower_bound_)[0]
+            start = _truncated(family, parameters)
+            # Other candidates have another free energy: the fit before tells nothing of it but that there was one,
+            # which is all that stepwise EM asks.
+            known = start.candidates is None or algorithm == "stepwise"
+            previous = self.lower_bound_ if known else -math.inf
+            return family, whole_fit(family, [start], rows, engine, settings, previous=previous)[0]
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
@@ -176,6 +184,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
             starts = [one.parameters for one in best_fits(fits, POLISHED if algorithm == "batch" else 1)]
             settings = replace(settings, patience=PATIENCE)
+        starts = [_truncated(family, start) for start in starts]
         return family, best_fits(whole_fit(family, starts, rows, engine, settings))[0]
 
     def _method(self) -> tuple[str, str | None]:
@@ -187,7 +196,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
     ) -> tuple[Mixture[Any, Any], list[MixtureParameters[Any]]]:
         """Return the mixture with its frame of reference, and `n_init` starts."""
         unadapted = self._family()
-        family = Mixture(unadapted.component.adapted_to(sample.rows), unadapted.fit_weights)
+        family = replace(unadapted, component=unadapted.component.adapted_to(sample.rows))
         values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
         return family, [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
 
@@ -257,6 +266,12 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         family = self._fitted_family()
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
+
+
+def _truncated(family: Mixture[Any, Any], start: MixtureParameters[Any]) -> MixtureParameters[Any]:
+    """Return a start with its candidates; which ones, shall not depend on the number of cores."""
+    with single_threaded_blas():
+        return family.truncated(start)
 
 
 def best_fits(fits: Sequence[Fit], most: int = 1) -> list[Fit]:

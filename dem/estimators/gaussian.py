@@ -69,6 +69,11 @@ class GaussianMixture(MixtureEstimator):
         SQUAREM extrapolates EM along its slow direction: worth it where EM takes hundreds of iterations (overlapping
         components, small `tol`). The log-likelihood still never falls: a point that is less likely is refused, and
         costs the one read that told so.
+    top_components : int, optional
+        How many components an E-step computes for each row, for mixtures of hundreds: those that compete in its region,
+        found before the data is read (after the sample, where there is one) and kept, so that the truncated
+        log-likelihood, a lower bound, never falls. `lower_bound_` is that one. All components when left out, and in
+        everything but `fit`. docs/performance.md says what it saves and what it loses.
     dtype : {'float32', 'float64'}, optional
         Precision of the arithmetic on rows; that of the data when left out, so that float32 data is computed in
         single precision: log-densities then carry an error of at most 5e-4 (typically 1e-5) nats. Where the
@@ -149,6 +154,7 @@ class GaussianMixture(MixtureEstimator):
         verbose_interval: int = 10,
         sample_rows: int | None = None,
         accelerate: str | None = None,
+        top_components: int | None = None,
         dtype: str | None = None,
         callbacks: Sequence[Callback] | None = None,
     ) -> None:
@@ -171,6 +177,7 @@ class GaussianMixture(MixtureEstimator):
         self.verbose_interval = verbose_interval
         self.sample_rows = sample_rows
         self.accelerate = accelerate
+        self.top_components = top_components
         self.dtype = dtype
         self.callbacks = callbacks
 
@@ -178,10 +185,11 @@ class GaussianMixture(MixtureEstimator):
         return GaussianComponent(self.covariance_type, self.reg_covar, dtype=self.dtype)
 
     def _family(self) -> Mixture[Any, Any]:
-        return Mixture(self._component())
+        return Mixture(self._component(), top_components=self.top_components)
 
     def _fitted_family(self) -> Mixture[Any, Any]:
-        return Mixture(self._component().around(np.asarray(self.means_), np.asarray(self.covariances_)))
+        component = self._component().around(np.asarray(self.means_), np.asarray(self.covariances_))
+        return Mixture(component, top_components=self.top_components)
 
     def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
         values: dict[str, NDArray[Any]] = {}

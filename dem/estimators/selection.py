@@ -211,6 +211,9 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
     if criterion == "held_out" and holdout == 0.0:
         message = "criterion 'held_out' needs held-out rows; give their share, such as holdout=0.1"
         raise OptionError(message)
+    if template.top_components is not None:
+        message = "top_components does not go with select, whose criteria need the log-likelihood of all components"
+        raise OptionError(message)
     for name, value in template.get_params(deep=False).items():
         if name.endswith("_init") and name != "n_init" and value is not None:
             message = f"{name} does not go with select, which finds the start of every model itself"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -96,8 +96,9 @@ class Kernel(Protocol[S_co]):
     through `accumulate`, which finds the rows of the last block still in the cache.
     """
 
-    #: rows per block that keep the workspace in the processor's cache
-    block_rows: int
+    @property
+    def block_rows(self) -> int:
+        """Rows per block that keep the workspace in the processor's cache."""
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n); the caller may overwrite it until the next call."""
@@ -107,6 +108,12 @@ class Kernel(Protocol[S_co]):
 
     def statistics(self) -> S_co:
         """Return what was accumulated."""
+
+    def clear(self) -> None:
+        """Start the sums anew, in arrays of their own."""
+
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components (increasing numbers), with sums of its own."""
 
 
 class Component(Protocol[P, S]):
@@ -140,6 +147,9 @@ class Component(Protocol[P, S]):
 
     def split(self, statistics: S, n_components: Sequence[int]) -> list[S]:
         """Return the statistics of each model from those of their joined components."""
+
+    def gathered(self, parts: Iterable[tuple[NDArray[np.intp], S]], parameters: P) -> S:
+        """Return the sum of statistics of some of the components each, as statistics of all."""
 
     def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
         """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,).

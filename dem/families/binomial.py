@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from scipy.special import expit, gammaln, logit
 
 from dem.families.base import Array
 from dem.families.vector import Vector
+from dem.families.workspace import copy_with
 from dem.statistics import Statistics
 
 # Keeps log p and log(1 − p) finite: a feature that never varies within a component stays representable.
@@ -82,6 +83,15 @@ class BinomialComponent:
         parts = np.split(statistics.successes, np.cumsum(n_components)[:-1])
         return [BinomialStatistics(part) for part in parts]
 
+    def gathered(
+        self, parts: Iterable[tuple[NDArray[np.intp], BinomialStatistics]], parameters: Array
+    ) -> BinomialStatistics:
+        """Return the sum of statistics of some of the components each."""
+        successes = np.zeros_like(parameters)
+        for which, part in parts:
+            successes[which] += part.successes
+        return BinomialStatistics(successes)
+
     def m_step(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> Array:
         """Return Σγx / (n_trials Σγ); a component without any rows stays where it is."""
         occupied = counts[:, np.newaxis] > NEGLIGIBLE_COUNT
@@ -143,7 +153,17 @@ class BinomialKernel:
         self._component = component
         self._constant = component.n_trials * log_failure.sum(axis=1, keepdims=True)
         self._rows = np.empty((0, parameters.shape[1]))
-        self._successes = np.zeros_like(parameters)
+        self.clear()
+
+    def clear(self) -> None:
+        """Start the sums anew."""
+        self._successes = np.zeros_like(self._slope)
+
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components, with sums of its own."""
+        part = copy_with(self, _slope=self._slope[which], _constant=self._constant[which])
+        part.clear()
+        return part
 
     def log_density(self, rows: NDArray[Any]) -> Array:
         """Return log p(row | component), shape (n_components, n); NaN for rows that are no counts."""

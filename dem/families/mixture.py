@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from dem.families.base import NEGLIGIBLE, Array, Component, RowBlock
+from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock
+from dem.families.truncation import Candidates
 from dem.families.vector import Vector
 from dem.families.workspace import constant_row, largest_row, scratch
 from dem.statistics import Statistics
@@ -26,10 +29,20 @@ _LOG_TINY = float(math.ceil(math.log(np.finfo(np.float64).tiny)))
 
 @dataclass(frozen=True, eq=False)
 class MixtureParameters(Generic[P]):
-    """Weights, shape (n_components,), and the parameters of all components."""
+    """Weights, shape (n_components,), and the parameters of all components.
+
+    Where there are `candidates`, an E-step computes only these; whatever else is asked of the mixture counts all.
+    """
 
     weights: Array
     components: P
+    candidates: Candidates | None = None
+
+
+# What the kernels of the cells derive from parameters with candidates.
+_KERNELS: WeakKeyDictionary[MixtureParameters[Any], dict[tuple[Any, np.dtype[Any]], list[Kernel[Any]]]] = (
+    WeakKeyDictionary()
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +99,13 @@ class Mixture(Generic[P, S]):
         Density of the components.
     fit_weights : bool
         Whether the M-step updates the weights; else they stay as they started.
+    top_components : int, optional
+        How many components an E-step computes for each row; see `truncated`. All when left out.
     """
 
     component: Component[P, S]
     fit_weights: bool = True
+    top_components: int | None = None
 
     def start(self, sample: NDArray[Any], responsibilities: Array) -> MixtureParameters[P]:
         """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
@@ -98,7 +114,55 @@ class Mixture(Generic[P, S]):
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
+        if parameters.candidates is not None:
+            return self._truncated_e_step(parameters, parameters.candidates, chunk)
         return self.e_steps(parameters, [len(parameters.weights)], chunk)[0]
+
+    def truncated(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters with the candidates of each region, if fewer than all components are to count."""
+        n_components = self.size(parameters)
+        if self.top_components is None or self.top_components >= n_components:
+            return parameters
+        candidates = Candidates.learnt(
+            lambda labels, rng: self.component.draw(parameters.components, labels, rng),
+            lambda rows: self.posterior(parameters, rows),
+            parameters.weights,
+            self.top_components,
+        )
+        return replace(parameters, candidates=candidates)
+
+    def _truncated_e_step(
+        self, parameters: MixtureParameters[P], candidates: Candidates, chunk: RowBlock
+    ) -> MixtureStatistics[S]:
+        """Return the statistics of a chunk, cell by cell; the log-likelihood is that of the candidates alone."""
+        kernels = self._kernels_of_cells(parameters, candidates, chunk.rows.dtype)
+        log_weights = _log_weights(parameters)
+        counts = np.zeros(len(parameters.weights))
+        log_likelihoods = []
+
+        def parts() -> Iterator[tuple[NDArray[np.intp], S]]:
+            for cell, where in candidates.rows_of_cells(chunk.rows):
+                which = candidates.lists[cell]
+                kernel = copy.copy(kernels[cell])
+                kernel.clear()
+                rows, whole = chunk.rows.take(where, axis=0), slice(0, len(which))
+                own_counts, own_log_likelihoods = _accumulate(kernel, log_weights[which], [whole], rows)
+                counts[which] += own_counts
+                log_likelihoods.extend(own_log_likelihoods)
+                yield which, kernel.statistics()
+
+        statistics = self.component.gathered(parts(), parameters.components)
+        return MixtureStatistics(float(len(chunk.rows)), math.fsum(log_likelihoods), counts, statistics)
+
+    def _kernels_of_cells(
+        self, parameters: MixtureParameters[P], candidates: Candidates, dtype: np.dtype[Any]
+    ) -> list[Kernel[S]]:
+        """Return the arithmetic of each cell, to be copied: made once per sweep, it serves all chunks and threads."""
+        kept = _KERNELS.setdefault(parameters, {})
+        if (self.component, dtype) not in kept:
+            kernel = self.component.kernel(parameters.components, dtype)
+            kept[self.component, dtype] = [kernel.restricted(which) for which in candidates.lists]
+        return kept[self.component, dtype]
 
     def size(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of components."""
@@ -106,6 +170,8 @@ class Mixture(Generic[P, S]):
 
     def joins(self, other: Self) -> bool:
         """Tell whether the components of both can share the products of one kernel."""
+        if self.top_components is not None or other.top_components is not None:
+            return False  # each has cells of its own
         return type(self.component) is type(other.component) and self.component.joins(other.component)
 
     def joined(self, parameters: Sequence[MixtureParameters[P]]) -> MixtureParameters[P]:
@@ -131,17 +197,7 @@ class Mixture(Generic[P, S]):
         log_weights = _log_weights(parameters)
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
-        counts = np.zeros(len(parameters.weights))
-        log_likelihoods = [0.0] * len(segments)
-        # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            for _, block in blocks(chunk.rows, kernel.block_rows):
-                responsibilities = kernel.log_density(block)
-                responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
-                for number, segment in enumerate(segments):
-                    log_likelihoods[number] += float(normalise(responsibilities[segment]).sum(dtype=np.float64))
-                counts += responsibilities.sum(axis=1)
-                kernel.accumulate(responsibilities)
+        counts, log_likelihoods = _accumulate(kernel, log_weights, segments, chunk.rows)
         n_rows, statistics = float(len(chunk.rows)), kernel.statistics()
         parts = [statistics] if len(segments) == 1 else self.component.split(statistics, n_components)
         return [
@@ -157,7 +213,7 @@ class Mixture(Generic[P, S]):
         if self.fit_weights:
             weights = statistics.counts / statistics.counts.sum()
         components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
-        return MixtureParameters(weights, components)
+        return MixtureParameters(weights, components, parameters.candidates)
 
     def rebased(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> RebasedStatistics:
         """Return statistics that add to those of E-steps at other parameters."""
@@ -250,7 +306,8 @@ class Mixture(Generic[P, S]):
             weights = np.exp(vector.own[:, 0] - vector.own[:, 0].max())
             weights /= weights.sum()
             vector = Vector(vector.own[:, 1:], vector.shared)
-        return MixtureParameters(weights, self.component.from_vector(vector, parameters.components))
+        components = self.component.from_vector(vector, parameters.components)
+        return MixtureParameters(weights, components, parameters.candidates)
 
     def _joint(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
         """Yield log(weight · density) block by block, shape (n_components, n)."""
@@ -292,6 +349,24 @@ def normalise(joint: NDArray[Any]) -> NDArray[Any]:
     np.log(total, out=total)
     total += largest
     return total
+
+
+def _accumulate(
+    kernel: Kernel[Any], log_weights: Array, segments: Sequence[slice], rows: NDArray[Any]
+) -> tuple[Array, list[float]]:
+    """Put rows through a kernel; return Σγ and the log-likelihood of each segment of the components."""
+    counts = np.zeros(len(log_weights))
+    log_likelihoods = [0.0] * len(segments)
+    # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        for _, block in blocks(rows, kernel.block_rows):
+            responsibilities = kernel.log_density(block)
+            responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
+            for number, segment in enumerate(segments):
+                log_likelihoods[number] += float(normalise(responsibilities[segment]).sum(dtype=np.float64))
+            counts += responsibilities.sum(axis=1)
+            kernel.accumulate(responsibilities)
+    return counts, log_likelihoods
 
 
 def _log_weights(parameters: MixtureParameters[Any]) -> Array:

@@ -5,12 +5,15 @@ Fresh memory costs a page fault every 4 kB, at small numbers of features more th
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 class _Workspace(threading.local):
@@ -37,6 +40,13 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[
     if array is None or array.size < size:
         array = _workspace.arrays[name, dtype] = np.empty(size, dtype)
     return array[:size].reshape(shape)
+
+
+def copy_with(kernel: T, **attributes: Any) -> T:
+    """Return a shallow copy of a kernel in which some attributes differ."""
+    changed = copy.copy(kernel)
+    vars(changed).update(attributes)
+    return changed
 
 
 def constant_row(value: float, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:

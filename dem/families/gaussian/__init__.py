@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
 from dem.families.gaussian.moments import MOMENTS, GaussianMoments
 from dem.families.gaussian.precision import SINGLE_TOLERANCE
-from dem.families.gaussian.shapes import LOG_2PI, GaussianKernel, GaussianParameters, GaussianStatistics, Shape
+from dem.families.gaussian.shapes import LOG_2PI, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
 from dem.families.gaussian.vector import from_vector, to_vector
 from dem.families.vector import Vector
@@ -32,7 +32,7 @@ COVARIANCE_TYPES: Mapping[str, Shape] = {
 }
 
 
-_KERNELS: WeakKeyDictionary[GaussianParameters, dict[tuple[GaussianComponent, bool], GaussianKernel]] = (
+_KERNELS: WeakKeyDictionary[GaussianParameters, dict[tuple[GaussianComponent, bool], Kernel[GaussianStatistics]]] = (
     WeakKeyDictionary()
 )
 
@@ -127,6 +127,20 @@ class GaussianComponent:
         edges = np.cumsum(n_components)[:-1]
         parts = zip(np.split(statistics.first, edges), np.split(statistics.second, edges), strict=True)
         return [GaussianStatistics(first, second) for first, second in parts]
+
+    def gathered(
+        self, parts: Iterable[tuple[NDArray[np.intp], GaussianStatistics]], parameters: GaussianParameters
+    ) -> GaussianStatistics:
+        """Return the sum of statistics of some of the components each."""
+        # Kernels give second moments per feature for spherical components too.
+        shared = self.covariance_type == "tied"
+        by_feature = self.covariance_type in ("diag", "spherical")
+        first = np.zeros_like(parameters.means)
+        second = np.zeros_like(first if by_feature else parameters.covariances)
+        for which, part in parts:
+            first[which] += part.first
+            second[... if shared else which] += part.second
+        return GaussianStatistics(first, second)
 
     def m_step(
         self, statistics: GaussianStatistics | GaussianMoments, counts: Array, parameters: GaussianParameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
-from dem.families.workspace import add_weighted, scratch
+from dem.families.workspace import add_weighted, copy_with, scratch
 
 
 def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
@@ -53,8 +53,7 @@ class DiagonalKernel:
         n_components, d = means.shape
         factors = np.broadcast_to(parameters.precisions_cholesky.reshape(n_components, -1), means.shape)
         self._plan = plan_for(means, factors, single=single)
-        wide, own, dtype = self._plan.wide, self._plan.own, self._plan.dtype
-        self.block_rows = block_rows(dtype.itemsize * (1 + 2 * d + d * len(own) + 2 * n_components))
+        wide, dtype = self._plan.wide, self._plan.dtype
         constant = np.log(factors).sum(axis=1) - 0.5 * d * LOG_2PI - frame.log_volume
         self._constant = constant.astype(dtype)
         self._weights = wide_weights(means[wide], factors[wide], constant[wide]).astype(dtype)
@@ -64,12 +63,32 @@ class DiagonalKernel:
         self._y: NDArray[Any] = np.empty(0)
         self.clear()
 
+    @property
+    def block_rows(self) -> int:
+        """Rows per block that keep the workspace in the cache."""
+        n_components, d = self._means.shape[:2]
+        return block_rows(self._plan.dtype.itemsize * (1 + 2 * d + d * len(self._plan.own) + 2 * n_components))
+
     def clear(self) -> None:
         """Start the sums anew."""
         n_components, d = self._means.shape[:2]
         self._wide_sums = np.zeros((1 + 2 * d, len(self._plan.wide)))
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((n_components, d))
+
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components, with sums of its own."""
+        chosen, places = self._plan.restricted(which)
+        part = copy_with(
+            self,
+            _plan=chosen,
+            _weights=self._weights[places],
+            _constant=self._constant[which],
+            _means=self._means[which],
+            _factors=self._factors[which],
+        )
+        part.clear()
+        return part
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -24,7 +24,7 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
-from dem.families.workspace import add_weighted, scratch
+from dem.families.workspace import add_weighted, copy_with, scratch
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
@@ -56,10 +56,9 @@ class FullKernel:
     def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
         self._frame = frame
         self._plan = plan_for(parameters, single=single)
-        wide, own, dtype = self._plan.wide, self._plan.own, self._plan.dtype
-        n_components, d = parameters.means.shape
+        wide, dtype = self._plan.wide, self._plan.dtype
+        d = parameters.means.shape[1]
         self._n_wide = 1 + d + d * (d + 1) // 2 if len(wide) else 0
-        self.block_rows = block_rows(dtype.itemsize * (2 * d + self._n_wide + d * len(own) + 2 * n_components))
         constant = log_constants(parameters.precisions_cholesky, frame)
         self._constant = constant.astype(dtype)
         self._weights = wide_weights(parameters, wide, constant).astype(dtype)
@@ -69,12 +68,33 @@ class FullKernel:
         self._y: NDArray[Any] = np.empty(0)
         self.clear()
 
+    @property
+    def block_rows(self) -> int:
+        """Rows per block that keep the workspace in the cache."""
+        n_components, d = self._means.shape[:2]
+        numbers = 2 * d + self._n_wide + d * len(self._plan.own) + 2 * n_components
+        return block_rows(self._plan.dtype.itemsize * numbers)
+
     def clear(self) -> None:
         """Start the sums anew."""
         n_components, d = self._means.shape[:2]
         self._wide_sums = np.zeros((self._n_wide, len(self._plan.wide)))
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((n_components, d, d))
+
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components, with sums of its own."""
+        chosen, places = self._plan.restricted(which)
+        part = copy_with(
+            self,
+            _plan=chosen,
+            _weights=self._weights[places],
+            _constant=self._constant[which],
+            _means=self._means[which],
+            _factors=self._factors[which] if len(chosen.own) else self._factors[:0],
+        )
+        part.clear()
+        return part
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""

@@ -8,7 +8,7 @@ so its error is at most size · ε. In the component's own frame y = Uᵀ(x − 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,14 @@ class Plan:
     wide: NDArray[np.intp]
     own: NDArray[np.intp]
     dtype: np.dtype[Any]
+
+    def restricted(self, which: NDArray[np.intp]) -> tuple[Self, NDArray[np.intp]]:
+        """Return the plan of some of the components, and where those in `wide` stood there."""
+        if not len(self.own):
+            return type(self)(np.arange(len(which)), self.own, self.dtype), which
+        is_wide = np.isin(which, self.wide)
+        places = np.searchsorted(self.wide, which[is_wide])
+        return type(self)(np.flatnonzero(is_wide), np.flatnonzero(~is_wide), self.dtype), places
 
 
 def plan(size: Array, n_features: int, most_features: float, *, single: bool) -> Plan:

@@ -58,20 +58,13 @@ class GaussianStatistics(Statistics):
     second: Array
 
 
-class GaussianKernel(Kernel[GaussianStatistics], Protocol):
-    """A kernel that can be used again for other rows."""
-
-    def clear(self) -> None:
-        """Start the sums anew."""
-
-
 class Shape(Protocol):
     """One covariance type."""
 
     #: whether rows may only be scaled by one number for all features
     isotropic: bool
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> GaussianKernel:
+    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step, in single precision if that is wanted and good enough."""
 
     def m_step(

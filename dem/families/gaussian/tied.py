@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -21,7 +21,7 @@ from dem.families.gaussian.shapes import (
     ridge_loss,
     weighted_means,
 )
-from dem.families.workspace import scratch
+from dem.families.workspace import copy_with, scratch
 
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
@@ -41,7 +41,6 @@ class TiedKernel:
     def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
         self._frame = frame
         chosen = plan_for(parameters, single=single)
-        n_components, d = parameters.means.shape
         self._dtype = dtype = chosen.dtype
         self._own_frames = bool(len(chosen.own))
         centres = parameters.means @ parameters.precisions_cholesky
@@ -49,17 +48,36 @@ class TiedKernel:
         self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self._centres = centres.astype(dtype)
         self._halves = (0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
-        self._n_frames = n_components if self._own_frames else 1
-        self.block_rows = block_rows(dtype.itemsize * (2 * d + d * self._n_frames + 2 * n_components))
         self._constant = float(log_constants(parameters.precisions_cholesky, frame))
         self._y: NDArray[Any] = np.empty(0)
         self.clear()
+
+    @property
+    def _n_frames(self) -> int:
+        return len(self._means) if self._own_frames else 1
+
+    @property
+    def block_rows(self) -> int:
+        """Rows per block that keep the workspace in the cache."""
+        n_components, d = self._means.shape[:2]
+        return block_rows(self._dtype.itemsize * (2 * d + d * self._n_frames + 2 * n_components))
 
     def clear(self) -> None:
         """Start the sums anew."""
         n_components, d = self._means.shape[:2]
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((d, d))
+
+    def restricted(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components, with sums of its own."""
+        part = copy_with(
+            self,
+            _means=self._means[which],
+            _centres=self._centres[which],
+            _halves=self._halves[which],
+        )
+        part.clear()
+        return part
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
