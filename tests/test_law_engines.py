@@ -163,3 +163,19 @@ def test_blas_runs_at_one_thread_inside_and_as_before_outside(n_threads):
         assert found == [{1}]
         assert blas_threads(None) == limited
     assert blas_threads(None) == before
+
+
+def test_a_restarted_worker_keeps_its_settings():
+    """It would pause at four fifths of its memory, and then wait for ever for room that nothing frees."""
+    from dem.engine import connect
+
+    def pauses_at(dask_worker):
+        return dask_worker.memory_manager.memory_pause_fraction
+
+    with connect(workers=1) as engine:
+        pid = engine.client.run(os.getpid)
+        os.kill(*pid.values(), signal.SIGKILL)
+        engine.client.wait_for_workers(1, timeout=30)
+        while engine.client.run(os.getpid) in ({}, pid):
+            pass
+        assert list(engine.client.run(pauses_at).values()) == [False]

@@ -245,16 +245,19 @@ def open_client(
         with _connected(scheduler) as client:
             yield client
         return
-    with dask.config.set(WORKER_SETTINGS):
-        cluster = LocalCluster(
+    # In force as long as the cluster is: workers that are restarted look them up anew.
+    with (
+        dask.config.set(WORKER_SETTINGS),
+        LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             memory_limit=memory_limit or "auto",
-        )
-    with cluster, Client(cluster) as client:
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         yield client
 
 
