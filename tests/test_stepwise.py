@@ -96,3 +96,26 @@ def test_algorithm_on_the_command_line(tmp_path):
     key = "log_likelihood_per_row"
     assert found["incremental"][key] == pytest.approx(found["batch"][key], abs=1e-6)
     assert found["stepwise"][key] == pytest.approx(found["batch"][key], abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10])
+def test_few_rows_at_a_time_lose_no_component(size):
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(np.concatenate([rng.normal(centre, 1.0, size=(200, 3)) for centre in (0.0, 4.0, 8.0)]))
+    model = dem.GaussianMixture(3, random_state=0)
+    for start in range(0, len(rows), size):
+        model.partial_fit(rows[start : start + size])
+        assert model.n_samples_seen_ == min(start + size, len(rows)) if hasattr(model, "weights_") else start < 3
+    assert model.weights_.min() > 0.25
+    assert model.score(rows) > dem.GaussianMixture(3, random_state=0).fit(rows).score(rows) - 0.05
+
+
+def test_a_model_saved_while_the_first_rows_are_held_goes_on_to_the_same_bits(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(400, 3))
+    today = dem.GaussianMixture(3, random_state=0).partial_fit(rows[:50]).partial_fit(rows[50:53])
+    today.save(str(tmp_path / "model.zarr"))
+    tomorrow = dem.load(str(tmp_path / "model.zarr"))
+    for model in (today, tomorrow):
+        model.partial_fit(rows[53:100]).partial_fit(rows[100:])
+    assert_same_bits(tomorrow, today, ("weights_", "means_", "covariances_", "n_samples_seen_"))
+    assert not hasattr(tomorrow, "_held_rows")

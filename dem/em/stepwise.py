@@ -91,7 +91,7 @@ class Lap:
     moments: list[CentralMoments]
 
 
-def lap(blocks: Blocks, parameters: Any, *, n_seen: float, power: float, seed: int) -> Lap:
+def lap(blocks: Blocks, parameters: Any, *, n_seen: float, power: float, seed: int, whole: float = 0.0) -> Lap:
     """Visit every block once, in random order.
 
     Parameters
@@ -107,6 +107,8 @@ def lap(blocks: Blocks, parameters: Any, *, n_seen: float, power: float, seed: i
         Above ½, at most 1.
     seed : int
         Determines the order together with `n_seen`.
+    whole : float
+        A block of fewer rows makes only their share of a step.
     """
     family = blocks.family
     statistics = family.implied(parameters)
@@ -122,7 +124,8 @@ def lap(blocks: Blocks, parameters: Any, *, n_seen: float, power: float, seed: i
         log_likelihood += fresh.log_likelihood
         n_rows += fresh.n_rows
         moments += visit.more
-        step = (n_seen / fresh.n_rows + 2.0) ** -power
+        n_step = max(fresh.n_rows, whole)
+        step = (n_seen / n_step + 2.0) ** -power * (fresh.n_rows / n_step)
         n_seen += fresh.n_rows
         statistics = (1.0 - step) * statistics + (step / fresh.n_rows) * family.rebased(fresh, visit.parameters)
         parameters = family.m_step(statistics, parameters)

@@ -154,11 +154,15 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             engine.close()
         self._keep(family, best, history.records)
         self.n_samples_seen_ = rows.n_rows
-        if hasattr(self, "_held_rows"):  # of a stream that had not begun
-            del self._held_rows
+        self._forget_held_rows()
         if best.status is Status.MAX_ITER and self.max_iter > 0:
             warnings.warn(f"The best start did not converge: {best.status.value}.", ConvergenceWarning, stacklevel=2)
         return self
+
+    def _forget_held_rows(self) -> None:
+        """Forget the first rows of a stream, see `partial_fit`."""
+        for name in ("_held_rows", "_rows_of_start"):
+            vars(self).pop(name, None)
 
     def _search(
         self, rows: Rows, engine: Engine, settings: Settings, *, goes_on: bool

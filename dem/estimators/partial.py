@@ -22,11 +22,18 @@ from dem.initialise.sample import RowSample
 from dem.validation import check_rows, rows_to_blame
 
 
+# Rows for each weight and each coordinate of a mean.
+ROWS_PER_NUMBER = 10
+# While the first rows are held, the start is found anew whenever they have grown by this factor.
+GROWTH = 1.1
+
+
 class LearnsFromStreams(FittedByEM):
     """The part of a mixture estimator that learns from a stream.
 
-    Its state is the fitted parameters and `n_samples_seen_`, no more: parameters stand for the statistics from which
-    the M-step makes them. So a model that was saved and loaded goes on to the same bits.
+    Its state is the fitted parameters and `n_samples_seen_`: parameters stand for the statistics from which the M-step
+    makes them. At first it is the rows themselves: too few of them make components that are narrow, and that no
+    later row belongs to. A model that was saved and loaded goes on to the same bits.
     """
 
     def partial_fit(
@@ -39,7 +46,9 @@ class LearnsFromStreams(FittedByEM):
     ) -> Self:
         """Learn from newly observed rows by stepwise EM, going on from `fit`, earlier calls, or a loaded model.
 
-        Without any of these, rows are held until there are `n_components` of them, which then give the start.
+        Without any of these, the first rows are held, 10 for each component and feature; the start is found from
+        those there are, as soon as there are `n_components`, and better ones as they become more. Later rows move
+        the parameters, fewer of them by less.
 
         Parameters
         ----------
@@ -73,27 +82,48 @@ class LearnsFromStreams(FittedByEM):
         return self
 
     def _learn(self, rows: Rows, engine: Engine) -> None:
-        n_seen = 0
-        if hasattr(self, "weights_"):
+        if hasattr(self, "weights_") and not hasattr(self, "_held_rows"):
             family, parameters = self._model()
             n_seen = getattr(self, "n_samples_seen_", 0)  # files of earlier versions do not say
+            self._step(family, parameters, rows, engine, n_seen)
+            return
+        sample = row_sample(rows, engine, self.sample_rows, np.random.SeedSequence(self._seed()))
+        if self._family().component.invalid(sample.rows).any():
+            check_rows(rows, engine, self._family().component)
+        table = np.concatenate([getattr(self, "_held_rows", sample.rows[:0]), sample.rows])
+        if not sample.complete:  # the held rows, fewer than tell the components apart, count for the start alone
+            self._step(*self._first_start(table, rows, engine), rows, engine, 0)
+        elif len(table) < self.n_components:
+            self._held_rows = table
+            return
+        elif len(table) < GROWTH * getattr(self, "_rows_of_start", 0):
+            self.n_samples_seen_ = len(table)
         else:
-            sample = row_sample(rows, engine, self.sample_rows, np.random.SeedSequence(self._seed()))
-            if self._family().component.invalid(sample.rows).any():
-                check_rows(rows, engine, self._family().component)
-            table = np.concatenate([getattr(self, "_held_rows", sample.rows[:0]), sample.rows])
-            if len(table) < self.n_components:
-                self._held_rows = table
-                return
-            family, parameters = self._first_start(table, rows, engine)
-            if sample.complete:  # else the held rows, fewer than one component each, count for the start alone
-                rows = open_rows(table)
+            self._step(*self._first_start(table, rows, engine), open_rows(table), engine, 0)
+            self._rows_of_start = len(table)
+        if sample.complete and len(table) < self._rows_of_whole_step(rows.n_features):
+            self._held_rows = table
+        else:
+            self._forget_held_rows()
+
+    def _step(
+        self,
+        family: Mixture[Any, Any],
+        parameters: MixtureParameters[Any],
+        rows: Rows,
+        engine: Engine,
+        n_seen: int,
+    ) -> None:
+        """Learn from rows once, and keep what was learned."""
         blocks = Blocks.of(family, rows, engine, self.max_in_flight)
-        after = lap(blocks, parameters, n_seen=n_seen, power=self.step_power, seed=self._seed())
+        whole = self._rows_of_whole_step(rows.n_features)
+        after = lap(blocks, parameters, n_seen=n_seen, power=self.step_power, seed=self._seed(), whole=whole)
         self._keep(family, Fit(after.parameters, log_likelihoods=[after.log_likelihood]), [])
         self.n_samples_seen_ = n_seen + rows.n_rows
-        if hasattr(self, "_held_rows"):
-            del self._held_rows
+
+    def _rows_of_whole_step(self, n_features: int) -> int:
+        """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""
+        return ROWS_PER_NUMBER * self.n_components * (n_features + 1)
 
     def _first_start(
         self, table: Array, rows: Rows, engine: Engine

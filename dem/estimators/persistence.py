@@ -14,7 +14,7 @@ from dem.errors import StoreError
 #: number of the layout of model files; raised whenever older versions of dem could misread a newer file
 FORMAT = 1
 # What files of earlier versions do not have, or models of some families.
-_LATER_ATTRIBUTES = ("n_samples_seen_",)
+_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start")
 # Options that make no sense in another process.
 _NOT_SAVED = ("callbacks",)
 
@@ -37,6 +37,8 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     """Write a fitted estimator; see `FittedModel.save`."""
     family = next(name for name, kind in estimators().items() if isinstance(estimator, kind))
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
+    if hasattr(estimator, "_held_rows"):
+        arrays["held_rows"] = estimator._held_rows
     options: dict[str, Any] = {}
     for name, value in estimator.get_params(deep=False).items():
         if name in _NOT_SAVED:
@@ -133,6 +135,8 @@ def _restore(kind: type[Any], arrays: dict[str, np.ndarray], attributes: dict[st
         raise ValueError(message)
     for name in ("n_features_in_", *kind._outcome):
         setattr(estimator, name, attributes["fitted"][name])
+    if "held_rows" in arrays:
+        estimator._held_rows = arrays["held_rows"]
     for name in set(_LATER_ATTRIBUTES) & set(attributes["fitted"]):
         setattr(estimator, name, attributes["fitted"][name])
     if attributes["feature_names"] is not None:
