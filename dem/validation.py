@@ -114,7 +114,7 @@ def check_sample(
     """
     if component.invalid(sample.rows).any():
         check_rows(rows, engine, component)
-    _check_spread(sample.rows, rows)
+    check_spread(sample.rows, rows)
     where = "" if sample.complete else " in the sampled rows"
     constant = np.flatnonzero((sample.rows == sample.rows[0]).all(axis=0))
     if len(constant):
@@ -130,7 +130,7 @@ def check_sample(
         warnings.warn(message, DataWarning, stacklevel=4)
 
 
-def _check_spread(table: Array, rows: Rows) -> None:
+def check_spread(table: Array, rows: Rows) -> None:
     """Raise if variances would be infinite, which would look like a component that collapsed."""
     with np.errstate(over="ignore"):
         spread = np.subtract(table.max(axis=0), table.min(axis=0), dtype=np.float64)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.cluster
 import zarr
 from agreement import assert_same_bits
+from cases import gaussian_rows
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
@@ -246,3 +249,16 @@ def test_streams(tmp_path, kind, expected):
     rows[2000, 1] = np.nan
     with pytest.raises(DataError, match="row 2000"):
         model.predict_to(CutRows(rows, [1000]), tmp_path / "other.zarr", kind=kind)
+
+
+def test_a_model_of_a_store_can_be_pickled(tmp_path):
+    path = str(tmp_path / "rows.zarr")
+    zarr.create_array(path, data=gaussian_rows(), chunks=(500, 3))
+    model = dem.KMeans(4, random_state=0).fit(path)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(np.asarray(again.labels_), np.asarray(model.labels_))
+
+
+def test_values_whose_squares_overflow_are_named():
+    with pytest.raises(DataError, match="whose squares overflow; divide the data by their scale first"):
+        dem.KMeans(2, random_state=0).fit(gaussian_rows(50) * 1e200)

@@ -218,7 +218,7 @@ def test_only_the_best_start_of_the_sample_is_polished():
         ({"step_power": 0.5}, "step_power"),
         (
             {"algorithm": "stepwise", "accelerate": "squarem"},
-            "accelerate='squarem' goes with algorithm='batch' only, not with 'stepwise'",
+            "accelerate='squarem' goes with algorithm='batch' or 'auto', not with 'stepwise'",
         ),
     ],
 )
@@ -228,3 +228,14 @@ def test_options(options, says):
     for word in says.split(", "):
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "batch", "incremental", "stepwise"])
+def test_a_part_of_a_start_that_is_given_keeps_the_search_on_the_sample(algorithm):
+    phases = []
+    options = {"n_init": 4, "init_params": "random_from_data", "sample_rows": 300, "algorithm": algorithm}
+    model = dem.GaussianMixture(3, weights_init=np.full(3, 1 / 3), random_state=0, callbacks=[phases.append], **options)
+    model.fit(CountingRows(CASES[0].data(), EDGES))
+    started = [(event.phase, event.n_models) for event in phases if isinstance(event, FitStarted)]
+    assert started[0] == ("sample", 4)
+    assert started[1][1] == 1 if algorithm in ("incremental", "stepwise") else started[1][1] <= 3

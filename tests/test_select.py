@@ -157,6 +157,10 @@ def test_the_chosen_model_can_be_saved(chosen, tmp_path):
         ({"criterion": "mdl"}, "criterion must be one of bic, aic, icl, held_out, not 'mdl'"),
         ({"holdout": 1.0}, "holdout must be a share of the rows, at least 0 and less than 1, not 1.0"),
         ({"criterion": "held_out"}, "needs held-out rows"),
+        ({"holdout": 0.01}, "holdout=0.01 of the 30 rows of .* is less than one row"),
+        ({"estimator": dem.KMeans()}, r"estimator must be a mixture such as dem.BernoulliMixture\(\), not KMeans\(\)"),
+        ({"estimator": dem.BernoulliMixture}, "estimator must be a mixture"),
+        ({"top_components": 2}, "top_components does not go with select"),
         ({"algorithm": "incremental"}, "algorithm='incremental' does not go with select"),
         ({"n_components": []}, "need at least one value"),
         ({"n_components": [0]}, "'n_components' parameter of GaussianMixture must be"),
@@ -174,6 +178,8 @@ def test_bad_options(options, message):
 def test_bad_data():
     with pytest.raises(DataError, match="has 3 rows, too few for 8 components"):
         dem.select(np.eye(3))
+    with pytest.raises(DataError, match=r"[0-3] rows of .* are left for the fit, too few for 4 components"):
+        dem.select(gaussian_rows(500), n_components=4, holdout=0.999)
     rows = gaussian_rows()
     rows[1500, 1] = np.nan
     with pytest.raises(DataError, match="row 1500"):

@@ -27,6 +27,8 @@ from dem.errors import StoreError
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 _RANGE = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
+#: kinds of pictures
+PICTURES = (".png", ".svg", ".pdf")
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -103,13 +105,14 @@ Examples:
 @click.option("--holdout", type=Finite(0, 1, max_open=True), help="Share of rows held out of the fits.")
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the chosen model here, as a zarr group.")
 @overwrite_option
-@click.option("--plot", type=TEXT, metavar="FILE", help="Draw the criteria (.png, .svg, .pdf).")
+@click.option("--plot", type=TEXT, metavar="FILE", help=f"Draw the criteria ({', '.join(PICTURES)}).")
 @variable_option
 @click.option("--init", type=click.Choice(INITS), help="How the starts are found.  [default: kmeans]")
 @click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts of each model.  [default: 1]")
 @click.option("--seed", type=SEED, metavar="S", help="Makes the fits repeatable.")
 @click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
+@click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
 @click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the starts.")
 @click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
 @engine_options
@@ -117,7 +120,8 @@ Examples:
 def select(data: str, **given: Any) -> None:
     """Fit mixtures with several numbers and shapes of components to DATA and choose one.
 
-    All models advance together on each read of the data; one more read gives the criteria of all.
+    All models advance together on each read of the data; one more read gives the criteria of all. Ctrl-C ends the
+    command without a result.
     """
     _check(given)
     if given["out"] is not None:
@@ -156,6 +160,7 @@ def _run(data: str, given: dict[str, Any]) -> Any:
         "random_state": given["seed"],
         "tol": given["tol"],
         "max_iter": given["max_iter"],
+        "reg_covar": given["reg_covar"],
         "sample_rows": given["sample_rows"],
         "accelerate": given["accelerate"],
     }
@@ -184,6 +189,10 @@ def _check(given: dict[str, Any]) -> None:
         message = "--trials is for --family binomial"
     elif family != "gaussian" and given["covariance"] is not None:
         message = "--covariance is for --family gaussian"
+    elif family != "gaussian" and given["reg_covar"] is not None:
+        message = "--reg-covar is for --family gaussian"
+    elif given["plot"] is not None and Path(given["plot"]).suffix not in PICTURES:
+        message = f"--plot {given['plot']}: the name must end in {', '.join(PICTURES)}"
     elif given["criterion"] == "held_out" and not given["holdout"]:
         message = "--criterion held_out needs held-out rows; give their share, such as --holdout 0.1"
     if message is not None:

@@ -11,6 +11,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, cast
 
@@ -255,6 +256,24 @@ def warn_of_column_chunks(name: str, array: dask.array.Array) -> None:
         warnings.warn(message, DataWarning, stacklevel=3)
 
 
+@dataclass(frozen=True, eq=False)
+class _BlockMap:
+    """What `map_blocks` does to a block; picklable, as labels that an estimator keeps must be."""
+
+    function: Callable[[NDArray[Any]], NDArray[Any]]
+    dtype: np.dtype[Any]
+    columns: int | None
+    n_features: int
+
+    def __call__(self, block: Any) -> NDArray[Any]:
+        """Return the results of all rows of a block."""
+        tail = () if self.columns is None else (self.columns,)
+        block = checked_block("a block of the Dask array", block, (*np.shape(block)[:-1], self.n_features))
+        if 0 in block.shape[:-1]:
+            return np.empty(block.shape[:-1] + tail, self.dtype)
+        return np.asarray(self.function(block.reshape(-1, block.shape[-1]))).reshape(block.shape[:-1] + tail)
+
+
 def map_blocks(
     array: dask.array.Array, function: Callable[[NDArray[Any]], NDArray[Any]], dtype: np.dtype[Any], columns: int | None
 ) -> dask.array.Array:
@@ -275,15 +294,7 @@ def map_blocks(
     dask.array.Array of shape (…) or (…, columns)
     """
     array = array.rechunk({array.ndim - 1: -1})
-    n_features = array.shape[-1]
-
-    def apply(block: Any) -> NDArray[Any]:
-        tail = () if columns is None else (columns,)
-        block = checked_block("a block of the Dask array", block, (*np.shape(block)[:-1], n_features))
-        if 0 in block.shape[:-1]:
-            return np.empty(block.shape[:-1] + tail, dtype)
-        return np.asarray(function(block.reshape(-1, block.shape[-1]))).reshape(block.shape[:-1] + tail)
-
+    apply = _BlockMap(function, dtype, columns, array.shape[-1])
     last = array.ndim - 1
     if columns is None:
         shape = {"drop_axis": last, "meta": np.empty((0,) * last, dtype)}

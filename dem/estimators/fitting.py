@@ -162,7 +162,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
     def _forget_held_rows(self) -> None:
         """Forget the first rows of a stream, see `partial_fit`."""
         for name in ("_held_rows", "_rows_of_start"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
     def _search(
         self, rows: Rows, engine: Engine, settings: Settings, *, goes_on: bool
@@ -182,8 +182,9 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
         family, starts = self._starts(rows, engine, sample, random_state)
-        if not sample.complete and not given and settings.max_iter > 0:
-            # Starts are compared on the sample, in memory; only the best few are polished on all the data.
+        if not sample.complete and (self.n_init > 1 or not given) and settings.max_iter > 0:
+            # Starts are compared on the sample, in memory; only the best few are polished on all the data. A single
+            # start that the user has given is where EM begins.
             on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
             starts = [one.parameters for one in best_fits(fits, POLISHED if algorithm == "batch" else 1)]
@@ -213,6 +214,10 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         _, key, position, *_ = random_state.get_state()
         seed = np.random.SeedSequence([*map(int, key[:4]), int(position)])
         sample = row_sample(rows, engine, self.sample_rows, seed)
+        if len(sample.rows) < self.n_components:  # the rest is held out
+            left = f"{len(sample.rows)} rows of {rows.name} are left for the fit"
+            message = f"{left}, too few for {self.n_components} components"
+            raise DataError(message)
         check_sample(sample, rows, engine, self._family().component, self.n_components)
         return sample
 
@@ -252,7 +257,9 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
     def _check_options(self) -> None:
         inputs.check_options(self)
         if self.accelerate is not None and self.algorithm not in ("batch", "auto"):
-            message = f"accelerate={self.accelerate!r} goes with algorithm='batch' only, not with {self.algorithm!r}"
+            message = (
+                f"accelerate={self.accelerate!r} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
+            )
             raise OptionError(message)
         if self.sample_rows is not None and self.sample_rows < self.n_components:
             message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
@@ -262,7 +269,8 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         """Compare the options with the model that a warm start goes on from."""
         if len(self.weights_) != self.n_components:
             message = (
-                f"warm_start goes on with {len(self.weights_)} components, but n_components is {self.n_components}"
+                f"the fitted model, which is to go on, has {len(self.weights_)} components, "
+                f"but n_components is {self.n_components}"
             )
             raise OptionError(message)
 

@@ -48,9 +48,10 @@ class GaussianMixture(MixtureEstimator):
     step_power : float, default=0.7
         In stepwise EM and `partial_fit` step t has the size (t + 2)^−step_power; between ½ and 1.
     n_init : int, default=1
-        Number of starts. They advance together on each read; the likeliest is kept, and those that compete in vain
-        are dropped (`dem.em.rivals`). Data larger than the sample compares them on the sample and polishes the best
-        three together, at no more than 1.2 times the reads of the one that wins.
+        Number of starts; the likeliest is kept. In batch EM they advance together on each read, and those that compete
+        in vain are dropped (`dem.em.rivals`). Data larger than the sample compares them on the sample and polishes
+        the best three together, at no more than 1.2 times the reads of the one that wins. In incremental and stepwise
+        EM only the best of the sample goes on; if the sample is all the data, they run one after another.
     init_params : {'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'}, default='kmeans'
         How to start; all but the last look at the sample only, with scikit-learn's meaning. ``'k-means||'``
         draws its seeds from all chunks.
@@ -80,7 +81,7 @@ class GaussianMixture(MixtureEstimator):
         parameters of an iteration would make it larger (tight or ill-conditioned components), that iteration runs in
         double precision. Sums over blocks of rows are double always.
     callbacks : sequence of Callback, optional
-        Called with every event of the fit (`dem.em.events`).
+        Called with every event of `fit` (`dem.em.events`).
 
     Attributes
     ----------
@@ -206,7 +207,9 @@ class GaussianMixture(MixtureEstimator):
         super()._check_goes_on()
         wanted = shape_of_covariances(self.covariance_type, *np.shape(self.means_))
         if np.shape(self.covariances_) != wanted:
-            message = f"warm_start goes on with covariances of another type than {self.covariance_type!r}"
+            message = (
+                f"the fitted model, which is to go on, has covariances of another type than {self.covariance_type!r}"
+            )
             raise OptionError(message)
 
     def _complete(self) -> None:

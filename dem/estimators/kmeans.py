@@ -36,7 +36,7 @@ from dem.families.gaussian.frame import Frame
 from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
-from dem.validation import check_array, check_rows, rows_to_blame
+from dem.validation import check_array, check_rows, check_spread, rows_to_blame
 
 # What the mean of a cluster may change by though its rows are the same, in units of the frame.
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
@@ -203,6 +203,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         sample = row_sample(rows, engine, n_wanted, seed)
         if not np.isfinite(sample.rows).all():
             check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))
+        check_spread(sample.rows, rows)
         family = Clusters(Frame.of(sample.rows, isotropic=True))
         unit = float(family.frame.scale[0]) ** 2
         starts = self._starts(family, rows, engine, sample, random_state)

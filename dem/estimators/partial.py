@@ -21,7 +21,6 @@ from dem.initialise import row_sample
 from dem.initialise.sample import RowSample
 from dem.validation import check_rows, rows_to_blame
 
-
 # Rows for each weight and each coordinate of a mean.
 ROWS_PER_NUMBER = 10
 # While the first rows are held, the start is found anew whenever they have grown by this factor.
@@ -123,7 +122,7 @@ class LearnsFromStreams(FittedByEM):
 
     def _rows_of_whole_step(self, n_features: int) -> int:
         """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""
-        return ROWS_PER_NUMBER * self.n_components * (n_features + 1)
+        return ROWS_PER_NUMBER * int(self.n_components) * (n_features + 1)
 
     def _first_start(
         self, table: Array, rows: Rows, engine: Engine

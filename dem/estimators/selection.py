@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class Selection:
     table : list of dict
         One per model: n_components, covariance_type (Gaussian mixtures only), log_likelihood (per row), n_parameters,
         bic, aic, icl, held_out (log-likelihood per held-out row; None without them), status, n_iter, reads (of all
-        data, in which the model took part). Numbers of a model that failed are NaN.
+        data, in which the model took part, without those of a ``'k-means||'`` start). Numbers of a model that failed
+        are NaN.
     criterion : str
         By which the best was chosen.
     best_index : int
@@ -93,7 +95,7 @@ def select(
     covariance_type: str | Sequence[str] | None = None,
     criterion: str = "bic",
     holdout: float = 0.0,
-    estimator: MixtureEstimator | None = None,
+    estimator: Any = None,
     variable: str | None = None,
     feature_dim: str | None = None,
     **options: Any,
@@ -146,6 +148,9 @@ def select(
     >>> chosen.best_estimator_.n_components
     2
     """
+    if not isinstance(estimator, MixtureEstimator | None):
+        message = f"estimator must be a mixture such as dem.BernoulliMixture(), not {estimator!r}"
+        raise OptionError(message)
     template = clone(estimator if estimator is not None else GaussianMixture())
     unknown = sorted(options.keys() - template.get_params().keys())
     if unknown:
@@ -159,6 +164,9 @@ def select(
     if rows.n_rows < largest.n_components:
         message = f"{rows.name} has {rows.n_rows} rows, too few for {largest.n_components} components"
         raise DataError(message)
+    if 0.0 < holdout * rows.n_rows < 1.0:
+        message = f"holdout={holdout} of the {rows.n_rows} rows of {rows.name} is less than one row"
+        raise OptionError(message)
     random_state = check_random_state(template.random_state)
     engine = HoldoutEngine(current_engine(), Holdout(float(holdout)))
     try:
@@ -202,7 +210,7 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
     if criterion not in CRITERIA:
         message = f"criterion must be one of {', '.join(CRITERIA)}, not {criterion!r}"
         raise OptionError(message)
-    if not (isinstance(holdout, int | float) and 0.0 <= holdout < 1.0):
+    if not (isinstance(holdout, Real) and 0.0 <= float(holdout) < 1.0):
         message = f"holdout must be a share of the rows, at least 0 and less than 1, not {holdout!r}"
         raise OptionError(message)
     if template._method()[0] != "batch":
