@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from agreement import assert_same_bits
@@ -52,8 +53,6 @@ def test_number_of_worker_processes(n_workers):
 
 class SlowBatch(CutBatch):
     def __iter__(self):
-        import time
-
         for chunk in super().__iter__():
             time.sleep(0.02)
             yield chunk
@@ -106,8 +105,6 @@ def test_reads_one_chunk_ahead_and_no_more():
             yield number
 
     for number in read_ahead(chunks()):
-        import time
-
         time.sleep(0.02)
         assert len(read) <= number + 2
         assert len(read) >= min(number + 2, 5)
@@ -173,9 +170,23 @@ def test_a_restarted_worker_keeps_its_settings():
         return dask_worker.memory_manager.memory_pause_fraction
 
     with connect(workers=1) as engine:
-        pid = engine.client.run(os.getpid)
-        os.kill(*pid.values(), signal.SIGKILL)
-        engine.client.wait_for_workers(1, timeout=30)
-        while engine.client.run(os.getpid) in ({}, pid):
-            pass
+        before = engine.client.nthreads().keys()
+        os.kill(*engine.client.run(os.getpid).values(), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while engine.client.nthreads().keys() in (before, set()) and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert list(engine.client.run(pauses_at).values()) == [False]
+
+
+def test_batches_are_spread_evenly():
+    """Also while one worker is busy: what it does not get now stays away for good."""
+    from dem.engine import connect
+
+    with connect(workers=2) as engine:
+        rows = CutRows(gaussian_rows(), EDGES)
+        busy = engine.client.submit(time.sleep, 1.0)
+        engine.sweep(rows, [len])
+        held = engine.client.who_has(engine._batch_futures(rows))
+        places = [worker for workers in held.values() for worker in workers]
+        assert min(places.count(worker) for worker in engine.client.nthreads()) >= 7
+        assert busy.result() is None

@@ -39,7 +39,7 @@ def test_a_later_fit_that_fails_leaves_the_model(fitted):
 def test_a_warm_start_goes_on_with_the_same_model_only(fitted):
     rows = gaussian_rows()
     fitted.set_params(warm_start=True, n_components=3)
-    with pytest.raises(OptionError, match="goes on with 2 components, but n_components is 3"):
+    with pytest.raises(OptionError, match="which is to go on, has 2 components, but n_components is 3"):
         fitted.fit(rows)
     fitted.set_params(n_components=2, covariance_type="diag")
     with pytest.raises(OptionError, match="covariances of another type than 'diag'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import queue
 import sys
 import threading
@@ -105,13 +106,27 @@ class ClusterEngine:
     def _batch_futures(self, rows: Rows) -> list[Future[Any]]:
         if rows not in self._batches:
             with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-                self._batches[rows] = [self._hold(batch) for batch in rows.batches()]
+                # One after the other to each core: the scheduler would give all to a worker that happens to be idle,
+                # and there they would stay.
+                cores = [worker for worker, number in sorted(self.client.nthreads().items()) for _ in range(number)]
+                self._batches[rows] = [
+                    self._hold(batch, worker) for batch, worker in zip(rows.batches(), itertools.cycle(cores))
+                ]
         return self._batches[rows]
 
-    def _hold(self, batch: Batch) -> Future[Any]:
+    def _hold(self, batch: Batch, worker: str) -> Future[Any]:
         # Futures are only seen as such outside of objects, so they travel beside the batch.
         keys, values = list(batch.pending), list(batch.pending.values())
-        return self.client.submit(_complete, batch.with_values({}), keys, values, key=_key("rows"), pure=False)
+        return self.client.submit(
+            _complete,
+            batch.with_values({}),
+            keys,
+            values,
+            key=_key("rows"),
+            pure=False,
+            workers=[worker],
+            allow_other_workers=True,
+        )
 
 
 @dataclass(frozen=True)
