@@ -107,11 +107,10 @@ def seconds(result: dict) -> str:
             row["reads"],
             seconds_text(row["seconds"]),
             f"{row['seconds'] / slowest:.2f}",
-            f"{row['limit']:.5f}",
         ]
         for row in found["rows"]
     ]
-    header = ["until 1e-4 from its limit", "reads", "seconds, sample and start included", "of batch", "limit"]
+    header = ["until 1e-4 from its limit", "reads", "seconds, sample and start included", "of batch"]
     return (
         f"{found['gigabytes']:g} GB of zstd on two processes of {found['memory_limit']} each: nothing stays "
         f"decoded.\n\n"
