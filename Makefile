@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 AS_USER := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test test-all check format bench docs clean
+.PHONY: help demo test test-all check format bench reliability docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -40,6 +40,9 @@ format: $(VENV)/.dev ## repair what ruff can repair
 
 bench: $(VENV)/.dev ## all benchmarks, into docs/performance.md: 15 minutes (ARGS=--quick: two)
 	$(AS_USER) $(BIN)/python benchmarks $(ARGS)
+
+reliability: $(VENV)/.dev ## the table of docs/reliability.md, from the marks of the tests
+	$(BIN)/python tests/reliability.py
 
 docs: $(VENV)/.docs ## build the documentation into build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
