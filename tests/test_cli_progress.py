@@ -14,19 +14,12 @@ from reassembly import reassemble
 from sources import CutRows
 
 from dem.cli.counting import RowCount, counting
-from dem.cli.progress import (
-    LiveProgress,
-    LogProgress,
-    Tracker,
-    describe,
-    human_bytes,
-    human_count,
-    human_seconds,
-    remaining_iterations,
-)
+from dem.cli.progress import LiveProgress, LogProgress
 from dem.data import open_rows
 from dem.em.events import FitEnded, FitStarted, IterationEnded
+from dem.em.progress import Tracker, describe, remaining_iterations
 from dem.engine import LocalEngine
+from dem.units import human_bytes, human_count, human_seconds
 
 
 def started(phase="data", n_models=1, max_iter=100, tol=1e-3):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dem.cli.progress import human_count, human_seconds, live, spinner
+from dem.cli.progress import live, spinner
 from dem.cli.session import is_terminal, say
 from dem.data.base import Batch, Chunk, Rows
 from dem.engine import Engine, LocalEngine
+from dem.units import human_count, human_seconds
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dem.cli.options import SEED, TEXT, output_options
-from dem.cli.progress import fit_progress, human_bytes, human_seconds
+from dem.cli.progress import fit_progress
 from dem.cli.session import open_engine, plain_warnings, say
+from dem.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from dem.demo import DemoReport

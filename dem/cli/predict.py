@@ -17,8 +17,8 @@ from dem.cli.options import (
     refuse,
     variable_option,
 )
-from dem.cli.progress import human_count, human_seconds
 from dem.cli.session import open_engine, plain_warnings
+from dem.units import human_count, human_seconds
 
 _WHAT = {"labels": "labels", "proba": "membership probabilities", "log_density": "log-densities"}
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dem.cli.progress import human_bytes, human_seconds
+from dem.units import human_bytes, human_seconds
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
 _MOST_FEATURES = 6

@@ -17,9 +17,9 @@ from dem.cli.options import (
     output_options,
     overwrite_option,
 )
-from dem.cli.progress import human_bytes, human_count, human_seconds
 from dem.cli.session import open_engine, plain_warnings
 from dem.errors import StoreError
+from dem.units import human_bytes, human_count, human_seconds
 
 
 @click.command(

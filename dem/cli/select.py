@@ -20,10 +20,11 @@ from dem.cli.options import (
     overwrite_option,
     variable_option,
 )
-from dem.cli.progress import fit_progress, human_bytes
+from dem.cli.progress import fit_progress
 from dem.cli.session import is_terminal, open_engine, plain_warnings, say, undisturbed
 from dem.em.events import Event, FitEnded, FitStarted, IterationEnded
 from dem.errors import StoreError
+from dem.units import human_bytes
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 _RANGE = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
