@@ -6,13 +6,13 @@ import os
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dem.data.base import Batch, Rows
-from dem.data.sources import open_rows, source_kind
+from dem.data.sources import SourceOptions, open_rows, source_kind
 
 #: maps rows (n, n_features) to (n,) or (n, columns)
 RowMap = Callable[[NDArray[Any]], NDArray[Any]]
@@ -24,8 +24,7 @@ def map_rows(
     *,
     dtype: DTypeLike,
     columns: int | None,
-    variable: str | None = None,
-    feature_dim: str | None = None,
+    **source: Unpack[SourceOptions],
 ) -> Any:
     """Apply a function to the rows of data of any kind.
 
@@ -39,7 +38,7 @@ def map_rows(
         Of the results.
     columns : int or None
         Number of results per row; None for one number per row.
-    variable, feature_dim : str, optional
+    **source
         As for `open_rows`.
 
     Returns
@@ -53,8 +52,8 @@ def map_rows(
     if kind == "xarray":
         from dem.data.xarray import map_xarray  # noqa: PLC0415
 
-        return map_xarray(data, function, np.dtype(dtype), columns, feature_dim)
-    rows = open_rows(data, variable=variable, feature_dim=feature_dim)
+        return map_xarray(data, function, np.dtype(dtype), columns, source.get("feature_dim"))
+    rows = open_rows(data, **source)
     if kind == "zarr":
         from dem.data.dask import map_blocks  # noqa: PLC0415
 

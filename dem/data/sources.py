@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypedDict
 
 from dem.data.base import Rows
 from dem.data.numpy import open_array
@@ -12,6 +12,13 @@ from dem.errors import DataError
 
 class SparseDataError(DataError, TypeError):
     """Sparse matrices are not supported."""
+
+
+class SourceOptions(TypedDict, total=False):
+    """What tells how data is opened: the keyword arguments of every method that takes data; see `open_rows`."""
+
+    variable: str | None
+    feature_dim: str | None
 
 
 def open_rows(data: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Rows:

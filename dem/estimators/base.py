@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
 
+from dem.data.sources import SourceOptions
 from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
 from dem.em.functions import ROW_FUNCTIONS, LogDensity, Posterior
 from dem.engine import Work, current_engine
@@ -27,55 +28,47 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         self,
         X: Any,
         y: object = None,
-        *,
-        variable: str | None = None,
-        feature_dim: str | None = None,
+        **source: Unpack[SourceOptions],
     ) -> Any:
         """Fit the mixture and return the labels of X; see `fit` and `predict`."""
-        return self.fit(X, y, variable=variable, feature_dim=feature_dim).predict(
-            X, variable=variable, feature_dim=feature_dim
-        )
+        return self.fit(X, y, **source).predict(X, **source)
 
-    def predict_proba(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
+    def predict_proba(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
         """Return the responsibilities, shape (n_samples, n_components); of the kinds that `predict` returns."""
-        return self._map(Posterior, X, variable, feature_dim)
+        return self._map(Posterior, X, source)
 
-    def score_samples(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
+    def score_samples(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
         """Return the log-density of each row (nats), shape (n_samples,); of the kinds that `predict` returns."""
-        return self._map(LogDensity, X, variable, feature_dim)
+        return self._map(LogDensity, X, source)
 
     def score(
         self,
         X: Any,
         y: object = None,  # noqa: ARG002
-        *,
-        variable: str | None = None,
-        feature_dim: str | None = None,
+        **source: Unpack[SourceOptions],
     ) -> float:
         """Return the mean log-likelihood per row (nats), in one read."""
-        return self._evaluate(X, variable, feature_dim)[0].mean
+        return self._evaluate(X, source)[0].mean
 
-    def bic(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> float:
+    def bic(self, X: Any, **source: Unpack[SourceOptions]) -> float:
         """Return the Bayesian information criterion −2 log L + p log n (Schwarz 1978); lower is better."""
-        total = self._evaluate(X, variable, feature_dim)[0]
+        total = self._evaluate(X, source)[0]
         return -2.0 * total.total + self._n_parameters() * math.log(total.n_rows)
 
-    def aic(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> float:
+    def aic(self, X: Any, **source: Unpack[SourceOptions]) -> float:
         """Return the Akaike information criterion −2 log L + 2p (Akaike 1974); lower is better."""
-        return -2.0 * self._evaluate(X, variable, feature_dim)[0].total + 2.0 * self._n_parameters()
+        return -2.0 * self._evaluate(X, source)[0].total + 2.0 * self._n_parameters()
 
-    def icl(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> float:
+    def icl(self, X: Any, **source: Unpack[SourceOptions]) -> float:
         """Return the integrated completed likelihood BIC + 2 · entropy (Biernacki et al. 2000); lower is better."""
-        total, entropy = self._evaluate(X, variable, feature_dim, Entropy)
+        total, entropy = self._evaluate(X, source, Entropy)
         bic = -2.0 * total.total + self._n_parameters() * math.log(total.n_rows)
         return bic + 2.0 * entropy.total
 
-    def _evaluate(
-        self, data: Any, variable: str | None, feature_dim: str | None, *more: type[Entropy]
-    ) -> list[RowTotal]:
+    def _evaluate(self, data: Any, source: SourceOptions, *more: type[Entropy]) -> list[RowTotal]:
         """Return the log-likelihood, and what else is asked for, of all rows in one read."""
         model = self._model()
-        rows = inputs.rows_of(self, data, reset=False, variable=variable, feature_dim=feature_dim)
+        rows = inputs.rows_of(self, data, reset=False, **source)
         engine = current_engine()
         try:
             works: list[Work] = [LogLikelihood(*model), *(kind(*model) for kind in more)]

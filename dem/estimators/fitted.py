@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from sklearn.utils.validation import check_is_fitted
 
+from dem.data.sources import SourceOptions
 from dem.em.functions import Labels, RowFunction
 from dem.estimators import inputs, persistence, streams
 
@@ -39,15 +40,15 @@ class FittedModel:
         """Tell scikit-learn whether there are parameters: the number of features alone is none."""
         return hasattr(self, f"{self._centres}_")
 
-    def _map(self, kind: type[RowFunction], data: Any, variable: str | None, feature_dim: str | None) -> Any:
-        return inputs.mapped(self, kind(*self._model()), data, variable, feature_dim)
+    def _map(self, kind: type[RowFunction], data: Any, source: SourceOptions) -> Any:
+        return inputs.mapped(self, kind(*self._model()), data, **source)
 
-    def predict(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
+    def predict(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
         """Return the label of each row: its most probable component, or its nearest centre.
 
         Parameters
         ----------
-        X, variable, feature_dim
+        X, **source
             Data as in `fit`.
 
         Returns
@@ -56,7 +57,7 @@ class FittedModel:
             Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask and
             zarr; a DataArray on the same grid, with its coordinates, for xarray.
         """
-        return self._map(Labels, X, variable, feature_dim)
+        return self._map(Labels, X, source)
 
     def predict_to(
         self,
@@ -65,14 +66,13 @@ class FittedModel:
         *,
         kind: str = "labels",
         overwrite: bool = False,
-        variable: str | None = None,
-        feature_dim: str | None = None,
+        **source: Unpack[SourceOptions],
     ) -> None:
         """Stream the labels of X, or what else is said of each row, into a zarr array, chunk by chunk.
 
         Parameters
         ----------
-        X, variable, feature_dim
+        X, **source
             Data as in `fit`.
         path : str
             Where the array is written; it appears there only when it is whole.
@@ -82,7 +82,7 @@ class FittedModel:
         overwrite : bool
             Whether to replace what is at `path`.
         """
-        streams.predict_to(self, X, path, kind=kind, overwrite=overwrite, variable=variable, feature_dim=feature_dim)
+        streams.predict_to(self, X, path, kind=kind, overwrite=overwrite, **source)
 
     def save(self, path: str, *, overwrite: bool = False) -> None:
         """Write the fitted model as a zarr group that is readable without dem; see `dem.load`.

@@ -8,7 +8,7 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.random import RandomState
@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.data.sources import SourceOptions
 from dem.em import incremental, stepwise
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.rivals import PATIENCE
@@ -84,7 +85,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
 
     # Fitting ------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: object = None, *, variable: str | None = None, feature_dim: str | None = None) -> Self:  # noqa: ARG002
+    def fit(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Self:  # noqa: ARG002
         """Fit the mixture by EM.
 
         Parameters
@@ -93,10 +94,9 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             The data, shape (n_samples, n_features). It is read chunk by chunk, several times.
         y : ignored
             For scikit-learn's API.
-        variable : str, optional
-            Name of the array if X is a zarr group.
-        feature_dim : str, optional
-            Name of the feature dimension if X is a DataArray.
+        **source
+            How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
+            feature dimension if X is a DataArray.
 
         Returns
         -------
@@ -115,13 +115,13 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         """
         self._check_options()
         with inputs.features_kept_on_failure(self):
-            return self._fit(X, variable, feature_dim)
+            return self._fit(X, source)
 
-    def _fit(self, data: Any, variable: str | None, feature_dim: str | None) -> Self:
+    def _fit(self, data: Any, source: SourceOptions) -> Self:
         goes_on = self.warm_start and hasattr(self, "converged_")
         if goes_on:
             self._check_goes_on()
-        rows = inputs.rows_of(self, data, reset=not goes_on, variable=variable, feature_dim=feature_dim)
+        rows = inputs.rows_of(self, data, reset=not goes_on, **source)
         if rows.n_rows < self.n_components:
             message = (
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "

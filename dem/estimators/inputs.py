@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -14,6 +14,7 @@ from sklearn.utils.validation import validate_data
 
 from dem.data import map_rows, open_rows
 from dem.data.base import Rows
+from dem.data.sources import SourceOptions
 from dem.em.functions import RowFunction
 from dem.errors import DataError, OptionError
 
@@ -109,9 +110,8 @@ def rows_of(
     data: Any,
     *,
     reset: bool,
-    variable: str | None,
-    feature_dim: str | None,
     minimum: int | None = None,
+    **source: Unpack[SourceOptions],
 ) -> Rows:
     """Open data of any kind and compare its features with the estimator's (or note them, with `reset`).
 
@@ -124,8 +124,7 @@ def rows_of(
     """
     minimum = minimum or (2 if reset else 1)
     data = checked(estimator, data, reset=reset, minimum=minimum)
-    feature_dim = _feature_dimension(estimator, data, feature_dim, reset=reset)
-    rows = open_rows(data, variable=variable, feature_dim=feature_dim)
+    rows = open_rows(data, **_with_feature_dimension(estimator, data, source, reset=reset))
     if not isinstance(data, np.ndarray):
         check_features(estimator, rows, reset=reset)
     if rows.n_rows < minimum:
@@ -134,31 +133,25 @@ def rows_of(
     return rows
 
 
-def _feature_dimension(estimator: Any, data: Any, named: str | None, *, reset: bool) -> str | None:
-    """Return the dimension of features that is named now, or that was when the estimator was fitted."""
+def _with_feature_dimension(estimator: Any, data: Any, source: SourceOptions, *, reset: bool) -> SourceOptions:
+    """Note the dimension of features (with `reset`), or put in the one that was named when the estimator was fitted."""
+    named = source.get("feature_dim")
     if reset:
         estimator._feature_dim = named
-        return named
-    remembered: str | None = getattr(estimator, "_feature_dim", None)
-    return remembered if named is None and remembered in getattr(data, "dims", ()) else named
+    elif named is None:
+        remembered: str | None = getattr(estimator, "_feature_dim", None)
+        if remembered in getattr(data, "dims", ()):
+            return {**source, "feature_dim": remembered}
+    return source
 
 
-def mapped(
-    estimator: BaseEstimator, function: RowFunction, data: Any, variable: str | None, feature_dim: str | None
-) -> Any:
+def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **source: Unpack[SourceOptions]) -> Any:
     """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
     data = checked(estimator, data, reset=False)
     if not isinstance(data, np.ndarray):
-        feature_dim = _feature_dimension(estimator, data, feature_dim, reset=False)
-        rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
-    return map_rows(
-        data,
-        function,
-        dtype=function.dtype,
-        columns=function.columns,
-        variable=variable,
-        feature_dim=feature_dim,
-    )
+        source = _with_feature_dimension(estimator, data, source, reset=False)
+        rows_of(estimator, data, reset=False, **source)
+    return map_rows(data, function, dtype=function.dtype, columns=function.columns, **source)
 
 
 def check_features(estimator: Any, rows: Rows, *, reset: bool) -> None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.data.sources import SourceOptions
 from dem.em.events import Callback
 from dem.em.functions import Distances, Labels, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
@@ -147,12 +148,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         self.sample_rows = sample_rows
         self.callbacks = callbacks
 
-    def fit(self, X: Any, y: object = None, *, variable: str | None = None, feature_dim: str | None = None) -> Self:  # noqa: ARG002
+    def fit(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Self:  # noqa: ARG002
         """Find the clusters of X.
 
         Parameters
         ----------
-        X, variable, feature_dim
+        X, **source
             Data as for `GaussianMixture.fit`.
         y : ignored
             For scikit-learn's API.
@@ -172,7 +173,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         """
         inputs.check_options(self)
         with inputs.features_kept_on_failure(self):
-            rows = inputs.rows_of(self, X, reset=True, variable=variable, feature_dim=feature_dim)
+            rows = inputs.rows_of(self, X, reset=True, **source)
             if rows.n_rows < self.n_clusters:
                 message = f"n_samples={rows.n_rows} should be >= n_clusters={self.n_clusters} ({rows.name})"
                 raise DataError(message)
@@ -192,7 +193,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         if not self.converged_:
             message = f"k-means did not converge within {self.max_iter} iterations; increase max_iter or tol"
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.labels_ = self.predict(X, variable=variable, feature_dim=feature_dim)
+        self.labels_ = self.predict(X, **source)
         return self
 
     def _search(self, rows: Rows, engine: Engine, callbacks: Sequence[Callback]) -> tuple[Clusters, Fit, float]:
@@ -263,27 +264,23 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             return np.asarray(kmeans_plusplus(sample.rows, self.n_clusters, random_state=random_state)[0])
         return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False)]
 
-    def transform(self, X: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Any:
+    def transform(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
         """Return the distance of each row to each centre, shape (n_samples, n_clusters); of the kinds of `predict`."""
-        return self._map(Distances, X, variable, feature_dim)
+        return self._map(Distances, X, source)
 
-    def fit_predict(
-        self, X: Any, y: object = None, *, variable: str | None = None, feature_dim: str | None = None
-    ) -> Any:
+    def fit_predict(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Any:
         """Find the clusters of X and return its labels."""
-        return self.fit(X, y, variable=variable, feature_dim=feature_dim).labels_
+        return self.fit(X, y, **source).labels_
 
     def score(
         self,
         X: Any,
         y: object = None,  # noqa: ARG002
-        *,
-        variable: str | None = None,
-        feature_dim: str | None = None,
+        **source: Unpack[SourceOptions],
     ) -> float:
         """Return −Σ squared distance to the nearest centre, in one read."""
         family, centres = self._model()
-        rows = inputs.rows_of(self, X, reset=False, variable=variable, feature_dim=feature_dim)
+        rows = inputs.rows_of(self, X, reset=False, **source)
         engine = current_engine()
         try:
             total = engine.sweep(rows, [EStep(family, centres)])[0].log_likelihood

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.data.sources import SourceOptions
 from dem.em.blocks import Blocks
 from dem.em.loop import Fit
 from dem.em.stepwise import lap
@@ -39,9 +40,7 @@ class LearnsFromStreams(FittedByEM):
         self,
         X: Any,
         y: object = None,  # noqa: ARG002
-        *,
-        variable: str | None = None,
-        feature_dim: str | None = None,
+        **source: Unpack[SourceOptions],
     ) -> Self:
         """Learn from newly observed rows by stepwise EM, going on from `fit`, earlier calls, or a loaded model.
 
@@ -51,7 +50,7 @@ class LearnsFromStreams(FittedByEM):
 
         Parameters
         ----------
-        X, y, variable, feature_dim
+        X, y, **source
             Data as in `fit`, of any size; it is read once (and once more for the start). A few rows make one step,
             many make one for each of their blocks.
 
@@ -71,7 +70,7 @@ class LearnsFromStreams(FittedByEM):
             begins = not hasattr(self, "weights_") and not hasattr(self, "_held_rows")
             if hasattr(self, "weights_"):
                 self._check_goes_on()
-            rows = inputs.rows_of(self, X, reset=begins, variable=variable, feature_dim=feature_dim, minimum=1)
+            rows = inputs.rows_of(self, X, reset=begins, minimum=1, **source)
             engine = current_engine()
             try:
                 with rows_to_blame(rows, engine, self._family().component):

@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.data.sources import SourceOptions
 from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
 from dem.em.events import Callback
 from dem.em.loop import Fit, Model, Settings, Status, fit_models
@@ -96,8 +97,6 @@ def select(
     criterion: str = "bic",
     holdout: float = 0.0,
     estimator: Any = None,
-    variable: str | None = None,
-    feature_dim: str | None = None,
     **options: Any,
 ) -> Selection:
     """Fit mixtures with several numbers and shapes of components, all of them on each read of X, and choose one.
@@ -120,10 +119,9 @@ def select(
     estimator : MixtureEstimator, optional
         The mixture whose options are varied, such as ``BinomialMixture(n_trials=10)``; `GaussianMixture` when left
         out.
-    variable, feature_dim : str, optional
-        As for `GaussianMixture.fit`.
     **options
-        Other options of the estimator: ``n_init``, ``tol``, ``max_iter``, ``random_state``, …
+        How X is opened (``variable``, …), as for `GaussianMixture.fit`, and other options of the estimator:
+        ``n_init``, ``tol``, ``max_iter``, ``random_state``, …
 
     Returns
     -------
@@ -152,6 +150,7 @@ def select(
         message = f"estimator must be a mixture such as dem.BernoulliMixture(), not {estimator!r}"
         raise OptionError(message)
     template = clone(estimator if estimator is not None else GaussianMixture())
+    source = {name: options.pop(name) for name in SourceOptions.__annotations__ if name in options}
     unknown = sorted(options.keys() - template.get_params().keys())
     if unknown:
         message = f"{type(template).__name__} has no option {unknown[0]!r}; it has {', '.join(template.get_params())}"
@@ -160,7 +159,7 @@ def select(
     candidates = [Candidate(one) for one in _grid(template, n_components, covariance_type)]
     _check(template, criterion, holdout)
     largest = max((one.estimator for one in candidates), key=lambda one: one.n_components)
-    rows = inputs.rows_of(template, X, reset=True, variable=variable, feature_dim=feature_dim)
+    rows = inputs.rows_of(template, X, reset=True, **source)
     if rows.n_rows < largest.n_components:
         message = f"{rows.name} has {rows.n_rows} rows, too few for {largest.n_components} components"
         raise DataError(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import zarr
@@ -12,6 +12,7 @@ import zarr
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
 from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
+from dem.data.sources import SourceOptions
 from dem.engine import current_engine
 from dem.errors import DataError, OptionError
 from dem.estimators import inputs
@@ -28,8 +29,7 @@ def predict_to(
     *,
     kind: str,
     overwrite: bool,
-    variable: str | None,
-    feature_dim: str | None,
+    **source: Unpack[SourceOptions],
 ) -> None:
     """Write what a model says of each row; see `FittedModel.predict_to`."""
     if kind not in estimator._row_functions:
@@ -37,7 +37,7 @@ def predict_to(
         raise OptionError(message)
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
-    rows = inputs.rows_of(estimator, data, reset=False, variable=variable, feature_dim=feature_dim)
+    rows = inputs.rows_of(estimator, data, reset=False, **source)
     engine = current_engine()
     try:
         write_rows(
