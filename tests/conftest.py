@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import s3
 
 DATA = Path(__file__).parent / "data"
 
@@ -65,3 +66,17 @@ def faithful():
     data = np.loadtxt(DATA / "faithful.csv", delimiter=",", skiprows=1)
     data.setflags(write=False)
     return data
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server of moto's, kept for the session."""
+    with s3.moto() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """The URL of an empty bucket on a real S3 server; what it needs is in the environment while a test holds it."""
+    s3_server.use(monkeypatch)
+    return s3.new_bucket()

@@ -1,0 +1,110 @@
+"""Real S3 servers on the loopback interface: moto's in the tests of every run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.error import HTTPError
+from urllib.request import urlopen
+from uuid import uuid4
+
+import pytest
+
+KEYS = ("dem-key", "dem-secret")
+
+
+@dataclass(frozen=True)
+class Server:
+    """An S3 server: the address it listens to, its process, and the keys that it takes."""
+
+    address: str
+    process: subprocess.Popen[bytes] | None = None
+    keys: tuple[str, str] = KEYS
+
+    def environment(self) -> dict[str, str]:
+        """Return what every process needs in its environment to read and write there."""
+        return {
+            "AWS_ENDPOINT_URL": self.address,
+            "AWS_ACCESS_KEY_ID": self.keys[0],
+            "AWS_SECRET_ACCESS_KEY": self.keys[1],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "2",
+        }
+
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let s3:// mean this server for the length of a test, here and in the processes that the test starts."""
+        import fsspec
+
+        for name, value in self.environment().items():
+            monkeypatch.setenv(name, value)
+        # Sessions are kept by these options, not by the environment.
+        key, secret = self.keys
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": self.address, "key": key, "secret": secret})
+
+
+def filesystem():
+    """Return the file system of the server in use, which remembers no listing."""
+    import s3fs
+
+    return s3fs.S3FileSystem(use_listings_cache=False)
+
+
+def new_bucket() -> str:
+    """Make an empty bucket on the server in use and return its URL; its name is that of no other."""
+    name = f"dem-{uuid4().hex}"
+    filesystem().call_s3("create_bucket", Bucket=name)
+    return f"s3://{name}"
+
+
+def objects(url: str) -> dict[str, bytes]:
+    """Return what all objects below a URL hold, by the rest of their names."""
+    s3 = filesystem()
+    return {name.removeprefix(url.removeprefix("s3://")).lstrip("/"): s3.cat_file(name) for name in s3.find(url)}
+
+
+@contextmanager
+def moto() -> Iterator[Server]:
+    """Run a server of moto's until the end of the block; it takes any keys."""
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"},
+    )
+    try:
+        server = Server(f"http://127.0.0.1:{port}", process)
+        wait_for(server)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(server: Server, seconds: float = 60.0) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            urlopen(server.address, timeout=5).close()
+        except HTTPError:  # it answers, if only that it does not know who asks
+            return
+        except OSError:
+            if time.monotonic() > deadline or (server.process is not None and server.process.poll() is not None):
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
