@@ -38,13 +38,13 @@ format: $(VENV)/.dev ## repair what ruff can repair
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## all benchmarks, into docs/performance.md: 15 minutes (ARGS=--quick: two)
+bench: $(VENV)/.dev ## all benchmarks, into docs/performance.md and algorithms.md: an hour (ARGS=--quick: two minutes)
 	$(AS_USER) $(BIN)/python benchmarks $(ARGS)
 
 reliability: $(VENV)/.dev ## the table of docs/reliability.md, from the marks of the tests
 	$(BIN)/python tests/reliability.py
 
-docs: $(VENV)/.docs ## build the documentation into build/docs
+docs: $(VENV)/.docs ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "open build/docs/index.html"
 

@@ -22,7 +22,7 @@ ALL = {
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
     "growth": ["--repeats", "1"],
     "scheduling": ["--repeats", "1", "--most", "10000"],
-    "reads": ["--seeds", "1", "--problems", "slow", "--gigabytes", "0.1"],
+    "reads": ["--seeds", "6", "--parts", "pace", "--gigabytes", "0.1", "--repeats", "1"],
     "truncated": ["--repeats", "1", "--chunks", "1", "--rows-per-component", "10", "--shapes", "1"],
 }
 

@@ -164,7 +164,7 @@ def _scheduling(result: dict) -> plt.Figure:
 
 
 def _reads(result: dict) -> plt.Figure:
-    runs = result["counts"]["runs"]
+    runs = result["runs"]
     figure, grid = plt.subplots(1, len(runs), figsize=(9.0, 3.4), sharey=True, layout="constrained")
     colours = [GREY, BLUE, ORANGE, ORANGE, GREEN, GREY, BLUE, ORANGE]
     looks = dict(zip(ALGORITHMS, zip(colours, "os^vDos^", strict=True), strict=True))

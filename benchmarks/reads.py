@@ -1,12 +1,13 @@
 """How often each algorithm reads the data until it is close to its own limit.
 
-    .venv/bin/python benchmarks/reads.py               # about forty minutes, 2 GB of disk
-    .venv/bin/python benchmarks/reads.py --parts counts --seeds 2
+    .venv/bin/python benchmarks/reads.py               # about thirty minutes, 2 GB of disk
+    .venv/bin/python benchmarks/reads.py --parts pace  # the seconds alone, two minutes
 
 Counts, which are the same on every machine: reads until the log-likelihood per row of the parameters is within 1e-3,
 1e-4 and 1e-6 of the limit that this very fit reaches, medians over the seeds; what ten starts cost; EM steps that
-SQUAREM saves. Then seconds, on a store larger than the memory of the two worker processes. All starts come from a
-sample or from all rows in memory, which takes one more read that is not counted. Writes benchmarks/results/reads.json.
+SQUAREM saves. All starts come from a sample or from all rows in memory, which takes one more read that is not counted.
+Then the seconds of a read with each algorithm, in turn, on two worker processes. Each part is put into
+benchmarks/results/reads.json as soon as it is there, and the others stay.
 """
 
 from __future__ import annotations
@@ -23,13 +24,11 @@ from pathlib import Path
 import dask
 import numpy as np
 import zarr
-from common import announce, load, median, save
+from common import announce, load, save
 from sources import InPieces
 
 import dem
-from dem.data import open_rows
 from dem.em.blocks import N_BLOCKS
-from dem.em.evaluate import LogLikelihood
 from dem.em.events import IterationEnded
 from dem.engine import connect
 
@@ -60,8 +59,10 @@ SQUAREM_PROBLEMS = [
     ("full", 2.0),
     ("full", 3.0),
 ]
-PARTS = ["counts", "squarem", "seconds", "ten"]
+PARTS = ["counts", "starts", "squarem", "pace"]
 ALGORITHMS = [*FROM_ONE_START, *FROM_A_SAMPLE]
+# Those whose reads are timed; stepwise EM reads in the same way as incremental EM.
+PACED = ["batch", "SQUAREM", "incremental, 4 of 40 blocks in flight"]
 
 
 # The data -------------------------------------------------------------------------------------------------------
@@ -174,12 +175,12 @@ def reads_until(trace: Trace, rows: np.ndarray, limit: float) -> dict[str, float
     return needed | {str(distance): math.inf for distance in distances}
 
 
-def measure(problem: Problem, seed: int) -> dict[str, dict]:
-    """Run all algorithms from the same seed on one problem."""
+def measure(problem: Problem, seed: int, algorithms: list[str]) -> dict[str, dict]:
+    """Run algorithms from the same seed on one problem."""
     rows = problem.rows(seed)
     sample = {"n_init": 10, "sample_rows": int(problem.sample_share * len(rows))}
     results = {}
-    for name in ALGORITHMS:
+    for name in algorithms:
         options = FROM_ONE_START[name] if name in FROM_ONE_START else sample | FROM_A_SAMPLE[name]
         model, trace = fit(InPieces(rows, N_BLOCKS), problem.n_components, seed, **TO_THE_END, **options)
         limit = max(limit_of(model, rows), model.lower_bound_)
@@ -231,9 +232,9 @@ def squarem_saves(separation: float, covariance: str, seed: int) -> dict[str, fl
 
 
 def write_store(path: str, gigabytes: float, n_features: int, n_components: int) -> None:
-    """Write overlapping Gaussians chunk by chunk, zstd, 16 MB each."""
-    chunk_rows = 16_000_000 // (8 * n_features)
-    n_chunks = max(int(gigabytes * 1e9 / 16e6), 4)
+    """Write overlapping Gaussians chunk by chunk, zstd, 8.4 MB each: as many bytes as dem reads at once."""
+    chunk_rows = 2**20 // n_features
+    n_chunks = max(int(gigabytes * 1e9 / 2**23), 4)
     stored = zarr.create_array(
         path, shape=(n_chunks * chunk_rows, n_features), chunks=(chunk_rows, n_features), dtype="float64"
     )
@@ -243,64 +244,32 @@ def write_store(path: str, gigabytes: float, n_features: int, n_components: int)
         stored[number * chunk_rows : (number + 1) * chunk_rows] = np.round(rows, 3)  # as measurements are
 
 
-def mean_log_likelihood(event: IterationEnded, rows: object, engine: object) -> float:
-    """Return the exact log-likelihood per row after an iteration."""
-    return engine.sweep(rows, [LogLikelihood(event.family, event.parameters)])[0].mean
+def seconds_a_read(sides: dict[str, dict], repeats: int, path: str, n_components: int) -> dict[str, list[float]]:
+    """Time three reads of a store with each set of options in turn, after a first one that is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, options in sides.items():
+            _, trace = fit(path, n_components, 0, tol=0.0, max_iter=4, **options)
+            found[name].append((trace.seconds[-1] - trace.seconds[0]) / (len(trace.steps) - 1))
+    return found
 
 
-def first_within(trace: Trace, limit: float, rows: object, engine: object) -> int:
-    """Return how many reads it took to come within 1e-4 of the limit, by bisection: the log-likelihood rises."""
-    low, high = 0, len(trace.steps)
-    while high - low > 1:
-        middle = (low + high) // 2
-        best = max(mean_log_likelihood(event, rows, engine) for event in trace.steps[middle - 1])
-        low, high = (low, middle) if best >= limit - 1e-4 else (middle, high)
-    return high
-
-
-def wall(gigabytes: float, scratch: Path, algorithms: list[str]) -> dict:
-    """Time all algorithms on two worker processes with less memory than the store."""
-    path = str(scratch / "large.zarr")
-    write_store(path, gigabytes, 8, 8)
-    limit_text = "600MB"
-    results = []
-    with dask.config.set({"dem.cache": 0}), connect(workers=2, memory_limit=limit_text) as engine:
-        rows = open_rows(path)
-        for name in algorithms:
-            sample = {"n_init": 10} if name in FROM_A_SAMPLE else {}
-            options = FROM_ONE_START.get(name, {}) | FROM_A_SAMPLE.get(name, {}) | sample
-            given = {} if sample else _plain_start(path)
-            _, trace = fit(path, 8, 0, tol=1e-6, max_iter=60, **options, **given)
-            limit = max(mean_log_likelihood(event, rows, engine) for event in trace.steps[-1])
-            reads = first_within(trace, limit, rows, engine)
-            results.append(
-                {"algorithm": name, "reads": reads, "seconds": trace.seconds[reads - 1], "limit": limit}
-                | {"all_reads": len(trace.steps), "all_seconds": trace.seconds[-1]}
-            )
-            print(f"{name}: {reads} reads, {trace.seconds[reads - 1]:.1f} s", flush=True)
-    return {"gigabytes": gigabytes, "memory_limit": limit_text, "rows": results}
-
-
-def _plain_start(path: str) -> dict[str, np.ndarray]:
-    """Return a start as from k-means on the first rows, so that nothing is fitted to a sample first."""
-    first = zarr.open_array(path, mode="r")[:50_000]
-    model, _ = fit(first, 8, 0, max_iter=1, tol=1e9)
-    return {"weights_init": model.weights_, "means_init": model.means_, "precisions_init": model.precisions_}
-
-
-def ten_on_one_read(gigabytes: float, scratch: Path) -> dict:
-    """Time five reads with one and with ten starts where reading binds: few components, many features."""
-    path = str(scratch / "wide.zarr")
-    write_store(path, gigabytes, 32, 4)
-    seconds = {1: [], 10: []}
-    for _ in range(3):
-        for n_init, measured in seconds.items():
-            # A sample of all rows: every start then runs on all the data.
-            options = {"covariance_type": "diag", "init_params": "random_from_data", "tol": 0.0, "max_iter": 3}
-            _, trace = fit(path, 4, 0, n_init=n_init, sample_rows=10**12, **options)
-            measured.append((trace.seconds[-1] - trace.seconds[0]) / (len(trace.steps) - 1))
-    one, ten = median(seconds[1]), median(seconds[10])
-    return {"gigabytes": gigabytes, "one": one, "ten": ten, "ratio": ten / one}
+def pace(gigabytes: float, repeats: int, scratch: Path) -> dict:
+    """Time the reads of the algorithms where arithmetic binds, and of ten starts where reading does."""
+    narrow, wide = str(scratch / "narrow.zarr"), str(scratch / "wide.zarr")
+    write_store(narrow, gigabytes, 8, 8)
+    write_store(wide, gigabytes, 32, 4)
+    algorithms = {name: FROM_ONE_START[name] | {"sample_rows": 20_000} for name in PACED}
+    # A sample of all rows: every start then runs on all the data.
+    plain = {"covariance_type": "diag", "init_params": "random_from_data", "sample_rows": 10**12}
+    starts = {"1 start": plain, "10 starts": plain | {"n_init": 10}}
+    # Decoded chunks are not kept, as if the store were larger than the memory of the workers.
+    with dask.config.set({"dem.cache": 0}), connect(workers=2):
+        return {
+            "gigabytes": gigabytes,
+            "algorithms": seconds_a_read(algorithms, repeats, narrow, 8),
+            "starts": seconds_a_read(starts, repeats, wide, 4),
+        }
 
 
 # All of it --------------------------------------------------------------------------------------------------------
@@ -316,39 +285,44 @@ def squarem_problems(seeds: int) -> list[dict]:
     return results
 
 
-def counted(problems: list[str], seeds: int) -> dict:
-    """Count reads on all problems."""
-    runs, starts = {}, {}
+def counted(problems: list[str], seeds: int, algorithms: list[str]) -> None:
+    """Count reads on all problems; keep what is known of other problems and algorithms."""
     for problem in (problem for problem in PROBLEMS if problem.name in problems):
         began = time.perf_counter()
-        runs[problem.name] = [measure(problem, seed) for seed in range(seeds)]
-        starts[problem.name] = [ten_starts(problem, seed) for seed in range(seeds)]
+        new = [measure(problem, seed, algorithms) for seed in range(seeds)]
+        runs = (load("reads") or {}).get("runs", {})
+        old = runs.get(problem.name, [{}] * seeds)
+        both = [known | found for known, found in zip(old, new, strict=True)]
+        keep("runs", runs | {problem.name: [{name: run[name] for name in ALGORITHMS if name in run} for run in both]})
         print(f"{problem.name}: {time.perf_counter() - began:.0f} s", flush=True)
-    return {"seeds": seeds, "runs": runs, "ten_starts": starts}
+
+
+def keep(part: str, result: object) -> None:
+    """Put one part into benchmarks/results/reads.json at once; the others stay."""
+    save("reads", (load("reads") or {}) | {part: result})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--gigabytes", type=float, default=1.6, help="size of the store that is timed")
+    parser.add_argument("--gigabytes", type=float, default=0.85, help="size of the stores that are timed")
+    parser.add_argument("--repeats", type=int, default=5, help="of what is timed")
     parser.add_argument("--problems", nargs="*", default=[problem.name for problem in PROBLEMS])
-    parser.add_argument("--algorithms", nargs="*", choices=ALGORITHMS, default=ALGORITHMS, help="of those timed")
+    parser.add_argument("--algorithms", nargs="*", choices=ALGORITHMS, default=ALGORITHMS, help="of those counted")
     options = parser.parse_args()
     described = announce("Reads of the data")
-    result: dict = {}
     if "counts" in options.parts:
-        result["counts"] = counted(options.problems, options.seeds)
+        counted(options.problems, options.seeds, options.algorithms)
+    if "starts" in options.parts:
+        for problem in (problem for problem in PROBLEMS if problem.name in options.problems):
+            found = [ten_starts(problem, seed) for seed in range(options.seeds)]
+            keep("starts", (load("reads") or {}).get("starts", {}) | {problem.name: found})
     if "squarem" in options.parts:
-        result["squarem"] = squarem_problems(options.seeds)
-    if "seconds" in options.parts:
+        keep("squarem", squarem_problems(options.seeds))
+    if "pace" in options.parts:
         with tempfile.TemporaryDirectory() as folder:
-            result["seconds"] = wall(options.gigabytes, Path(folder), options.algorithms)
-            result["machine"] = described
-    if "ten" in options.parts:
-        with tempfile.TemporaryDirectory() as folder:
-            result["ten_on_one_read"] = ten_on_one_read(options.gigabytes, Path(folder))
-    save("reads", (load("reads") or {}) | result)
+            keep("pace", pace(options.gigabytes, options.repeats, Path(folder)) | {"machine": described})
 
 
 if __name__ == "__main__":

@@ -33,25 +33,25 @@ def shares(runs: list[dict], name: str, distance: float, of: str = BATCH) -> lis
 
 def reads(result: dict) -> str:
     """Return a table for each problem side by side: median reads until 1e-3, 1e-4, 1e-6."""
-    header = ["reads until 1e-3 / 1e-4 / 1e-6", *result["counts"]["runs"]]
+    header = ["reads until 1e-3 / 1e-4 / 1e-6", *result["runs"]]
     rows = [
         [name]
         + [
             " / ".join(count_text(median_reads(runs, name, distance)) for distance in DISTANCES)
-            for runs in result["counts"]["runs"].values()
+            for runs in result["runs"].values()
         ]
         for name in ALGORITHMS
     ]
-    seeds = result["counts"]["seeds"]
+    seeds = len(next(iter(result["runs"].values())))
     texts = "\n".join(
-        f"- **{problem.name}**: {problem.text}." for problem in PROBLEMS if problem.name in result["counts"]["runs"]
+        f"- **{problem.name}**: {problem.text}." for problem in PROBLEMS if problem.name in result["runs"]
     )
     return f"Medians over {seeds} seeds.\n\n{texts}\n\n{table(header, rows)}"
 
 
 def targets(result: dict) -> str:
     """Return what the issue of this benchmark asked for beside what was measured, problem by problem."""
-    runs, starts = result["counts"]["runs"], result["counts"]["ten_starts"]
+    runs, starts = result["runs"], result["starts"]
 
     def share_text(problem: str, name: str, distance: float) -> str:
         values = shares(runs[problem], name, distance)
@@ -97,24 +97,68 @@ def squarem(result: dict) -> str:
     return table(header, rows)
 
 
-def seconds(result: dict) -> str:
-    """Return the wall times on a store larger than the workers' memory."""
-    found, ten = result["seconds"], result["ten_on_one_read"]
-    slowest = found["rows"][0]["seconds"]
-    rows = [
-        [
-            row["algorithm"],
-            row["reads"],
-            seconds_text(row["seconds"]),
-            f"{row['seconds'] / slowest:.2f}",
+def pace(result: dict) -> str:
+    """Return what a read takes, beside one of batch EM in the same run."""
+    found = result["pace"]
+
+    def rows(timings: dict[str, list[float]]) -> list[list[str]]:
+        first = next(iter(timings.values()))
+        return [
+            [name, seconds_text(median(times)), f"{median(a / b for a, b in zip(times, first, strict=True)):.2f}"]
+            for name, times in timings.items()
         ]
-        for row in found["rows"]
-    ]
-    header = ["until 1e-4 from its limit", "reads", "seconds, sample and start included", "of batch"]
+
+    size = f"{found['gigabytes']:g} GB of zstd"
     return (
-        f"{found['gigabytes']:g} GB of zstd on two processes of {found['memory_limit']} each: nothing stays "
-        f"decoded.\n\n"
-        f"{table(header, rows)}\n\n"
-        f"Ten starts on one read where reading binds ({ten['gigabytes']:g} GB, d = 32, K = 4 diag, 2 threads): "
-        f"{seconds_text(ten['ten'])} s a read, one start {seconds_text(ten['one'])} s: {ten['ratio']:.2f}× (≤ 1.5)."
+        f"{table([f'{size}, d = 8, K = 8 full', 's a read', 'of the first'], rows(found['algorithms']))}\n\n"
+        f"{table([f'{size}, d = 32, K = 4 diag', 's a read', 'of the first (≤ 1.5)'], rows(found['starts']))}"
     )
+
+
+# Figures in sentences -----------------------------------------------------------------------------------------------
+
+
+def span(result: dict, name: str) -> str:
+    """Return between which shares of batch's reads the medians of an algorithm lie, to 1e-6 and over the problems."""
+    found = [median(shares(runs, name, 1e-6)) for runs in result["runs"].values()]
+    return f"{min(found):.2f} to {max(found):.2f}"
+
+
+def ahead(result: dict) -> str:
+    """Say where SQUAREM was not the first, from a single start."""
+    cases = [
+        f"{name} on *{problem}* until {distance:.0e} ({ours:g} reads against {theirs:g})".replace("e-0", "e-")
+        for problem, runs in result["runs"].items()
+        for distance in DISTANCES
+        for name in (BATCH, IN_SEQUENCE, IN_FLIGHT, STEPWISE)
+        if (ours := median_reads(runs, name, distance)) < (theirs := median_reads(runs, SQUAREM, distance))
+    ]
+    return "; ".join(cases) or "nowhere"
+
+
+def gains(result: dict, covariance: str) -> str:
+    """Say how many times as few steps SQUAREM needs: medians, from the least to the most over the separations."""
+    ratios = [
+        median(min(count["EM"], MOST_EM_STEPS) / count["SQUAREM"] for count in row["counts"])
+        for row in result["squarem"]
+        if row["covariance"] == covariance
+    ]
+    return f"{min(ratios):.0f} to {max(ratios):.0f}"
+
+
+def most_gained(result: dict) -> str:
+    """Say where SQUAREM saved most of all."""
+    counts = [count for row in result["squarem"] for count in row["counts"]]
+    best = max(counts, key=lambda count: min(count["EM"], MOST_EM_STEPS) / count["SQUAREM"])
+    return f"{best['SQUAREM']:g} steps instead of {min(best['EM'], MOST_EM_STEPS):,g}"
+
+
+FIGURES = {
+    "squarem-share": lambda result: span(result, SQUAREM),
+    "incremental-share": lambda result: span(result, IN_FLIGHT),
+    "in-sequence-share": lambda result: span(result, IN_SEQUENCE),
+    "ahead": ahead,
+    "tied-gains": lambda result: gains(result, "tied"),
+    "full-gains": lambda result: gains(result, "full"),
+    "most-gained": most_gained,
+}

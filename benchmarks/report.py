@@ -1,12 +1,18 @@
-"""Put the tables between the markers of docs/*.md and draw the pictures there, from benchmarks/results/*.json.
+"""Put tables and figures between the markers of docs/*.md and draw the pictures there, from benchmarks/results/*.json.
 
-.venv/bin/python benchmarks/report.py
+    .venv/bin/python benchmarks/report.py
+    .venv/bin/python benchmarks/report.py --check    # change nothing; fail where a page says something else
+
+A marker with its end on the same line holds a figure in a sentence, `<!-- bench:x -->0.3<!-- /bench:x -->`; any other
+holds lines of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
+import sys
 from collections.abc import Callable
 
 import growth
@@ -21,6 +27,7 @@ import truncated
 from common import DOCS, load
 
 PAGES = (DOCS / "performance.md", DOCS / "algorithms.md")
+MARKERS = re.compile(r"(<!-- bench:([\w-]+) -->)(.*?)(<!-- /bench:\2 -->)", re.DOTALL)
 TASK_SECONDS = growth.TASK_SECONDS
 
 
@@ -90,25 +97,41 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "reads": ("reads", reads_tables.reads),
     "reads-targets": ("reads", reads_tables.targets),
     "squarem": ("reads", reads_tables.squarem),
-    "reads-seconds": ("reads", lambda result: machine_line(result) + "\n\n" + reads_tables.seconds(result)),
+    **{f"reads-{name}": ("reads", make) for name, make in reads_tables.FIGURES.items()},
 }
 
 
+def filled(text: str, used: set[str]) -> str:
+    """Return a page with what the results say between its markers; add the names of the markers to `used`."""
+
+    def fill(match: re.Match) -> str:
+        begin, section, old, end = match.groups()
+        if section not in SECTIONS:
+            sys.exit(f"no script makes bench:{section}")
+        used.add(section)
+        name, make = SECTIONS[section]
+        result = load(name)
+        if result is None:
+            sys.exit(f"benchmarks/results/{name}.json is missing, for bench:{section}")
+        made = make(result)
+        return f"{begin}\n\n{made}\n\n{end}" if "\n" in old else f"{begin}{made}{end}"
+
+    return MARKERS.sub(fill, text)
+
+
 def main() -> None:
-    missing = set(SECTIONS)
-    for page in PAGES:
-        text = page.read_text()
-        for section, (name, make) in SECTIONS.items():
-            result = load(name)
-            pattern = re.compile(rf"(<!-- bench:{section} -->\n).*?(<!-- /bench:{section} -->)", re.DOTALL)
-            match = pattern.search(text)
-            if match:
-                missing.remove(section)
-            if match and result is not None:
-                text = f"{text[: match.start()]}{match[1]}\n{make(result)}\n\n{match[2]}{text[match.end() :]}"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a page says something else")
+    options = parser.parse_args()
+    used: set[str] = set()
+    pages = {page: filled(page.read_text(), used) for page in PAGES}
+    if SECTIONS.keys() - used:
+        sys.exit(f"no page has markers for {', '.join(sorted(SECTIONS.keys() - used))}")
+    if options.check:
+        stale = [page.name for page, text in pages.items() if text != page.read_text()]
+        sys.exit(f"not what benchmarks/results say: {', '.join(stale)}; run benchmarks/report.py" if stale else 0)
+    for page, text in pages.items():
         page.write_text(text)
-    for section in sorted(missing):
-        print(f"no page has markers for {section}")
     print(f"written: {', '.join(page.name for page in PAGES)}; docs/images: {', '.join(plots.draw())}")
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from importlib import metadata
-from pathlib import Path
 
 project = "dem"
 author = "The dem developers"
@@ -15,9 +14,6 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings tell types in numpydoc's words
-
-# The pictures of performance.md are made by `make bench`; a clone in which it did not run yet has none.
-suppress_warnings = [] if (Path(__file__).parent / "images").is_dir() else ["image.not_readable"]
 
 html_theme = "furo"
 html_title = f"dem {release}"

@@ -1,31 +1,29 @@
-"""The documentation builds without a warning, where Sphinx is installed (`make docs`)."""
+"""What the pages hold: their pictures, and between markers what scripts measured. `make docs` builds them."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import reliability
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_docs(tmp_path):
-    for package in ("sphinx", "furo", "myst_parser"):
-        pytest.importorskip(package)
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_and_markers(page):
+    text = page.read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert [picture for picture in pictures if not (page.parent / picture).is_file()] == []
+    filled = re.findall(r"<!-- ([\w-]+:[\w-]+) -->.*?\S.*?<!-- /\1 -->", text, re.DOTALL)
+    assert filled == re.findall(r"<!-- ([\w-]+:[\w-]+) -->", text), "an empty marker, or one without its end"
+
+
+def test_pages_say_what_was_measured():
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, "benchmarks/report.py", "--check"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "set_fit_request" not in (tmp_path / "api.html").read_text()
-
-
-def test_the_table_of_faults_is_that_of_the_tests():
-    assert reliability.PAGE.read_text() == reliability.page(), "run `make reliability`"
-
-
-def test_a_mark_without_a_word_on_what_is_lost_is_refused(tmp_path):
-    (tmp_path / "test_it.py").write_text("@pytest.mark.reliability(fault='a', sees='b', lost='')\ndef test(): ...\n")
-    with pytest.raises(ValueError, match=r"test_it.py:1"):
-        reliability.table(tmp_path)
