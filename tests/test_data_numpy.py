@@ -106,7 +106,7 @@ BAD = [
     (dd.from_pandas(pd.Series([1.0, 2.0]), npartitions=1).index, "an Index has one dimension"),
     (
         dd.from_pandas(pd.DataFrame({"a": [1.0, 2.0]}), npartitions=1).map_partitions(torn, meta={"a": float}),
-        r"the partitions of dask DataFrame cannot be computed \(OSError: the tape is torn\)",
+        r"the lengths of the blocks of dask DataFrame cannot be computed \(OSError: the tape is torn\)",
     ),
     ("", "the path of the data is empty"),
 ]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.array
 import numpy as np
+from dask._task_spec import Task, TaskRef
+from dask.base import tokenize
+from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph
 
 from dem.data.base import Rows
 from dem.data.checks import check_dtype, reason
 from dem.data.dask import DaskRows
+from dem.data.graph import Nodes
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError
 
@@ -43,10 +49,34 @@ def open_dataframe(frame: Any) -> Rows:
         frame = frame.astype(np.result_type(*plain))
     names = tuple(columns) if columns and all(isinstance(column, str) for column in columns) else None
     if hasattr(frame, "to_dask_array"):
-        try:
-            array = frame.to_dask_array(lengths=True)
-        except Exception as error:  # whatever the user's graph raises
-            message = f"the partitions of {name} cannot be computed ({reason(error)})"
-            raise DataError(message) from error
-        return DaskRows(array, name, names)
+        return DaskRows(_array_of(frame, name), name, names)
     return ArrayRows(frame.to_numpy(), name, names)
+
+
+def _array_of(frame: Any, name: str) -> dask.array.Array:
+    """Return the Dask array of a Dask DataFrame, a block of unknown length for each of its partitions.
+
+    The frame is optimised once and for all: where few columns are wanted, Dask reads several files as one partition,
+    so that partitions counted before or after it would be others.
+    """
+    try:
+        frame = frame.optimize()
+        keys = list(flatten(frame.__dask_keys__()))
+        graph = frame.__dask_graph__()
+    except Exception as error:  # whatever Dask meets while it looks at the user's files
+        message = f"{name} cannot be planned ({reason(error)})"
+        raise DataError(message) from error
+    values = f"dem-frame-{tokenize(frame)}"
+    layer: Nodes = {(values, i, 0): Task((values, i, 0), _values, TaskRef(key)) for i, key in enumerate(keys)}
+    n_columns = len(frame.columns)
+    meta = np.empty((0, n_columns), frame.dtypes.iloc[0] if n_columns else float)
+    return dask.array.Array(
+        HighLevelGraph({"frame": graph, values: layer}, {"frame": set(), values: {"frame"}}),
+        values,
+        ((np.nan,) * len(keys), (n_columns,)),
+        meta=meta,
+    )
+
+
+def _values(partition: Any) -> Any:
+    return partition.to_numpy()

@@ -24,6 +24,7 @@ def map_rows(
     *,
     dtype: DTypeLike,
     columns: int | None,
+    rows: Rows | None = None,
     **source: Unpack[SourceOptions],
 ) -> Any:
     """Apply a function to the rows of data of any kind.
@@ -38,6 +39,8 @@ def map_rows(
         Of the results.
     columns : int or None
         Number of results per row; None for one number per row.
+    rows : Rows, optional
+        The data as `open_rows` opened it, which may have cost a read.
     **source
         As for `open_rows`.
 
@@ -53,7 +56,7 @@ def map_rows(
         from dem.data.xarray import map_xarray  # noqa: PLC0415
 
         return map_xarray(data, function, np.dtype(dtype), columns, source.get("feature_dim"))
-    rows = open_rows(data, **source)
+    rows = rows or open_rows(data, **source)
     if kind == "zarr":
         from dem.data.dask import map_blocks  # noqa: PLC0415
 

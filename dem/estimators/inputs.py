@@ -148,10 +148,11 @@ def _with_feature_dimension(estimator: Any, data: Any, source: SourceOptions, *,
 def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **source: Unpack[SourceOptions]) -> Any:
     """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
     data = checked(estimator, data, reset=False)
+    rows = None
     if not isinstance(data, np.ndarray):
         source = _with_feature_dimension(estimator, data, source, reset=False)
-        rows_of(estimator, data, reset=False, **source)
-    return map_rows(data, function, dtype=function.dtype, columns=function.columns, **source)
+        rows = rows_of(estimator, data, reset=False, **source)
+    return map_rows(data, function, dtype=function.dtype, columns=function.columns, rows=rows, **source)
 
 
 def check_features(estimator: Any, rows: Rows, *, reset: bool) -> None:
