@@ -1,6 +1,31 @@
-"""Numbers as people read them."""
+"""Numbers as people read them: sizes, times, columns of figures."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table, as text.
+
+    Attributes
+    ----------
+    heading : str
+        What stands above it.
+    cells : sequence of str
+        One for each row.
+    is_key : bool
+        Whether it is one of those that tell the rows apart.
+    is_text : bool
+        Whether it holds words, which stand to the left, and no figures.
+    """
+
+    heading: str
+    cells: Sequence[str]
+    is_key: bool = False
+    is_text: bool = False
 
 
 def human_bytes(number: float) -> str:

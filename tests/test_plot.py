@@ -120,6 +120,24 @@ def test_without_matplotlib_the_error_says_what_to_install():
     assert result.stdout.strip() == "pictures need matplotlib; install it with: pip install 'dask-em[plot]'"
 
 
+def test_a_notebook_shows_a_figure_once_also_without_pyplot():
+    # IPython's own formatters, in a process where nothing has imported pyplot, which would teach them figures.
+    code = (
+        "import sys, tempfile, numpy as np\n"
+        "from IPython.core.formatters import DisplayFormatter\n"
+        "from dem import plot\n"
+        f"figures = [plot.convergence({history(n_iterations=3)!r}.copy()),\n"
+        "    plot.selection([{'n_components': k, 'bic': 5.0 - k} for k in (1, 2)]),\n"
+        "    plot.segmentation(np.eye(4), np.eye(4, dtype=int))]\n"
+        "for figure in figures:\n"
+        "    data, _ = DisplayFormatter().format(figure)\n"
+        "    print(*sorted(data), data.get('image/png', b'')[1:4])\n"
+        "print('matplotlib.pyplot' in sys.modules)\n"
+    ).replace("inf", "float('inf')")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["image/png text/plain b'PNG'"] * 3 + ["False"]
+
+
 def test_selection_draws_a_line_for_each_covariance_type_and_marks_the_best(tmp_path):
     table = [
         {"n_components": k, "covariance_type": kind, "bic": bic, "held_out": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -39,6 +40,26 @@ def test_the_grid_is_fitted_on_shared_reads(chosen):
     assert all(row["reads"] == row["n_iter"] + 2 and row["status"] == "converged" for row in result.table)
     assert (result.best_estimator_.n_components, result.best_estimator_.covariance_type) == (3, "full")
     assert result.table[result.best_index]["bic"] == min(row["bic"] for row in result.table)
+
+
+def test_a_selection_is_shown_as_a_line_and_in_notebooks_as_a_table(chosen):
+    _, result = chosen
+    line = "chosen by bic: 3 components, covariance full"
+    assert repr(result) == f"Selection(8 models; {line}; {result.reads} reads of all data)"
+    page = ET.fromstring(result._repr_html_())
+    rows = page.findall("./tbody/tr")
+    assert [row[0].text for row in rows] == list("1234" * 2)
+    assert [f"{one['bic']:.1f}" for one in result.table] == [row[4].text for row in rows]
+    assert [i for i, row in enumerate(rows) if "bold" in row[0].get("style")] == [result.best_index]
+    assert page.find("caption").text.startswith(line)
+
+
+def test_the_table_of_a_notebook_escapes_why_a_model_failed():
+    row = {"n_components": 1, "bic": 1.0, "status": "converged"}
+    failed = {"n_components": 2, "bic": math.nan, "status": "failed: <covariance> & more"}
+    page = ET.fromstring(dem.Selection([row, failed], "bic", 0, [], 3)._repr_html_())
+    assert [one.get("title") for one in page.findall("./tbody/tr")] == ["converged", "failed: <covariance> & more"]
+    assert page.findall("./tbody/tr")[1][-1].text == "failed"
 
 
 def test_each_model_is_what_its_own_fit_gives(chosen):

@@ -80,7 +80,8 @@ def _print(report: DemoReport, seconds: float) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from dem.cli.report import console, figures_table  # noqa: PLC0415
+    from dem.cli.report import figures_table  # noqa: PLC0415
+    from dem.cli.tables import console  # noqa: PLC0415
 
     to = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="position in heights of a picture, y downwards")

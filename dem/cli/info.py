@@ -87,7 +87,8 @@ def _is_model(path: str) -> bool:
 
 def _print_model(path: str, as_json: bool) -> None:
     import dem  # noqa: PLC0415
-    from dem.cli.report import components_table, console, model_figures, outcome, print_json, size  # noqa: PLC0415
+    from dem.cli.report import model_figures, outcome, print_components, print_json, size  # noqa: PLC0415
+    from dem.cli.tables import console  # noqa: PLC0415
 
     estimator = dem.load(path)
     figures = model_figures(estimator)
@@ -102,7 +103,7 @@ def _print_model(path: str, as_json: bool) -> None:
     if "n_trials" in figures:
         what += f", {figures['n_trials']} trials"
     to.print(what, highlight=False)
-    to.print(components_table(estimator))
+    print_components(to, estimator)
     to.print(outcome(figures), highlight=False)
 
 

@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dem.units import human_bytes, human_seconds
+from dem.cli.tables import console, print_columns
+from dem.units import Column, human_bytes, human_seconds
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
 _MOST_FEATURES = 6
 _MOST_COMPONENTS = 40
-
-
-# Headings of the figures of a selection that are shown.
-_SELECTION = {
-    "n_components": "K",
-    "covariance_type": "covariance",
-    "log_likelihood": "per row",
-    "n_parameters": "parameters",
-    "bic": "BIC",
-    "aic": "AIC",
-    "icl": "ICL",
-    "held_out": "held out",
-    "status": "status",
-}
-
-
-def console() -> Console:
-    """Return a console on stdout, wide enough for the tables where stdout is no terminal."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=max(240, shutil.get_terminal_size().columns))
 
 
 def print_json(figures: dict[str, Any]) -> None:
@@ -67,7 +46,7 @@ def print_fit(estimator: Any, out: str | None, *, as_json: bool) -> None:
         return
     seconds = sum(entry["seconds"] for entry in _reads(estimator))
     to = console()
-    to.print(components_table(estimator))
+    print_components(to, estimator)
     to.print(outcome(figures, f", {human_seconds(seconds)} reading and computing" if seconds else ""), highlight=False)
     if out is not None:
         to.print(f"saved in {out}", highlight=False, soft_wrap=True)
@@ -80,29 +59,15 @@ def print_selection(selection: Any, out: str | None, *, as_json: bool) -> None:
         figures = {"model": out, "criterion": selection.criterion, "reads": selection.reads, "best": best}
         print_json({**figures, "models": selection.table})
         return
-    columns = [name for name in _SELECTION if best.get(name) is not None]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in columns:
-        left = name in ("covariance_type", "status")
-        table.add_column(_SELECTION[name], justify="left" if left else "right", no_wrap=True)
-    for row in selection.table:
-        cells = [_cell(name, row[name]) for name in columns]
-        table.add_row(*map(Text, cells), style="bold" if row is best else None)
+    from dem.estimators.comparison import choice, selection_columns  # noqa: PLC0415
+
     to = console()
-    to.print(table)
+    print_columns(to, selection_columns(selection.table), strong=selection.best_index)
     for reason in dict.fromkeys(row["status"] for row in selection.table if ":" in row["status"]):
         to.print(Text(reason), soft_wrap=True)
-    shape = f", covariance {best['covariance_type']}" if "covariance_type" in best else ""
-    chosen = f"{best['n_components']} components{shape}"
-    to.print(f"chosen by {selection.criterion}: {chosen}; {selection.reads} reads of all data", highlight=False)
+    to.print(choice(selection), highlight=False)
     if out is not None:
         to.print(f"saved in {out}", highlight=False, soft_wrap=True)
-
-
-def _cell(name: str, value: Any) -> str:
-    if name in ("bic", "aic", "icl"):  # their differences count, not their sizes
-        return f"{value:.1f}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value).partition(":")[0]
 
 
 def outcome(figures: dict[str, Any], took: str = "") -> str:
@@ -156,8 +121,8 @@ def model_figures(estimator: Any) -> dict[str, Any]:
     return figures
 
 
-def components_table(estimator: Any) -> Table:
-    """Return a table with the weight (k-means has none) and the centre of each component."""
+def print_components(to: Console, estimator: Any) -> None:
+    """Print a table with the weight (k-means has none) and the centre of each component."""
     name = _centres(estimator)
     centres = getattr(estimator, f"{name}_")
     deviations = _deviations(estimator) if name == "means" else None
@@ -171,19 +136,14 @@ def components_table(estimator: Any) -> Table:
         caption += f"; {len(names) - _MOST_FEATURES} more features are not shown"
     if len(centres) > _MOST_COMPONENTS:
         caption += f"; {len(centres) - _MOST_COMPONENTS} more {component}s are not shown"
-    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
-    table.add_column(component, justify="right")
+    shown = range(min(len(centres), _MOST_COMPONENTS))
+    columns = [Column(component, [str(k) for k in shown], is_key=True)]
     if weights is not None:
-        table.add_column("weight", justify="right")
-    for name in names[:_MOST_FEATURES]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for k in range(min(len(centres), _MOST_COMPONENTS)):
-        cells = [
-            f"{centres[k, j]:.4g}" + (f" ± {deviations[k, j]:.2g}" if deviations is not None else "")
-            for j in range(min(len(names), _MOST_FEATURES))
-        ]
-        table.add_row(str(k), *([] if weights is None else [f"{weights[k]:.4f}"]), *cells)
-    return table
+        columns.append(Column("weight", [f"{weights[k]:.4f}" for k in shown]))
+    for j, feature in enumerate(names[:_MOST_FEATURES]):
+        spread = [f" ± {deviations[k, j]:.2g}" if deviations is not None else "" for k in shown]
+        columns.append(Column(feature, [f"{centres[k, j]:.4g}{spread[k]}" for k in shown]))
+    print_columns(to, columns, caption=caption)
 
 
 def _deviations(estimator: Any) -> NDArray[np.float64]:

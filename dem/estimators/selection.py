@@ -26,6 +26,7 @@ from dem.engine import LocalEngine, Work, current_engine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.base import MixtureEstimator
+from dem.estimators.comparison import as_html, choice
 from dem.estimators.fitting import POLISHED, best_fits
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
@@ -37,7 +38,7 @@ CRITERIA = ("bic", "aic", "icl", "held_out")
 _STATUS = {Status.CONVERGED: "converged", Status.MAX_ITER: "not converged"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """The models of a grid, compared.
 
@@ -68,6 +69,13 @@ class Selection:
     def best_estimator_(self) -> Any:
         """The chosen model, fitted."""
         return self.estimators[self.best_index]
+
+    def __repr__(self) -> str:
+        return f"Selection({len(self.table)} models; {choice(self)})"
+
+    def _repr_html_(self) -> str:
+        """Return the table, for notebooks."""
+        return as_html(self)
 
     def to_pandas(self) -> Any:
         """Return the table as a pandas DataFrame."""

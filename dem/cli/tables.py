@@ -1,0 +1,78 @@
+"""Tables that fit the terminal: never a clipped cell, but several blocks below one another, or one cell a line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from dem.units import Column
+
+
+def console() -> Console:
+    """Return a console on stdout, wide enough for the tables where stdout is no terminal."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=max(240, shutil.get_terminal_size().columns))
+
+
+def print_columns(to: Console, columns: Sequence[Column], *, caption: str = "", strong: int | None = None) -> None:
+    """Print columns side by side; those that find no room go into further blocks, where the keys stand first again.
+
+    Parameters
+    ----------
+    to : rich.console.Console
+        Where to print; its width is kept to.
+    columns : sequence of Column
+        All of the same length, those that are keys first.
+    caption : str
+        A line below the table.
+    strong : int, optional
+        A row that is printed in bold.
+    """
+    keys = [column for column in columns if column.is_key]
+    others = columns[len(keys) :]
+    if any(_width(to, [*keys, column]) > to.width for column in others):
+        _print_stacked(to, keys, others, strong)
+    else:
+        for block in _blocks(to, keys, others):
+            to.print(_table(block, strong))
+    if caption:
+        to.print(Text(caption, style="dim italic"))
+
+
+def _blocks(to: Console, keys: list[Column], columns: Sequence[Column]) -> list[list[Column]]:
+    """Divide the columns into blocks that fit, each with the keys at its beginning."""
+    blocks = [keys]
+    for column in columns:
+        if _width(to, [*blocks[-1], column]) > to.width:
+            blocks.append(keys)
+        blocks[-1] = [*blocks[-1], column]
+    return blocks
+
+
+def _table(columns: Sequence[Column], strong: int | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        table.add_column(Text(column.heading), justify="left" if column.is_text else "right", no_wrap=True)
+    for number, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        table.add_row(*map(Text, cells), style="bold" if number == strong else None)
+    return table
+
+
+def _width(to: Console, columns: Sequence[Column]) -> int:
+    """Return how wide a table is in which nothing is clipped."""
+    return Measurement.get(to, to.options.update(max_width=1_000_000), _table(columns)).maximum
+
+
+def _print_stacked(to: Console, keys: Sequence[Column], others: Sequence[Column], strong: int | None) -> None:
+    """Print row by row, one cell a line, for terminals that are narrower than two columns."""
+    for number in range(len(keys[0].cells)):
+        key = ", ".join(f"{column.heading} {column.cells[number]}" for column in keys)
+        to.print(Text(key, style="bold" if number == strong else ""), soft_wrap=True)
+        for column in others:
+            to.print(Text(f"  {column.heading} {column.cells[number]}"), soft_wrap=True)

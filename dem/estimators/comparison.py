@@ -1,0 +1,66 @@
+"""A selection as a table: what the terminal and notebooks show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from dem.units import Column
+
+_HEADINGS = {
+    "n_components": "K",
+    "covariance_type": "covariance",
+    "log_likelihood": "per row",
+    "n_parameters": "parameters",
+    "bic": "BIC",
+    "aic": "AIC",
+    "icl": "ICL",
+    "held_out": "held out",
+    "status": "status",
+}
+# Of these, what tells the models apart, and what is no figure.
+_KEYS = ("n_components", "covariance_type")
+_WORDS = ("covariance_type", "status")
+
+
+def selection_columns(table: Sequence[dict[str, Any]]) -> list[Column]:
+    """Return the columns to show of `Selection.table`: those that some model has."""
+    return [
+        Column(heading, [_cell(name, row[name]) for row in table], is_key=name in _KEYS, is_text=name in _WORDS)
+        for name, heading in _HEADINGS.items()
+        if any(row.get(name) is not None for row in table)
+    ]
+
+
+def choice(selection: Any) -> str:
+    """Word in a line which model was chosen, and at what cost."""
+    best = selection.table[selection.best_index]
+    shape = f", covariance {best['covariance_type']}" if "covariance_type" in best else ""
+    components = f"{best['n_components']} component{'' if best['n_components'] == 1 else 's'}{shape}"
+    return f"chosen by {selection.criterion}: {components}; {selection.reads} reads of all data"
+
+
+def _cell(name: str, value: Any) -> str:
+    if name in ("bic", "aic", "icl"):  # their differences count, not their sizes
+        return f"{value:.1f}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value).partition(":")[0]
+
+
+def as_html(selection: Any) -> str:
+    """Return the table as HTML, the best model in bold; a reason for failing is shown where the mouse rests on it."""
+    columns = selection_columns(selection.table)
+    align = ["left" if column.is_text else "right" for column in columns]
+    head = "".join(
+        f'<th style="text-align:{side}">{escape(one.heading)}</th>' for one, side in zip(columns, align, strict=True)
+    )
+    lines = []
+    for number, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        weight = ";font-weight:bold" if number == selection.best_index else ""
+        texts = (
+            f'<td style="text-align:{side}{weight}">{escape(text)}</td>'
+            for text, side in zip(cells, align, strict=True)
+        )
+        lines.append(f'<tr title="{escape(str(selection.table[number]["status"]))}">{"".join(texts)}</tr>')
+    title = f'<caption style="caption-side:bottom;text-align:left">{escape(choice(selection))}</caption>'
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
