@@ -94,3 +94,14 @@ def check_table(
 def rows_text(start: int, stop: int) -> str:
     """Word a half-open range of rows."""
     return f"row {start}" if stop == start + 1 else f"rows {start} to {stop - 1}"
+
+
+def frame_name(frame: Any) -> str:
+    """Return what messages call a DataFrame, for instance ``'pandas DataFrame'``."""
+    return f"{type(frame).__module__.split('.')[0]} {type(frame).__name__}"
+
+
+def frame_columns(frame: Any) -> tuple[str, ...] | None:
+    """Return the names of a DataFrame's columns if all of them are strings."""
+    columns = tuple(frame.columns)
+    return columns if columns and all(isinstance(column, str) for column in columns) else None

@@ -12,7 +12,7 @@ from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
 from dem.data.base import Rows
-from dem.data.checks import check_dtype, reason
+from dem.data.checks import check_dtype, frame_columns, frame_name, reason
 from dem.data.dask import DaskRows
 from dem.data.graph import Nodes
 from dem.data.numpy import ArrayRows
@@ -37,7 +37,7 @@ def open_dataframe(frame: Any) -> Rows:
         article = "an" if kind[0] in "AEIOU" else "a"
         message = f"{article} {kind} has one dimension; use to_frame() to make it a column"
         raise DataError(message)
-    name = f"{type(frame).__module__.split('.')[0]} {kind}"
+    name = frame_name(frame)
     columns = list(frame.columns)
     # pandas' own nullable types have the NumPy type behind them.
     plain = [getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes]
@@ -47,7 +47,7 @@ def open_dataframe(frame: Any) -> Rows:
         frame = frame.astype("float64")  # what is missing becomes NaN
     elif len(set(plain)) > 1:  # pandas would make objects of numbers and booleans
         frame = frame.astype(np.result_type(*plain))
-    names = tuple(columns) if columns and all(isinstance(column, str) for column in columns) else None
+    names = frame_columns(frame)
     if hasattr(frame, "to_dask_array"):
         return DaskRows(_array_of(frame, name), name, names)
     return ArrayRows(frame.to_numpy(), name, names)

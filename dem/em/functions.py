@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.data.base import Rows
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class RowFunction:
-    """Base: checks the rows, keeps BLAS at one thread, evaluates the mixture (or the clusters)."""
+    """Base: checks the rows, keeps BLAS at one thread, evaluates the mixture (or the clusters).
+
+    What the data is called, and its columns, is for messages; see `about`.
+    """
 
     family: Any
     parameters: Any
+    name: str = "the data"
+    feature_names: tuple[str, ...] | None = None
+
+    def about(self, rows: Rows) -> Self:
+        """Return the function with the names of the data that it is to be applied to."""
+        return replace(self, name=rows.name, feature_names=rows.feature_names)
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Map rows (n, n_features) to results with n as their first dimension.
@@ -34,9 +44,10 @@ class RowFunction:
             what = f"values that are not {component.domain}"
             if not np.isfinite(rows[invalid]).all():
                 what = "NaN or inf values"
+            name = f" ({self.feature_names[column]!r})" if self.feature_names else ""
             message = (
-                f"the rows contain {what} ({np.count_nonzero(invalid)} of them, the first in row {row} of what was "
-                f"read together, column {column}); drop or fill them first"
+                f"{self.name} contains {what} ({np.count_nonzero(invalid)} of them, the first in row {row} of what was "
+                f"read together, column {column}{name}); drop or fill them first"
             )
             raise DataError(message)
         with single_threaded_blas():

@@ -14,6 +14,8 @@ from sklearn.utils.validation import validate_data
 
 from dem.data import map_rows, open_rows
 from dem.data.base import Rows
+from dem.data.checks import check_dtype, frame_columns, frame_name
+from dem.data.numpy import ArrayRows
 from dem.data.sources import SourceOptions
 from dem.em.functions import RowFunction
 from dem.errors import DataError, OptionError
@@ -45,9 +47,32 @@ def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int | 
             estimator, data, dtype="numeric", ensure_all_finite=False, ensure_min_samples=minimum, reset=reset
         )
     except TypeError as error:
-        raise NotATableError(one_line(error)) from error
+        raise NotATableError(_about(data, error)) from error
     except ValueError as error:
-        raise DataError(one_line(error)) from error
+        raise DataError(_about(data, error)) from error
+
+
+def _about(data: Any, error: Exception) -> str:
+    """Return scikit-learn's message; of a DataFrame, which it calls an array or nothing at all, with its column."""
+    message = one_line(error)
+    if not _is_frame(data):
+        return message
+    for column, values in data.items() if hasattr(data, "items") else ():
+        where = f"column {column!r} of {frame_name(data)}"
+        try:
+            np.asarray(values, dtype=np.float64)
+            if values.dtype != object:
+                check_dtype(where, getattr(values.dtype, "numpy_dtype", values.dtype))
+        except DataError as cause:
+            return str(cause)
+        except (TypeError, ValueError) as cause:
+            return f"{where} holds values that are no numbers ({one_line(cause)})"
+    return message.replace("Found array", f"Found {frame_name(data)}")
+
+
+def _is_frame(data: Any) -> bool:
+    """Tell whether data in memory is a DataFrame, of pandas or of others."""
+    return hasattr(data, "columns") and len(getattr(data, "shape", ())) == 2
 
 
 class NotATableError(DataError, TypeError):
@@ -123,10 +148,12 @@ def rows_of(
         If the data cannot be opened, is empty, or has other features than the model.
     """
     minimum = minimum or (2 if reset else 1)
-    data = checked(estimator, data, reset=reset, minimum=minimum)
-    rows = open_rows(data, **_with_feature_dimension(estimator, data, source, reset=reset))
-    if not isinstance(data, np.ndarray):
+    table = checked(estimator, data, reset=reset, minimum=minimum)
+    rows = open_rows(table, **_with_feature_dimension(estimator, table, source, reset=reset))
+    if table is data and not isinstance(data, np.ndarray):
         check_features(estimator, rows, reset=reset)
+    elif _is_frame(data):
+        rows = ArrayRows(table, frame_name(data), frame_columns(data))
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
@@ -147,11 +174,9 @@ def _with_feature_dimension(estimator: Any, data: Any, source: SourceOptions, *,
 
 def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **source: Unpack[SourceOptions]) -> Any:
     """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
-    data = checked(estimator, data, reset=False)
-    rows = None
-    if not isinstance(data, np.ndarray):
-        source = _with_feature_dimension(estimator, data, source, reset=False)
-        rows = rows_of(estimator, data, reset=False, **source)
+    rows = rows_of(estimator, data, reset=False, **source)
+    source = _with_feature_dimension(estimator, data, source, reset=False)
+    function = function.about(rows)
     return map_rows(data, function, dtype=function.dtype, columns=function.columns, rows=rows, **source)
 
 

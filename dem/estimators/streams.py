@@ -38,6 +38,7 @@ def predict_to(
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
     rows = inputs.rows_of(estimator, data, reset=False, **source)
+    function = function.about(rows)
     engine = current_engine()
     try:
         write_rows(
