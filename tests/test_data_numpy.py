@@ -161,14 +161,14 @@ def test_map_rows_in_memory(columns):
         return rows[:, 0] if columns is None else rows[:, :2]
 
     expected = table[:, 0] if columns is None else table[:, :2]
-    result = map_rows(table, function, dtype="f8", columns=columns)
+    result = map_rows(table, function, dtype="f8", n_columns=columns)
     assert type(result) is np.ndarray
     np.testing.assert_array_equal(result, expected)
     frame = pd.DataFrame(table, columns=list("abc"))
-    np.testing.assert_array_equal(map_rows(frame, function, dtype="f8", columns=columns), expected)
-    lazy = map_rows(dd.from_pandas(frame, npartitions=2), function, dtype="f8", columns=columns)
+    np.testing.assert_array_equal(map_rows(frame, function, dtype="f8", n_columns=columns), expected)
+    lazy = map_rows(dd.from_pandas(frame, npartitions=2), function, dtype="f8", n_columns=columns)
     np.testing.assert_array_equal(lazy.compute(), expected)
-    assert map_rows([[1, 2], [3, 4]], function, dtype="f8", columns=columns).shape[0] == 2
+    assert map_rows([[1, 2], [3, 4]], function, dtype="f8", n_columns=columns).shape[0] == 2
 
 
 def test_map_rows_raises_what_the_function_raises():
@@ -177,7 +177,7 @@ def test_map_rows_raises_what_the_function_raises():
         raise DataError(message)
 
     with pytest.raises(DataError, match="4096 rows"):
-        map_rows(np.zeros((10_000, 2)), fail, dtype="f8", columns=None)
+        map_rows(np.zeros((10_000, 2)), fail, dtype="f8", n_columns=None)
 
 
 def count(rows):

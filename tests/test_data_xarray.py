@@ -93,14 +93,14 @@ def test_results_lie_on_the_same_grid_with_its_coordinates(dask_backed, columns)
     def function(table):
         return table.sum(axis=1) if columns is None else table[:, :2]
 
-    result = map_rows(array, function, dtype="f8", columns=columns)
+    result = map_rows(array, function, dtype="f8", n_columns=columns)
     assert isinstance(result.data, da.Array if dask_backed else np.ndarray)
     assert result.dims == ("time", "lat", "lon") + (() if columns is None else ("component",))
     assert set(result.coords) == {"time", "lat", "area"}
     expected = CUBE.sum("band") if columns is None else CUBE[..., :2]
     np.testing.assert_allclose(result.values, expected.values)
     dataset = CUBE.to_dataset("band")
-    result = map_rows(dataset.chunk(lon=2) if dask_backed else dataset, function, dtype="f8", columns=columns)
+    result = map_rows(dataset.chunk(lon=2) if dask_backed else dataset, function, dtype="f8", n_columns=columns)
     assert set(result.coords) == {"time", "lat", "area"}
     np.testing.assert_allclose(result.values, expected.values)
 
@@ -116,7 +116,7 @@ def test_data_on_disk_stays_there(tmp_path, monkeypatch):
     assert not opened.variable._in_memory
     np.testing.assert_array_equal(reassemble(rows), stacked(CUBE, "band"))
     assert not opened.variable._in_memory
-    result = map_rows(opened, lambda table: table[:, 0], dtype="f8", columns=None)
+    result = map_rows(opened, lambda table: table[:, 0], dtype="f8", n_columns=None)
     assert isinstance(result.data, da.Array)
     np.testing.assert_array_equal(result, CUBE[..., 0])
 
@@ -165,7 +165,7 @@ def test_dimensions_may_be_named_by_numbers():
         rows = open_rows(data, **options)
         np.testing.assert_array_equal(reassemble(rows), array.values)
         assert rows.grid_names == ("0",)
-        labels = map_rows(data, lambda rows: rows[:, 0], dtype="f8", columns=None, **options)
+        labels = map_rows(data, lambda rows: rows[:, 0], dtype="f8", n_columns=None, **options)
         assert labels.dims == (0,)
         np.testing.assert_array_equal(labels.values, array.values[:, 0])
     with pytest.raises(DataError, match="one of: 0, 1, 2"):
@@ -186,7 +186,7 @@ def test_variables_of_fewer_dimensions_are_not_spread_unasked(variable, dims, ch
     with pytest.raises(DataError, match=message):
         open_rows(data)
     with pytest.raises(DataError, match=message):
-        map_rows(data, lambda rows: rows[:, 0], dtype="f8", columns=None)
+        map_rows(data, lambda rows: rows[:, 0], dtype="f8", n_columns=None)
     spread = data.assign(extra=data["extra"].broadcast_like(data[next(iter(data.data_vars))]))
     assert open_rows(spread).n_features == len(data.data_vars)
 
@@ -202,7 +202,7 @@ def test_variables_of_fewer_dimensions_are_not_spread_unasked(variable, dims, ch
     ],
 )
 def test_other_objects_of_xarray(data, message):
-    for attempt in (open_rows, lambda data: map_rows(data, len, dtype="f8", columns=None)):
+    for attempt in (open_rows, lambda data: map_rows(data, len, dtype="f8", n_columns=None)):
         with pytest.raises(DataError, match=message):
             attempt(data)
 

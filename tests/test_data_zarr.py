@@ -12,6 +12,7 @@ import pytest
 import zarr
 from reassembly import reassemble
 
+import dem.data.urls
 import dem.data.zarr
 from dem.data import map_rows, open_rows
 from dem.errors import DataError, DataWarning
@@ -171,7 +172,7 @@ def test_a_damaged_chunk_is_named(tmp_path, monkeypatch, layout, file, named):
     assert caught.value.__cause__ is not None
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=pattern):
-        map_rows(tmp_path / "x.zarr", lambda table: table.sum(axis=1), dtype="f8", columns=None).compute()
+        map_rows(tmp_path / "x.zarr", lambda table: table.sum(axis=1), dtype="f8", n_columns=None).compute()
 
 
 BAD = [
@@ -211,7 +212,7 @@ def test_bad_sources_get_one_clear_line(tmp_path, path, variable, message):
 
 
 def test_s3_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(dem.data.zarr.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(dem.data.urls.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(DataError, match=r'pip install "dask-em\[s3\]"'):
         open_rows("s3://bucket/x.zarr")
 
@@ -229,6 +230,6 @@ def test_packed_numbers_warn_and_nan_as_fill_value_does_not(tmp_path):
 
 def test_map_rows_is_lazy_and_follows_the_reads(tmp_path):
     store(tmp_path / "x.zarr", TABLE, chunks=(10, 3))
-    result = map_rows(tmp_path / "x.zarr", lambda table: table[:, :2] * 2, dtype="f8", columns=2)
+    result = map_rows(tmp_path / "x.zarr", lambda table: table[:, :2] * 2, dtype="f8", n_columns=2)
     assert result.chunks[0] == (20, 20, 20, 20, 20, 3)
     np.testing.assert_array_equal(result.compute(), TABLE[:, :2] * 2)

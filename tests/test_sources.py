@@ -145,8 +145,9 @@ def test_xarray_keeps_coordinates():
     labels = fitted.predict(grid.chunk(time=3))
     assert set(labels.coords) == {"time", "lat"}
     xr.testing.assert_identical(labels.lat, grid.lat)
-    with pytest.raises(DataError, match=r"column 0 .* is 'v'"):
-        fitted.score(grid.isel(feature=[1, 0, 2]))
+    assert fitted.score(grid.isel(feature=[1, 0, 2])) == pytest.approx(fitted.score(grid), rel=1e-12)
+    with pytest.raises(DataError, match=r"feature 0 .* is 'x'"):
+        fitted.score(grid.assign_coords(feature=["x", "v", "w"]))
 
 
 def test_results_follow_the_chunks_of_a_store(tmp_path, reference):

@@ -77,6 +77,10 @@ class Rows(ABC):
     dtype: np.dtype[Any]
     #: names of the columns where the source has them, all strings; else None
     feature_names: tuple[str, ...] | None
+    #: the dimension that holds the features, where the source names it
+    feature_dim: str | None = None
+    #: its coordinate values, where it has others than names, shape (n_features,)
+    feature_coordinates: NDArray[Any] | None = None
 
     @abstractmethod
     def batches(self) -> Sequence[Batch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Unpack
@@ -23,7 +22,7 @@ def map_rows(
     function: RowMap,
     *,
     dtype: DTypeLike,
-    columns: int | None,
+    n_columns: int | None,
     rows: Rows | None = None,
     **source: Unpack[SourceOptions],
 ) -> Any:
@@ -37,7 +36,7 @@ def map_rows(
         Picklable; maps rows (n, n_features) to results (n,) or (n, columns).
     dtype : dtype
         Of the results.
-    columns : int or None
+    n_columns : int or None
         Number of results per row; None for one number per row.
     rows : Rows, optional
         The data as `open_rows` opened it, which may have cost a read.
@@ -47,25 +46,21 @@ def map_rows(
     Returns
     -------
     ndarray, dask.array.Array or xarray.DataArray
-        An array for arrays, lists and pandas; a lazy Dask array for Dask and zarr; a DataArray on the same grid and
-        with the same coordinates for xarray, lazy unless the data is in memory. There the feature dimension is gone,
-        or replaced by the dimension "component" where there are several results per row.
+        An array for arrays, lists and pandas; a lazy Dask array for Dask, zarr and parquet; a DataArray on the same
+        grid and with the same coordinates for xarray, lazy unless the data is in memory. There the feature dimension
+        is gone, or replaced by the dimension "component" where there are several results per row.
     """
     kind = source_kind(data)
     if kind == "xarray":
         from dem.data.xarray import map_xarray  # noqa: PLC0415
 
-        return map_xarray(data, function, np.dtype(dtype), columns, source.get("feature_dim"))
+        return map_xarray(data, function, np.dtype(dtype), n_columns, source.get("feature_dim"))
     rows = rows or open_rows(data, **source)
-    if kind == "zarr":
+    if kind in ("zarr", "parquet", "dask.array", "dask.dataframe"):
         from dem.data.dask import map_blocks  # noqa: PLC0415
 
-        return map_blocks(_lazy_zarr(rows), function, np.dtype(dtype), columns)
-    if kind in ("dask.array", "dask.dataframe"):
-        from dem.data.dask import map_blocks  # noqa: PLC0415
-
-        return map_blocks(rows.array, function, np.dtype(dtype), columns)  # type: ignore[attr-defined]
-    return compute_rows(rows, function, np.dtype(dtype), columns)
+        return map_blocks(rows.array, function, np.dtype(dtype), n_columns)  # type: ignore[attr-defined]
+    return compute_rows(rows, function, np.dtype(dtype), n_columns)
 
 
 def compute_rows(rows: Rows, function: RowMap, dtype: np.dtype[Any], columns: int | None) -> NDArray[Any]:
@@ -91,16 +86,3 @@ def compute_rows(rows: Rows, function: RowMap, dtype: np.dtype[Any], columns: in
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
-
-
-def _lazy_zarr(rows: Any) -> Any:
-    """Return a Dask array of a zarr array, a block for each read."""
-    import dask.array as da  # noqa: PLC0415
-
-    return da.from_array(
-        rows.table,
-        chunks=(rows.read_rows, rows.n_features),
-        name=f"dem-zarr-{uuid.uuid4().hex}",
-        asarray=False,
-        meta=np.empty((0, 0), rows.dtype),
-    )

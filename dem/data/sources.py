@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from dem.data.base import Rows
 from dem.data.numpy import open_array
+from dem.data.urls import is_parquet
 from dem.errors import DataError
 
 
@@ -19,20 +21,26 @@ class SourceOptions(TypedDict, total=False):
 
     variable: str | None
     feature_dim: str | None
+    columns: Sequence[str] | None
 
 
-def open_rows(data: Any, *, variable: str | None = None, feature_dim: str | None = None) -> Rows:
+def open_rows(
+    data: Any, *, variable: str | None = None, feature_dim: str | None = None, columns: Sequence[str] | None = None
+) -> Rows:
     """Open data of any kind as rows; nothing of it is read yet.
 
     Parameters
     ----------
     data : str, path-like, array or table
-        Path or URL of a zarr array (or of a group, with `variable`), a `zarr.Array`, a Dask array, an xarray
-        DataArray or Dataset, a pandas or Dask DataFrame, a NumPy array or what becomes one, or `Rows`.
+        Path or URL of a zarr array (or of a group, with `variable`) or of a parquet file or folder, a `zarr.Array`,
+        a Dask array, an xarray DataArray or Dataset, a pandas or Dask DataFrame, a NumPy array or what becomes one,
+        or `Rows`.
     variable : str, optional
         The array to take from a zarr group.
     feature_dim : str, optional
         The dimension of an xarray object whose entries are the features.
+    columns : sequence of str, optional
+        The columns to take from parquet, all of them when left out.
 
     Returns
     -------
@@ -56,11 +64,19 @@ def open_rows(data: Any, *, variable: str | None = None, feature_dim: str | None
     if feature_dim is not None and kind != "xarray":
         message = f"a feature dimension ({feature_dim!r}) can be named for xarray objects only"
         raise DataError(message)
+    if columns is not None and kind != "parquet":
+        what = f"{os.fspath(data)} is no parquet; columns" if isinstance(data, str | os.PathLike) else "columns"
+        message = f"{what} ({', '.join(columns)}) can be named for parquet only; select them before"
+        raise DataError(message)
     # The optional packages are imported only where the data comes from them.
     if kind == "zarr":
         from dem.data.zarr import open_zarr  # noqa: PLC0415
 
         return open_zarr(data, variable)
+    if kind == "parquet":
+        from dem.data.parquet import ParquetRows  # noqa: PLC0415
+
+        return ParquetRows(os.fspath(data), columns)
     if kind == "dask.array":
         from dem.data.dask import open_dask_array  # noqa: PLC0415
 
@@ -82,13 +98,18 @@ def open_rows(data: Any, *, variable: str | None = None, feature_dim: str | None
     return open_array(data)
 
 
+def dimensions_of(data: Any, variable: Any = None) -> tuple[str, ...]:  # noqa: ARG001
+    """Return the names of the dimensions of data, as far as it names any."""
+    return tuple(map(str, data.dims)) if source_kind(data) == "xarray" and hasattr(data, "dims") else ()
+
+
 def source_kind(data: object) -> str:
     """Name the package that data belongs to: the part of dask, or numpy for all others.
 
     A subclass counts as what it derives from.
     """
     if isinstance(data, str | os.PathLike):
-        return "zarr"
+        return "parquet" if is_parquet(os.fspath(data)) else "zarr"
     for ancestor in type(data).__mro__:
         module = ancestor.__module__
         package = module.split(".")[0]

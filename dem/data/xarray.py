@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, Rows
 from dem.data.checks import check_dtype
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
+from dem.data.labels import order_of
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError
 
@@ -44,11 +45,35 @@ def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> Row
     name = _name_of(data)
     names = _feature_names(array, feature)
     dims = tuple(str(dim) for dim in array.dims[:-1])
+    rows: Rows
     if array.chunks is None:
-        return ArrayRows(array.values, name, names, dims)
-    if isinstance(data, xr.DataArray) and data.ndim == 2:
-        warn_of_column_chunks(name, array.data)
-    return DaskRows(array.data, name, names, dims)
+        rows = ArrayRows(array.values, name, names, dims)
+    else:
+        if isinstance(data, xr.DataArray) and data.ndim == 2:
+            warn_of_column_chunks(name, array.data)
+        rows = DaskRows(array.data, name, names, dims)
+    if isinstance(data, xr.DataArray):
+        rows.feature_dim = str(feature)
+        rows.feature_coordinates = _labels(array, feature) if names is None else None
+    return rows
+
+
+def in_order(
+    data: xr.DataArray | xr.Dataset, feature_dim: str | None, labels: NDArray[Any]
+) -> xr.DataArray | xr.Dataset:
+    """Return data with its features in the order of `labels`, lazily; as it is unless it has just these."""
+    given: object = data  # users pass what the signature does not allow; it is refused when it is opened
+    if isinstance(given, xr.Dataset):
+        names = sorted(map(str, given.data_vars))
+        return given[labels.tolist()] if names == sorted(map(str, labels)) else given
+    if not isinstance(given, xr.DataArray):
+        return data
+    feature = _feature_dim(given, feature_dim)
+    found = _labels(given, feature)
+    order = None if found is None else order_of(found, labels)
+    if order is None or (order == np.arange(len(order))).all():
+        return given
+    return given.isel({feature: order})
 
 
 def map_xarray(
@@ -175,6 +200,14 @@ def _feature_names(array: xr.DataArray, feature: Hashable) -> tuple[str, ...] | 
         return None
     names = array.coords[feature].values.tolist()
     return tuple(names) if all(isinstance(name, str) for name in names) else None
+
+
+def _labels(array: xr.DataArray, feature: Hashable) -> NDArray[Any] | None:
+    """Return the coordinate values of a dimension if it has any: numbers, times, or text for everything else."""
+    if feature not in array.coords:
+        return None
+    values = array.coords[feature].values
+    return values if values.dtype.kind in "biufMm" else np.array([str(value) for value in values])
 
 
 def _name_of(data: xr.DataArray | xr.Dataset) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
 import os
-import re
 import threading
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table, reason, rows_text
+from dem.data.urls import split_scheme
 from dem.errors import DataError, DataWarning
 
 # Simultaneous requests of one read; every thread has its own read at the same time.
@@ -29,18 +30,6 @@ CONCURRENCY = 4
 SHARD_BYTES = 8 * READ_BYTES
 # Results have a chunk for each chunk of the data, up to this number.
 MAX_RESULT_CHUNKS = 10_000
-
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
-_PACKAGES = {
-    "s3": ("s3fs", '"dask-em[s3]"'),
-    "s3a": ("s3fs", '"dask-em[s3]"'),
-    "gs": ("gcsfs", "gcsfs"),
-    "gcs": ("gcsfs", "gcsfs"),
-    "abfs": ("adlfs", "adlfs"),
-    "az": ("adlfs", "adlfs"),
-    "http": ("aiohttp", "aiohttp"),
-    "https": ("aiohttp", "aiohttp"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +161,14 @@ class ZarrRows(Rows):
         return [ZarrBatch(self.table, self.read_rows, first, stop) for first, stop in batch_bounds(n_reads)]
 
     @property
+    def array(self) -> dask.array.Array:
+        """The same rows as a lazy Dask array, a block for each read."""
+        name = f"dem-zarr-{uuid.uuid4().hex}"
+        chunks, meta = (self.read_rows, self.n_features), np.empty((0, 0), self.dtype)
+        lazy: dask.array.Array = dask.array.from_array(self.table, chunks, name=name, asarray=False, meta=meta)
+        return lazy
+
+    @property
     def grid_chunks(self) -> tuple[int, ...]:
         """Rows per chunk or shard; a multiple of it where there are very many."""
         unit = self.table.unit_rows
@@ -248,12 +245,8 @@ def open_zarr(source: Any, variable: str | None = None) -> ZarrRows:
 
 
 def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
-    match = _SCHEME.match(path)
-    if match and match[1].lower() == "file":
-        path, match = path[len(match[0]) :], None
-    if match:
-        _check_scheme(path, match[1])
-    elif not Path(path).exists():
+    path, scheme = split_scheme(path)
+    if scheme is None and not Path(path).exists():
         message = f"there is nothing at {path}; give the path of a zarr array"
         raise DataError(message)
     try:
@@ -263,23 +256,6 @@ def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
         raise DataError(message) from error
     except Exception as error:  # a store raises whatever its service makes it raise
         message = f"{path} cannot be opened ({reason(error)})"
-        raise DataError(message) from error
-
-
-def _check_scheme(path: str, scheme: str) -> None:
-    import fsspec  # noqa: PLC0415  (comes with the packages of URLs)
-
-    package, install = _PACKAGES.get(scheme.lower(), (None, None))
-    if package is not None and importlib.util.find_spec(package) is None:
-        message = f"{scheme}:// needs the package {package}, which is not installed: pip install {install}"
-        raise DataError(message)
-    try:
-        fsspec.get_filesystem_class(scheme.lower())
-    except ValueError as error:
-        message = f"unknown URL scheme {scheme}:// in {path}; use a path, or s3://, gs://, abfs:// or https://"
-        raise DataError(message) from error
-    except ImportError as error:
-        message = f"{scheme}:// needs a package that is not installed ({error})"
         raise DataError(message) from error
 
 

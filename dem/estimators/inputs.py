@@ -19,6 +19,7 @@ from dem.data.numpy import ArrayRows
 from dem.data.sources import SourceOptions
 from dem.em.functions import RowFunction
 from dem.errors import DataError, OptionError
+from dem.estimators.features import ATTRIBUTES, as_fitted, check_features, note_features
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
@@ -116,15 +117,14 @@ def check_options(estimator: Any) -> None:
 @contextmanager
 def features_kept_on_failure(estimator: Any) -> Iterator[None]:
     """Give an estimator its features back if fitting it fails: what was fitted before still works."""
-    names = ("n_features_in_", "feature_names_in_")
-    before = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
+    before = {name: getattr(estimator, name) for name in ATTRIBUTES if hasattr(estimator, name)}
     fitted = f"{estimator._centres}_"
     centres = getattr(estimator, fitted, None)
     try:
         yield
     except BaseException:
         if getattr(estimator, fitted, None) is centres:  # an interrupted fit may have left new ones
-            for name in names:
+            for name in ATTRIBUTES:
                 vars(estimator).pop(name, None)
             vars(estimator).update(before)
         raise
@@ -148,11 +148,15 @@ def rows_of(
         If the data cannot be opened, is empty, or has other features than the model.
     """
     minimum = minimum or (2 if reset else 1)
+    if not reset:
+        data, source = as_fitted(estimator, data, source)
     table = checked(estimator, data, reset=reset, minimum=minimum)
-    rows = open_rows(table, **_with_feature_dimension(estimator, table, source, reset=reset))
-    if table is data and not isinstance(data, np.ndarray):
-        check_features(estimator, rows, reset=reset)
-    elif _is_frame(data):
+    rows = open_rows(table, **source)
+    if reset:
+        note_features(estimator, rows, names=not isinstance(table, np.ndarray))
+    elif not isinstance(table, np.ndarray):
+        check_features(estimator, rows)
+    if table is not data and _is_frame(data):
         rows = ArrayRows(table, frame_name(data), frame_columns(data))
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
@@ -160,47 +164,9 @@ def rows_of(
     return rows
 
 
-def _with_feature_dimension(estimator: Any, data: Any, source: SourceOptions, *, reset: bool) -> SourceOptions:
-    """Note the dimension of features (with `reset`), or put in the one that was named when the estimator was fitted."""
-    named = source.get("feature_dim")
-    if reset:
-        estimator._feature_dim = named
-    elif named is None:
-        remembered: str | None = getattr(estimator, "_feature_dim", None)
-        if remembered in getattr(data, "dims", ()):
-            return {**source, "feature_dim": remembered}
-    return source
-
-
 def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **source: Unpack[SourceOptions]) -> Any:
     """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
+    data, source = as_fitted(estimator, data, source)
     rows = rows_of(estimator, data, reset=False, **source)
-    source = _with_feature_dimension(estimator, data, source, reset=False)
     function = function.about(rows)
-    return map_rows(data, function, dtype=function.dtype, columns=function.columns, rows=rows, **source)
-
-
-def check_features(estimator: Any, rows: Rows, *, reset: bool) -> None:
-    """Note the number and names of features, or compare them with those seen in fit."""
-    if reset:
-        estimator.n_features_in_ = rows.n_features
-        if rows.feature_names is not None:
-            estimator.feature_names_in_ = np.array(rows.feature_names, dtype=object)
-        elif hasattr(estimator, "feature_names_in_"):
-            del estimator.feature_names_in_
-        return
-    if rows.n_features != estimator.n_features_in_:
-        message = (
-            f"{rows.name} has {rows.n_features} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input"
-        )
-        raise DataError(message)
-    known = getattr(estimator, "feature_names_in_", None)
-    if known is not None and rows.feature_names is not None and tuple(known) != rows.feature_names:
-        pairs = zip(known, rows.feature_names, strict=True)
-        position, (wanted, found) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-        message = (
-            f"column {position} of {rows.name} is {found!r}, but the model was fitted with {wanted!r} there; "
-            "bring the features into the order of the fit"
-        )
-        raise DataError(message)
+    return map_rows(data, function, dtype=function.dtype, n_columns=function.columns, rows=rows, **source)

@@ -60,6 +60,7 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
             if hasattr(estimator, name)
         },
         "feature_names": None if names is None else list(names),
+        "feature_axis": _axis(estimator),
         "versions": {
             "dem": __version__,
             "python": platform.python_version(),
@@ -141,9 +142,36 @@ def _restore(kind: type[Any], arrays: dict[str, np.ndarray], attributes: dict[st
         setattr(estimator, name, attributes["fitted"][name])
     if attributes["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(attributes["feature_names"], dtype=object)
-        if estimator.feature_names_in_.shape != (estimator.n_features_in_,):
-            message = f"the names of {estimator.n_features_in_} features are {attributes['feature_names']!r}"
+    for name, value in _from_axis(attributes.get("feature_axis") or {}).items():
+        setattr(estimator, name, value)
+    for name in ("feature_names_in_", "feature_coordinates_"):
+        labels = getattr(estimator, name, None)
+        if labels is not None and labels.shape != (estimator.n_features_in_,):
+            message = f"the {estimator.n_features_in_} features have {len(labels)} entries in {name}"
             raise ValueError(message)
     estimator._complete()
     estimator._model()
     return estimator
+
+
+def _axis(estimator: Any) -> dict[str, Any]:
+    """Return the feature dimension as JSON holds it, times as whole numbers; files of earlier versions have none."""
+    axis: dict[str, Any] = {}
+    if hasattr(estimator, "feature_dim_"):
+        axis["dim"] = estimator.feature_dim_
+    if hasattr(estimator, "feature_coordinates_"):
+        coordinates = np.asarray(estimator.feature_coordinates_)
+        coordinates = coordinates.astype(coordinates.dtype.newbyteorder("="))
+        plain = coordinates.view(np.int64) if coordinates.dtype.kind in "mM" else coordinates
+        axis |= {"dtype": coordinates.dtype.str[1:], "coordinates": plain.tolist()}
+    return axis
+
+
+def _from_axis(axis: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes that `_axis` holds."""
+    found: dict[str, Any] = {"feature_dim_": str(axis["dim"])} if "dim" in axis else {}
+    if "coordinates" in axis:
+        dtype = np.dtype(axis["dtype"])
+        plain = np.array(axis["coordinates"], np.int64 if dtype.kind in "mM" else dtype)
+        found["feature_coordinates_"] = plain.view(dtype) if dtype.kind in "mM" else plain
+    return found

@@ -27,6 +27,7 @@ from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.base import MixtureEstimator
 from dem.estimators.comparison import as_html, choice
+from dem.estimators.features import note_features
 from dem.estimators.fitting import POLISHED, best_fits
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
@@ -186,7 +187,7 @@ def select(
     best = _choose(table, criterion)
     for candidate in candidates:
         if candidate.fit is not None:
-            inputs.check_features(candidate.estimator, rows, reset=True)
+            note_features(candidate.estimator, rows)
             candidate.estimator._keep(candidate.family, candidate.fit, candidate.records)
             candidate.estimator.n_samples_seen_ = candidate.n_rows
     if table[best]["status"] != "converged":

@@ -1,0 +1,276 @@
+"""Rows of parquet files, in memory never more than a few of their row groups."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array
+import numpy as np
+from dask._task_spec import Task
+from numpy.typing import NDArray
+
+from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
+from dem.data.checks import check_table, reason
+from dem.data.graph import Nodes
+from dem.data.urls import split_scheme
+from dem.errors import DataError
+
+# Files whose footers are read at the same time.
+_FOOTERS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """Consecutive row groups of a file that are read together, and what to make of them; picklable.
+
+    Attributes
+    ----------
+    fragment : pyarrow.dataset.ParquetFileFragment
+        The row groups.
+    schema : pyarrow.Schema
+        Names and types of the columns wanted, in order.
+    dtype : dtype
+        Of the table that is made of them.
+    start, n_rows : int
+        Their place in the whole table.
+    piece_rows : int
+        Rows of the tables that they are read in.
+    name : str
+        What messages call the data.
+    """
+
+    fragment: Any
+    schema: Any
+    dtype: np.dtype[Any]
+    start: int
+    n_rows: int
+    piece_rows: int
+    name: str
+
+    def pieces(self) -> Iterator[NDArray[Any]]:
+        """Read one table after another, all of `piece_rows` but the last.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be read, or has changed.
+        """
+        done = 0
+        try:
+            for piece in self._pieces():
+                done += len(piece)
+                yield piece
+        except (GeneratorExit, KeyboardInterrupt, MemoryError):
+            raise
+        except Exception as error:  # whatever the file, or its service, makes pyarrow raise
+            message = f"{self.fragment.path} of {self.name} cannot be read ({reason(error)})"
+            raise DataError(message) from error
+        if done != self.n_rows:
+            message = f"{self.fragment.path} of {self.name} gave {done} rows instead of {self.n_rows}; it has changed"
+            raise DataError(message)
+
+    def _pieces(self) -> Iterator[NDArray[Any]]:
+        from pyarrow import dataset  # noqa: PLC0415 - an optional package
+
+        # A file is read in its own order and by this thread alone; what is decoded ahead is one piece.
+        scan = self.fragment.to_batches(
+            schema=self.schema,
+            columns=self.schema.names,
+            batch_size=self.piece_rows,
+            batch_readahead=1,
+            fragment_readahead=0,
+            use_threads=False,
+            fragment_scan_options=dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False),
+        )
+        left = self.n_rows
+        table = np.empty((min(left, self.piece_rows), len(self.schema)), self.dtype)
+        filled = 0
+        for records in scan:
+            arrays = [_numbers(column) for column in records.columns]
+            first = 0
+            while first < len(records):
+                count = min(len(table) - filled, len(records) - first)
+                if not count:
+                    message = "it holds more rows than its footer says"
+                    raise ValueError(message)
+                for j, array in enumerate(arrays):
+                    table[filled : filled + count, j] = array[first : first + count]
+                filled, first = filled + count, first + count
+                if filled == len(table):
+                    yield table
+                    left -= filled
+                    table = np.empty((min(left, self.piece_rows), len(self.schema)), self.dtype)
+                    filled = 0
+        if filled:
+            yield table[:filled]
+
+    def table(self) -> NDArray[Any]:
+        """Read all of them."""
+        return np.concatenate(list(self.pieces()))
+
+
+def _numbers(column: Any) -> NDArray[Any]:
+    """Return a column of a record batch; what is missing is NaN."""
+    import pyarrow as pa  # noqa: PLC0415 - an optional package
+
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.uint8())
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+@dataclass(frozen=True, eq=False)
+class ParquetBatch(Batch):
+    """Reads row groups one after another."""
+
+    reads: Sequence[RowGroups]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Read piece by piece."""
+        for read in self.reads:
+            start = read.start
+            for piece in read.pieces():
+                yield Chunk(piece, range(start, start + len(piece)))
+                start += len(piece)
+
+
+class ParquetRows(Rows):
+    """Numeric columns of a parquet file, or of all the files in a folder.
+
+    Their common type is the smallest floating-point type that holds all of them exactly; what is missing is NaN.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL of a file, or of a folder (partitioned as Hive does it or not).
+    columns : sequence of str, optional
+        The columns that are the features; all of them when left out.
+
+    Raises
+    ------
+    DataError
+        If there is nothing, a column is missing or holds no numbers, or pyarrow is not installed.
+    """
+
+    def __init__(self, path: str, columns: Sequence[str] | None = None) -> None:
+        dataset = _open(path)
+        self.name = path
+        self.feature_names = _wanted(path, dataset.schema, columns)
+        schema = _selected(dataset.schema, self.feature_names)
+        types = [_dtype(path, field) for field in schema]
+        dtype = np.result_type(np.float16, *types)
+        row_bytes = max(len(types) * dtype.itemsize, 1)
+        piece_rows = max(min(READ_BYTES // row_bytes, READ_ROWS), 1)
+        self.reads: list[RowGroups] = []
+        start = 0
+        for fragment, groups in _groups(path, dataset):
+            for ids, n_rows in _joined(groups, piece_rows):
+                part = fragment.subset(row_group_ids=ids)
+                self.reads.append(RowGroups(part, schema, dtype, start, n_rows, piece_rows, path))
+                start += n_rows
+        self.n_rows, self.n_features, self.dtype = check_table(path, (start, len(types)), dtype)
+
+    def batches(self) -> list[Batch]:
+        """Return batches of row groups."""
+        return [ParquetBatch(self.reads[first:stop]) for first, stop in batch_bounds(len(self.reads))]
+
+    @property
+    def array(self) -> dask.array.Array:
+        """The same rows as a lazy Dask array, a block for each read."""
+        name = f"dem-parquet-{uuid.uuid4().hex}"
+        layer: Nodes = {(name, i, 0): Task((name, i, 0), RowGroups.table, read) for i, read in enumerate(self.reads)}
+        chunks = (tuple(read.n_rows for read in self.reads), (self.n_features,))
+        return dask.array.Array(layer, name, chunks, meta=np.empty((0, self.n_features), self.dtype))
+
+
+def _open(path: str) -> Any:
+    """Return the pyarrow dataset at a path or URL."""
+    try:
+        from pyarrow import dataset  # noqa: PLC0415 - an optional package
+    except ImportError as error:
+        message = 'reading parquet needs the package pyarrow, which is not installed: pip install "dask-em[parquet]"'
+        raise DataError(message) from error
+    place, scheme = split_scheme(path)
+    try:
+        if scheme is None:
+            return dataset.dataset(place, format="parquet", partitioning="hive")
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - comes with the packages of URLs
+
+        filesystem, place = url_to_fs(path)
+        return dataset.dataset(place, filesystem=filesystem, format="parquet", partitioning="hive")
+    except FileNotFoundError as error:
+        message = f"there is nothing at {path}; give the path of a parquet file or folder"
+        raise DataError(message) from error
+    except Exception as error:  # whatever the file, or its service, makes pyarrow raise
+        message = f"{path} cannot be opened as parquet ({reason(error)})"
+        raise DataError(message) from error
+
+
+def _wanted(path: str, schema: Any, columns: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the columns to read: those given, or all but the index of a data frame."""
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    names = [name for name in schema.names if name not in index]
+    if columns is None:
+        return tuple(names)
+    if isinstance(columns, str) or not columns:
+        message = f"columns must be a list of names such as ['u', 'g'], not {columns!r}"
+        raise DataError(message)
+    for name in columns:
+        if name not in schema.names:
+            listing = ", ".join(map(str, names[:20])) + (", …" if len(names) > 20 else "")
+            message = f"{path} has no column {name!r}; it has {listing}"
+            raise DataError(message)
+    return tuple(columns)
+
+
+def _selected(schema: Any, names: Sequence[str]) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 - an optional package
+
+    return pa.schema([schema.field(name) for name in names])
+
+
+def _dtype(path: str, field: Any) -> np.dtype[Any]:
+    """Return the dtype of a column as NumPy has it."""
+    import pyarrow as pa  # noqa: PLC0415 - an optional package
+
+    kind = field.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        message = (
+            f"column {field.name!r} of {path} holds values of type {kind}, and dem needs numbers; name the columns to "
+            "use (columns=['u', 'g'], --columns u,g)"
+        )
+        raise DataError(message)
+    dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+    return dtype
+
+
+def _groups(path: str, dataset: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
+    """Yield each file, in the order of their names, with the numbers and rows of its row groups."""
+
+    def with_footer(fragment: Any) -> tuple[Any, list[tuple[int, int]]]:
+        try:
+            return fragment, [(group.id, group.num_rows) for group in fragment.row_groups]
+        except Exception as error:  # whatever the file, or its service, makes pyarrow raise
+            message = f"{fragment.path} of {path} cannot be read ({reason(error)})"
+            raise DataError(message) from error
+
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="dem-footers") as pool:
+        yield from pool.map(with_footer, dataset.get_fragments())
+
+
+def _joined(groups: Sequence[tuple[int, int]], most: int) -> Iterator[tuple[list[int], int]]:
+    """Yield the numbers of consecutive row groups that together have no more than `most` rows, and these."""
+    ids: list[int] = []
+    total = 0
+    for number, n_rows in groups:
+        if ids and total + n_rows > most:
+            yield ids, total
+            ids, total = [], 0
+        if n_rows:
+            ids.append(number)
+            total += n_rows
+    if ids:
+        yield ids, total
