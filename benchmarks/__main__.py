@@ -17,7 +17,8 @@ from common import HERE, RESULTS
 
 ALL = {
     "startup": ["--repeats", "3"],
-    "passes": ["--scale", "0.02", "--repeats", "2", "--limit", "10"],
+    "passes": ["--scale", "0.02", "--repeats", "1"],
+    "peers": ["--scale", "0.02", "--repeats", "2", "--limit", "10"],
     "predicting": ["--scale", "0.05", "--repeats", "1"],
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
     "growth": ["--repeats", "1"],

@@ -1,24 +1,38 @@
-"""Seconds per EM iteration beside scikit-learn, and beside its peers, in one run.
+"""Seconds per EM iteration beside scikit-learn in one run, on components that overlap and on components that do not.
 
-    .venv/bin/python benchmarks/passes.py                     # about six minutes
-    .venv/bin/python benchmarks/passes.py --peers "" --scale 0.1
+    .venv/bin/python benchmarks/passes.py                     # about seven minutes
+    .venv/bin/python benchmarks/passes.py --scale 0.1
 
 All sides alternate, because machines are noisy: in each repeat the peak of the matrix product is measured, then one
-iteration of scikit-learn, a few of dem, one of each peer. Medians of the repeats; ratios are what counts. Writes
-benchmarks/results/passes.json.
+iteration of scikit-learn, a few of dem. Medians of the repeats; ratios are what counts. Writes
+benchmarks/results/passes.json after each shape, and first denormals.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import tempfile
+import os
 import time
-from pathlib import Path
+import warnings
 
 import numpy as np
-import peers
-from common import announce, dem_passes, flops, gemm_peak, median, mixture_rows, save, seconds_text, start_of, table
+from common import (
+    KINDS,
+    announce,
+    centres_of,
+    dem_passes,
+    flops,
+    gemm_peak,
+    median,
+    mixture_rows,
+    save,
+    seconds_text,
+    start_of,
+    table,
+    timed,
+    truth,
+)
 from sklearn.mixture import GaussianMixture as Sklearn
 
 # n, d, K, covariance, target for float64 as seconds of scikit-learn per second of dem
@@ -48,13 +62,14 @@ class SklearnSide(Sklearn):
         self.began_ = time.perf_counter()
         return super()._e_step(*arguments, **options)
 
-    def seconds(self, rows: np.ndarray) -> float:
-        """Return the seconds of one iteration."""
+    def seconds(self, rows: np.ndarray) -> tuple[float, float]:
+        """Return the seconds of one iteration, and those of them that the operating system took."""
         self.began_ = None
+        kernel = os.times().system
         try:
             self.fit(rows)
         except IterationDone as done:
-            return done.args[0]
+            return done.args[0], os.times().system - kernel
         message = "scikit-learn has stopped calling _e_step"
         raise RuntimeError(message)
 
@@ -66,44 +81,77 @@ def sklearn_side(rows: np.ndarray, n_components: int, covariance: str, start: di
     return SklearnSide(n_components, covariance_type=covariance, tol=0.0, max_iter=2, **start)
 
 
-def compare(shape: tuple[int, int, int, str], dtype: type, repeats: int, rivals: list[peers.Peer]) -> dict:
-    """Time all sides alternately on one shape."""
+def compare(shape: tuple[int, int, int, str], kind: str, dtype: type, repeats: int) -> dict:
+    """Time both sides alternately on one shape and one kind of rows."""
     n_rows, n_features, n_components, covariance = shape
-    rows = mixture_rows(n_rows, n_features, n_components, dtype)
-    start = start_of(rows, n_components, covariance)
+    centres = centres_of(kind, n_features, n_components)
+    rows = mixture_rows(n_rows, n_features, n_components, dtype, centres=centres)
+    start = truth(centres, covariance)
     theirs = sklearn_side(rows, n_components, covariance, start)
-    timings: dict[str, list[float]] = {"peak": [], "sklearn": [], "dem": []}
-    with tempfile.TemporaryDirectory() as scratch:
-        if rivals:
-            path = Path(scratch) / "rows.f8"
-            rows.tofile(path)
-            for rival in rivals:
-                rival.start(path, shape)
-        for _ in range(repeats):
-            timings["peak"].append(gemm_peak(dtype))
-            timings["sklearn"].append(theirs.seconds(rows))
-            gc.collect()
-            passes = dem_passes(rows, n_components, 3, covariance_type=covariance, **start)
-            timings["dem"].append(median(passes))
-            for rival in rivals:
-                rival.measure(repeats)
-        found = {rival.name: rival.stop() for rival in rivals}
+    timings: dict[str, list[float]] = {"peak": [], "sklearn": [], "kernel": [], "dem": []}
+    for _ in range(repeats):
+        timings["peak"].append(gemm_peak(dtype))
+        wall, kernel = theirs.seconds(rows)
+        timings["sklearn"].append(wall)
+        timings["kernel"].append(kernel / wall)
+        gc.collect()
+        timings["dem"].append(median(dem_passes(rows, n_components, 3, covariance_type=covariance, **start)))
     seconds = {name: median(values) for name, values in timings.items()}
     return {
         "n": n_rows,
         "d": n_features,
         "K": n_components,
         "covariance": covariance,
+        "kind": kind,
         "dtype": np.dtype(dtype).name,
         "dem_seconds": seconds["dem"],
         "sklearn_seconds": seconds["sklearn"],
-        "ratio": seconds["sklearn"] / seconds["dem"],
+        "kernel_share": seconds["kernel"],
+        "ratio": paired(timings["sklearn"], timings["dem"]),
         "gemm_peak": seconds["peak"],
         "peak_fraction": flops(*shape) / seconds["dem"] / seconds["peak"],
-        "rows_K_per_second": n_rows * n_components / seconds["dem"],
         "all": timings,
-        "peers": found,
     }
+
+
+def paired(first: list[float], second: list[float]) -> float:
+    """Return the median of the ratios of what was measured in turn."""
+    return median(a / b for a, b in zip(first, second, strict=True))
+
+
+class Counting(Sklearn):
+    """scikit-learn's mixture that notes in each E-step which shares of its exponentials are denormal and 0."""
+
+    def _estimate_weighted_log_prob(self, *arguments: object, **options: object) -> np.ndarray:
+        found = super()._estimate_weighted_log_prob(*arguments, **options)
+        differences = found - found.max(axis=1, keepdims=True)
+        zero = differences < -745.13
+        self.shares_.append({"denormal": float(((differences < -708.4) & ~zero).mean()), "zero": float(zero.mean())})
+        return found
+
+
+def denormals(shape: tuple[int, int, int, str]) -> dict:
+    """Count denormal exponentials in the first iterations on 20,000 of the rows of earlier tables, from their start."""
+    n_rows, n_features, n_components, covariance = shape
+    rows = mixture_rows(n_rows, n_features, n_components)[:20_000]
+    counting = Counting(
+        n_components, covariance_type=covariance, tol=0.0, max_iter=5, **start_of(rows, n_components, covariance)
+    )
+    counting.shares_ = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        counting.fit(rows)
+    return {"n": n_rows, "d": n_features, "K": n_components, "covariance": covariance, "shares": counting.shares_[:5]}
+
+
+def exponentials() -> dict[str, float]:
+    """Return the nanoseconds of `exp` per number, by what comes out; the least of many, so that load does not count."""
+    numbers, out = np.empty(2**15), np.empty(2**15)
+    found = {}
+    for name, argument in (("normal", -50.0), ("denormal", -725.0), ("zero", -2000.0)):
+        numbers[:] = argument
+        found[name] = 1e9 * min(timed(lambda: np.exp(numbers, out=out)) for _ in range(200)) / len(numbers)
+    return found
 
 
 def label(row: dict) -> str:
@@ -111,103 +159,126 @@ def label(row: dict) -> str:
     return f"{row['n']:.0e}".replace("e+0", "e") + f", {row['d']}, {row['K']} {row['covariance']}"
 
 
+def target_of(row: dict) -> float:
+    """Return the target of a shape, in seconds of scikit-learn per second of dem in float64."""
+    return next(target for _, d, k, _, target in SHAPES if (d, k) == (row["d"], row["K"]))
+
+
 def summary(rows: list[dict]) -> str:
     """Return the table of dem beside scikit-learn, with the targets."""
-    targets = {(d, k): target for _, d, k, _, target in SHAPES}
-    slower = {(row["d"], row["K"]): row["dem_seconds"] for row in rows if row["dtype"] == "float64"}
+    slower = {(row["d"], row["K"], row["kind"]): row["dem_seconds"] for row in rows if row["dtype"] == "float64"}
     cells = []
     for row in rows:
-        where = (row["d"], row["K"])
-        target = targets[where]
+        single, where = row["dtype"] == "float32", (row["d"], row["K"], row["kind"])
         fraction = f"{row['peak_fraction']:.0%}"
-        if row["d"] >= 32 and row["dtype"] == "float64":
+        if row["d"] >= 32 and not single:
             fraction += f" ({PEAK_TARGET:.0%})"
-        single = row["dtype"] == "float32"
         gain = f"{slower[where] / row['dem_seconds']:.2f}×" if single and where in slower else "–"
         if single and row["d"] >= 32:
             gain += f" ({FLOAT32_GAIN:g}×)"
         cells.append(
             [
                 label(row),
+                row["kind"],
                 row["dtype"],
-                seconds_text(row["sklearn_seconds"]),
+                seconds_text(row["sklearn_seconds"])
+                + (f" ({row['kernel_share']:.0%})" if "kernel_share" in row else ""),
                 seconds_text(row["dem_seconds"]),
                 f"**{row['ratio']:.1f}×**",
-                "–" if single else f"{target:g}×",
+                "–" if single or row["kind"] == "far apart" else f"{target_of(row):g}×",
                 gain,
                 fraction,
             ]
         )
     header = [
         "n, d, K",
+        "components",
         "dtype",
-        "scikit-learn s",
+        "scikit-learn s (of it the kernel)",
         "dem s",
         "ratio",
         "target",
         "dem f64 / f32 (target)",
         "of GEMM peak (target)",
     ]
-    return table(header, cells)
+    kinds = "\n".join(f"- **{kind}**: {text}." for kind, text in KINDS.items())
+    return f"{kinds}\n\n{table(header, cells)}"
 
 
-def peer_summary(rows: list[dict], missing: dict[str, str]) -> str:
-    """Return the table of dem beside the other peers, in seconds per iteration and, in brackets, as ratios."""
-    names = [name for name in peers.COVARIANCES if any(name in row["peers"] for row in rows)]
+def missed(rows: list[dict]) -> str:
+    """Say on which shapes and rows the targets of float64 are missed."""
+    found = [
+        f"d = {row['d']}, K = {row['K']} {row['kind']} {row['ratio']:.1f}× ({target_of(row):g}×)"
+        for row in rows
+        if row["dtype"] == "float64" and row["kind"] != "far apart" and row["ratio"] < target_of(row)
+    ]
+    return "; ".join(found) or "nowhere"
 
-    def cell(row: dict, name: str) -> str:
-        found = row["peers"].get(name)
-        if found is None:
-            return "–"
-        if found["seconds"] is None:
-            return found["note"] or "–"
-        note = f", {found['note']}" if found["note"] else ""
-        return f"{seconds_text(found['seconds'])} ({found['seconds'] / row['dem_seconds']:.0f}×{note})"
 
-    chosen = [row for row in rows if row["peers"]]
-    cells = [[label(row), seconds_text(row["dem_seconds"]), *(cell(row, name) for name in names)] for row in chosen]
-    notes = "".join(f"\n\n{name} was left out: {reason}." for name, reason in missing.items())
-    return table(["n, d, K", "dem s", *(f"{name} s" for name in names)], cells) + notes
+def lost(rows: list[dict]) -> str:
+    """Say where scikit-learn was faster."""
+    found = [
+        f"d = {row['d']}, K = {row['K']} {row['covariance']} {row['kind']} in {row['dtype']} ({row['ratio']:.1f}×)"
+        for row in rows
+        if row["ratio"] < 1.0
+    ]
+    return "; ".join(found) or "nowhere"
+
+
+def peak_share(rows: list[dict]) -> str:
+    """Say between which shares of the peak the float64 shapes with d ≥ 32 lie."""
+    found = [
+        row["peak_fraction"]
+        for row in rows
+        if row["d"] >= 32 and row["dtype"] == "float64" and row["kind"] != "far apart"
+    ]
+    return f"{min(found):.0%} to {max(found):.0%}"
+
+
+def denormal_text(result: dict) -> str:
+    """Return which part of scikit-learn's exponentials on the rows of earlier tables was denormal, and its cost."""
+    costs = ", ".join(f"{cost:.1f} ns where the result is {name}" for name, cost in result["exp"].items())
+    cells = [
+        [label(row), *(f"{share['denormal']:.1%} / {share['zero']:.0%}" for share in row["shares"])]
+        for row in result["rows"]
+    ]
+    header = ["denormal / zero", *(f"iteration {number}" for number in range(1, len(cells[0])))]
+    return f"`numpy.exp` takes {costs}.\n\n{table(header, cells)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows, for a quick look")
     parser.add_argument("--dtypes", default="float64,float32")
-    parser.add_argument("--peers", default=",".join(peers.COVARIANCES), help="comma-separated, or nothing")
-    parser.add_argument(
-        "--limit", type=float, default=20.0, help="seconds for each peer on each shape; Spark has twice as many"
-    )
+    parser.add_argument("--parts", nargs="*", choices=["denormals", "passes"], default=["denormals", "passes"])
     options = parser.parse_args()
-    result = {"machine": announce("EM iterations beside scikit-learn and other libraries"), "passes": []}
-    chosen = [name for name in options.peers.split(",") if name]
-    missing = peers.install() if chosen else {}
-    for n_rows, n_features, n_components, covariance, _ in SHAPES:
-        shape = (max(int(n_rows * options.scale), 10 * n_components), n_features, n_components, covariance)
-        for name in options.dtypes.split(","):
-            rivals = [
-                peers.Peer(peer, options.limit * (2 if peer == "spark" else 1))
-                for peer in chosen
-                if name == "float64"
-                and peer not in missing
-                and covariance in peers.COVARIANCES[peer]
-                and (peer != "numba" or n_features <= peers.NUMBA_FEATURES)
-            ]
-            row = compare(shape, np.dtype(name).type, options.repeats, rivals)
-            result["passes"].append(row)
-            others = ", ".join(
-                f"{peer} {seconds_text(found['seconds'])} {found['note']}".strip()
-                for peer, found in row["peers"].items()
-            )
-            print(
-                f"{label(row)} {name}: scikit-learn {row['sklearn_seconds']:.3f} s, dem {row['dem_seconds']:.4f} s, "
-                f"{row['ratio']:.1f}x, {row['peak_fraction']:.0%} of {row['gemm_peak'] / 1e9:.0f} GF/s; {others}",
-                flush=True,
-            )
-    result["missing"] = missing
-    print("\n" + summary(result["passes"]) + "\n\n" + peer_summary(result["passes"], missing))
-    save("passes", result)
+    described = announce("EM iterations beside scikit-learn")
+    if "denormals" in options.parts:
+        found = {"exp": exponentials(), "rows": [denormals(tuple(shape)) for *shape, _ in SHAPES]}
+        save("denormals", found)
+        print(denormal_text(found))
+    if "passes" not in options.parts:
+        return
+    result = {"machine": described, "passes": []}
+
+    def sized(n_rows: int, n_features: int, n_components: int, covariance: str) -> tuple[int, int, int, str]:
+        return max(int(n_rows * options.scale), 40 * n_components), n_features, n_components, covariance
+
+    for n_rows, *rest, _ in SHAPES:
+        for kind in KINDS:
+            shape = sized(n_rows // 10 if kind == "far apart" else n_rows, *rest)
+            for name in options.dtypes.split(",")[: 1 if kind == "far apart" else None]:
+                row = compare(shape, kind, np.dtype(name).type, options.repeats)
+                result["passes"].append(row)
+                print(
+                    f"{label(row)} {kind} {name}: scikit-learn {row['sklearn_seconds']:.3f} s "
+                    f"({row['kernel_share']:.0%} of it the kernel), dem {row['dem_seconds']:.4f} s, "
+                    f"{row['ratio']:.1f}x, {row['peak_fraction']:.0%} of {row['gemm_peak'] / 1e9:.0f} GF/s",
+                    flush=True,
+                )
+        save("passes", result)
+    print("\n" + summary(result["passes"]))
 
 
 if __name__ == "__main__":

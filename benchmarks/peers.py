@@ -1,22 +1,25 @@
 """What users would pick instead: Armadillo, Spark MLlib, pomegranate, and a fused loop in numba.
 
-    python benchmarks/peers.py      # installs them into benchmarks/.peers; `make bench` does this
+    .venv/bin/python benchmarks/peers.py      # five minutes; installs them into benchmarks/.peers first
 
 Each runs as a process of its own and is asked for iterations in turn with dem. Each is optional: what cannot be
-installed is left out with the reason.
+installed is left out with the reason. Writes benchmarks/results/peers.json after each shape.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import HERE, median
+from common import HERE, announce, dem_passes, median, mixture_rows, save, seconds_text, start_of, table
 from conversation import LateError, Partner
+from passes import SHAPES, label
 
 HOME = HERE / ".peers"
 PYTHON = HOME / "venv" / "bin" / "python"
@@ -160,5 +163,73 @@ def _reason(error: Exception) -> str:
     return "failed: not positive-definite" if "positive-definite" in text else f"failed: {text[:80]}"
 
 
+# The benchmark --------------------------------------------------------------------------------------------------
+
+
+def compare(shape: tuple[int, int, int, str], repeats: int, rivals: list[Peer]) -> dict:
+    """Time dem and its peers alternately on one shape, in float64."""
+    n_rows, n_features, n_components, covariance = shape
+    rows = mixture_rows(n_rows, n_features, n_components)
+    start = start_of(rows, n_components, covariance)
+    passes = []
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "rows.f8"
+        rows.tofile(path)
+        for rival in rivals:
+            rival.start(path, shape)
+        for _ in range(repeats):
+            passes.append(median(dem_passes(rows, n_components, 3, covariance_type=covariance, **start)))
+            for rival in rivals:
+                rival.measure(repeats)
+        found = {rival.name: rival.stop() for rival in rivals}
+    sizes = {"n": n_rows, "d": n_features, "K": n_components, "covariance": covariance}
+    return sizes | {"dem_seconds": median(passes), "peers": found}
+
+
+def summary(rows: list[dict], missing: dict[str, str]) -> str:
+    """Return the table of dem beside the other peers, in seconds per iteration and, in brackets, as ratios."""
+    names = [name for name in COVARIANCES if any(name in row["peers"] for row in rows)]
+
+    def cell(row: dict, name: str) -> str:
+        found = row["peers"].get(name)
+        if found is None:
+            return "–"
+        if found["seconds"] is None:
+            return found["note"] or "–"
+        note = f", {found['note']}" if found["note"] else ""
+        return f"{seconds_text(found['seconds'])} ({found['seconds'] / row['dem_seconds']:.0f}×{note})"
+
+    cells = [[label(row), seconds_text(row["dem_seconds"]), *(cell(row, name) for name in names)] for row in rows]
+    notes = "".join(f"\n\n{name} was left out: {reason}." for name, reason in missing.items())
+    return table(["n, d, K", "dem s", *(f"{name} s" for name in names)], cells) + notes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the rows, for a quick look")
+    parser.add_argument("--peers", default=",".join(COVARIANCES), help="comma-separated")
+    parser.add_argument(
+        "--limit", type=float, default=20.0, help="seconds for each peer on each shape; Spark has twice as many"
+    )
+    options = parser.parse_args()
+    described, missing = announce("EM iterations beside other libraries"), install()
+    result = {"machine": described, "missing": missing, "rows": []}
+    for n_rows, n_features, n_components, covariance, _ in SHAPES:
+        shape = (max(int(n_rows * options.scale), 10 * n_components), n_features, n_components, covariance)
+        rivals = [
+            Peer(name, options.limit * (2 if name == "spark" else 1))
+            for name in options.peers.split(",")
+            if name not in missing
+            and covariance in COVARIANCES[name]
+            and (name != "numba" or n_features <= NUMBA_FEATURES)
+        ]
+        row = compare(shape, options.repeats, rivals)
+        result["rows"].append(row)
+        print(label(row), seconds_text(row["dem_seconds"]), row["peers"], flush=True)
+        save("peers", result)
+    print("\n" + summary(result["rows"], missing))
+
+
 if __name__ == "__main__":
-    install()
+    main()

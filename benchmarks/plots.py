@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from out_of_core import TARGETS
-from passes import SHAPES, label
+from passes import SHAPES
 from reads import ALGORITHMS, DISTANCES, FROM_A_SAMPLE
 from reads_tables import median_reads
 
@@ -50,22 +50,24 @@ def draw() -> list[str]:
 
 
 def _passes(result: dict) -> plt.Figure:
-    figure, axes = plt.subplots(figsize=(7.2, 3.6))
-    names = list(dict.fromkeys(label(row) for row in result["passes"]))
-    for offset, dtype, colour in ((-0.19, "float64", BLUE), (0.19, "float32", ORANGE)):
-        rows = [row for row in result["passes"] if row["dtype"] == dtype]
-        places = [names.index(label(row)) + offset for row in rows]
-        bars = axes.barh(places, [row["ratio"] for row in rows], 0.36, color=colour, label=dtype)
-        axes.bar_label(bars, [f" {row['ratio']:.1f}×" for row in rows], fontsize=8)
-    targets = {(d, k): target for _, d, k, _, target in SHAPES}
-    for row in (row for row in result["passes"] if row["dtype"] == "float64"):
-        place, target = names.index(label(row)), targets[row["d"], row["K"]]
-        axes.plot([target] * 2, [place - 0.4, place + 0.02], color="black", linewidth=1.5)
-    axes.plot([], [], color="black", linewidth=1.5, label="target (float64)")
-    axes.set_yticks(range(len(names)), names)
+    figure, axes = plt.subplots(figsize=(7.2, 4.4))
+    rows = [row for row in result["passes"] if row["dtype"] == "float64"]
+    names = list(dict.fromkeys((row["d"], row["K"]) for row in rows))
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    for number, (kind, colour) in enumerate(zip(kinds, (BLUE, ORANGE, GREY), strict=False)):
+        chosen = [row for row in rows if row["kind"] == kind]
+        places = [names.index((row["d"], row["K"])) + 0.26 * (number - (len(kinds) - 1) / 2) for row in chosen]
+        bars = axes.barh(places, [row["ratio"] for row in chosen], 0.25, color=colour, label=kind)
+        axes.bar_label(bars, [f" {row['ratio']:.1f}×" for row in chosen], fontsize=8)
+    for place, name in enumerate(names):
+        target = next(target for _, d, k, _, target in SHAPES if (d, k) == name)
+        axes.plot([target] * 2, [place - 0.4, place + 0.15], color="black", linewidth=1.5)
+    axes.plot([], [], color="black", linewidth=1.5, label="target")
+    axes.axvline(1.0, color=GREY, linewidth=0.8)
+    axes.set_yticks(range(len(names)), [f"d = {d}, K = {k}" for d, k in names])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("seconds of scikit-learn per second of dem, one EM iteration, same dtype")
+    axes.set_xlabel("seconds of scikit-learn per second of dem, one EM iteration in float64")
     axes.legend(loc="lower right")
     return figure
 

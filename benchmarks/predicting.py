@@ -1,16 +1,18 @@
 """Labels, responsibilities and log-densities of rows in memory, beside scikit-learn with the same parameters.
 
-    .venv/bin/python benchmarks/predicting.py        # about two minutes
+    .venv/bin/python benchmarks/predicting.py        # about four minutes
 
-float64, the shapes of passes.py, both sides alternating. Writes benchmarks/results/predicting.json.
+float64, the shapes of passes.py on components that overlap and that do not, both sides alternating. Writes
+benchmarks/results/predicting.json after each shape.
 """
 
 from __future__ import annotations
 
 import argparse
+import warnings
 
 import numpy as np
-from common import announce, median, mixture_rows, save, seconds_text, start_of, table, timed
+from common import KINDS, announce, centres_of, median, mixture_rows, save, seconds_text, table, timed, truth
 from passes import SHAPES
 from sklearn.mixture import GaussianMixture as Sklearn
 
@@ -19,21 +21,30 @@ import dem
 METHODS = ("predict", "predict_proba", "score_samples")
 
 
-def fitted(rows: np.ndarray, n_components: int, covariance: str) -> tuple[dem.GaussianMixture, Sklearn]:
-    """Return both libraries' mixtures with the same parameters: one iteration of dem on a part of the rows."""
+def both_sides(centres: np.ndarray, covariance: str) -> tuple[dem.GaussianMixture, Sklearn]:
+    """Return both libraries' mixtures with the parameters of which the rows are drawn, as a fit leaves them."""
+    start, n_components = truth(centres, covariance), len(centres)
+    few = mixture_rows(10 * n_components, centres.shape[1], n_components, centres=centres)
     options = {"covariance_type": covariance, "max_iter": 1, "tol": 1e9}
-    ours = dem.GaussianMixture(n_components, **options, **start_of(rows, n_components, covariance)).fit(rows[:50_000])
+    ours = dem.GaussianMixture(n_components, **options, **start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours.fit(few)
+    ours.weights_, ours.means_ = start["weights_init"], start["means_init"]
+    for name in ("covariances_", "precisions_", "precisions_cholesky_"):
+        setattr(ours, name, start["precisions_init"].copy())
     theirs = Sklearn(n_components, covariance_type=covariance)
     for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
         setattr(theirs, name, getattr(ours, name))
     return ours, theirs
 
 
-def compare(shape: tuple[int, int, int, str], repeats: int) -> dict:
+def compare(shape: tuple[int, int, int, str], kind: str, repeats: int) -> dict:
     """Time all methods of both sides alternately."""
     n_rows, n_features, n_components, covariance = shape
-    rows = mixture_rows(n_rows, n_features, n_components)
-    ours, theirs = fitted(rows, n_components, covariance)
+    centres = centres_of(kind, n_features, n_components)
+    rows = mixture_rows(n_rows, n_features, n_components, centres=centres)
+    ours, theirs = both_sides(centres, covariance)
     timings: dict[str, list[tuple[float, float]]] = {method: [] for method in METHODS}
     for _ in range(repeats):
         for method in METHODS:
@@ -41,6 +52,7 @@ def compare(shape: tuple[int, int, int, str], repeats: int) -> dict:
             timings[method].append((pair[0], pair[1]))
     return {
         "shape": list(shape),
+        "kind": kind,
         "agree": float(np.mean(ours.predict(rows[:50_000]) == theirs.predict(rows[:50_000]))),
         "dem": {method: median(pair[0] for pair in pairs) for method, pairs in timings.items()},
         "sklearn": {method: median(pair[1] for pair in pairs) for method, pairs in timings.items()},
@@ -53,9 +65,11 @@ def summary(result: dict) -> str:
     cells = []
     for row in result["rows"]:
         n_rows, n_features, n_components, covariance = row["shape"]
-        times = [f"{seconds_text(row['dem'][method])} (**{row['ratio'][method]:.0f}×**)" for method in METHODS]
-        cells.append([f"{n_rows:.0e}, {n_features}, {n_components} {covariance}".replace("e+0", "e"), *times])
-    return table(["n, d, K", *METHODS], cells)
+        times = [f"{seconds_text(row['dem'][method])} (**{row['ratio'][method]:.1f}×**)" for method in METHODS]
+        cells.append(
+            [f"{n_rows:.0e}, {n_features}, {n_components} {covariance}".replace("e+0", "e"), row["kind"], *times]
+        )
+    return table(["n, d, K", "components", *METHODS], cells)
 
 
 def main() -> None:
@@ -65,11 +79,13 @@ def main() -> None:
     options = parser.parse_args()
     result = {"machine": announce("Labels, responsibilities, log-densities"), "rows": []}
     for n_rows, *rest, _ in SHAPES:
-        shape = (max(int(n_rows * options.scale), 10_000), *rest)
-        result["rows"].append(compare(shape, options.repeats))
-        print(result["rows"][-1]["shape"], result["rows"][-1]["ratio"], flush=True)
+        for kind in KINDS:
+            rows = n_rows // 10 if kind == "far apart" else n_rows
+            shape = (max(int(rows * options.scale), 10_000), *rest)
+            result["rows"].append(compare(shape, kind, options.repeats))
+            print(result["rows"][-1]["shape"], kind, result["rows"][-1]["ratio"], flush=True)
+        save("predicting", result)
     print("\n" + summary(result))
-    save("predicting", result)
 
 
 if __name__ == "__main__":

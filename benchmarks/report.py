@@ -18,6 +18,7 @@ from collections.abc import Callable
 import growth
 import out_of_core
 import passes
+import peers
 import plots
 import predicting
 import reads_tables
@@ -86,10 +87,16 @@ def passes_text(result: dict) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "passes": ("passes", passes_text),
-    "peers": ("passes", lambda result: passes.peer_summary(result["passes"], result["missing"])),
+    "passes-missed": ("passes", lambda result: passes.missed(result["passes"])),
+    "passes-lost": ("passes", lambda result: passes.lost(result["passes"])),
+    "passes-peak": ("passes", lambda result: passes.peak_share(result["passes"])),
+    "denormals": ("denormals", passes.denormal_text),
+    "peers": ("peers", lambda result: machine_line(result) + "\n\n" + peers.summary(result["rows"], result["missing"])),
     "predicting": ("predicting", predicting.summary),
     "out-of-core": ("out_of_core", out_of_core.summary),
     "growth": ("growth", growth.summary),
+    "element": ("growth", lambda result: f"{1e9 * result['costs']['element']:.1f}"),
+    "chunk": ("growth", lambda result: f"{1e6 * result['costs']['chunk']:.0f}"),
     "scheduling": ("scheduling", scheduling.summary),
     "truncated": ("truncated", truncated.summary),
     "startup": ("startup", startup.summary),
