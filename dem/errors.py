@@ -16,7 +16,15 @@ class OptionError(DemError, ValueError):
 
 
 class StoreError(DemError, OSError):
-    """A model or result store cannot be read or written."""
+    """A model or result store cannot be read or written.
+
+    Attributes
+    ----------
+    kept : str
+        Where what was to be written is after all, under another name than asked for; empty if nowhere.
+    """
+
+    kept = ""
 
 
 class EngineError(DemError, RuntimeError):

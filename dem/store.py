@@ -37,11 +37,16 @@ def write(
     overwrite : bool
         Whether something at `path` may be replaced.
     """
-    with destination(path, overwrite=overwrite) as temporary:
+    with destination(path, overwrite=overwrite) as draft:
         checksums = {name: _checksum(array) for name, array in arrays.items()}
-        group = zarr.create_group(store=temporary, attributes=_json({**attributes, "sha256": checksums}))
+        group = zarr.create_group(store=draft.path, attributes=_json({**attributes, "sha256": checksums}))
         for name, array in arrays.items():
-            group.create_array(name, data=np.ascontiguousarray(array), chunks=array.shape or "auto")
+            group.create_array(
+                name,
+                data=np.ascontiguousarray(array),
+                chunks=array.shape or "auto",
+                chunk_key_encoding=draft.chunk_names,
+            )
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -78,6 +83,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
     checksums: Any = attributes.pop("sha256", {})
     if not isinstance(checksums, dict) or ("format" in attributes and not checksums):
         message = f"the model at {path} is damaged: its checksums are {checksums!r}"
+        raise StoreError(message)
+    if "format" in attributes and (unknown := sorted(arrays.keys() - checksums.keys())):
+        message = f"the model at {path} is damaged: there is no checksum of its array {unknown[0]!r}"
         raise StoreError(message)
     for name, checksum in checksums.items():
         if name not in arrays or _checksum(arrays[name]) != checksum:

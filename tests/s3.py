@@ -6,9 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -108,3 +109,52 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+class Gate:
+    """A way to a server that is cut at the n-th request which holds `word`, and stays cut: connections are refused.
+
+    Attributes
+    ----------
+    seen : int
+        How often the word has passed.
+    """
+
+    def __init__(self, server: Server, word: bytes, cut_at: int) -> None:
+        host, port = server.address.removeprefix("http://").split(":")
+        self._server = (host, int(port))
+        self._word, self._cut_at = word, cut_at
+        self.seen = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open = [self._listener]
+        self._lock = threading.Lock()
+        self.server = Server(f"http://127.0.0.1:{self._listener.getsockname()[1]}", keys=server.keys)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Close all connections and take no more."""
+        with self._lock:
+            for one in self._open:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+                one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # once it is cut
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                with self._lock:
+                    self._open += [client, server]
+                for pair in ((client, server, self._word), (server, client, None)):
+                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, word: bytes | None) -> None:
+        with suppress(OSError):
+            while data := source.recv(2**16):
+                if word is not None and word in data:
+                    self.seen += 1
+                    if self.seen == self._cut_at:
+                        self.cut()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)

@@ -167,10 +167,11 @@ def test_bad_data_is_one_line(tmp_path, model):
 def test_ctrl_c_saves_the_last_centres(tmp_path, out):
     data = write(tmp_path / "data.zarr", np.random.default_rng(0).normal(size=(40_000, 3)), chunks=(5_000, 3))
     process = start("fit", data, "--family", "kmeans", "-k", "300", "--tol", "0", "--seed", "0", "--out", out)
-    *_, last = interrupt(process, signal.SIGINT, after="iteration 3,")
+    _, (*_, last) = interrupt(process, signal.SIGINT, after="iteration 3,")
     assert process.returncode == 130
-    model = dem.load(out)
-    assert last == f"dem: stopped by Ctrl-C after iteration {model.n_iter_}; the last parameters are saved in {out}"
+    model = dem.load(f"{out}.partial")
+    after = f"after iteration {model.n_iter_}; the last parameters are saved in {out}.partial"
+    assert last == f"dem: stopped by Ctrl-C {after}"
     assert (model.converged_, len(model.history_)) == (False, model.n_iter_)
     assert model.cluster_centers_.shape == (300, 3)
     rows = zarr.open_array(data, mode="r")[...]

@@ -270,7 +270,7 @@ def test_a_thread_that_writes_on_after_a_failure_leaves_nothing(tmp_path):
         threads[0].start()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), destination(tmp_path / "out.zarr", overwrite=False) as path:
-        stop(path)
+    with pytest.raises(KeyboardInterrupt), destination(tmp_path / "out.zarr", overwrite=False) as draft:
+        stop(draft.path)
     threads[0].join()
     assert list(tmp_path.iterdir()) == []

@@ -107,6 +107,21 @@ def test_flipped_bytes(saved):
         dem.load(path)
 
 
+@pytest.mark.reliability(
+    fault="the checksum of an array is missing in a model file",
+    sees="the model at … is damaged: there is no checksum of its array …",
+    lost="nothing but that model",
+)
+@pytest.mark.parametrize("name", ["weights", "options/means_init"])
+def test_missing_checksum(saved, name):
+    path, _ = saved
+    group = zarr.open_group(path, mode="r+")
+    group.attrs["sha256"] = {key: value for key, value in group.attrs["sha256"].items() if key != name}
+    (path / name / "c").rename(path / "moved")  # as zeros it would be accepted
+    with pytest.raises(StoreError, match=rf"damaged: there is no checksum of its array '{name}'"):
+        dem.load(path)
+
+
 def test_half_a_metadata_file(saved):
     path, _ = saved
     metadata = path / "zarr.json"
@@ -156,8 +171,8 @@ def test_failed_write_leaves_nothing_and_keeps_the_old(tmp_path):
     store.write(path, {"x": np.arange(3.0)}, {"format": 1})
 
     def interrupted():
-        with destination(path, overwrite=True) as temporary:
-            zarr.create_group(temporary)
+        with destination(path, overwrite=True) as draft:
+            zarr.create_group(draft.path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -21,9 +21,10 @@ from dem.cli.options import (
     variable_option,
 )
 from dem.cli.progress import fit_progress
-from dem.cli.session import Stopped, open_engine, plain_warnings, stopped_by, undisturbed
+from dem.cli.saving import Saved, save, save_partial
+from dem.cli.session import Stopped, open_engine, plain_warnings, say, stopped_by, undisturbed
 from dem.em.events import Callback
-from dem.errors import DataError
+from dem.errors import DataError, DemError
 
 MIXTURES = ("gaussian", "bernoulli", "binomial")
 FAMILIES = (*MIXTURES, "kmeans")
@@ -44,6 +45,7 @@ class FitOptions:
     trials: int | None
     out: str | None
     overwrite: bool
+    keep_partial: bool
     variable: str | None
     start_from: str | None
     init: str | None
@@ -66,6 +68,8 @@ class FitOptions:
 
     def check(self) -> None:
         """Judge the options that depend on one another; raises `click.UsageError`."""
+        if self.keep_partial and self.out is None:
+            refuse("--keep-partial needs --out, the name that an unfinished model gets too")
         if self.start_from is None:
             self._check_new()
         else:
@@ -177,6 +181,7 @@ Examples:
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the fitted model here, as a zarr group.")
 @overwrite_option
+@click.option("--keep-partial", is_flag=True, help="After Ctrl-C too save the model in --out, not in MODEL.partial.")
 @variable_option
 @click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
 @click.option("--init", type=click.Choice(INITS), help="How the start is found.  [default: kmeans; k-means: k-means||]")
@@ -227,8 +232,8 @@ Examples:
 def fit(**given: Any) -> None:
     """Fit a mixture model, or k-means, to DATA: the path or URL of a zarr array, or of a group with --variable.
 
-    Without --scheduler or --workers it runs on threads of this process. Ctrl-C ends the fit and saves the
-    last parameters if --out is given.
+    Without --scheduler or --workers it runs on threads of this process. Ctrl-C ends the fit and, if --out is
+    given, saves the last parameters in MODEL.partial, where --from goes on.
     """
     options = FitOptions(**given)
     options.check()
@@ -240,42 +245,66 @@ def fit(**given: Any) -> None:
     with plain_warnings(options.quiet):
         with open_engine(options.scheduler, options.workers, options.memory_limit):
             estimator = _run(options)
+        saved = Saved(None)
         if options.out is not None:
             with undisturbed():
-                _save(estimator, options.out, options.overwrite)
+                saved = save(estimator, options.out, overwrite=options.overwrite)
         if options.as_json or not options.quiet:
-            print_fit(estimator, options.out, as_json=options.as_json)
+            print_fit(estimator, saved.path, as_json=options.as_json)
+        saved.check()
 
 
 def _run(options: FitOptions) -> Any:
-    """Fit; if the user stops it, save what there is and say so."""
-    with fit_progress(options.quiet) as callbacks:
-        estimator = options.estimator(callbacks)
-        try:
+    """Fit; if the fit ends before it is done, keep what there is and say so."""
+    estimator: Any = None
+    before: Any = None
+    try:
+        with fit_progress(options.quiet) as callbacks:
+            estimator = options.estimator(callbacks)
+            before = getattr(estimator, "history_", None)
             return estimator.fit(options.data, variable=options.variable)
-        except KeyboardInterrupt:
-            with undisturbed():
-                raise Stopped(_keep_last(estimator, options)) from None
+    except KeyboardInterrupt:
+        with undisturbed():
+            reached = getattr(estimator, "history_", None) is not before
+            kept = _keep_partial(estimator if reached else None, options, status="interrupted")
+        message = f"stopped by {stopped_by()} {kept}"
+        raise Stopped(message) from None
+    except Exception as error:
+        if getattr(estimator, "history_", None) is before:
+            raise
+        with undisturbed():
+            kept = _keep_partial(estimator, options, status="failed")
+        if isinstance(error, DemError):
+            message = f"{error}; this was {kept}"
+            raise click.ClickException(message) from error
+        say(f"the fit failed {kept}")
+        raise
 
 
-def _keep_last(estimator: Any, options: FitOptions) -> str:
-    by = stopped_by()
-    if not getattr(estimator, "history_", None):
-        return f"stopped by {by} before the first iteration ended; there is nothing to save"
+def _keep_partial(estimator: Any, options: FitOptions, *, status: str) -> str:
+    """Save a model whose fit has not ended, if any iteration has; print it as JSON if asked for; say what became of it.
+
+    An unfinished model has another name than asked for, so that nothing takes it for a finished one.
+    """
+    from dem.cli.report import print_fit, print_json  # noqa: PLC0415
+
+    if estimator is None:
+        if options.as_json:
+            print_json({"model": None, "status": status, "n_iter": 0})
+        return "before the first iteration ended; there is nothing to save"
+    saved, what = Saved(None), "nothing is saved without --out"
+    if options.out is not None and options.keep_partial:
+        saved = save(estimator, options.out, overwrite=options.overwrite)
+    elif options.out is not None:
+        saved = save_partial(estimator, options.out)
+    if saved.path is not None:
+        what = f"the last parameters are saved in {saved.path}"
+    if options.as_json:
+        print_fit(estimator, saved.path, as_json=True, status=status)
     iteration = f"iteration {estimator.n_iter_}"
     if estimator.history_[-1]["phase"] == "sample":
         iteration += " on the sample"
-    if options.out is None:
-        return f"stopped by {by} after {iteration}; nothing is saved without --out"
-    _save(estimator, options.out, options.overwrite)
-    return f"stopped by {by} after {iteration}; the last parameters are saved in {options.out}"
-
-
-def _save(estimator: Any, path: str, overwrite: bool) -> None:
-    estimator.set_params(callbacks=None)
-    if "warm_start" in estimator.get_params():
-        estimator.set_params(warm_start=False)
-    estimator.save(path, overwrite=overwrite)
+    return f"after {iteration}; {saved.problem or what}"
 
 
 def _without_none(options: dict[str, Any]) -> dict[str, Any]:

@@ -38,11 +38,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def print_fit(estimator: Any, out: str | None, *, as_json: bool) -> None:
-    """Print what a fit found."""
+def print_fit(estimator: Any, out: str | None, *, as_json: bool, status: str | None = None) -> None:
+    """Print what a fit found; its status is whether it converged if nothing else is said."""
     figures = model_figures(estimator)
     if as_json:
-        print_json({"model": out, **figures})
+        ended = "converged" if figures["converged"] else "not converged"
+        print_json({"model": out, "status": status or ended, **figures})
         return
     seconds = sum(entry["seconds"] for entry in _reads(estimator))
     to = console()

@@ -21,6 +21,7 @@ from dem.cli.options import (
     variable_option,
 )
 from dem.cli.progress import fit_progress
+from dem.cli.saving import Saved, save
 from dem.cli.session import is_terminal, open_engine, plain_warnings, say, undisturbed
 from dem.em.events import Event, FitEnded, FitStarted, IterationEnded
 from dem.errors import StoreError
@@ -136,16 +137,17 @@ def select(data: str, **given: Any) -> None:
     with plain_warnings(quiet):
         with open_engine(given["scheduler"], given["workers"], given["memory_limit"]):
             selection = _run(data, given)
-        with undisturbed():
-            best = selection.best_estimator_.set_params(callbacks=None)
-            if given["out"] is not None:
-                best.save(given["out"], overwrite=given["overwrite"])
-            if given["plot"] is not None:
-                from dem.plot import selection as draw  # noqa: PLC0415
-
-                draw(selection.table, given["plot"], criterion=selection.criterion)
+        saved = Saved(None)
+        if given["out"] is not None:
+            with undisturbed():
+                saved = save(selection.best_estimator_, given["out"], overwrite=given["overwrite"])
         if given["as_json"] or not quiet:
-            print_selection(selection, given["out"], as_json=given["as_json"])
+            print_selection(selection, saved.path, as_json=given["as_json"])
+        if given["plot"] is not None:
+            from dem.plot import selection as draw  # noqa: PLC0415
+
+            draw(selection.table, given["plot"], criterion=selection.criterion)
+        saved.check()
 
 
 def _run(data: str, given: dict[str, Any]) -> Any:

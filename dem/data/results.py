@@ -153,20 +153,21 @@ def write_rows(
     tail = () if columns is None else (columns,)
     chunks = _result_chunks(rows.grid_chunks, math.prod(tail) * np.dtype(dtype).itemsize)
     names = None if rows.grid_names is None else rows.grid_names + ("component",) * len(tail)
-    with destination(path, overwrite=overwrite) as temporary:
+    with destination(path, overwrite=overwrite) as draft:
         zarr.create_array(
-            store=temporary,
+            store=draft.path,
             shape=rows.grid + tail,
             chunks=chunks + tail,
             dtype=np.dtype(dtype),
             dimension_names=names,
             fill_value=_absent(np.dtype(dtype)),
+            chunk_key_encoding=draft.chunk_names,
         )
-        written: Written = engine.sweep(rows, [WriteResults(function, temporary, rows.grid, chunks, columns)])[0]
+        written: Written = engine.sweep(rows, [WriteResults(function, draft.path, rows.grid, chunks, columns)])[0]
         if written.n_rows != rows.n_rows:
             message = f"{rows.name} gave {written.n_rows} rows instead of {rows.n_rows}; did it change meanwhile?"
             raise DataError(message)
-        _assemble(temporary, written, rows.grid, chunks, tail)
+        _assemble(draft.path, written, rows.grid, chunks, tail)
 
 
 def _result_chunks(chunks: Corner, row_bytes: int) -> Corner:

@@ -135,11 +135,17 @@ def sample_to(
     dtype = family.draw(parameters, 1, np.random.default_rng(0))[0].dtype
     engine = current_engine()
     try:
-        with destination(path, overwrite=overwrite) as temporary:
+        with destination(path, overwrite=overwrite) as draft:
             attributes = {"seed": seed, "model": family.component.name}
-            group = zarr.create_group(store=temporary, attributes=attributes)
-            group.create_array("rows", shape=(n_rows, n_features), chunks=(chunk_rows, n_features), dtype=dtype)
-            group.create_array("labels", shape=(n_rows,), chunks=(chunk_rows,), dtype=np.int64)
-            engine.sweep(watched(ToDraw(n_rows, chunk_rows)), [Draw(family, parameters, temporary, seed)])
+            group = zarr.create_group(store=draft.path, attributes=attributes)
+            for name, shape, kind in (("rows", (n_features,), dtype), ("labels", (), np.int64)):
+                group.create_array(
+                    name,
+                    shape=(n_rows, *shape),
+                    chunks=(chunk_rows, *shape),
+                    dtype=kind,
+                    chunk_key_encoding=draft.chunk_names,
+                )
+            engine.sweep(watched(ToDraw(n_rows, chunk_rows)), [Draw(family, parameters, draft.path, seed)])
     finally:
         engine.close()

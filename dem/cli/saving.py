@@ -1,0 +1,99 @@
+"""Saves what a command has fitted; where that fails, somewhere else: hours of work are not thrown away for a path."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dem.cli.options import check_output
+from dem.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a model is saved.
+
+    Attributes
+    ----------
+    path : str or None
+        Where it is; None if it is nowhere.
+    problem : str
+        Why it is not where it should be, as a line that tells where it is; empty if it is there.
+    """
+
+    path: str | None
+    problem: str = ""
+
+    def check(self) -> None:
+        """Raise `StoreError` if the model is not where it should be."""
+        if self.problem:
+            raise StoreError(self.problem)
+
+
+def save(estimator: Any, path: str, *, overwrite: bool) -> Saved:
+    """Save a fitted model at `path`, or else beside it, in the current folder or in that for temporary files.
+
+    Parameters
+    ----------
+    estimator : object
+        The fitted model; its callbacks are taken from it.
+    path : str
+        Path or URL.
+    overwrite : bool
+        Whether something at `path` may be replaced.
+    """
+    try:
+        _write(estimator, path, overwrite=overwrite)
+    except StoreError as error:
+        return _save_elsewhere(estimator, path, error)
+    return Saved(path)
+
+
+def save_partial(estimator: Any, path: str) -> Saved:
+    """Save the parameters of a fit that has not ended, beside the path of the model; replace those of one before."""
+    partial = f"{path.rstrip('/')}.partial"
+    try:
+        check_output(partial, overwrite=True)
+    except StoreError as error:
+        return _save_elsewhere(estimator, partial, error)
+    return save(estimator, partial, overwrite=True)
+
+
+def _save_elsewhere(estimator: Any, path: str, error: StoreError) -> Saved:
+    if error.kept:
+        return Saved(error.kept, str(error))
+    for folder in _folders(path):
+        try:
+            place = _free(os.path.join(folder, os.path.basename(path.rstrip("/"))))  # noqa: PTH118, PTH119 (URLs too)
+            _write(estimator, place, overwrite=False)
+        except StoreError:
+            continue
+        return Saved(place, f"{error}; the model is saved in {place}")
+    return Saved(None, f"{error}; and the model could not be saved anywhere else")
+
+
+def _write(estimator: Any, path: str, *, overwrite: bool) -> None:
+    estimator.set_params(callbacks=None)
+    if "warm_start" in estimator.get_params():
+        estimator.set_params(warm_start=False)
+    estimator.save(path, overwrite=overwrite)
+
+
+def _folders(path: str) -> Iterator[str]:
+    yield os.path.dirname(path.rstrip("/"))  # noqa: PTH120 (URLs too)
+    yield ""
+    yield tempfile.gettempdir()
+
+
+def _free(path: str) -> str:
+    """Return the path itself, or the first of ``model-2.zarr``, … that nothing has."""
+    from dem.data.destination import is_occupied, numbered  # noqa: PLC0415
+
+    number, place = 1, path
+    while is_occupied(place):
+        number += 1
+        place = numbered(path, number)
+    return place
