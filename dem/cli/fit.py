@@ -50,6 +50,7 @@ class FitOptions:
     start_from: str | None
     init: str | None
     n_init: int | None
+    racing: bool | None
     seed: int | None
     tol: float | None
     max_iter: int | None
@@ -73,7 +74,7 @@ class FitOptions:
         if self.start_from is None:
             self._check_new()
         else:
-            for name in ("family", "covariance", "trials", "init", "n_init", "sample_rows"):
+            for name in ("family", "covariance", "trials", "init", "n_init", "racing", "sample_rows"):
                 if getattr(self, name) is not None:
                     refuse(f"--{name.replace('_', '-')} does not go with --from: the saved model decides it")
 
@@ -96,7 +97,7 @@ class FitOptions:
 
     def _option_of_mixtures(self) -> str | None:
         """Return an option that is given and that k-means has no use for."""
-        for name in ("accelerate", "top_components", "max_in_flight", "step_power"):
+        for name in ("racing", "accelerate", "top_components", "max_in_flight", "step_power"):
             if getattr(self, name) is not None:
                 return f"--{name.replace('_', '-')}"
         return None if self.algorithm in (None, "batch") else f"--algorithm {self.algorithm}"
@@ -131,6 +132,7 @@ class FitOptions:
             return dem.KMeans(**given, **_without_none({"n_clusters": self.components, "init": self.init}))
         of_mixtures |= _without_none(
             {
+                "racing": self.racing,
                 "n_components": self.components,
                 "covariance_type": self.covariance,
                 "n_trials": self.trials,
@@ -191,6 +193,7 @@ Examples:
     metavar="N",
     help="Starts to choose from.  [default: 1; k-means, random: 10]",
 )
+@click.option("--racing", is_flag=True, default=None, help="Drop starts that fall behind: fewer reads, some risk.")
 @click.option("--seed", type=SEED, metavar="S", help="Makes the fit repeatable.")
 @click.option(
     "--tol",

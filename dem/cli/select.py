@@ -111,6 +111,7 @@ Examples:
 @variable_option
 @click.option("--init", type=click.Choice(INITS), help="How the starts are found.  [default: kmeans]")
 @click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts of each model.  [default: 1]")
+@click.option("--racing", is_flag=True, default=None, help="Drop starts that fall behind: fewer reads, some risk.")
 @click.option("--seed", type=SEED, metavar="S", help="Makes the fits repeatable.")
 @click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
@@ -160,6 +161,7 @@ def _run(data: str, given: dict[str, Any]) -> Any:
         "n_trials": given["trials"],
         "init_params": given["init"],
         "n_init": given["n_init"],
+        "racing": given["racing"],
         "random_state": given["seed"],
         "tol": given["tol"],
         "max_iter": given["max_iter"],

@@ -86,6 +86,13 @@ class Rows(ABC):
     def batches(self) -> Sequence[Batch]:
         """Return the batches; their boundaries depend on the data alone, never on the workers."""
 
+    def divided(self, n_batches: int) -> Rows:  # noqa: ARG002
+        """Return the same rows in at least `n_batches` batches, as far as there are chunks; else as many as these.
+
+        Batches are otherwise as few as reading is quickest with; incremental EM moves on after each of them.
+        """
+        return self
+
     @property
     def n_bytes(self) -> int:
         """Decoded size of the table in bytes."""
@@ -107,7 +114,7 @@ class Rows(ABC):
         return (min(self.n_rows, RESULT_CHUNK_ROWS),)
 
 
-def batch_bounds(n_reads: int) -> list[tuple[int, int]]:
+def batch_bounds(n_reads: int, at_least: int = 16) -> list[tuple[int, int]]:
     """Divide `n_reads` consecutive reads into batches of almost equal length.
 
     The number of batches grows with the square root of the reads: a few dozen keep a laptop's cores evenly
@@ -117,6 +124,8 @@ def batch_bounds(n_reads: int) -> list[tuple[int, int]]:
     ----------
     n_reads : int
         Number of reads (chunks, or groups of small chunks).
+    at_least : int
+        Number of batches wanted, if there are as many reads.
 
     Returns
     -------
@@ -130,6 +139,6 @@ def batch_bounds(n_reads: int) -> list[tuple[int, int]]:
     >>> len(batch_bounds(1_000_000))
     4000
     """
-    n_batches = min(n_reads, max(16, 4 * math.isqrt(n_reads)))
+    n_batches = min(n_reads, max(at_least, 4 * math.isqrt(n_reads)))
     edges = [n_reads * i // n_batches for i in range(n_batches + 1)]
     return list(itertools.pairwise(edges))

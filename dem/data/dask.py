@@ -7,6 +7,7 @@ need, such as the mean in ``(x - x.mean(0)) / x.std(0)``, is computed once befor
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import warnings
@@ -184,6 +185,7 @@ class DaskRows(Rows):
         self.n_rows, self.n_features, self.dtype = check_table(name, shape, array.dtype)
         self.feature_names = feature_names
         self._grid_names = grid_names
+        self._at_least = 1
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -204,12 +206,20 @@ class DaskRows(Rows):
         """Return batches of whole blocks."""
         return self._batches
 
+    def divided(self, n_batches: int) -> Rows:
+        """Return the same rows in at least `n_batches` batches; see `Rows.divided`."""
+        finer = copy.copy(self)
+        vars(finer).pop("_batches", None)
+        vars(finer)["_at_least"] = n_batches
+        return finer
+
     @cached_property
     def _batches(self) -> list[DaskBatch]:
         nodes, pending = low_level(self.array)
-        reads = group(list(blocks_of(self.array)), self.n_features * self.dtype.itemsize)
+        blocks = list(blocks_of(self.array))
+        reads = group(blocks, self.n_features * self.dtype.itemsize, len(blocks) // self._at_least)
         keys = [[block.key for block in read] for read in reads]
-        bounds = batch_bounds(len(reads))
+        bounds = batch_bounds(len(reads), max(self._at_least, 16))
         edges = batch_edges(nodes, keys, [0, *(stop for _, stop in bounds)])
         outputs = [list(itertools.chain.from_iterable(keys[a:b])) for a, b in itertools.pairwise(edges)]
         nodes |= shared_values(nodes, pending, outputs, self.name)
@@ -315,13 +325,13 @@ def blocks_of(array: dask.array.Array) -> Iterator[Block]:
             yield Block((array.name, *place, 0), offset, shape, whole)
 
 
-def group(blocks: Sequence[Block], row_bytes: int) -> list[list[Block]]:
-    """Join blocks up to `READ_BYTES` that are a larger block of the grid together (and consecutive rows)."""
+def group(blocks: Sequence[Block], row_bytes: int, most: int) -> list[list[Block]]:
+    """Join blocks, `most` at most, up to `READ_BYTES` that are a larger block of the grid (and consecutive rows)."""
     reads: list[list[Block]] = []
     size = 0
     for block in blocks:
         n_bytes = block.n_rows * row_bytes
-        if reads and size + n_bytes <= READ_BYTES and block.follows(reads[-1][-1]):
+        if reads and size + n_bytes <= READ_BYTES and len(reads[-1]) < most and block.follows(reads[-1][-1]):
             reads[-1].append(block)
             size += n_bytes
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from dem.errors import DataError
 # Enough chunks to keep many threads busy, each long enough to be worth a call.
 MIN_CHUNKS = 32
 MIN_CHUNK_ROWS = 4096
+# Rows of a chunk where so many batches are asked for that chunks are short: fewer tell the components apart too badly.
+MIN_DIVIDED_ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +116,21 @@ class ArrayRows(Rows):
         self.feature_names = feature_names
         self._grid_names = grid_names
         self._slabs = Slabs(self.table, *_division(self.grid, chunk_rows(self.n_rows, self.n_features)))
+        self._bounds = batch_bounds(self._slabs.n_chunks)
 
     def batches(self) -> list[Batch]:
         """Return batches of row slices."""
-        return [ArrayBatch(self._slabs, first, stop) for first, stop in batch_bounds(self._slabs.n_chunks)]
+        return [ArrayBatch(self._slabs, first, stop) for first, stop in self._bounds]
+
+    def divided(self, n_batches: int) -> Rows:
+        """Return the same rows in at least `n_batches` batches; see `Rows.divided`."""
+        if len(self._bounds) >= n_batches:
+            return self
+        finer = copy.copy(self)
+        n_rows = min(chunk_rows(self.n_rows, self.n_features), max(-(-self.n_rows // n_batches), MIN_DIVIDED_ROWS))
+        slabs = Slabs(self.table, *_division(self.grid, n_rows))
+        vars(finer).update(_slabs=slabs, _bounds=batch_bounds(slabs.n_chunks, n_batches))
+        return finer
 
     @property
     def grid(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -10,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +155,23 @@ class ZarrRows(Rows):
         self.table = ZarrTable(array, self.name, _unit_rows(array, row_bytes))
         unit = self.table.unit_rows
         self.read_rows = unit * max(1, min(READ_BYTES // row_bytes, READ_ROWS) // unit)
+        self._bounds = batch_bounds(-(-self.n_rows // self.read_rows))
 
     def batches(self) -> list[Batch]:
         """Return ranges of reads: as many as the square root of the chunks asks for."""
-        n_reads = -(-self.n_rows // self.read_rows)
-        return [ZarrBatch(self.table, self.read_rows, first, stop) for first, stop in batch_bounds(n_reads)]
+        return [ZarrBatch(self.table, self.read_rows, first, stop) for first, stop in self._bounds]
+
+    def divided(self, n_batches: int) -> Rows:
+        """Return the same rows in at least `n_batches` batches; see `Rows.divided`. Shards are divided where few."""
+        if len(self._bounds) >= n_batches:
+            return self
+        finer, enough, unit = copy.copy(self), self.n_rows // n_batches, self.table.unit_rows
+        if self.table.array.shards is not None and unit > enough:
+            unit = _part_of_shard(self.table.array, enough)
+        finer.table = replace(self.table, unit_rows=unit)
+        finer.read_rows = unit * max(1, min(enough, self.read_rows) // unit)
+        vars(finer)["_bounds"] = batch_bounds(-(-self.n_rows // finer.read_rows), n_batches)
+        return finer
 
     @property
     def array(self) -> dask.array.Array:
@@ -180,14 +193,19 @@ class ZarrRows(Rows):
 
 def _unit_rows(array: zarr.Array[Any], row_bytes: int) -> int:
     """Return the rows of a chunk or shard; of a part of it that divides it where a shard is large."""
-    inner = array.chunks[0]
     if array.shards is None:
-        return inner
-    shard = array.shards[0]
-    if shard * row_bytes <= SHARD_BYTES:
-        return shard
-    fits = [n for n in range(1, shard // inner + 1) if shard // inner % n == 0 and n * inner * row_bytes <= READ_BYTES]
-    return inner * max(fits, default=1)
+        return array.chunks[0]
+    if array.shards[0] * row_bytes <= SHARD_BYTES:
+        return array.shards[0]
+    return _part_of_shard(array, READ_BYTES // row_bytes)
+
+
+def _part_of_shard(array: zarr.Array[Any], most: int) -> int:
+    """Return the rows of the largest part of a shard that divides it and has `most` rows at most; else of one chunk."""
+    inner, shard = array.chunks[0], (array.shards or array.chunks)[0]
+    return inner * max(
+        (n for n in range(1, shard // inner + 1) if shard // inner % n == 0 and n * inner <= most), default=1
+    )
 
 
 class _Requests:

@@ -1,4 +1,8 @@
-"""The data in blocks: a few dozen groups of batches, after each of which incremental and stepwise EM move on."""
+"""The data in blocks, after each of which incremental and stepwise EM move on.
+
+A block is a group of batches, and there are `N_BLOCKS` of them as far as the data has chunks: `Rows.divided` makes
+batches of single chunks where reading would take several together, and of ranges of rows in memory.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dem.data.base import Rows
 from dem.em.events import Callback, FitEnded, FitStarted, IterationEnded, notify
-from dem.em.rivals import hopeless, merged
+from dem.em.rivals import PATIENCE, hopeless, merged
 from dem.em.squarem import Squarem
 from dem.em.together import sweep_models
 from dem.engine.base import Engine, single_threaded_blas
@@ -35,7 +35,7 @@ class Status(enum.Enum):
         "or check for degenerate data"
     )
     MERGED = "dropped: it has become the same model as another start"
-    HOPELESS = "dropped: it cannot catch up with another start"
+    HOPELESS = "dropped: it will hardly catch up with another start"
     LATE = "dropped: a likelier start converged before, and the reads for others are used up"
     FAILED = "failed"
 
@@ -51,7 +51,7 @@ class Model:
     parameters : object
         Where it starts.
     contest : hashable
-        Starts of equal contest compete: only the best counts in the end, so that the others may be dropped.
+        Starts of equal contest compete: only the best counts in the end, so that racing may drop the others.
     """
 
     family: Family[Any, Any]
@@ -120,8 +120,9 @@ class Settings:
         Called with every event.
     phase : {'sample', 'data'}
         What the events say is being read.
-    patience : float
-        How many more reads others get once the likeliest of a contest has converged, as a share of its own.
+    racing : bool
+        Whether models that compete are dropped where they will hardly win (`dem.em.rivals`); else each goes on to its
+        own end, as if it were alone.
     settled : callable, optional
         Says from the parameters before and after a step whether the fit has converged, in the place of `tol`.
     accelerate : {'squarem'}, optional
@@ -138,7 +139,7 @@ class Settings:
     max_iter: int = 100
     callbacks: Sequence[Callback] = ()
     phase: str = "data"
-    patience: float = math.inf
+    racing: bool = False
     settled: Callable[[Any, Any], bool] | None = None
     accelerate: str | None = None
     max_in_flight: int | None = None
@@ -164,8 +165,8 @@ def fit_models(
 ) -> list[Fit]:
     """Run batch EM for several models at once, all of them on each read of the data.
 
-    A model drops out when it has converged, when it has failed while others go on, and when it competes in vain
-    (`dem.em.rivals` has the rules).
+    A model drops out when it has converged, when it has failed while others go on, and, with `racing`, when it seems
+    to compete in vain (`dem.em.rivals` has the rules).
 
     Parameters
     ----------
@@ -212,7 +213,8 @@ def fit_models(
             else:
                 if settings.settled(before, one.parameters) if settings.settled else abs(gain) < settings.tol:
                     end(one, number, settings, Status.CONVERGED)
-        _drop_rivals(models, fits, settings)
+        if settings.racing:
+            _drop_rivals(models, fits, settings)
     for number, one in enumerate(fits):
         if one.status is Status.RUNNING:
             end(one, number, settings, Status.MAX_ITER)
@@ -259,7 +261,7 @@ def _advance(
 
 
 def _drop_rivals(models: Sequence[Model], fits: Sequence[Fit], settings: Settings) -> None:
-    """End the models that compete in vain; each is compared with the likelier ones of its contest."""
+    """End the models that seem to compete in vain; each is compared with the likelier ones of its contest."""
     ranking = sorted(range(len(fits)), key=lambda number: (-fits[number].log_likelihood, number))
     for place, number in enumerate(ranking):
         one, family = fits[number], models[number].family
@@ -274,7 +276,7 @@ def _drop_rivals(models: Sequence[Model], fits: Sequence[Fit], settings: Setting
         elif one.squarem is None and hopeless(one.log_likelihoods, leader.log_likelihood):
             reached = f"(model {ahead[0]}, at {leader.log_likelihood:.6g})"
             end(one, number, settings, Status.HOPELESS, f"{Status.HOPELESS.value} {reached}")
-        elif leader.status is Status.CONVERGED and one.n_iter >= (1.0 + settings.patience) * leader.n_iter:
+        elif leader.status is Status.CONVERGED and one.n_iter >= (1.0 + PATIENCE) * leader.n_iter:
             end(one, number, settings, Status.LATE)
 
 

@@ -1,4 +1,4 @@
-"""When a start that competes with others may be dropped before it has converged.
+"""Racing: when a start that competes with others is dropped before it has converged, if the user asks for it.
 
 Three rules, all about starts of the same model:
 
@@ -7,11 +7,12 @@ Three rules, all about starts of the same model:
 - *hopeless*: its last `LOOK_BACK` gains have fallen one after the other, and even `SAFETY` times what the next ones add
   up to, falling as slowly as the slowest of these falls, leaves it below what another start has reached already. With
   a the largest ratio of a gain to the one before (Aitken's a), that sum is gain · a / (1 − a);
-- *late* (`em.loop`, where reads are dear): a likelier start has converged, and the others have had a fifth more reads
-  (`PATIENCE`). So several starts never cost more than 1.2 times the reads of the one that wins.
+- *late*: a likelier start has converged, and the others have had a fifth more reads (`PATIENCE`). So several starts
+  never cost more than 1.2 times the reads of the one that wins.
 
-The first is as good as exact. The second is an extrapolation: EM may leave a plateau after many small gains, as it may
-after `tol` has stopped it. The third is a budget.
+None of them is safe. EM may leave a plateau after many small gains, so that the second, an extrapolation, drops starts
+that would have won; two starts that have met near a saddle may part again; the third is a budget. How often they lose
+the winner is measured in docs/algorithms.md.
 """
 
 from __future__ import annotations

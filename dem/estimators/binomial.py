@@ -32,7 +32,7 @@ class BernoulliMixture(MixtureEstimator):
         Start given by the user.
     algorithm, max_in_flight, step_power, accelerate, top_components, callbacks
         As in `GaussianMixture`.
-    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
+    tol, max_iter, n_init, racing, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
 
     Attributes
@@ -72,6 +72,7 @@ class BernoulliMixture(MixtureEstimator):
         max_in_flight: int | None = None,
         step_power: float = 0.7,
         n_init: int = 1,
+        racing: bool = False,
         init_params: str = "kmeans",
         weights_init: ArrayLike | None = None,
         probabilities_init: ArrayLike | None = None,
@@ -92,6 +93,7 @@ class BernoulliMixture(MixtureEstimator):
         self.max_in_flight = max_in_flight
         self.step_power = step_power
         self.n_init = n_init
+        self.racing = racing
         self.init_params = init_params
         self.weights_init = weights_init
         self.probabilities_init = probabilities_init
@@ -138,7 +140,7 @@ class BinomialMixture(BernoulliMixture):
         As in `BernoulliMixture`.
     algorithm, max_in_flight, step_power, accelerate, top_components, callbacks
         As in `GaussianMixture`.
-    tol, max_iter, n_init, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
+    tol, max_iter, n_init, racing, init_params, random_state, warm_start, verbose, verbose_interval, sample_rows
         As in `GaussianMixture`.
 
     Attributes
@@ -183,6 +185,7 @@ class BinomialMixture(BernoulliMixture):
         max_in_flight: int | None = None,
         step_power: float = 0.7,
         n_init: int = 1,
+        racing: bool = False,
         init_params: str = "kmeans",
         weights_init: ArrayLike | None = None,
         probabilities_init: ArrayLike | None = None,
@@ -204,6 +207,7 @@ class BinomialMixture(BernoulliMixture):
             max_in_flight=max_in_flight,
             step_power=step_power,
             n_init=n_init,
+            racing=racing,
             init_params=init_params,
             weights_init=weights_init,
             probabilities_init=probabilities_init,

@@ -23,11 +23,11 @@ from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em import incremental, stepwise
+from dem.em.blocks import N_BLOCKS
 from dem.em.loop import Fit, Settings, Status, fit
-from dem.em.rivals import PATIENCE
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.engine.base import single_threaded_blas
-from dem.errors import DataError, OptionError
+from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
 from dem.estimators.recorders import History, Latest, Verbose
@@ -54,6 +54,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         "max_in_flight": [Interval(Integral, 1, None, closed="left"), None],
         "step_power": [Interval(Real, 0.5, 1.0, closed="right")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
+        "racing": ["boolean"],
         "init_params": [StrOptions({*SAMPLE_METHODS, "k-means||"})],
         "weights_init": ["array-like", None],
         "random_state": ["random_state"],
@@ -128,6 +129,8 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
                 f"n_samples = {rows.n_rows} in {rows.name}"
             )
             raise DataError(message)
+        if self._method()[0] != "batch":
+            rows = rows.divided(N_BLOCKS)
         engine = current_engine()
         history, latest = History(), Latest()
         callbacks = [history, latest, *(self.callbacks or ())]
@@ -137,6 +140,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             self.tol,
             self.max_iter,
             tuple(callbacks),
+            racing=self.racing,
             accelerate=self._method()[1],
             max_in_flight=self.max_in_flight,
             step_power=self.step_power,
@@ -185,10 +189,9 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         if not sample.complete and (self.n_init > 1 or not given) and settings.max_iter > 0:
             # Starts are compared on the sample, in memory; only the best few are polished on all the data. A single
             # start that the user has given is where EM begins.
-            on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
+            on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample", racing=False)
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
             starts = [one.parameters for one in best_fits(fits, POLISHED if algorithm == "batch" else 1)]
-            settings = replace(settings, patience=PATIENCE)
         starts = [_truncated(family, start) for start in starts]
         return family, best_fits(whole_fit(family, starts, rows, engine, settings))[0]
 
@@ -199,11 +202,26 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
     def _starts(
         self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
     ) -> tuple[Mixture[Any, Any], list[MixtureParameters[Any]]]:
-        """Return the mixture with its frame of reference, and `n_init` starts."""
+        """Return the mixture with its frame of reference, and `n_init` starts, but for those that fail at once.
+
+        Raises
+        ------
+        FitError
+            If all of them do.
+        """
         unadapted = self._family()
         family = replace(unadapted, component=unadapted.component.adapted_to(sample.rows))
         values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
-        return family, [self._start(family, rows, engine, sample, values, random_state) for _ in range(self.n_init)]
+        starts: list[MixtureParameters[Any]] = []
+        failures: list[FitError] = []
+        for _ in range(self.n_init):
+            try:
+                starts.append(self._start(family, rows, engine, sample, values, random_state))
+            except FitError as error:
+                failures.append(error)
+        if not starts:
+            raise failures[0]
+        return family, starts
 
     def _seed(self) -> int:
         """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""
@@ -259,6 +277,11 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         if self.accelerate is not None and self.algorithm not in ("batch", "auto"):
             message = (
                 f"accelerate={self.accelerate!r} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
+            )
+            raise OptionError(message)
+        if self.racing and self.algorithm not in ("batch", "auto"):
+            message = (
+                f"racing goes with algorithm='batch' or 'auto', whose starts share reads, not with {self.algorithm!r}"
             )
             raise OptionError(message)
         if self.sample_rows is not None and self.sample_rows < self.n_components:

@@ -48,10 +48,14 @@ class GaussianMixture(MixtureEstimator):
     step_power : float, default=0.7
         In stepwise EM and `partial_fit` step t has the size (t + 2)^−step_power; between ½ and 1.
     n_init : int, default=1
-        Number of starts; the likeliest is kept. In batch EM they advance together on each read, and those that compete
-        in vain are dropped (`dem.em.rivals`). Data larger than the sample compares them on the sample and polishes
-        the best three together, at no more than 1.2 times the reads of the one that wins. In incremental and stepwise
-        EM only the best of the sample goes on; if the sample is all the data, they run one after another.
+        Number of starts; the likeliest is kept, and no start ends otherwise than it would alone. In batch EM they
+        advance together on each read, each to its own end, so that they cost the reads of the slowest. Data larger than
+        the sample compares them on the sample and polishes the best three together. In incremental and stepwise EM only
+        the best of the sample goes on; if the sample is all the data, they run one after another. A start that fails
+        is left out; it is an error if all do.
+    racing : bool, default=False
+        Whether starts that fall behind in batch EM are dropped before they have converged: fewer reads, at most 1.2
+        times those of the one that wins, but what is dropped might have won. docs/algorithms.md says how often.
     init_params : {'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'}, default='kmeans'
         How to start; all but the last look at the sample only, with scikit-learn's meaning. ``'k-means||'``
         draws its seeds from all chunks.
@@ -145,6 +149,7 @@ class GaussianMixture(MixtureEstimator):
         max_in_flight: int | None = None,
         step_power: float = 0.7,
         n_init: int = 1,
+        racing: bool = False,
         init_params: str = "kmeans",
         weights_init: ArrayLike | None = None,
         means_init: ArrayLike | None = None,
@@ -168,6 +173,7 @@ class GaussianMixture(MixtureEstimator):
         self.max_in_flight = max_in_flight
         self.step_power = step_power
         self.n_init = n_init
+        self.racing = racing
         self.init_params = init_params
         self.weights_init = weights_init
         self.means_init = means_init

@@ -23,7 +23,6 @@ from dem.data.sources import SourceOptions
 from dem.em.events import Callback
 from dem.em.functions import Distances, Labels, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
-from dem.em.rivals import PATIENCE
 from dem.em.together import EStep
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, OptionError
@@ -58,7 +57,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         Where to start: ``'k-means||'`` draws the centres from all chunks in a few reads, the next two from the sample.
     n_init : 'auto' or int, default='auto'
         Number of starts, which share the reads; 10 for ``'random'`` and else 1 when left to dem. Data larger than the
-        sample compares them on the sample.
+        sample compares them on the sample and polishes the best three together.
     max_iter : int, default=300
         Iterations at most.
     tol : float, default=1e-4
@@ -221,7 +220,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             on_sample = replace(settings, phase="sample")
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
             starts = [one.parameters for one in best_fits(fits, POLISHED)]
-            settings = replace(settings, patience=PATIENCE)
         fits = best_fits(fit(family, starts, rows, engine, settings), len(starts))
         # The inertia of the centres that the last steps arrived at.
         ends: list[ClusterStatistics] = engine.sweep(rows, [EStep(family, one.parameters) for one in fits])

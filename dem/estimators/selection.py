@@ -21,7 +21,6 @@ from dem.data.sources import SourceOptions
 from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
 from dem.em.events import Callback
 from dem.em.loop import Fit, Model, Settings, Status, fit_models
-from dem.em.rivals import PATIENCE
 from dem.engine import LocalEngine, Work, current_engine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
@@ -246,12 +245,17 @@ def _fit(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sam
         except FitError as error:
             candidate.failure = f"failed: {error}"
     first = candidates[0].estimator
-    settings = Settings(first.tol, first.max_iter, tuple(first.callbacks or ()), accelerate=first._method()[1])
+    settings = Settings(
+        first.tol,
+        first.max_iter,
+        tuple(first.callbacks or ()),
+        racing=first.racing,
+        accelerate=first._method()[1],
+    )
     if not sample.complete and settings.max_iter > 0:
-        on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample")
+        on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample", racing=False)
         for candidate, fits in _advance(candidates, open_rows(sample.rows), LocalEngine(), on_sample):
             candidate.starts = [one.parameters for one in best_fits(fits, POLISHED)]
-        settings = replace(settings, patience=PATIENCE)
     for candidate, fits in _advance(candidates, rows, engine, settings):
         candidate.fit = next(iter(best_fits(fits)), None)
 

@@ -14,8 +14,10 @@ from dem.families.base import Array
 
 #: size of the sample as float64 when the user does not say otherwise
 SAMPLE_BYTES = 32 * 2**20
-# Rows are drawn stratum by stratum, so that drawing needs little memory however many rows there are.
+# Rows are drawn stratum by stratum, so that drawing needs little memory also where the sample is a large share of them.
 STRATUM_ROWS = 1_000_000
+# NumPy's hypergeometric numbers, which say how many each stratum gives, end here.
+MOST_IN_STRATA = 999_999_999
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +54,16 @@ class TakeRows:
 
     def __call__(self, chunk: Chunk) -> Pieces:
         """Return the chunk's share of the sample."""
-        index = np.asarray(chunk.index, dtype=np.int64)
         rows: NDArray[Any] = chunk.rows
-        if self.wanted is not None and len(index):
-            place = np.searchsorted(self.wanted, index)
-            chosen = self.wanted[np.minimum(place, len(self.wanted) - 1)] == index
+        if self.wanted is None:
+            index = np.asarray(chunk.index, dtype=np.int64)
+        elif isinstance(chunk.index, range):
+            index = self.wanted[slice(*np.searchsorted(self.wanted, [chunk.index.start, chunk.index.stop]))]
+            rows = rows[index - chunk.index.start]
+        else:
+            index = chunk.index
+            place = np.minimum(np.searchsorted(self.wanted, index), len(self.wanted) - 1)
+            chosen = self.wanted[place] == index
             index, rows = index[chosen], rows[chosen]
         return Pieces((index,), (np.array(rows, dtype=np.float64),))
 
@@ -94,6 +101,8 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
 
 def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw `n_wanted` of `n_rows` positions without replacement, uniformly; sorted."""
+    if n_rows > MOST_IN_STRATA:  # so many that few are drawn, which takes memory for these alone
+        return np.sort(rng.choice(n_rows, size=n_wanted, replace=False, shuffle=False))
     starts = np.arange(0, n_rows, STRATUM_ROWS)
     sizes = np.minimum(STRATUM_ROWS, n_rows - starts)
     counts = rng.multivariate_hypergeometric(sizes, n_wanted, method="marginals") if len(sizes) > 1 else [n_wanted]
