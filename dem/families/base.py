@@ -101,16 +101,19 @@ class Kernel(Protocol[S_co]):
         """Rows per block that keep the workspace in the processor's cache."""
 
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return log p(row | component), shape (n_components, n); the caller may overwrite it until the next call."""
+        """Return log p(row | component), shape (n_components, n), in an array of this kernel.
+
+        The caller may overwrite it; it is good until the next call, and as long as the kernel is there.
+        """
 
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
-        """Add the statistics of the rows last given to `log_density`, weighted; shape (n_components, n)."""
+        """Add the statistics of the rows last given to `log_density`, weighted by any numbers ≥ 0 (n_components, n)."""
 
     def statistics(self) -> S_co:
         """Return what was accumulated."""
 
     def clear(self) -> None:
-        """Start the sums anew, in arrays of their own."""
+        """Start the sums anew; they and all workspace are this kernel's own."""
 
     def restricted(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components (increasing numbers), with sums of its own."""

@@ -14,7 +14,7 @@ from dem.families.base import Array, RowBlock
 from dem.families.gaussian.frame import Frame
 from dem.families.mixture import blocks
 from dem.families.vector import Vector
-from dem.families.workspace import largest_row, scratch
+from dem.families.workspace import Workspace, largest_row
 from dem.statistics import Statistics
 
 BLOCK_ROWS = 4096
@@ -195,7 +195,9 @@ class Clusters:
 
     def _nearest(self, centres: Array, rows: Array) -> NDArray[np.int64]:
         """Return the nearest centre of each row: where ‖row‖² does not matter, that of the largest c·x − ½‖c‖²."""
-        closeness = np.matmul(centres, rows.T, out=scratch("closeness", (len(centres), len(rows)), centres.dtype))
+        workspace = Workspace()  # named, for it must outlive its array
+        closeness = workspace.array("closeness", (len(centres), len(rows)), centres.dtype)
+        np.matmul(centres, rows.T, out=closeness)
         closeness -= 0.5 * np.einsum("ij,ij->i", centres, centres)[:, np.newaxis]
         labels = np.empty(len(rows), dtype=np.int64)
         largest_row(closeness, out=labels)

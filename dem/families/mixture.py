@@ -16,7 +16,7 @@ from scipy.special import xlogy
 from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock
 from dem.families.truncation import Candidates
 from dem.families.vector import Vector
-from dem.families.workspace import constant_row, largest_row, scratch
+from dem.families.workspace import Workspace, constant_row, largest_row
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -333,19 +333,21 @@ def normalise(joint: NDArray[Any]) -> NDArray[Any]:
     Returns
     -------
     ndarray of shape (n,)
-        log Σ_k exp(joint), by subtracting the largest term first; good until the next call in this thread.
+        log Σ_k exp(joint), by subtracting the largest term first.
     """
     n, dtype = joint.shape[1], joint.dtype
-    largest = joint.max(axis=0, out=scratch("largest", (n,), dtype))
+    workspace = Workspace()
+    largest = joint.max(axis=0, out=workspace.array("largest", (n,), dtype))
     # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
-    joint -= np.maximum(largest, constant_row(_LOWEST[dtype], n, dtype), out=scratch("shift", (n,), dtype))
+    shift = np.maximum(largest, constant_row(_LOWEST[dtype], n, dtype), out=workspace.array("shift", (n,), dtype))
+    joint -= shift
     if dtype == np.float64:
         # NumPy's exp takes 8 to 45 times as long where its result is denormal or zero; a maximum with a row of
         # numbers takes a quarter of that with one number.
         np.maximum(joint, constant_row(_LOG_TINY, n, dtype), out=joint)
     np.exp(joint, out=joint)
-    total = joint.sum(axis=0, out=scratch("total", (n,), dtype))
-    joint *= np.divide(1.0, total, out=scratch("inverse", (n,), dtype))
+    total: NDArray[Any] = joint.sum(axis=0)
+    joint *= np.divide(1.0, total, out=shift)
     np.log(total, out=total)
     total += largest
     return total

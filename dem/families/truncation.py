@@ -11,7 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dem.families.base import Array
-from dem.families.workspace import scratch
+from dem.families.workspace import Workspace
 
 # Rows drawn from each component to learn which others compete for its rows, and from how many components at a time.
 DRAWS = 64
@@ -126,17 +126,18 @@ class Candidates:
         rounding = 2.0 * (len(weights) + 3.0) * float(np.finfo(np.float32).eps)
         rounding *= np.sqrt(np.sum(weights**2, axis=0).max())
         inverse = 1.0 / self.scale
+        workspace = Workspace()
         for start in range(0, len(rows), BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS]
             n = len(block)
-            x = scratch("x", (n, len(weights)), np.dtype(np.float64))
+            x = workspace.array("x", (n, len(weights)), np.dtype(np.float64))
             x[:, -1] = 1.0
             with np.errstate(invalid="ignore", over="ignore"):
                 np.subtract(block, self.origin, out=x[:, :-1])
                 x[:, :-1] *= inverse
-                x_single = scratch("x", x.shape, single.dtype)
+                x_single = workspace.array("x", x.shape, single.dtype)
                 x_single[...] = x
-                scores = np.matmul(x_single, single, out=scratch("scores", (n, single.shape[1]), single.dtype))
+                scores = np.matmul(x_single, single, out=workspace.array("scores", (n, single.shape[1]), single.dtype))
                 best = scores.argmax(axis=1)
                 everyone = np.arange(n)
                 lead = scores[everyone, best]

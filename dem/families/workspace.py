@@ -1,4 +1,4 @@
-"""Arrays that kernels use again from block to block and chunk to chunk, one set for each thread.
+"""Arrays that kernels use again from block to block and chunk to chunk.
 
 Fresh memory costs a page fault every 4 kB, at small numbers of features more than the arithmetic.
 """
@@ -15,31 +15,50 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 
+_Arrays = dict[tuple[str, np.dtype[Any]], NDArray[Any]]
 
-class _Workspace(threading.local):
+
+class _Thread(threading.local):
     def __init__(self) -> None:
-        self.arrays: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
+        self.idle: list[_Arrays] = []
         self.constants: dict[tuple[float, np.dtype[Any]], NDArray[Any]] = {}
 
 
-_workspace = _Workspace()
+_thread = _Thread()
 
 
-def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a contiguous array with undefined values; the next call with the same name takes it back.
+class Workspace:
+    """The arrays of one kernel, or of one call: nothing else writes to them while it lives.
 
-    Parameters
-    ----------
-    name : str
-        What it is for. Arrays of different names never overlap.
-    shape : tuple of int
-    dtype : dtype
+    When it goes, the memory stays with the thread, for its next workspace.
     """
-    size = math.prod(shape)
-    array = _workspace.arrays.get((name, dtype))
-    if array is None or array.size < size:
-        array = _workspace.arrays[name, dtype] = np.empty(size, dtype)
-    return array[:size].reshape(shape)
+
+    def __init__(self) -> None:
+        self._arrays: _Arrays | None = None
+        self._idle: list[_Arrays] = []
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return a contiguous array with undefined values; the next call with the same name takes it back.
+
+        Parameters
+        ----------
+        name : str
+            What it is for. Arrays of different names never overlap.
+        shape : tuple of int
+        dtype : dtype
+        """
+        if self._arrays is None:
+            self._idle = _thread.idle
+            self._arrays = self._idle.pop() if self._idle else {}
+        size = math.prod(shape)
+        array = self._arrays.get((name, dtype))
+        if array is None or array.size < size:
+            array = self._arrays[name, dtype] = np.empty(size, dtype)
+        return array[:size].reshape(shape)
+
+    def __del__(self) -> None:
+        if self._arrays is not None:
+            self._idle.append(self._arrays)
 
 
 def copy_with(kernel: T, **attributes: Any) -> T:
@@ -50,10 +69,11 @@ def copy_with(kernel: T, **attributes: Any) -> T:
 
 
 def constant_row(value: float, n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return `value` n times, to be read only; kept for this thread."""
-    row = _workspace.constants.get((value, dtype))
+    """Return `value` n times, read-only; kept for this thread."""
+    row = _thread.constants.get((value, dtype))
     if row is None or len(row) < n:
-        row = _workspace.constants[value, dtype] = np.full(n, value, dtype)
+        row = _thread.constants[value, dtype] = np.full(n, value, dtype)
+        row.setflags(write=False)
     return row[:n]
 
 

@@ -22,7 +22,7 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
-from dem.families.workspace import add_weighted, copy_with, scratch
+from dem.families.workspace import Workspace, add_weighted, copy_with
 
 
 def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
@@ -70,7 +70,8 @@ class DiagonalKernel:
         return block_rows(self._plan.dtype.itemsize * (1 + 2 * d + d * len(self._plan.own) + 2 * n_components))
 
     def clear(self) -> None:
-        """Start the sums anew."""
+        """Start the sums anew, in a workspace of its own."""
+        self._workspace = Workspace()
         n_components, d = self._means.shape[:2]
         self._wide_sums = np.zeros((1 + 2 * d, len(self._plan.wide)))
         self._first = np.zeros((n_components, d))
@@ -94,16 +95,16 @@ class DiagonalKernel:
         """Return log p(row | component), shape (n_components, n)."""
         (n, d), dtype = rows.shape, self._plan.dtype
         wide, own = self._plan.wide, self._plan.own
-        self._z = z = scratch("z", (1 + 2 * d, n), dtype)
+        self._z = z = self._workspace.array("z", (1 + 2 * d, n), dtype)
         z[0] = 1.0
         x = self._frame.apply(rows, z[1 : 1 + d])
         np.multiply(x, x, out=z[1 + d :])
-        density = scratch("density", (len(self._constant), n), dtype)
+        density = self._workspace.array("density", (len(self._constant), n), dtype)
         if not len(own):
             return np.matmul(self._weights, z, out=density)
         if len(wide):
             density[wide] = self._weights @ z
-        self._y = scratch("y", (len(own), d, n), dtype)
+        self._y = self._workspace.array("y", (len(own), d, n), dtype)
         for k, y in zip(own, self._y, strict=True):
             np.subtract(x, self._means[k], out=y)
             y *= self._factors[k]

@@ -24,7 +24,7 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
-from dem.families.workspace import add_weighted, copy_with, scratch
+from dem.families.workspace import Workspace, add_weighted, copy_with
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
@@ -76,7 +76,8 @@ class FullKernel:
         return block_rows(self._plan.dtype.itemsize * numbers)
 
     def clear(self) -> None:
-        """Start the sums anew."""
+        """Start the sums anew, in a workspace of its own."""
+        self._workspace = Workspace()
         n_components, d = self._means.shape[:2]
         self._wide_sums = np.zeros((self._n_wide, len(self._plan.wide)))
         self._first = np.zeros((n_components, d))
@@ -100,18 +101,18 @@ class FullKernel:
         """Return log p(row | component), shape (n_components, n)."""
         (n, d), dtype = rows.shape, self._plan.dtype
         wide, own = self._plan.wide, self._plan.own
-        density = scratch("density", (len(self._constant), n), dtype)
+        density = self._workspace.array("density", (len(self._constant), n), dtype)
         if len(wide):
-            self._z = z = scratch("z", (self._n_wide, n), dtype)
+            self._z = z = self._workspace.array("z", (self._n_wide, n), dtype)
             x = self._frame.apply(rows, z[1 : 1 + d])
             append_products(z, d)
             if not len(own):
                 return np.matmul(self._weights, z, out=density)
             density[wide] = self._weights @ z
         else:
-            x = self._frame.apply(rows, scratch("x", (d, n), dtype))
-        self._y = scratch("y", (len(own), d, n), dtype)
-        centred = scratch("centred", (d, n), dtype)
+            x = self._frame.apply(rows, self._workspace.array("x", (d, n), dtype))
+        self._y = self._workspace.array("y", (len(own), d, n), dtype)
+        centred = self._workspace.array("centred", (d, n), dtype)
         for k, y in zip(own, self._y, strict=True):
             np.subtract(x, self._means[k], out=centred)
             triangular_product(self._factors[k], centred, y)

@@ -19,9 +19,10 @@ from dem.families.gaussian.shapes import (
     cholesky_of_precision,
     occupied,
     ridge_loss,
+    slices,
     weighted_means,
 )
-from dem.families.workspace import copy_with, scratch
+from dem.families.workspace import Workspace, constant_row, copy_with
 
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
@@ -47,8 +48,8 @@ class TiedKernel:
         self._factor = parameters.precisions_cholesky.T.astype(dtype)
         self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self._centres = centres.astype(dtype)
-        self._halves = (0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
         self._constant = float(log_constants(parameters.precisions_cholesky, frame))
+        self._offsets = (self._constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
         self._y: NDArray[Any] = np.empty(0)
         self.clear()
 
@@ -63,7 +64,8 @@ class TiedKernel:
         return block_rows(self._dtype.itemsize * (2 * d + d * self._n_frames + 2 * n_components))
 
     def clear(self) -> None:
-        """Start the sums anew."""
+        """Start the sums anew, in a workspace of its own."""
+        self._workspace = Workspace()
         n_components, d = self._means.shape[:2]
         self._first = np.zeros((n_components, d))
         self._second = np.zeros((d, d))
@@ -74,7 +76,7 @@ class TiedKernel:
             self,
             _means=self._means[which],
             _centres=self._centres[which],
-            _halves=self._halves[which],
+            _offsets=self._offsets[which],
         )
         part.clear()
         return part
@@ -82,29 +84,33 @@ class TiedKernel:
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
         n, d = rows.shape
-        x = self._frame.apply(rows, scratch("x", (d, n), self._dtype))
-        self._y = scratch("y", (self._n_frames, d, n), self._dtype)
-        density = scratch("density", (len(self._centres), n), self._dtype)
+        x = self._frame.apply(rows, self._workspace.array("x", (d, n), self._dtype))
+        self._y = self._workspace.array("y", (self._n_frames, d, n), self._dtype)
+        density = self._workspace.array("density", (len(self._centres), n), self._dtype)
         if self._own_frames:
-            centred = scratch("centred", (d, n), self._dtype)
+            centred = self._workspace.array("centred", (d, n), self._dtype)
             for mean, y, row in zip(self._means, self._y, density, strict=True):
                 np.subtract(x, mean, out=centred)
                 np.matmul(self._factor, centred, out=y)
                 np.einsum("ij,ij->j", y, y, out=row)
             density *= -0.5
+            density += self._constant
         else:
             y = np.matmul(self._factor, x, out=self._y[0])
             np.matmul(self._centres, y, out=density)
-            density -= self._halves
+            density += self._offsets
             density -= 0.5 * np.einsum("ij,ij->j", y, y)
-        density += self._constant
         return density
 
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
-        """Add Σγy and Σyyᵀ (Σγ = 1 in every row) of the rows last seen."""
+        """Add Σγy and Σγyyᵀ of the rows last seen."""
         if not self._own_frames:
             y = self._y[0]
             self._first += responsibilities @ y.T
+            sums = np.dot(constant_row(1.0, len(responsibilities), responsibilities.dtype), responsibilities)
+            # Without weights the sums are 1, but for rounding; that is worth a look.
+            if np.abs(sums - 1.0).max() > 16.0 * np.finfo(sums.dtype).eps:
+                y *= np.sqrt(sums)
             self._second += y @ y.T
             return
         for k, y in enumerate(self._y):
@@ -144,15 +150,15 @@ class Tied:
     def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:
         """Return parameters from a sample and its responsibilities."""
         counts, means = weighted_means(rows, responsibilities)
-        total = rows.T @ rows - (counts * means.T) @ means
+        sums = responsibilities.sum(axis=1)
         # Rows without a component ("k-means++", "random_from_data") count in scikit-learn's second moment, which
         # is taken about zero in the user's units; its start depends on that, and so does ours.
-        shift = frame.origin / frame.scale
-        missing_count = len(rows) - counts.sum()
-        missing_sum = rows.sum(axis=0) - counts @ means
-        if abs(missing_count) > len(rows) * 1e-9:
-            total += np.outer(shift, missing_sum) + np.outer(missing_sum, shift)
-            total += missing_count * np.outer(shift, shift)
+        stray = sums == 0.0
+        total = -(counts * means.T) @ means
+        for where in slices(len(rows)):
+            total += (np.where(stray[where], 1.0, sums[where]) * rows[where].T) @ rows[where]
+        shift, missing = frame.origin / frame.scale, rows[stray].sum(axis=0)
+        total += np.outer(shift, missing) + np.outer(missing, shift) + stray.sum() * np.outer(shift, shift)
         covariance = total / counts.sum() + np.diag(ridge)
         factor = cholesky_of_precision(covariance, "the tied covariance")
         return GaussianParameters(means, covariance, factor)

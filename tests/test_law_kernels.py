@@ -1,0 +1,95 @@
+"""Laws of the arithmetic of an E-step, for every kind of component: any weights, any number of kernels at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import MEANS, WEIGHTS, binomial_rows, gaussian_rows
+
+from dem.families.binomial import BinomialComponent
+from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
+
+KINDS = [
+    *(f"{kind}-{frames}" for kind in COVARIANCE_TYPES for frames in ("wide", "own")),
+    "bernoulli",
+    "binomial",
+]
+
+
+def problem(kind, dtype=np.float64):
+    """Return a component, parameters and rows; the components of "own" are too tight for a common frame."""
+    labels = np.random.default_rng(1).choice(3, size=3000, p=WEIGHTS)
+    if kind in ("bernoulli", "binomial"):
+        n_trials = {"bernoulli": 1, "binomial": 12}[kind]
+        rows, component = binomial_rows(n_trials), BinomialComponent(n_trials)
+    else:
+        kind, frames = kind.split("-")
+        rows = gaussian_rows()
+        if frames == "own":
+            rows = MEANS[labels] + 1e-5 * np.random.default_rng(2).normal(size=rows.shape)
+        rows = rows.astype(dtype)
+        component = GaussianComponent(kind, reg_covar=0.0).adapted_to(rows)
+    return component, component.start(np.asarray(rows, dtype=np.float64), np.eye(3)[labels]), rows
+
+
+def statistics_of(kernel, rows, weights):
+    kernel.log_density(rows)
+    kernel.accumulate(weights.copy())
+    return kernel.statistics().numbers()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_statistics_are_linear_in_the_weights(kind):
+    """Weights are responsibilities times how much a row counts: they sum to anything, also to 0."""
+    component, parameters, rows = problem(kind)
+    rng = np.random.default_rng(3)
+    first, second = rng.exponential(size=(2, 3, len(rows)))
+    first[:, :100] = 0.0
+    one, other, both = (
+        statistics_of(component.kernel(parameters, rows.dtype), rows, weights)
+        for weights in (first, second, first + 2.0 * second)
+    )
+    np.testing.assert_allclose(both, one + 2.0 * other, rtol=0, atol=1e-12 * np.abs(both).max())
+    only = np.zeros(len(rows))
+    only[:100] = 1.0
+    part = statistics_of(component.kernel(parameters, rows.dtype), rows, second * only)
+    fewer = statistics_of(component.kernel(parameters, rows.dtype), rows[:100], second[:, :100])
+    np.testing.assert_allclose(part, fewer, rtol=0, atol=1e-12 * np.abs(fewer).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_side_by_side_do_not_meet(kind):
+    component, parameters, rows = problem(kind)
+    weights = np.random.default_rng(3).dirichlet(np.ones(3), size=1000).T.copy()
+    blocks = [rows[start : start + 1000] for start in (0, 1000, 2000)]
+
+    def kernels():
+        return [component.kernel(parameters, rows.dtype) for _ in blocks]
+
+    alone, densities = [], []
+    for kernel, block in zip(kernels(), blocks, strict=True):
+        densities.append(kernel.log_density(block).copy())
+        kernel.accumulate(weights.copy())
+        alone.append(kernel.statistics().numbers())
+    together = kernels()
+    found = [kernel.log_density(block) for kernel, block in zip(together, blocks, strict=True)]
+    for mine, expected in zip(found, densities, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    for kernel in together:
+        kernel.accumulate(weights.copy())
+    for kernel, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(kernel.statistics().numbers(), expected)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.endswith("-own")])
+def test_a_start_takes_any_weights(kind):
+    """A row that counts twice is two rows."""
+    component, _, rows = problem(kind)
+    rows = np.asarray(rows, dtype=np.float64)
+    responsibilities = np.random.default_rng(4).dirichlet(np.ones(3), size=len(rows))
+    counts = 1 + np.arange(len(rows)) % 3
+    repeated = component.start(rows.repeat(counts, axis=0), responsibilities.repeat(counts, axis=0))
+    weighted = component.start(rows, responsibilities * counts[:, np.newaxis])
+    for name, expected in component.to_user(repeated).items():
+        atol = 1e-10 * np.abs(expected).max()
+        np.testing.assert_allclose(component.to_user(weighted)[name], expected, rtol=0, atol=atol, err_msg=name)
