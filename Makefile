@@ -7,14 +7,15 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 # Processes of pytest; tests start worker processes of their own.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+PYTEST := python -m pytest -n $(JOBS) --dist worksteal
 # Figures are taken with the BLAS that a user gets.
 AS_USER := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test test-all check format bench reliability docs clean
+.PHONY: help demo test test-all test-lowest check format bench reliability docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,10 +24,13 @@ demo: $(VENV)/.demo ## fit real data larger than the memory allowed, in under a 
 	$(AS_USER) $(BIN)/dem demo
 
 test: $(VENV)/.dev ## run the tests, without the slow ones (ARGS="-k name" is passed on to pytest)
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(BIN)/$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.dev ## run all tests, as CI does
-	$(PYTEST) $(ARGS)
+	$(BIN)/$(PYTEST) $(ARGS)
+
+test-lowest: $(LOWEST)/.test ## run the tests of `make test` with the lowest versions that pyproject.toml admits
+	$(LOWEST)/bin/$(PYTEST) -m "not slow" $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, import layers
 	$(BIN)/ruff check .
@@ -49,7 +53,7 @@ docs: $(VENV)/.docs ## build the documentation into build/docs; a warning is an 
 	@echo "open build/docs/index.html"
 
 clean: ## remove everything that make built, .venv included
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp stands for one set of packages; a change of pyproject.toml installs again.
@@ -75,4 +79,10 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.python
 $(VENV)/.docs: pyproject.toml | $(VENV)/.python
 	@echo "installing dem and Sphinx into $(VENV) (a minute, once)"
 	@$(PIP) ".[docs]"
+	@touch $@
+
+$(LOWEST)/.test: pyproject.toml $(VENV)/.dev
+	@echo "installing the lowest versions into $(LOWEST) (half a minute, once)"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[test,s3]"
 	@touch $@
