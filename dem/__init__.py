@@ -22,8 +22,10 @@ _PUBLIC = {
     "GaussianMixture": "dem.estimators",
     "load": "dem.estimators",
     "KMeans": "dem.estimators",
+    "Plan": "dem.estimators",
     "Selection": "dem.estimators",
     "open_rows": "dem.data",
+    "plan": "dem.estimators",
     "select": "dem.estimators",
 }
 
@@ -32,10 +34,12 @@ __all__ = [
     "BinomialMixture",
     "GaussianMixture",
     "KMeans",
+    "Plan",
     "Selection",
     "__version__",
     "load",
     "open_rows",
+    "plan",
     "select",
 ]
 
@@ -46,8 +50,10 @@ if TYPE_CHECKING:
         BinomialMixture,
         GaussianMixture,
         KMeans,
+        Plan,
         Selection,
         load,
+        plan,
         select,
     )
 

@@ -55,4 +55,8 @@ def human_seconds(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 172_800:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return (
+        f"{whole // 86_400} d {whole % 86_400 // 3600} h" if whole < 31_557_600 else f"{whole / 31_557_600:.3g} years"
+    )

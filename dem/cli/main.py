@@ -13,6 +13,7 @@ import click
 from dem.cli.demo import demo
 from dem.cli.fit import fit
 from dem.cli.info import info
+from dem.cli.plan import plan
 from dem.cli.predict import predict
 from dem.cli.sample import sample
 from dem.cli.score import score
@@ -131,7 +132,7 @@ def dem() -> None:
     """
 
 
-for command in (fit, select, predict, score, sample, info, demo):
+for command in (plan, fit, select, predict, score, sample, info, demo):
     dem.add_command(command)
 
 

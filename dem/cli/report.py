@@ -10,10 +10,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from dem.cli.tables import console, print_columns
+from dem.cli.tables import console, print_columns, print_pairs
 from dem.units import Column, human_bytes, human_seconds
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
@@ -162,13 +161,8 @@ def _deviations(estimator: Any) -> NDArray[np.float64]:
 
 def figures_table(figures: dict[str, Any]) -> None:
     """Print names and values below one another."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in figures.items():
-        table.add_row(name.removesuffix("_bytes").replace("_", " "), Text(_readable(name, value)))
-    to = console()
-    to.print(table)
+    pairs = ((name.removesuffix("_bytes").replace("_", " "), _readable(name, figures[name])) for name in figures)
+    print_pairs(console(), pairs)
 
 
 def _readable(name: str, value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -76,3 +76,13 @@ def _print_stacked(to: Console, keys: Sequence[Column], others: Sequence[Column]
         to.print(Text(key, style="bold" if number == strong else ""), soft_wrap=True)
         for column in others:
             to.print(Text(f"  {column.heading} {column.cells[number]}"), soft_wrap=True)
+
+
+def print_pairs(to: Console, pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values below one another."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, Text(value))
+    to.print(table)

@@ -1,0 +1,252 @@
+"""What a pass costs on this machine: chunks are read and E-steps made for a second or two."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.data.base import Batch, Chunk, Rows
+from dem.engine.base import single_threaded_blas
+from dem.errors import DataError
+from dem.estimators.kmeans import KMeans
+from dem.families.clusters import Clusters
+from dem.families.gaussian.frame import Frame
+
+# Rows that the trial model is made from, for each component and at least.
+ROWS_PER_COMPONENT = 5
+LEAST_ROWS = 4096
+# Decoded bytes of the rows that stand in for data that cannot be read.
+SYNTHETIC_BYTES = 8 * 2**20
+# Rows of the first E-step that is timed; four times as many follow as long as there is time.
+FIRST_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How fast rows were read.
+
+    Attributes
+    ----------
+    n_rows, n_bytes : int
+        What was read, decoded.
+    seconds : float
+        Wall time, with all threads at once.
+    busy : float
+        Seconds of the processor; what is left of all threads' wall time was spent waiting for the store.
+    chunks : list of Chunk
+        One of each thread.
+    """
+
+    n_rows: int
+    n_bytes: int
+    seconds: float
+    busy: float
+    chunks: list[Chunk]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What E-steps cost.
+
+    Attributes
+    ----------
+    rows_per_second : float
+        With all threads at once.
+    workspace_bytes : int
+        Memory of an E-step on one chunk beside the rows, per thread.
+    statistics_bytes : int
+        Of what remains of a chunk.
+    """
+
+    rows_per_second: float
+    workspace_bytes: int
+    statistics_bytes: int
+
+
+def read_for(rows: Rows, n_threads: int, seconds: float) -> Reading:
+    """Read chunks that are spread over the data, one thread for each core, until the time is over.
+
+    Raises
+    ------
+    DataError
+        If what is read cannot be.
+    """
+    batches = rows.batches()
+    deadline = time.perf_counter() + seconds
+    kept: list[Chunk] = []
+
+    def read(which: Sequence[Batch]) -> tuple[int, int]:
+        n_rows, n_bytes, first = 0, 0, True
+        for chunk in _in_turns(which):
+            if first:
+                kept.append(chunk)
+            first = False
+            n_rows, n_bytes = n_rows + len(chunk), n_bytes + chunk.rows.nbytes
+            if time.perf_counter() > deadline:
+                break
+        return n_rows, n_bytes
+
+    begun, busy = time.perf_counter(), time.process_time()
+    parts = [part for part in (batches[i::n_threads] for i in range(n_threads)) if part]
+    counts = _on_threads(read, [_spread(part) for part in parts])
+    took, busy = time.perf_counter() - begun, time.process_time() - busy
+    return Reading(sum(n for n, _ in counts), sum(n for _, n in counts), took, busy, kept)
+
+
+def _spread(batches: Sequence[Batch]) -> list[Batch]:
+    """Return a few batches from the whole length of a sequence, so that the disk is met everywhere."""
+    n = min(len(batches), 16)
+    return [batches[i * len(batches) // n] for i in range(n)]
+
+
+def _in_turns(batches: Sequence[Batch]) -> Iterator[Chunk]:
+    """Yield the first chunk of every batch, then the second of each, and so on."""
+    iterators = [iter(batch) for batch in batches]
+    while iterators:
+        left = []
+        for iterator in iterators:
+            chunk = next(iterator, None)
+            if chunk is not None:
+                left.append(iterator)
+                yield chunk
+        iterators = left
+
+
+def compute_for(estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds: float) -> Arithmetic:
+    """Make E-steps of a trial model on chunks in memory until the time is over; see `trial_model`."""
+    largest = max(chunks, key=len)
+    with single_threaded_blas():
+        family, parameters = trial_model(estimator, largest.rows)
+
+        def e_step(chunk: Chunk) -> Any:
+            return family.e_step(parameters, chunk)
+
+        n = _rows_within(lambda n: e_step(_first(largest, n)), len(largest), seconds / 4)
+        workspace, statistics_bytes = _memory_of(lambda: e_step(_first(largest, n)))
+        deadline = time.perf_counter() + seconds
+
+        def repeat(chunk: Chunk) -> tuple[int, float]:
+            n_rows, begun = 0, time.perf_counter()
+            while n_rows == 0 or time.perf_counter() < deadline:
+                e_step(chunk)
+                n_rows += len(chunk)
+            return n_rows, time.perf_counter() - begun
+
+        parts = [_first(chunks[i % len(chunks)], n) for i in range(n_threads)]
+        done = _on_threads(repeat, parts)
+    return Arithmetic(sum(rows / took for rows, took in done), workspace, statistics_bytes)
+
+
+def _first(chunk: Chunk, n: int) -> Chunk:
+    return chunk if n >= len(chunk) else Chunk(chunk.rows[:n], range(n))
+
+
+def _rows_within(work: Callable[[int], Any], most: int, seconds: float) -> int:
+    """Return with how many rows a piece of work takes about some seconds; at most `most`."""
+    n = min(FIRST_ROWS, most)
+    while True:
+        begun = time.perf_counter()
+        work(n)
+        if n == most or 4 * (time.perf_counter() - begun) > seconds:
+            return n
+        n = min(4 * n, most)
+
+
+def _memory_of(work: Callable[[], Any]) -> tuple[int, int]:
+    """Return the bytes that a piece of work needs at most, in a thread of its own, and those of its result."""
+    found: list[int] = []
+
+    def measured() -> None:
+        tracemalloc.start(1)
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            result = work()
+            found.extend([tracemalloc.get_traced_memory()[1] - before, _n_bytes(result)])
+        finally:
+            tracemalloc.stop()
+
+    thread = threading.Thread(target=measured, name="dem-measure")
+    thread.start()
+    thread.join()
+    return found[0], found[1]
+
+
+def _n_bytes(value: Any) -> int:
+    """Return the bytes of the arrays in dataclasses of arrays."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if is_dataclass(value):
+        return sum(_n_bytes(getattr(value, field.name)) for field in fields(value))
+    return 0
+
+
+def _on_threads(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="dem-measure") as pool:
+        return list(pool.map(work, parts))
+
+
+def trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
+    """Return a family and parameters whose E-steps cost what those of a fit do, made from a few rows in one step.
+
+    Each component takes the rows that are nearest to one of them, and a tenth of its weight from all, so that the
+    components overlap as they do in the middle of a fit.
+
+    Raises
+    ------
+    DataError
+        If the rows are not what the model takes.
+    """
+    rng = np.random.default_rng(0)
+    n_components = getattr(estimator, estimator._size)
+    most = max(LEAST_ROWS, ROWS_PER_COMPONENT * n_components)
+    sample = np.asarray(table[rng.permutation(len(table))[:most]], dtype=np.float64)
+    if isinstance(estimator, KMeans):
+        clusters = Clusters(Frame.of(sample, isotropic=True))
+        return clusters, clusters.from_user(sample[rng.integers(len(sample), size=n_components)])
+    family = estimator._family()
+    if family.component.invalid(sample).any():
+        message = f"the rows hold values that are not {family.component.domain}"
+        raise DataError(message)
+    family = replace(family, component=family.component.adapted_to(sample))
+    centres = sample[rng.integers(len(sample), size=n_components)]
+    scale = sample.std(axis=0) + np.finfo(np.float64).tiny
+    squares = np.sum((centres / scale) ** 2, axis=1) - 2.0 * (sample / scale) @ (centres / scale).T
+    responsibilities = np.full((len(sample), n_components), 0.1 / n_components)
+    responsibilities[np.arange(len(sample)), squares.argmin(axis=1)] += 0.9
+    return family, family.truncated(family.start(sample, responsibilities))
+
+
+def synthetic_chunk(estimator: Any, rows: Rows, n_rows: int) -> Chunk:
+    """Return a chunk of random rows with the features and the dtype of the data, that the model takes."""
+    rng = np.random.default_rng(0)
+    n = max(1, min(n_rows, SYNTHETIC_BYTES // (8 * rows.n_features)))
+    table: NDArray[Any] = rng.normal(size=(n, rows.n_features))
+    if not isinstance(estimator, KMeans) and estimator._family().component.invalid(table).any():
+        table = rng.integers(0, 2, size=table.shape)  # what counts and coins take
+    elif rows.dtype.kind != "f":
+        table = np.clip(np.rint(40 * table), 0 if rows.dtype.kind in "bu" else -127, 127)
+    return Chunk(table.astype(rows.dtype), range(n))
+
+
+def pass_seconds(reading: float, busy: float, arithmetic: float, n_threads: int) -> float:
+    """Return the wall time of a pass: it reads ahead, so that waiting for the store hides behind the arithmetic.
+
+    Parameters
+    ----------
+    reading, arithmetic : float
+        Wall times of each alone.
+    busy : float
+        Processor time of the reading, which the arithmetic has to share the cores with.
+    n_threads : int
+        Number of cores.
+    """
+    return arithmetic if math.isnan(reading) else max(reading, arithmetic + busy / n_threads)

@@ -1,0 +1,276 @@
+"""`plan`: what a fit will need and how long it will take, from the shape of the data and a second of measuring."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Unpack
+
+import numpy as np
+import psutil
+from sklearn.base import clone
+
+from dem.data import open_rows
+from dem.data.base import Rows
+from dem.data.sources import SourceOptions
+from dem.engine.local import available_cores
+from dem.errors import DataError, OptionError
+from dem.estimators import inputs
+from dem.estimators.forecast import READS_HELD, Plan, foreseen
+from dem.estimators.gaussian import GaussianMixture
+from dem.estimators.kmeans import KMeans
+from dem.estimators.measuring import Arithmetic, Reading, compute_for, pass_seconds, read_for, synthetic_chunk
+from dem.initialise.sample import SAMPLE_BYTES
+from dem.statistics import TREE_ARITY
+from dem.units import human_bytes, human_count
+from dem.validation import shape_of_covariances
+
+# Passes until the log-likelihood per row is within 1e-3, and within 1e-6, of its limit: the smallest and the largest
+# median of four problems in benchmarks/results/reads.json (docs/algorithms.md), for data larger than the sample and,
+# where not even that was counted, for data in memory. A test compares them.
+PASSES = {
+    "batch": ((1.5, 37.0), (37.5, 236.0)),
+    "squarem": ((1.5, 20.5), (14.5, 60.5)),
+    "incremental": ((1.5, 28.0), (24.0, 138.5)),
+    "stepwise": ((7.5, 42.0), (51.5, 170.5)),
+}
+PASSES_IN_MEMORY = {
+    "batch": ((10.0, 86.0), (115.5, 292.0)),
+    "squarem": ((5.5, 40.0), (44.0, 74.5)),
+    "incremental": ((7.0, 59.0), (72.0, 172.5)),
+    "stepwise": ((7.5, 42.0), (51.5, 170.5)),
+}
+# What a worker process takes beside its chunks: Python, Dask, NumPy, SciPy, zarr and dem.
+WORKER_BYTES = 120 * 10**6
+# What malloc keeps of what was freed, see WORKER_SETTINGS of the cluster's engine.
+MALLOC_KEEPS = 64 * 2**20
+# Share of the memory limit up to which dem's cache goes where Dask does not pause.
+CACHE_UP_TO = 0.92
+# Seconds of the scheduler for each task.
+TASK_SECONDS = 1.3e-3
+
+
+def plan(
+    X: Any,
+    estimator: Any = None,
+    *,
+    workers: int | None = None,
+    memory_limit: str | int | None = None,
+    seconds: float = 1.0,
+    **source: Unpack[SourceOptions],
+) -> Plan:
+    """Tell what `estimator.fit(X)` will need: memory, seconds per pass, passes; and what will not work.
+
+    A few chunks are read and E-steps made on them. Where the chunks cannot be read, random rows of the same shape stand
+    in for them, and the plan says so.
+
+    Parameters
+    ----------
+    X, **source
+        Data as for `GaussianMixture.fit`.
+    estimator : GaussianMixture, BernoulliMixture, BinomialMixture or KMeans, optional
+        The model with its options; it need not be fitted. One Gaussian when left out.
+    workers : int, optional
+        Number of worker processes of one thread each; those that this machine has no cores for are taken to be as fast
+        as its cores. Threads of this process when left out.
+    memory_limit : str or int, optional
+        Memory of each worker, such as ``"2GB"``.
+    seconds : float
+        How long to read, and how long to compute.
+
+    Returns
+    -------
+    Plan
+        Print it.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be opened.
+    OptionError
+        If an option has an unknown or impossible value.
+
+    Examples
+    --------
+    >>> import numpy as np, dem
+    >>> found = dem.plan(np.random.default_rng(0).normal(size=(5000, 3)), dem.GaussianMixture(4), seconds=0.01)
+    >>> found.n_rows, found.data_bytes, found.problems
+    (5000, 120000, [])
+    """
+    estimator = clone(estimator) if estimator is not None else GaussianMixture()
+    inputs.check_options(estimator)
+    limit = _limit(workers, memory_limit)
+    rows = open_rows(X, **source)
+    n_components, n_threads = getattr(estimator, estimator._size), workers or available_cores()
+    problems: list[str] = []
+    free = psutil.virtual_memory().available
+    model_bytes = 8 * _numbers(estimator, n_components, rows.n_features)
+    reading, arithmetic, measured_on = _measure(rows, estimator, n_threads, seconds, model_bytes, free, problems)
+    if n_threads > available_cores():
+        measured_on += f"; for {n_threads:,} cores as fast as the {available_cores()} here, and a store that keeps up"
+    read_rows = _read_rows(rows) if reading is None else max(map(len, reading.chunks))
+    read_bytes = read_rows * rows.n_features * rows.dtype.itemsize
+    here = min(n_threads, available_cores())
+    speedup = n_threads / here
+    alone = busy = math.nan
+    if reading is not None:
+        alone = rows.n_rows * reading.seconds / reading.n_rows / speedup
+        busy = rows.n_rows * reading.busy / reading.n_rows / speedup
+    computing = math.nan if arithmetic is None else rows.n_rows / arithmetic.rows_per_second / speedup
+    n_tasks = len(rows.batches())
+    overhead = n_tasks * TASK_SECONDS if workers else 0.0
+    memory = _memory(arithmetic, model_bytes, read_bytes, n_threads, n_tasks, workers)
+    cache = _cache(workers, limit)
+    missed = max(0.0, 1.0 - cache / rows.n_bytes)
+    passes, exact = _passes(estimator, rows)
+    found = Plan(
+        name=rows.name,
+        n_rows=rows.n_rows,
+        n_features=rows.n_features,
+        data_bytes=rows.n_bytes,
+        **_chunks(rows),
+        n_reads=-(-rows.n_rows // read_rows),
+        read_bytes=read_bytes,
+        n_tasks=n_tasks,
+        n_workers=workers or 0,
+        n_threads=n_threads,
+        memory_limit=limit if workers else free,
+        memory=memory,
+        cache_bytes=min(cache, rows.n_bytes),
+        driver_bytes=_driver_bytes(estimator, rows, n_components, model_bytes),
+        measured_on=measured_on,
+        reading_seconds=alone,
+        arithmetic_seconds=computing,
+        pass_seconds=max(overhead, pass_seconds(alone, busy, computing, here)),
+        next_pass_seconds=max(overhead, pass_seconds(missed * alone, missed * busy, computing, here)),
+        passes=passes,
+        exact_passes=exact,
+        max_iter=estimator.max_iter,
+        problems=problems,
+    )
+    problems += foreseen(found, estimator, n_components, free)
+    return found
+
+
+def _limit(workers: int | None, memory_limit: str | int | None) -> int | None:
+    """Return the memory of each worker in bytes; Dask's own rule where none is given."""
+    if workers is None:
+        if memory_limit is not None:
+            message = "memory_limit is that of workers; give their number too"
+            raise OptionError(message)
+        return None
+    if isinstance(workers, bool) or workers < 1:
+        message = f"workers must be at least 1, not {workers!r}"
+        raise OptionError(message)
+    if memory_limit is None:
+        return int(psutil.virtual_memory().total / max(workers, available_cores()))
+    from dask.utils import parse_bytes  # noqa: PLC0415
+
+    try:
+        return int(parse_bytes(memory_limit))
+    except ValueError as error:
+        message = f"the memory limit must be a number of bytes such as '2GB', not {memory_limit!r}"
+        raise OptionError(message) from error
+
+
+def _numbers(estimator: Any, n_components: int, n_features: int) -> int:
+    """Return how many numbers the parameters are."""
+    if not hasattr(estimator, "covariance_type"):
+        return n_components * n_features
+    shape = shape_of_covariances(estimator.covariance_type, n_components, n_features)
+    return n_components * n_features + 2 * math.prod(shape)
+
+
+def _measure(
+    rows: Rows, estimator: Any, n_threads: int, seconds: float, model_bytes: int, free: int, problems: list[str]
+) -> tuple[Reading | None, Arithmetic | None, str]:
+    """Read and compute; what cannot be measured becomes a problem, and random rows stand in."""
+    n_threads = min(n_threads, available_cores())
+    read_bytes = _read_rows(rows) * rows.n_features * rows.dtype.itemsize
+    reading: Reading | None = None
+    if 2 * n_threads * read_bytes > free:
+        why = f"reads of {human_bytes(read_bytes)} do not fit into the free memory, {human_bytes(free)}"
+    else:
+        try:
+            reading = read_for(rows, n_threads, seconds)
+            why = ""
+        except DataError as error:
+            why = str(error)
+            problems.append(why)
+    if 4 * model_bytes > free:
+        return reading, None, f"nothing: the parameters alone take {human_bytes(model_bytes)}"
+    if reading is not None:
+        what = f"{human_bytes(reading.n_bytes)} of the data, read at {human_bytes(reading.n_bytes / reading.seconds)}/s"
+        for chunk in reading.chunks:
+            if chunk.rows.dtype.kind == "f" and not np.isfinite(chunk.rows).all():
+                problems.append("the rows that were read hold NaN or infinite values: drop or fill them first")
+                break
+        else:
+            try:
+                return reading, compute_for(estimator, reading.chunks, n_threads, seconds), what
+            except DataError as error:
+                problems.append(str(error))
+        why = "the rows that were read are no data for this model"
+    chunk = synthetic_chunk(estimator, rows, _read_rows(rows))
+    arithmetic = compute_for(estimator, [chunk], n_threads, seconds)
+    return reading, arithmetic, f"{human_count(len(chunk))} random rows instead of the data ({why})"
+
+
+def _read_rows(rows: Rows) -> int:
+    """Return how many rows dem reads at once."""
+    return int(getattr(rows, "read_rows", math.prod(rows.grid_chunks)))
+
+
+def _chunks(rows: Rows) -> dict[str, Any]:
+    """Return the number of a zarr array's chunks, or shards, and their size."""
+    array = getattr(getattr(rows, "table", None), "array", None)
+    if array is None:
+        return {"n_chunks": None, "chunk_bytes": None}
+    shape = array.shards or array.chunks
+    n_chunks = math.prod(-(-length // step) for length, step in zip(array.shape, shape, strict=True))
+    return {"n_chunks": n_chunks, "chunk_bytes": math.prod(shape) * array.dtype.itemsize}
+
+
+def _memory(
+    arithmetic: Arithmetic | None, model_bytes: int, read_bytes: int, n_threads: int, n_tasks: int, workers: int | None
+) -> dict[str, int]:
+    """Return what the memory of a worker is for, or that of this process with all its threads."""
+    threads = 1 if workers else n_threads
+    workspace = model_bytes if arithmetic is None else arithmetic.workspace_bytes
+    statistics = model_bytes if arithmetic is None else arithmetic.statistics_bytes
+    # On a cluster they are added sixteen by sixteen, on threads at the end of the pass.
+    sums = (TREE_ARITY + 1 if workers else n_tasks) * statistics
+    base = WORKER_BYTES if workers else psutil.Process().memory_info().rss
+    return {
+        "Python and packages": base,
+        "chunks": READS_HELD * threads * read_bytes,
+        "freed but kept by malloc": min(6 * read_bytes, MALLOC_KEEPS),
+        "E-step": threads * workspace + model_bytes,
+        "statistics": sums,
+    }
+
+
+def _cache(workers: int | None, limit: int | None) -> int:
+    """Return how many bytes of decoded chunks the workers keep; threads keep none."""
+    if workers is None or limit is None:
+        return 0
+    from dem.engine.cluster import CACHE_RESERVE  # noqa: PLC0415 - imports Dask's cluster
+
+    return workers * max(0, int(CACHE_UP_TO * limit) - WORKER_BYTES - CACHE_RESERVE)
+
+
+def _driver_bytes(estimator: Any, rows: Rows, n_components: int, model_bytes: int) -> int:
+    """Return what the sample and the start need here: the sample, copies of it, and its responsibilities."""
+    n = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)
+    n = min(n, rows.n_rows)
+    responsibilities = 0 if isinstance(estimator, KMeans) else n_components
+    return 8 * n * (3 * rows.n_features + responsibilities) + 3 * model_bytes
+
+
+def _passes(estimator: Any, rows: Rows) -> tuple[tuple[float, float], tuple[float, float]] | tuple[None, None]:
+    """Return how many passes to expect; None for k-means, which nothing was counted of."""
+    if isinstance(estimator, KMeans):
+        return None, None
+    algorithm, acceleration = estimator._method()
+    n_sample = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)
+    counted = PASSES_IN_MEMORY if rows.n_rows <= n_sample else PASSES
+    return counted[acceleration or algorithm]
