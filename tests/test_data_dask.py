@@ -236,7 +236,7 @@ def test_column_chunks_are_rechunked_with_a_warning():
     ("array", "message"),
     [
         (da.zeros(10), r"Dask array has 1 dimension \(shape \(10,\)\)"),
-        (da.zeros((3, 4, 5)), "Dask array has 3 dimensions"),
+        (da.zeros((3, 4, 5)), r"which dimension of Dask array holds the features\?"),
         (da.zeros((3, 4), dtype=complex), "complex numbers"),
         (da.zeros((3, 0)), "is empty"),
         (da.from_array(np.array([["a"]])), "strings"),

@@ -22,53 +22,33 @@ from dask._task_spec import DataNode
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
-from dem.data.checks import check_dtype, check_table, reason, rows_text
+from dem.data.checks import check_dtype, check_table, reason
 from dem.data.graph import Nodes, batch_edges, check_futures, downwards, low_level, run_blocks, shared_values
+from dem.data.grid import Region, feature_axis
 from dem.errors import DataError, DataWarning
 
 
-class Block:
+class Block(Region):
     """One output of the graph and where its rows stand in the whole table.
 
     Parameters
     ----------
     key : tuple
         Its key in the graph.
-    offset, shape : tuple of int
-        First position and extent along each dimension that is stacked to rows.
-    whole : tuple of int
-        The extents of those dimensions.
+    offset, shape, whole : tuple of int
+        As in `Region`.
     """
 
     def __init__(
         self, key: tuple[Hashable, ...], offset: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]
     ) -> None:
+        super().__init__(offset, shape, whole)
         self.key = key
-        self.offset = offset
-        self.shape = shape
-        self.whole = whole
-        self.n_rows = math.prod(shape)
 
     def follows(self, other: Block) -> bool:
         """Tell whether both blocks reach across all dimensions but the first, and this is the next one."""
         across = self.shape[1:] == self.whole[1:] == other.shape[1:]
         return across and self.offset[0] == other.offset[0] + other.shape[0]
-
-    def place(self) -> str:
-        """Word where the block is."""
-        if len(self.shape) == 1:
-            return rows_text(self.offset[0], self.offset[0] + self.shape[0])
-        return f"shape {self.shape}"
-
-    def index(self) -> range | NDArray[np.int64]:
-        """Return the positions of the block's rows in C order."""
-        # Rows are consecutive if all dimensions behind the first that is longer than 1 are whole.
-        leading = next((i for i, extent in enumerate(self.shape) if extent > 1), len(self.shape))
-        start = int(np.ravel_multi_index(self.offset, self.whole))
-        if self.shape[leading + 1 :] == self.whole[leading + 1 :]:
-            return range(start, start + self.n_rows)
-        axes = [np.arange(first, first + extent) for first, extent in zip(self.offset, self.shape, strict=True)]
-        return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), self.whole).ravel()
 
 
 class DaskBatch(Batch):
@@ -241,8 +221,8 @@ def _with_known_chunks(array: dask.array.Array, name: str) -> dask.array.Array:
         raise DataError(message) from error
 
 
-def open_dask_array(array: dask.array.Array) -> DaskRows:
-    """Open a 2-D Dask array.
+def open_dask_array(array: dask.array.Array, feature_dim: str | int | None = None) -> DaskRows:
+    """Open a Dask array; one of more than two dimensions with the number of the one that holds the features.
 
     Raises
     ------
@@ -250,9 +230,13 @@ def open_dask_array(array: dask.array.Array) -> DaskRows:
         If it has another number of dimensions or no numbers.
     """
     name = "Dask array"
-    if array.ndim != 2:
+    if array.ndim < 2:
         check_table(name, array.shape, array.dtype)
-    warn_of_column_chunks(name, array)
+    feature = feature_axis(name, array.ndim, None, feature_dim)
+    if feature != array.ndim - 1:
+        array = dask.array.moveaxis(array, feature, -1)
+    if array.ndim == 2:
+        warn_of_column_chunks(name, array)
     return DaskRows(array, name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -163,19 +164,35 @@ class ParquetRows(Rows):
         types = [_dtype(path, field) for field in schema]
         dtype = np.result_type(np.float16, *types)
         row_bytes = max(len(types) * dtype.itemsize, 1)
-        piece_rows = max(min(READ_BYTES // row_bytes, READ_ROWS), 1)
-        self.reads: list[RowGroups] = []
+        self._schema, self._files = schema, list(_groups(path, dataset))
+        n_rows = sum(count for _, groups in self._files for _, count in groups)
+        self.n_rows, self.n_features, self.dtype = check_table(path, (n_rows, len(types)), dtype)
+        self.reads = self._reads(max(min(READ_BYTES // row_bytes, READ_ROWS), 1))
+        self._bounds = batch_bounds(len(self.reads))
+
+    def _reads(self, most: int) -> list[RowGroups]:
+        """Return row groups, of up to `most` rows together; larger ones are read in pieces of that many."""
+        reads: list[RowGroups] = []
         start = 0
-        for fragment, groups in _groups(path, dataset):
-            for ids, n_rows in _joined(groups, piece_rows):
+        for fragment, groups in self._files:
+            for ids, n_rows in _joined(groups, most):
                 part = fragment.subset(row_group_ids=ids)
-                self.reads.append(RowGroups(part, schema, dtype, start, n_rows, piece_rows, path))
+                reads.append(RowGroups(part, self._schema, self.dtype, start, n_rows, most, self.name))
                 start += n_rows
-        self.n_rows, self.n_features, self.dtype = check_table(path, (start, len(types)), dtype)
+        return reads
 
     def batches(self) -> list[Batch]:
         """Return batches of row groups."""
-        return [ParquetBatch(self.reads[first:stop]) for first, stop in batch_bounds(len(self.reads))]
+        return [ParquetBatch(self.reads[first:stop]) for first, stop in self._bounds]
+
+    def divided(self, n_batches: int) -> Rows:
+        """Return the same rows in at least `n_batches` batches, if there are as many row groups."""
+        if len(self._bounds) >= n_batches:
+            return self
+        finer = copy.copy(self)
+        finer.reads = self._reads(max(min(self.n_rows // n_batches, self.reads[0].piece_rows), 1))
+        vars(finer)["_bounds"] = batch_bounds(len(finer.reads), n_batches)
+        return finer
 
     @property
     def array(self) -> dask.array.Array:

@@ -19,13 +19,17 @@ class SparseDataError(DataError, TypeError):
 class SourceOptions(TypedDict, total=False):
     """What tells how data is opened: the keyword arguments of every method that takes data; see `open_rows`."""
 
-    variable: str | None
-    feature_dim: str | None
+    variable: str | Sequence[str] | None
+    feature_dim: str | int | None
     columns: Sequence[str] | None
 
 
 def open_rows(
-    data: Any, *, variable: str | None = None, feature_dim: str | None = None, columns: Sequence[str] | None = None
+    data: Any,
+    *,
+    variable: str | Sequence[str] | None = None,
+    feature_dim: str | int | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Rows:
     """Open data of any kind as rows; nothing of it is read yet.
 
@@ -35,10 +39,11 @@ def open_rows(
         Path or URL of a zarr array (or of a group, with `variable`) or of a parquet file or folder, a `zarr.Array`,
         a Dask array, an xarray DataArray or Dataset, a pandas or Dask DataFrame, a NumPy array or what becomes one,
         or `Rows`.
-    variable : str, optional
-        The array to take from a zarr group.
-    feature_dim : str, optional
-        The dimension of an xarray object whose entries are the features.
+    variable : str or sequence of str, optional
+        The array to take from a zarr group, or the arrays that are the features.
+    feature_dim : str or int, optional
+        The dimension whose entries are the features, of an xarray object, a zarr array or a Dask array: its name, or
+        its number (also from the end).
     columns : sequence of str, optional
         The columns to take from parquet, all of them when left out.
 
@@ -61,8 +66,8 @@ def open_rows(
     if variable is not None and kind != "zarr":
         message = f"a variable ({variable!r}) can be named for zarr groups only; select it before"
         raise DataError(message)
-    if feature_dim is not None and kind != "xarray":
-        message = f"a feature dimension ({feature_dim!r}) can be named for xarray objects only"
+    if feature_dim is not None and kind not in ("xarray", "zarr", "dask.array"):
+        message = f"a feature dimension ({feature_dim!r}) can be named for xarray objects, zarr and Dask arrays only"
         raise DataError(message)
     if columns is not None and kind != "parquet":
         what = f"{os.fspath(data)} is no parquet; columns" if isinstance(data, str | os.PathLike) else "columns"
@@ -72,7 +77,7 @@ def open_rows(
     if kind == "zarr":
         from dem.data.zarr import open_zarr  # noqa: PLC0415
 
-        return open_zarr(data, variable)
+        return open_zarr(data, variable, feature_dim)
     if kind == "parquet":
         from dem.data.parquet import ParquetRows  # noqa: PLC0415
 
@@ -80,7 +85,7 @@ def open_rows(
     if kind == "dask.array":
         from dem.data.dask import open_dask_array  # noqa: PLC0415
 
-        return open_dask_array(data)
+        return open_dask_array(data, feature_dim)
     if kind == "xarray":
         from dem.data.xarray import open_xarray  # noqa: PLC0415
 
@@ -98,9 +103,18 @@ def open_rows(
     return open_array(data)
 
 
-def dimensions_of(data: Any, variable: Any = None) -> tuple[str, ...]:  # noqa: ARG001
-    """Return the names of the dimensions of data, as far as it names any."""
-    return tuple(map(str, data.dims)) if source_kind(data) == "xarray" and hasattr(data, "dims") else ()
+def dimensions_of(data: Any, variable: str | Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the names of the dimensions of data that can be told to hold the features, as far as it names any."""
+    kind = source_kind(data)
+    if kind == "zarr" and (variable is None or isinstance(variable, str)):
+        from dem.data.zarr_store import dimension_names, open_arrays  # noqa: PLC0415
+
+        try:
+            _, arrays = open_arrays(data, variable)
+        except DataError:  # opening it to read says the same
+            return ()
+        return dimension_names(next(iter(arrays.values()))) or ()
+    return tuple(map(str, data.dims)) if kind == "xarray" and hasattr(data, "dims") else ()
 
 
 def source_kind(data: object) -> str:

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, Rows
 from dem.data.checks import check_dtype
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
+from dem.data.grid import feature_axis
 from dem.data.labels import order_of
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError
 
-# Dimensions that hold features where the user does not say so.
-USUAL_NAMES = ("feature", "features", "variable", "band", "channel")
 
-
-def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> Rows:
+def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None) -> Rows:
     """Open a DataArray or a Dataset (whose variables are the features).
 
     Parameters
@@ -59,7 +57,7 @@ def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> Row
 
 
 def in_order(
-    data: xr.DataArray | xr.Dataset, feature_dim: str | None, labels: NDArray[Any]
+    data: xr.DataArray | xr.Dataset, feature_dim: str | int | None, labels: NDArray[Any]
 ) -> xr.DataArray | xr.Dataset:
     """Return data with its features in the order of `labels`, lazily; as it is unless it has just these."""
     given: object = data  # users pass what the signature does not allow; it is refused when it is opened
@@ -81,7 +79,7 @@ def map_xarray(
     function: Callable[[NDArray[Any]], NDArray[Any]],
     dtype: np.dtype[Any],
     columns: int | None,
-    feature_dim: str | None,
+    feature_dim: str | int | None,
 ) -> xr.DataArray:
     """Apply a function of rows; see `dem.data.map_rows`.
 
@@ -106,7 +104,7 @@ def map_xarray(
     return xr.DataArray(result, dims=dims, coords=kept).rename(None)
 
 
-def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | None) -> tuple[xr.DataArray, Hashable]:
+def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None) -> tuple[xr.DataArray, Hashable]:
     """Return a DataArray whose last dimension holds the features, lazy where the data is, and that dimension's name."""
     if isinstance(data, xr.Dataset):
         return _stack_variables(data, feature_dim), "feature"
@@ -121,7 +119,7 @@ def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | None)
     return _lazy(data).transpose(..., feature), feature
 
 
-def _stack_variables(data: xr.Dataset, feature_dim: str | None) -> xr.DataArray:
+def _stack_variables(data: xr.Dataset, feature_dim: str | int | None) -> xr.DataArray:
     name = _name_of(data)
     if feature_dim is not None:
         message = f"the features of {name} are its variables; to use the dimension {feature_dim!r} select one variable"
@@ -179,20 +177,7 @@ def _lazy(array: xr.DataArray) -> xr.DataArray:
 
 def _feature_dim(array: xr.DataArray, feature_dim: Hashable | None) -> Hashable:
     """Return the dimension of the features; its name may be anything that can be hashed, such as a number."""
-    name, listed = _name_of(array), ", ".join(map(str, array.dims)) or "none"
-    if feature_dim is not None:
-        named = [dim for dim in array.dims if feature_dim in (dim, str(dim))]
-        if not named:
-            message = f"{name} has no dimension {feature_dim!r}; its dimensions are: {listed}"
-            raise DataError(message)
-        return named[0]
-    usual = [dim for dim in array.dims if dim in USUAL_NAMES]
-    if len(usual) == 1:
-        return usual[0]
-    if array.ndim == 2 and not usual:
-        return array.dims[-1]
-    message = f"which dimension of {name} holds the features? Pass feature_dim= with one of: {listed}"
-    raise DataError(message)
+    return array.dims[feature_axis(_name_of(array), array.ndim, array.dims, feature_dim)]
 
 
 def _feature_names(array: xr.DataArray, feature: Hashable) -> tuple[str, ...] | None:

@@ -1,0 +1,95 @@
+"""Grids whose points are stacked to rows: parts of them, and the dimension that holds the features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.data.checks import rows_text
+from dem.errors import DataError
+
+# Dimensions that hold features where the user does not say so.
+USUAL_NAMES = ("feature", "features", "variable", "band", "channel")
+
+
+class Region:
+    """A block of a grid.
+
+    Parameters
+    ----------
+    offset, shape : tuple of int
+        First position and extent along each dimension that is stacked to rows.
+    whole : tuple of int
+        The extents of those dimensions.
+    """
+
+    def __init__(self, offset: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]) -> None:
+        self.offset = offset
+        self.shape = shape
+        self.whole = whole
+        self.n_rows = math.prod(shape)
+
+    def place(self) -> str:
+        """Word where the block is."""
+        if len(self.shape) == 1:
+            return rows_text(self.offset[0], self.offset[0] + self.shape[0])
+        return f"shape {self.shape}"
+
+    def index(self) -> range | NDArray[np.int64]:
+        """Return the positions of the block's rows in C order."""
+        # Rows are consecutive if all dimensions behind the first that is longer than 1 are whole.
+        leading = next((i for i, extent in enumerate(self.shape) if extent > 1), len(self.shape))
+        start = int(np.ravel_multi_index(self.offset, self.whole))
+        if self.shape[leading + 1 :] == self.whole[leading + 1 :]:
+            return range(start, start + self.n_rows)
+        axes = [np.arange(first, first + extent) for first, extent in zip(self.offset, self.shape, strict=True)]
+        return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), self.whole).ravel()
+
+
+def feature_axis(name: str, ndim: int, dims: Sequence[Hashable] | None, feature_dim: Hashable | None) -> int:
+    """Return the axis that holds the features.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the data.
+    ndim : int
+        Its number of dimensions.
+    dims : sequence, optional
+        Their names, where they have any; anything that can be hashed.
+    feature_dim : str or int, optional
+        The name of the dimension, or its number (also from the end); a name goes first.
+
+    Raises
+    ------
+    DataError
+        If there is no such dimension, or none is given and it is not clear.
+    """
+    listed = ", ".join(map(str, range(ndim) if dims is None else dims)) or "none"
+    if feature_dim is not None:
+        for axis, dim in enumerate(dims or ()):
+            if feature_dim in (dim, str(dim)):
+                return axis
+        number = _whole_number(feature_dim)
+        if number is None or not -ndim <= number < ndim:
+            message = f"{name} has no dimension {feature_dim!r}; its dimensions are: {listed}"
+            raise DataError(message)
+        return number % ndim
+    usual = [axis for axis, dim in enumerate(dims or ()) if dim in USUAL_NAMES]
+    if len(usual) == 1:
+        return usual[0]
+    if ndim == 2 and not usual:
+        return 1
+    message = f"which dimension of {name} holds the features? Pass feature_dim= (--feature-dim) with one of: {listed}"
+    raise DataError(message)
+
+
+def _whole_number(value: Any) -> int | None:
+    try:
+        return int(value) if isinstance(value, str | int) else None
+    except ValueError:
+        return None
