@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import xarray as xr
 from reassembly import reassemble
 from sources import CutRows
 
+import dem
 from dem.cli.counting import RowCount, counting
 from dem.cli.progress import LiveProgress, LogProgress
 from dem.data import open_rows
@@ -21,6 +23,13 @@ from dem.em.progress import Tracker, describe, remaining_iterations
 from dem.engine import LocalEngine
 from dem.units import human_bytes, human_count, human_seconds
 
+K_MEANS_PARALLEL = [
+    "k-means‖, distances to the first centre",
+    *(f"k-means‖, round {number} of 5" for number in range(1, 6)),
+    "k-means‖, rows nearest to each candidate",
+    "k-means‖, statistics of its clusters",
+]
+
 
 def started(phase="data", n_models=1, max_iter=100, tol=1e-3):
     return FitStarted(phase, n_models, 1_000_000, 4, 32_000_000, max_iter, tol)
@@ -28,6 +37,14 @@ def started(phase="data", n_models=1, max_iter=100, tol=1e-3):
 
 def iteration(number, gain=math.inf, *, phase="data", model=0, seconds=0.5):
     return IterationEnded(phase, model, number, -1.25, gain, seconds, None, None)
+
+
+def untimed(line):
+    """Return a line of the log without its time, which must be that of now."""
+    found = re.fullmatch(r"dem: (\S+) (.*)", line, re.DOTALL)
+    age = datetime.now(UTC) - datetime.fromisoformat(found[1])
+    assert timedelta(0) <= age < timedelta(seconds=60)
+    return found[2]
 
 
 def test_models_on_one_read_count_it_once():
@@ -82,14 +99,42 @@ def test_models_that_ended_take_no_more_time():
 
 def test_the_log_tells_what_is_remembered_of_the_blocks(capsys):
     LogProgress()(dataclasses.replace(started(), memo_bytes=120_000))
-    expected = "dem: fitting all data: 1,000,000 rows x 4 features (32 MB), remembering 120 kB of statistics\n"
-    assert capsys.readouterr().err == expected
+    expected = "fitting all data: 1,000,000 rows x 4 features (32 MB), remembering 120 kB of statistics\n"
+    assert untimed(capsys.readouterr().err) == expected
 
 
 def test_the_live_line_tells_what_is_remembered_of_the_blocks():
     live = LiveProgress()
     live(dataclasses.replace(started(), memo_bytes=120_000))
     assert "reading, remembering 120 kB of statistics" in live.__rich__().plain
+
+
+def test_every_step_of_the_search_for_a_start_is_told(capsys):
+    log, live = LogProgress(), LiveProgress()
+    for init, expected in (
+        ("kmeans", ["looking for a start in the sample (kmeans)"]),
+        ("k-means||", K_MEANS_PARALLEL),
+    ):
+        shown = []
+        callbacks = [log, live, lambda _: shown.append(live.__rich__().plain)]  # noqa: B023
+        model = dem.GaussianMixture(2, init_params=init, random_state=0, max_iter=9, tol=10, callbacks=callbacks)
+        model.fit(np.random.default_rng(0).normal(size=(500, 2)))
+        lines = [untimed(line) for line in capsys.readouterr().err.splitlines()]
+        steps = ["drawing a sample of the rows", *expected]
+        assert lines[: len(steps) + 1] == [
+            *(f"preparing: {step}" for step in steps),
+            "fitting all data: 500 rows x 2 features (8 kB)",
+        ]
+        if init == "kmeans":
+            assert [re.fullmatch(r". preparing: (.+)  \d\.\d s", line)[1] for line in shown[:2]] == steps
+
+
+def test_the_search_for_centres_is_told(capsys):
+    rows = np.random.default_rng(0).normal(size=(500, 2))
+    dem.KMeans(2, random_state=0, callbacks=[LogProgress()]).fit(rows)
+    lines = [untimed(line) for line in capsys.readouterr().err.splitlines()]
+    steps = ["drawing a sample of the rows", *K_MEANS_PARALLEL[:-1]]
+    assert lines[: len(steps)] == [f"preparing: {step}" for step in steps]
 
 
 def test_log_lines_are_plain_and_one_for_each_iteration(capsys):
@@ -104,16 +149,16 @@ def test_log_lines_are_plain_and_one_for_each_iteration(capsys):
         log(event)
     captured = capsys.readouterr()
     assert captured.out == ""
-    first, *lines = captured.err.splitlines()
-    assert first == "dem: fitting all data: 1,000,000 rows x 4 features (32 MB)"
+    first, *lines = map(untimed, captured.err.splitlines())
+    assert first == "fitting all data: 1,000,000 rows x 4 features (32 MB)"
     assert lines == [
-        f"dem: iteration {number}, log-likelihood per row -1.25, {gain}2 M rows/s, {read} MB read, {left} left"
+        f"iteration {number}, log-likelihood per row -1.25, {gain}2 M rows/s, {read} MB read, {left} left"
         for number, gain, read, left in (
             (1, "", 32, "at most 50 s"),
             (2, "gain 1.00e-01, ", 64, "at most 49 s"),
             (3, "gain 1.00e-02, ", 96, "about 0.5 s"),
         )
-    ] + ["dem: ended after iteration 3: converged"]
+    ] + ["ended after iteration 3: converged"]
 
 
 def test_the_live_line_shows_what_the_issue_asks_for():
@@ -179,7 +224,7 @@ def test_where_nobody_watches_there_is_a_line_now_and_then(monkeypatch, capsys):
     counted(LocalEngine(1), monkeypatch, terminal=False)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
-    assert lines[0].startswith("dem: reading: 10 %, 100 of 1 k rows, ")
+    assert untimed(lines[0]).startswith("reading: 10 %, 100 of 1 k rows, ")
     counted(LocalEngine(1), monkeypatch, terminal=False, quiet=True)
     assert capsys.readouterr().err == ""
 

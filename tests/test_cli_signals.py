@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,26 @@ def test_ctrl_c_without_out_says_that_nothing_is_saved(data):
     assert process.returncode == 130
     assert lines[-1].endswith("nothing is saved without --out")
     assert json.loads(stdout)["model"] is None
+
+
+@pytest.mark.parametrize("words", [("fit", "-k", "2"), ("select", "-k", "1:3")], ids=lambda words: words[0])
+def test_ctrl_c_before_the_first_iteration(data, tmp_path, words):
+    process = start(*words, data, "--json", "--out", str(tmp_path / "model.zarr"), "--init", "k-means||")
+    stdout, lines = interrupt(process, signal.SIGINT, after="preparing")
+    assert process.returncode == 130
+    assert re.fullmatch(r"dem: stopped by Ctrl-C .*; (there is nothing to save|nothing is saved)", lines[-1]), lines
+    assert json.loads(stdout)["status"] == "interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_amid_a_selection_says_how_far_it_was(data, tmp_path):
+    process = start("select", data, "-k", "2:3", "--tol", "0", "--max-iter", "1000000", "--json")
+    stdout, lines = interrupt(process, signal.SIGINT, after="read 5 of all data")
+    assert process.returncode == 130
+    figures = json.loads(stdout)
+    assert (figures["model"], figures["status"]) == (None, "interrupted")
+    assert figures["reads"] >= 5
+    assert lines[-1] == f"dem: stopped by Ctrl-C after {figures['reads']} reads of all data; nothing is saved"
 
 
 def test_ctrl_c_while_predicting_leaves_no_output(tmp_path):

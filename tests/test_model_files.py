@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -117,7 +118,7 @@ def test_missing_checksum(saved, name):
     path, _ = saved
     group = zarr.open_group(path, mode="r+")
     group.attrs["sha256"] = {key: value for key, value in group.attrs["sha256"].items() if key != name}
-    (path / name / "c").rename(path / "moved")  # as zeros it would be accepted
+    shutil.rmtree(path / name / "c")  # as zeros it would be accepted
     with pytest.raises(StoreError, match=rf"damaged: there is no checksum of its array '{name}'"):
         dem.load(path)
 
@@ -131,8 +132,6 @@ def test_half_a_metadata_file(saved):
 
 
 def test_missing_array(saved):
-    import shutil
-
     path, _ = saved
     shutil.rmtree(path / "means")
     with pytest.raises(StoreError, match=r"damaged.*means"):

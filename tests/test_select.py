@@ -18,6 +18,7 @@ from dem.em.evaluate import LogLikelihood
 from dem.engine import LocalEngine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
+from dem.estimators.recorders import History
 
 NAMES = ("weights_", "means_", "covariances_")
 
@@ -213,3 +214,9 @@ def test_the_same_bits_on_a_cluster(request):
     request.getfixturevalue("client")
     there = dem.select(CutRows(gaussian_rows(), [1000, 2000]), **options)
     assert there.table == here.table
+
+
+def test_the_callbacks_that_are_given_are_told():
+    told = History()
+    dem.select(np.random.default_rng(0).normal(size=(300, 2)), n_components=[1, 2], random_state=0, callbacks=[told])
+    assert told.records

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dem.cli.progress import live, spinner
-from dem.cli.session import is_terminal, say
+from dem.cli.session import is_terminal, log
 from dem.data.base import Batch, Chunk, Rows
 from dem.engine import Engine, LocalEngine
 from dem.units import human_count, human_seconds
@@ -47,7 +47,7 @@ class RowCount:
             if due:
                 self._last_line = time.monotonic()
         if due:
-            say(f"{self.what}: {', '.join(self.figures())}")
+            log(f"{self.what}: {', '.join(self.figures())}")
 
     def figures(self) -> list[str]:
         """Return what people want to know: the share, the rows, the speed and the time left."""

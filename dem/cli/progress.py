@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dem.cli.session import is_terminal, say
-from dem.em.events import Callback, Event, FitStarted, IterationEnded
+from dem.cli.session import is_terminal, log
+from dem.em.events import Callback, Event, FitStarted, IterationEnded, Preparing
 from dem.em.progress import Tracker, describe, remembering
 from dem.units import human_bytes, human_seconds
 
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+def log_step(event: Preparing, before: str) -> None:
+    """Write a line about a step of the search for a start, once for those of several starts that are the same."""
+    if event.what != before:
+        log(f"preparing: {event.what}")
+
+
 class LogProgress:
-    """Writes one plain line to stderr for each iteration; for those on the sample, which take no time, one a second."""
+    """Writes one plain line to stderr for each iteration, with the time; on the sample, in memory, one a second."""
 
     def __init__(self) -> None:
         self.tracker = Tracker()
@@ -26,11 +32,14 @@ class LogProgress:
 
     def __call__(self, event: Event) -> None:
         """Write what happened."""
+        before = self.tracker.preparing
         self.tracker(event)
-        if isinstance(event, FitStarted):
+        if isinstance(event, Preparing):
+            log_step(event, before)
+        elif isinstance(event, FitStarted):
             what = "the sample in memory" if event.phase == "sample" else "all data"
             starts = f", {event.n_models} starts at once" if event.n_models > 1 else ""
-            say(
+            log(
                 f"fitting {what}: {event.n_rows:,} rows x {event.n_features} features "
                 f"({human_bytes(event.n_bytes)}){starts}{remembering(event)}"
             )
@@ -38,9 +47,9 @@ class LogProgress:
             if event.phase == "sample" and time.monotonic() < self._said + 1.0:
                 return
             self._said = time.monotonic()
-            say(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
+            log(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
         elif event.phase != "sample":
-            say(f"ended after iteration {event.iteration}: {event.status}")
+            log(f"ended after iteration {event.iteration}: {event.status}")
 
 
 def spinner(begun: float) -> Text:
@@ -68,7 +77,8 @@ class LiveProgress:
         figures = describe(self.tracker)
         if not figures:
             started = self.tracker.started
-            line.append(f"reading{remembering(started)}" if started else "preparing", style="default")
+            what = ": ".join(filter(None, ("preparing", self.tracker.preparing)))
+            line.append(f"reading{remembering(started)}" if started else what, style="default")
             line.append(f"  {human_seconds(time.monotonic() - self.begun)}", style="dim")
         for name, value in figures:
             if name:

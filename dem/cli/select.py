@@ -20,10 +20,10 @@ from dem.cli.options import (
     overwrite_option,
     variable_option,
 )
-from dem.cli.progress import fit_progress
+from dem.cli.progress import fit_progress, log_step
 from dem.cli.saving import Saved, save
-from dem.cli.session import is_terminal, open_engine, plain_warnings, say, undisturbed
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded
+from dem.cli.session import Stopped, is_terminal, log, open_engine, plain_warnings, stopped_by, undisturbed
+from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing
 from dem.errors import StoreError
 from dem.units import human_bytes
 
@@ -71,22 +71,37 @@ class GridProgress:
     """Writes one plain line to stderr for each read, with the number of models that are still being fitted."""
 
     def __init__(self) -> None:
-        self.started: FitStarted | None = None
+        self.preparing = ""
         self.running = 0
         self.iteration = 0
 
     def __call__(self, event: Event) -> None:
         """Write what happened."""
-        if isinstance(event, FitStarted):
-            self.started, self.running, self.iteration = event, event.n_models, 0
+        if isinstance(event, Preparing):
+            log_step(event, self.preparing)
+            self.preparing = event.what
+        elif isinstance(event, FitStarted):
+            self.running, self.iteration = event.n_models, 0
             what = "the sample in memory" if event.phase == "sample" else "all data"
-            say(f"fitting {event.n_models} models to {what}: {event.n_rows:,} rows ({human_bytes(event.n_bytes)})")
+            log(f"fitting {event.n_models} models to {what}: {event.n_rows:,} rows ({human_bytes(event.n_bytes)})")
         elif isinstance(event, IterationEnded):
             if event.iteration > self.iteration and event.phase != "sample":
-                say(f"read {event.iteration} of all data: {self.running} models")
+                log(f"read {event.iteration} of all data: {self.running} models")
             self.iteration = event.iteration
         elif isinstance(event, FitEnded):
             self.running -= 1
+
+
+class CountReads:
+    """Counts the reads of all data that EM has made."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, IterationEnded) and event.phase != "sample":
+            self.done = event.iteration
 
 
 @click.command(
@@ -153,6 +168,7 @@ def select(data: str, **given: Any) -> None:
 
 def _run(data: str, given: dict[str, Any]) -> Any:
     import dem  # noqa: PLC0415
+    from dem.cli.report import print_json  # noqa: PLC0415
     from dem.estimators.persistence import estimators  # noqa: PLC0415
 
     options = {
@@ -169,19 +185,26 @@ def _run(data: str, given: dict[str, Any]) -> Any:
         "sample_rows": given["sample_rows"],
         "accelerate": given["accelerate"],
     }
-    # A line per model and iteration would be a flood; where nobody watches, there is one per read.
-    with fit_progress(given["quiet"] or not is_terminal()) as callbacks:
-        if not given["quiet"] and not is_terminal():
-            callbacks = [GridProgress()]
-        return dem.select(
-            data,
-            n_components=given["components"],
-            criterion=given["criterion"],
-            estimator=estimators()[given["family"]](),
-            variable=given["variable"],
-            callbacks=callbacks,
-            **{name: value for name, value in options.items() if value is not None},
-        )
+    reads = CountReads()
+    try:
+        # A line per model and iteration would be a flood; where nobody watches, there is one per read.
+        with fit_progress(given["quiet"] or not is_terminal()) as callbacks:
+            if not given["quiet"] and not is_terminal():
+                callbacks = [GridProgress()]
+            return dem.select(
+                data,
+                n_components=given["components"],
+                criterion=given["criterion"],
+                estimator=estimators()[given["family"]](),
+                variable=given["variable"],
+                callbacks=[*callbacks, reads],
+                **{name: value for name, value in options.items() if value is not None},
+            )
+    except KeyboardInterrupt:
+        if given["as_json"]:
+            print_json({"model": None, "status": "interrupted", "reads": reads.done})
+        message = f"stopped by {stopped_by()} after {reads.done} reads of all data; nothing is saved"
+        raise Stopped(message) from None
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,11 @@ def say(line: str) -> None:
     """
     sys.stderr.write(f"dem: {line}\n")
     sys.stderr.flush()
+
+
+def log(line: str) -> None:
+    """Write a line of progress to stderr, with the time, for it is read later, in the log of a job."""
+    say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,19 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """The search for a start has come to its next step, before EM begins.
+
+    Attributes
+    ----------
+    what : str
+        What is being done, such as ``'drawing a sample of the rows'``.
+    """
+
+    what: str
+
+
+@dataclass(frozen=True)
 class FitStarted:
     """EM is about to begin.
 
@@ -85,7 +98,7 @@ class FitEnded:
     status: str
 
 
-Event = FitStarted | IterationEnded | FitEnded
+Event = Preparing | FitStarted | IterationEnded | FitEnded
 
 
 class Callback(Protocol):

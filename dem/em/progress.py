@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from statistics import median
 
-from dem.em.events import Event, FitStarted, IterationEnded
+from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing
 from dem.units import human_bytes, human_count, human_seconds
 
 # Gains that the estimate of the remaining iterations looks back on.
@@ -17,6 +17,7 @@ _LOOK_BACK = 5
 class Tracker:
     """Follows a fit and derives what people want to know: speed, amount read, time left."""
 
+    preparing: str = ""
     started: FitStarted | None = None
     last: IterationEnded | None = None
     bytes_read: int = 0
@@ -26,7 +27,9 @@ class Tracker:
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
-        if isinstance(event, FitStarted):
+        if isinstance(event, Preparing):
+            self.preparing = event.what
+        elif isinstance(event, FitStarted):
             self.started, self.last = event, None
             self.seconds, self.gains, self.ended = [], {}, set()
         elif isinstance(event, IterationEnded):
@@ -37,7 +40,7 @@ class Tracker:
                     self.bytes_read += self.started.n_bytes
             self.last = event
             self.gains.setdefault(event.model, []).append(event.gain)
-        else:
+        elif isinstance(event, FitEnded):
             self.ended.add(event.model)
 
     @property

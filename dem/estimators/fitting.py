@@ -24,6 +24,7 @@ from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em import incremental, stepwise
 from dem.em.blocks import N_BLOCKS
+from dem.em.events import Preparing, notify
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.engine.base import single_threaded_blas
@@ -231,6 +232,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         # scikit-learn draws nothing for data that is used whole, so neither may we before its start methods do.
         _, key, position, *_ = random_state.get_state()
         seed = np.random.SeedSequence([*map(int, key[:4]), int(position)])
+        notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
         sample = row_sample(rows, engine, self.sample_rows, seed)
         if len(sample.rows) < self.n_components:  # the rest is held out
             left = f"{len(sample.rows)} rows of {rows.name} are left for the fit"
@@ -251,8 +253,10 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         if given.keys() >= set(self._parameter_names):
             return family.from_user(given)
         if self.init_params == "k-means||":
-            start = kmeans_parallel_start(family, rows, engine, sample.rows, self.n_components, random_state)
+            size, callbacks = self.n_components, self.callbacks or ()
+            start = kmeans_parallel_start(family, rows, engine, sample.rows, size, random_state, callbacks)
         else:
+            notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({self.init_params})"))
             responsibilities = start_responsibilities(self.init_params, sample.rows, self.n_components, random_state)
             start = family.start(sample.rows, responsibilities)
         return family.from_user({**family.to_user(start), **given}) if given else start

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.events import Callback
+from dem.em.events import Callback, Preparing, notify
 from dem.em.functions import Distances, Labels, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.together import EStep
@@ -200,6 +200,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         random_state = check_random_state(self.random_state)
         n_wanted = None if self.sample_rows is None else max(self.sample_rows, self.n_clusters)
         seed = np.random.SeedSequence(random_state.randint(2**31 - 1, size=4).tolist())
+        notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
         sample = row_sample(rows, engine, n_wanted, seed)
         if not np.isfinite(sample.rows).all():
             check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))
@@ -253,9 +254,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         return [family.from_user(self._start(rows, engine, sample, random_state)) for _ in range(n_init)]
 
     def _start(self, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState) -> Array:
+        callbacks = self.callbacks or ()
         if self.init == "k-means||":
-            centres, origin = kmeans_parallel(rows, engine, sample.rows, self.n_clusters, random_state)
+            centres, origin = kmeans_parallel(rows, engine, sample.rows, self.n_clusters, random_state, callbacks)
             return centres + origin
+        notify(callbacks, Preparing(f"looking for a start in the sample ({self.init!s})"))
         if self.init == "k-means++":
             from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - as in `dem.initialise`
 

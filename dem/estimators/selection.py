@@ -207,7 +207,8 @@ def _grid(template: Any, n_components: int | Iterable[int], covariance_type: str
     varied: list[dict[str, Any]] = [{"n_components": k} for k in numbers]
     if kinds:
         varied = [{**one, "covariance_type": kind} for kind, one in itertools.product(kinds, varied)]
-    grid = [clone(template).set_params(**one) for one in varied]
+    # The callbacks themselves: `clone` copies them, and copies tell nobody.
+    grid = [clone(template).set_params(**one, callbacks=template.callbacks) for one in varied]
     for one in grid:
         one._check_options()
     return grid

@@ -5,6 +5,7 @@ Bahmani, Moseley, Vattani, Kumar and Vassilvitskii (2012). Scalable k-means++. P
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
+from dem.em.events import Callback, Preparing, notify
 from dem.engine.base import Engine
 from dem.families.base import Array
 from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics, blocks
@@ -126,7 +128,12 @@ def uniform_hash(index: NDArray[np.int64], seed: int) -> Array:
 
 
 def kmeans_parallel(
-    rows: Rows, engine: Engine, sample: Array, n_clusters: int, random_state: RandomState
+    rows: Rows,
+    engine: Engine,
+    sample: Array,
+    n_clusters: int,
+    random_state: RandomState,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[Array, Array]:
     """Choose cluster centres by k-means‖ over all chunks.
 
@@ -142,6 +149,8 @@ def kmeans_parallel(
         Number of centres.
     random_state : numpy.random.RandomState
         Source of the seeds.
+    callbacks : sequence of Callback
+        Told of each read.
 
     Returns
     -------
@@ -154,10 +163,12 @@ def kmeans_parallel(
     origin = sample.mean(axis=0)
     centres = sample[random_state.randint(len(sample))][np.newaxis] - origin
     seeds = random_state.randint(2**31 - 1, size=ROUNDS + 1)
+    notify(callbacks, Preparing("k-means‖, distances to the first centre"))
     cost = engine.sweep(rows, [DrawCandidates(centres, origin, 0.0, int(seeds[0]))])[0].cost
-    for seed in seeds[1:]:
+    for number, seed in enumerate(seeds[1:], 1):
         if cost == 0.0:
             break
+        notify(callbacks, Preparing(f"k-means‖, round {number} of {ROUNDS}"))
         per_cost = OVERSAMPLING * n_clusters / cost
         found: Candidates = engine.sweep(rows, [DrawCandidates(centres, origin, per_cost, int(seed))])[0]
         # In the order of the rows: the result must not depend on how they are cut into chunks.
@@ -167,6 +178,7 @@ def kmeans_parallel(
     if len(centres) <= n_clusters:  # (nearly) only duplicates: fill up from the sample
         extra = random_state.choice(len(sample), size=n_clusters - len(centres))
         return np.concatenate([centres, sample[extra] - origin]), origin
+    notify(callbacks, Preparing("k-means‖, rows nearest to each candidate"))
     counts = engine.sweep(rows, [CountNearest(centres, origin)])[0]
     chosen = KMeans(n_clusters=n_clusters, n_init=1, random_state=random_state).fit(
         centres, sample_weight=counts.astype(np.float64)
@@ -175,12 +187,19 @@ def kmeans_parallel(
 
 
 def kmeans_parallel_start(
-    family: Mixture[Any, Any], rows: Rows, engine: Engine, sample: Array, n_components: int, random_state: RandomState
+    family: Mixture[Any, Any],
+    rows: Rows,
+    engine: Engine,
+    sample: Array,
+    n_components: int,
+    random_state: RandomState,
+    callbacks: Sequence[Callback] = (),
 ) -> MixtureParameters[Any]:
     """Return the parameters of a mixture whose components are the clusters of `kmeans_parallel`."""
-    centres, origin = kmeans_parallel(rows, engine, sample, n_components, random_state)
+    centres, origin = kmeans_parallel(rows, engine, sample, n_components, random_state, callbacks)
     # Any parameters do: with hard assignments the M-step depends on them only as a frame of reference.
     alike = np.full((len(sample), n_components), 1.0 / n_components)
     parameters = family.start(sample, alike)
+    notify(callbacks, Preparing("k-means‖, statistics of its clusters"))
     statistics = engine.sweep(rows, [HardEStep(family, parameters, centres, origin)])[0]
     return family.m_step(statistics, parameters)
