@@ -122,12 +122,16 @@ def check_sample(
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
         message = f"column {names}{more} of {rows.name} is constant{where} and tells the components nothing; drop it"
         warnings.warn(message, DataWarning, stacklevel=4)
-    distinct = _distinct_rows(sample.rows, n_components)
-    if distinct < n_components:
-        message = (
-            f"{rows.name} has only {distinct} distinct rows{where} for {n_components} components; decrease n_components"
-        )
-        warnings.warn(message, DataWarning, stacklevel=4)
+    warn_of_few_distinct_rows(sample, rows, n_components, "components")
+
+
+def warn_of_few_distinct_rows(sample: RowSample, rows: Rows, wanted: int, what: str) -> None:
+    """Say that there are fewer distinct rows than components (or clusters)."""
+    distinct = _distinct_rows(sample.rows, wanted)
+    if distinct < wanted:
+        where = "" if sample.complete else " in the sampled rows"
+        message = f"{rows.name} has only {distinct} distinct rows{where} for {wanted} {what}; decrease n_{what}"
+        warnings.warn(message, DataWarning, stacklevel=5)
 
 
 def check_spread(table: Array, rows: Rows) -> None:

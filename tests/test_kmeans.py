@@ -19,7 +19,7 @@ from sources import CutRows
 
 import dem
 from dem.em.events import IterationEnded
-from dem.errors import DataError, OptionError, StoreError
+from dem.errors import DataError, DataWarning, OptionError, StoreError
 
 
 def blobs(seed=0, n_rows=3000, n_blobs=6, offset=0.0):
@@ -262,3 +262,35 @@ def test_a_model_of_a_store_can_be_pickled(tmp_path):
 def test_values_whose_squares_overflow_are_named():
     with pytest.raises(DataError, match="whose squares overflow; divide the data by their scale first"):
         dem.KMeans(2, random_state=0).fit(gaussian_rows(50) * 1e200)
+
+
+def test_fewer_distinct_rows_than_clusters_are_said():
+    rows = np.repeat([[0.0, 0.0], [1.0, 1.0], [9.0, 9.0]], 4, axis=0)
+    with pytest.warns(DataWarning, match="only 3 distinct rows for 5 clusters; decrease n_clusters"):
+        dem.KMeans(5, random_state=0).fit(rows)
+
+
+def test_given_centres_are_one_start():
+    rows = np.array([[0.0], [1.0], [10.0], [11.0]])
+    with pytest.warns(RuntimeWarning, match="init gives the centres, so there is one start, not n_init=4"):
+        fitted = dem.KMeans(2, init=[[0.0], [10.0]], n_init=4).fit(rows)
+    assert np.sort(fitted.cluster_centers_.ravel()).tolist() == [0.5, 10.5]
+    dem.KMeans(2, init=[[0.0], [10.0]]).fit(rows)
+
+
+def test_a_callable_chooses_the_centres(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 2)) + np.repeat([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], 20, axis=0)
+    calls = []
+
+    def init(X, n_clusters, random_state):
+        calls.append((X.shape, n_clusters))
+        return X[random_state.permutation(len(X))[:n_clusters]]
+
+    fitted = dem.KMeans(3, init=init, random_state=0).fit(rows)
+    assert calls == [((60, 2), 3)] * 10
+    theirs = sklearn.cluster.KMeans(3, init=init, random_state=0).fit(rows)
+    assert fitted.inertia_ == pytest.approx(theirs.inertia_, rel=1e-12)
+    fitted.save(str(tmp_path / "model.zarr"))
+    np.testing.assert_array_equal(dem.load(str(tmp_path / "model.zarr")).predict(rows), fitted.predict(rows))
+    with pytest.raises(OptionError, match=r"what init returns must have shape \(3, 2\), not \(2, 2\)"):
+        dem.KMeans(3, init=lambda X, n_clusters, random_state: X[: n_clusters - 1] + random_state.rand()).fit(rows)

@@ -14,7 +14,7 @@ from sources import CutRows
 
 import dem
 from dem.engine import connect
-from dem.errors import DataError, DataWarning, DemError, EngineError, OptionError
+from dem.errors import DataError, DataWarning, DemError, EngineError, FitError, OptionError
 
 
 def one_line(error) -> str:
@@ -45,6 +45,24 @@ def test_options(options, says):
     with pytest.raises(OptionError, match=says) as error:
         dem.GaussianMixture(**{"n_components": 2, **options}).fit(gaussian_rows(50))
     one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "option"),
+    [
+        *((dem.GaussianMixture(), name) for name in ("n_components", "n_init", "max_iter", "tol", "sample_rows")),
+        (dem.BinomialMixture(), "n_trials"),
+        (dem.KMeans(), "n_clusters"),
+        (dem.KMeans(), "n_init"),
+    ],
+)
+def test_booleans_are_no_numbers(estimator, option):
+    with pytest.raises(OptionError, match=f"{option} must be a number, not True") as error:
+        estimator.set_params(**{option: True}).fit(gaussian_rows(50))
+    one_line(error)
+    if option == "n_components":
+        with pytest.raises(OptionError, match="n_components must be a number, not True"):
+            dem.select(gaussian_rows(50), n_components=[True, 2])
 
 
 def test_binomial_options():
@@ -127,6 +145,21 @@ def test_an_ill_defined_covariance():
     with pytest.raises(DemError, match=r"component . has an ill-defined .* increase reg_covar") as error:
         dem.GaussianMixture(3, reg_covar=0.0, random_state=0).fit(rows)
     one_line(error)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
+@pytest.mark.parametrize("seed", [2, 8, 20])
+def test_a_component_on_a_single_row_without_regularisation(covariance_type, seed):
+    """It has no variance; rounding must not pass for one (at seed 20 it did, with a log-likelihood of -99)."""
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([rng.normal(size=(30, 3)), 3.0 * rng.normal(size=(1, 3)) + 37.123456])
+    rows += (0.0, 0.1, 1e3, 1e6)[seed // 3 % 4]
+    rows = rows[rng.permutation(31)]
+    options = {"covariance_type": covariance_type, "reg_covar": 0.0, "init_params": "random", "random_state": seed}
+    for n_components in (2, 3):
+        with pytest.raises(FitError, match=r"component . has an ill-defined .* increase reg_covar") as error:
+            dem.GaussianMixture(n_components, tol=1e-6, max_iter=300, **options).fit(rows)
+        one_line(error)
 
 
 def test_other_features_than_the_model():

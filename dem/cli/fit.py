@@ -124,7 +124,7 @@ class FitOptions:
             estimator: Any = dem.load(self.start_from)
             self._check_saved(estimator)
             if isinstance(estimator, dem.KMeans):
-                return estimator.set_params(**given, init=estimator.cluster_centers_)
+                return estimator.set_params(**given, init=estimator.cluster_centers_, n_init=1)
             return estimator.set_params(**given, **of_mixtures, warm_start=True)
         given |= _without_none({"n_init": self.n_init, "sample_rows": self.sample_rows})
         family = self.family or "gaussian"

@@ -109,6 +109,11 @@ def check_options(estimator: Any) -> None:
         estimator._validate_params()
     except InvalidParameterError as error:
         raise OptionError(sorted_choices(str(error))) from error
+    for name, kinds in estimator._parameter_constraints.items():
+        value = getattr(estimator, name)
+        if isinstance(value, bool) and not {"boolean", "verbose"} & {kind for kind in kinds if isinstance(kind, str)}:
+            message = f"{name} must be a number, not {value}"  # which Python takes for 1 or 0, and scikit-learn too
+            raise OptionError(message)
     if not all(callable(callback) for callback in estimator.callbacks or ()):
         message = "callbacks must be callables that take an event"
         raise OptionError(message)

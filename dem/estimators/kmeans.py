@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, Unpack
@@ -36,7 +36,7 @@ from dem.families.gaussian.frame import Frame
 from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
-from dem.validation import check_array, check_rows, check_spread, rows_to_blame
+from dem.validation import check_array, check_rows, check_spread, rows_to_blame, warn_of_few_distinct_rows
 
 # What the mean of a cluster may change by though its rows are the same, in units of the frame.
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
@@ -53,11 +53,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     ----------
     n_clusters : int, default=8
         Number of clusters.
-    init : {'k-means||', 'k-means++', 'random'} or array-like of shape (n_clusters, n_features)
-        Where to start: ``'k-means||'`` draws the centres from all chunks in a few reads, the next two from the sample.
+    init : {'k-means||', 'k-means++', 'random'}, callable or array-like of shape (n_clusters, n_features)
+        Where to start: ``'k-means||'`` draws centres from all chunks in a few reads, the next two from the sample. A
+        callable is given the sample, `n_clusters` and `random_state=`, as in scikit-learn, and returns the centres.
     n_init : 'auto' or int, default='auto'
-        Number of starts, which share the reads; 10 for ``'random'`` and else 1 when left to dem. Data larger than the
-        sample compares them on the sample and polishes the best three together.
+        Number of starts, which share the reads; 10 for ``'random'`` or a callable and else 1 when left to dem. Given
+        centres are one start. Data larger than the sample compares them on the sample and polishes the best three.
     max_iter : int, default=300
         Iterations at most.
     tol : float, default=1e-4
@@ -114,7 +115,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions(set(METHODS)), "array-like"],
+        "init": [StrOptions(set(METHODS)), callable, "array-like"],
         "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0.0, None, closed="left")],
@@ -128,7 +129,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         self,
         n_clusters: int = 8,
         *,
-        init: str | ArrayLike = "k-means||",
+        init: str | Callable[..., ArrayLike] | ArrayLike = "k-means||",
         n_init: str | int = "auto",
         max_iter: int = 300,
         tol: float = 1e-4,
@@ -205,6 +206,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         if not np.isfinite(sample.rows).all():
             check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))
         check_spread(sample.rows, rows)
+        warn_of_few_distinct_rows(sample, rows, self.n_clusters, "clusters")
         family = Clusters(Frame.of(sample.rows, isotropic=True))
         unit = float(family.frame.scale[0]) ** 2
         starts = self._starts(family, rows, engine, sample, random_state)
@@ -245,20 +247,29 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         self, family: Clusters, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState
     ) -> list[Array]:
         """Return the centres of all starts, in the frame."""
-        if not isinstance(self.init, str):
+        if not (isinstance(self.init, str) or callable(self.init)):
+            if self.n_init not in ("auto", 1):
+                message = f"init gives the centres, so there is one start, not n_init={self.n_init}"
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
             return [family.from_user(check_array("init", self.init, (self.n_clusters, rows.n_features)))]
         if len(sample.rows) < self.n_clusters:
             message = f"a sample of {len(sample.rows)} rows cannot start {self.n_clusters} clusters"
             raise OptionError(message)
-        n_init = self.n_init if isinstance(self.n_init, int | np.integer) else 10 if self.init == "random" else 1
-        return [family.from_user(self._start(rows, engine, sample, random_state)) for _ in range(n_init)]
+        n_init = self.n_init
+        if n_init == "auto":
+            n_init = 10 if self.init == "random" or callable(self.init) else 1
+        return [family.from_user(self._start(rows, engine, sample, random_state)) for _ in range(int(n_init))]
 
     def _start(self, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState) -> Array:
         callbacks = self.callbacks or ()
         if self.init == "k-means||":
             centres, origin = kmeans_parallel(rows, engine, sample.rows, self.n_clusters, random_state, callbacks)
             return centres + origin
-        notify(callbacks, Preparing(f"looking for a start in the sample ({self.init!s})"))
+        how = getattr(self.init, "__name__", "callable") if callable(self.init) else self.init
+        notify(callbacks, Preparing(f"looking for a start in the sample ({how})"))
+        if callable(self.init):
+            drawn = self.init(sample.rows, self.n_clusters, random_state=random_state)
+            return check_array("what init returns", drawn, (self.n_clusters, rows.n_features))
         if self.init == "k-means++":
             from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - as in `dem.initialise`
 

@@ -41,7 +41,7 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
         arrays["held_rows"] = estimator._held_rows
     options: dict[str, Any] = {}
     for name, value in estimator.get_params(deep=False).items():
-        if name in _NOT_SAVED:
+        if name in _NOT_SAVED or callable(value):
             continue
         if name == "random_state" and not isinstance(value, int | np.integer | None):
             value = None

@@ -5,6 +5,7 @@ Bahmani, Moseley, Vattani, Kumar and Vassilvitskii (2012). Scalable k-means++. P
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -159,6 +160,7 @@ def kmeans_parallel(
     origin : ndarray of shape (n_features,)
     """
     from sklearn.cluster import KMeans  # noqa: PLC0415 - as in `responsibilities`
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     origin = sample.mean(axis=0)
     centres = sample[random_state.randint(len(sample))][np.newaxis] - origin
@@ -180,9 +182,10 @@ def kmeans_parallel(
         return np.concatenate([centres, sample[extra] - origin]), origin
     notify(callbacks, Preparing("k-means‖, rows nearest to each candidate"))
     counts = engine.sweep(rows, [CountNearest(centres, origin)])[0]
-    chosen = KMeans(n_clusters=n_clusters, n_init=1, random_state=random_state).fit(
-        centres, sample_weight=counts.astype(np.float64)
-    )
+    chosen = KMeans(n_clusters=n_clusters, n_init=1, random_state=random_state)
+    with warnings.catch_warnings():  # of duplicates among the candidates; those of the rows are told elsewhere
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        chosen.fit(centres, sample_weight=counts.astype(np.float64))
     return np.asarray(chosen.cluster_centers_), origin
 
 

@@ -20,6 +20,8 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 # starve the matrix products, more than 16,384 gain nothing; many components in own frames must still fit in memory.
 WORKSPACE_BYTES = 6 * 2**20
 WORKSPACE_LIMIT = 64 * 2**20
+# What is left of a variance when other features are known is rounding if it is no more than this share of it.
+PIVOT_ROUNDING = 4.0 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +123,14 @@ def cholesky_of_precision(covariance: Array, which: str) -> Array:
     Raises
     ------
     FitError
-        If the covariance is not positive definite.
+        If the covariance is not positive definite, or if only rounding makes it so: a single row has no variance.
     """
     try:
         lower = scipy.linalg.cholesky(covariance, lower=True)
     except (scipy.linalg.LinAlgError, ValueError) as error:
         raise FitError(ill_defined(which)) from error
+    if np.any(np.diag(lower) ** 2 <= PIVOT_ROUNDING * np.diag(covariance)):
+        raise FitError(ill_defined(which))
     identity = np.eye(len(covariance))
     return np.ascontiguousarray(scipy.linalg.solve_triangular(lower, identity, lower=True).T)
 
