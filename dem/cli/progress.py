@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log
 from dem.em.events import Callback, Event, FitStarted, IterationEnded, Preparing
-from dem.em.progress import Tracker, describe, remembering
+from dem.em.progress import Tracker, beginning, describe, remembering
 from dem.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ class LiveProgress:
         line = spinner(self.begun)
         figures = describe(self.tracker)
         if not figures:
-            started = self.tracker.started
-            what = ": ".join(filter(None, ("preparing", self.tracker.preparing)))
-            line.append(f"reading{remembering(started)}" if started else what, style="default")
+            line.append(beginning(self.tracker), style="default")
             line.append(f"  {human_seconds(time.monotonic() - self.begun)}", style="dim")
         for name, value in figures:
             if name:

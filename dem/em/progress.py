@@ -120,3 +120,10 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
 def remembering(event: FitStarted) -> str:
     """Say how much a fit by blocks will remember of them, if it is one."""
     return f", remembering {human_bytes(event.memo_bytes)} of statistics" if event.memo_bytes else ""
+
+
+def beginning(tracker: Tracker) -> str:
+    """Say what goes on before the first iteration has ended."""
+    if tracker.started is not None:
+        return f"reading{remembering(tracker.started)}"
+    return ": ".join(filter(None, ("preparing", tracker.preparing)))

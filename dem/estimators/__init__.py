@@ -6,6 +6,7 @@ from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.kmeans import KMeans
 from dem.estimators.persistence import load
 from dem.estimators.planning import plan
+from dem.estimators.progress import Progress
 from dem.estimators.selection import Selection, select
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "GaussianMixture",
     "KMeans",
     "Plan",
+    "Progress",
     "Selection",
     "load",
     "plan",
