@@ -249,3 +249,12 @@ def test_the_memory_of_a_worker(tmp_path):
 
 def test_long_times_are_days_and_years():
     assert [human_seconds(s) for s in (90_000, 200_000, 1e9)] == ["25 h 00 min", "2 d 7 h", "31.7 years"]
+
+
+def test_a_grid_of_several_variables(tmp_path):
+    group = zarr.create_group(tmp_path / "cube.zarr")
+    for name in ("u", "v"):
+        group.create_array(name, shape=(20, 100, 100), chunks=(1, 100, 100), dtype="f4")[:] = 1.0
+    found = quickly(str(tmp_path / "cube.zarr"), dem.KMeans(2), variable=["u", "v"])
+    assert (found.n_rows, found.n_features) == (200_000, 2)
+    assert (found.n_chunks, found.chunk_bytes) == (40, 40_000)

@@ -113,6 +113,16 @@ class Rows(ABC):
         """Chunk shape along `grid` for results: where the source allows it, reads cover whole chunks of them."""
         return (min(self.n_rows, RESULT_CHUNK_ROWS),)
 
+    @property
+    def read_rows(self) -> int:
+        """Rows that one read brings, as far as that is known before."""
+        return math.prod(self.grid_chunks)
+
+    @property
+    def stored_chunks(self) -> tuple[int, int] | None:
+        """Number of chunks (or shards) in the store and decoded bytes of the largest; None where there is no store."""
+        return None
+
 
 def batch_bounds(n_reads: int, at_least: int = 16) -> list[tuple[int, int]]:
     """Divide `n_reads` consecutive reads into batches of almost equal length.

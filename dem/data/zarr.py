@@ -242,6 +242,19 @@ class ZarrRows(Rows):
         return self._grid_names
 
     @property
+    def read_rows(self) -> int:
+        """Rows of a read."""
+        return math.prod(self._block)
+
+    @property
+    def stored_chunks(self) -> tuple[int, int]:
+        """Chunks or shards of all variables, and the largest of them."""
+        arrays = [part.array for part in self.table.parts]
+        chunks = [array.shards or array.chunks for array in arrays]
+        n_chunks = sum(math.prod(_counts(array.shape, own)) for array, own in zip(arrays, chunks, strict=True))
+        return n_chunks, max(math.prod(own) * array.dtype.itemsize for array, own in zip(arrays, chunks, strict=True))
+
+    @property
     def grid_chunks(self) -> Corner:
         """The chunks or shards; several together where there are very many."""
         chunks = list(self._unit)

@@ -107,7 +107,7 @@ def plan(
     reading, arithmetic, measured_on = _measure(rows, estimator, n_threads, seconds, model_bytes, free, problems)
     if n_threads > available_cores():
         measured_on += f"; for {n_threads:,} cores as fast as the {available_cores()} here, and a store that keeps up"
-    read_rows = _read_rows(rows) if reading is None else max(map(len, reading.chunks))
+    read_rows = rows.read_rows if reading is None else max(map(len, reading.chunks))
     read_bytes = read_rows * rows.n_features * rows.dtype.itemsize
     here = min(n_threads, available_cores())
     speedup = n_threads / here
@@ -121,13 +121,15 @@ def plan(
     memory = _memory(arithmetic, model_bytes, read_bytes, n_threads, n_tasks, workers)
     cache = _cache(workers, limit)
     missed = max(0.0, 1.0 - cache / rows.n_bytes)
+    chunks = rows.stored_chunks
     passes, exact = _passes(estimator, rows)
     found = Plan(
         name=rows.name,
         n_rows=rows.n_rows,
         n_features=rows.n_features,
         data_bytes=rows.n_bytes,
-        **_chunks(rows),
+        n_chunks=chunks and chunks[0],
+        chunk_bytes=chunks and chunks[1],
         n_reads=-(-rows.n_rows // read_rows),
         read_bytes=read_bytes,
         n_tasks=n_tasks,
@@ -185,7 +187,7 @@ def _measure(
 ) -> tuple[Reading | None, Arithmetic | None, str]:
     """Read and compute; what cannot be measured becomes a problem, and random rows stand in."""
     n_threads = min(n_threads, available_cores())
-    read_bytes = _read_rows(rows) * rows.n_features * rows.dtype.itemsize
+    read_bytes = rows.read_rows * rows.n_features * rows.dtype.itemsize
     reading: Reading | None = None
     if 2 * n_threads * read_bytes > free:
         why = f"reads of {human_bytes(read_bytes)} do not fit into the free memory, {human_bytes(free)}"
@@ -210,24 +212,9 @@ def _measure(
             except DataError as error:
                 problems.append(str(error))
         why = "the rows that were read are no data for this model"
-    chunk = synthetic_chunk(estimator, rows, _read_rows(rows))
+    chunk = synthetic_chunk(estimator, rows, rows.read_rows)
     arithmetic = compute_for(estimator, [chunk], n_threads, seconds)
     return reading, arithmetic, f"{human_count(len(chunk))} random rows instead of the data ({why})"
-
-
-def _read_rows(rows: Rows) -> int:
-    """Return how many rows dem reads at once."""
-    return int(getattr(rows, "read_rows", math.prod(rows.grid_chunks)))
-
-
-def _chunks(rows: Rows) -> dict[str, Any]:
-    """Return the number of a zarr array's chunks, or shards, and their size."""
-    array = getattr(getattr(rows, "table", None), "array", None)
-    if array is None:
-        return {"n_chunks": None, "chunk_bytes": None}
-    shape = array.shards or array.chunks
-    n_chunks = math.prod(-(-length // step) for length, step in zip(array.shape, shape, strict=True))
-    return {"n_chunks": n_chunks, "chunk_bytes": math.prod(shape) * array.dtype.itemsize}
 
 
 def _memory(
