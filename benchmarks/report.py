@@ -23,6 +23,7 @@ import plots
 import predicting
 import reads_tables
 import scheduling
+import starts
 import startup
 import truncated
 from common import DOCS, load
@@ -101,6 +102,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "truncated": ("truncated", truncated.summary),
     "startup": ("startup", startup.summary),
     "paper": ("out_of_core", on_paper),
+    "starts": ("starts", starts.summary),
     "reads": ("reads", reads_tables.reads),
     "reads-targets": ("reads", reads_tables.targets),
     "squarem": ("reads", reads_tables.squarem),
