@@ -28,7 +28,7 @@ class StoreError(DemError, OSError):
 
 
 class EngineError(DemError, RuntimeError):
-    """The cluster cannot be reached or its workers do not fit this process."""
+    """The cluster cannot be reached, has no workers or loses them, or they do not fit this process."""
 
 
 class FitError(DemError, ValueError):
@@ -41,6 +41,10 @@ class NonFiniteError(FitError):
 
 class DataWarning(UserWarning):
     """The data can be used, but something about it is worth knowing."""
+
+
+class EngineWarning(UserWarning):
+    """The cluster keeps the work waiting."""
 
 
 class LikelihoodWarning(RuntimeWarning):

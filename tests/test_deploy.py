@@ -122,7 +122,7 @@ def test_fit_through_the_scheduler(hosts, tls_client, tmp_path, faithful):
 
 @pytest.mark.usefixtures("hosts")
 def test_workers_keep_freed_memory_like_those_that_dem_starts(tls_client):
-    from dem.engine.cluster import WORKER_SETTINGS
+    from dem.engine.client import WORKER_SETTINGS
 
     environ = "distributed.nanny.pre-spawn-environ."
     wanted = tuple(str(WORKER_SETTINGS[f"{environ}MALLOC_{name}_THRESHOLD_"]) for name in ("TRIM", "MMAP"))

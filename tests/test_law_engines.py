@@ -36,7 +36,7 @@ def test_threads_and_processes_give_the_same_bits(case, cluster):
 def test_number_of_threads(n_threads, monkeypatch):
     case = CASES[0]
     expected = fit(case)
-    monkeypatch.setattr("dem.estimators.fitting.current_engine", lambda: LocalEngine(n_threads))
+    monkeypatch.setattr("dem.estimators.fitting.current_engine", lambda _: LocalEngine(n_threads))
     assert_same_bits(fit(case), expected, (*case.parameters, "lower_bounds_"))
 
 

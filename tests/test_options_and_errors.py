@@ -216,7 +216,7 @@ def test_no_scheduler_there():
 
 def test_something_else_listens_there(monkeypatch):
     """A web server, for instance: whatever its answer does to the protocol, it becomes one line."""
-    monkeypatch.setattr("dem.engine.cluster.TIMEOUT", 2)
+    monkeypatch.setattr("dem.engine.client.TIMEOUT", 2)
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -64,6 +64,7 @@ class FitOptions:
     scheduler: str | None
     workers: int | None
     memory_limit: str | None
+    worker_timeout: str | None
     as_json: bool
     quiet: bool
 
@@ -246,7 +247,7 @@ def fit(**given: Any) -> None:
     from dem.cli.report import print_fit  # noqa: PLC0415
 
     with plain_warnings(options.quiet):
-        with open_engine(options.scheduler, options.workers, options.memory_limit):
+        with open_engine(options.scheduler, options.workers, options.memory_limit, options.worker_timeout):
             estimator = _run(options)
         saved = Saved(None)
         if options.out is not None:

@@ -67,7 +67,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 
 def engine_options(function: F) -> F:
-    """Add ``--scheduler``, ``--workers`` and ``--memory-limit``."""
+    """Add ``--scheduler``, ``--workers``, ``--memory-limit`` and ``--worker-timeout``."""
     for option in reversed(
         (
             click.option(
@@ -81,6 +81,12 @@ def engine_options(function: F) -> F:
             ),
             click.option(
                 "--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each started process, such as 2GB."
+            ),
+            click.option(
+                "--worker-timeout",
+                type=TEXT,
+                metavar="TIME",
+                help="Give up when no worker is alive for so long, such as 90s or 1h.  [default: 5m]",
             ),
         )
     ):

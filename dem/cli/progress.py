@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log
-from dem.em.events import Callback, Event, FitStarted, IterationEnded, Preparing
-from dem.em.progress import Tracker, beginning, describe, remembering
+from dem.em.events import Callback, Event, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.em.progress import Tracker, beginning, describe, remembering, waiting
 from dem.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class LogProgress:
                 return
             self._said = time.monotonic()
             log(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
+        elif isinstance(event, WorkersAwaited):
+            log(waiting(event))
         elif event.phase != "sample":
             log(f"ended after iteration {event.iteration}: {event.status}")
 
@@ -66,14 +68,19 @@ class LiveProgress:
     def __init__(self) -> None:
         self.tracker = Tracker()
         self.begun = time.monotonic()
+        self.alone: float | None = None  # since when there has been no worker
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
         self.tracker(event)
+        if isinstance(event, WorkersAwaited):
+            self.alone = None if event.n_workers else time.monotonic() - event.seconds
 
     def __rich__(self) -> Text:
         """Return the line as it stands now."""
         line = spinner(self.begun)
+        if self.alone is not None:
+            line.append(f"waiting for workers  {human_seconds(time.monotonic() - self.alone)}  ", style="yellow")
         figures = describe(self.tracker)
         if not figures:
             line.append(beginning(self.tracker), style="default")

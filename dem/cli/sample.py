@@ -45,6 +45,7 @@ def sample(
     scheduler: str | None,
     workers: int | None,
     memory_limit: str | None,
+    worker_timeout: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -60,7 +61,8 @@ def sample(
         check_mixture("sampling", estimator, model)
         _check_room(out, n_rows * estimator.n_features_in_)
         began = time.perf_counter()
-        with open_engine(scheduler, workers, memory_limit) as where, counting("drawing", where, quiet) as watched:
+        engine = open_engine(scheduler, workers, memory_limit, worker_timeout)
+        with engine as where, counting("drawing", where, quiet) as watched:
             sample_to(estimator, n_rows, out, random_state=seed, overwrite=overwrite, watched=watched)
         seconds = time.perf_counter() - began
         if as_json:

@@ -151,7 +151,7 @@ def select(data: str, **given: Any) -> None:
 
     quiet = given["quiet"]
     with plain_warnings(quiet):
-        with open_engine(given["scheduler"], given["workers"], given["memory_limit"]):
+        with open_engine(given["scheduler"], given["workers"], given["memory_limit"], given["worker_timeout"]):
             selection = _run(data, given)
         saved = Saved(None)
         if given["out"] is not None:

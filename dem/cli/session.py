@@ -152,7 +152,10 @@ def _children_deaf_to_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def open_engine(
-    scheduler: str | None = None, workers: int | None = None, memory_limit: str | None = None
+    scheduler: str | None = None,
+    workers: int | None = None,
+    memory_limit: str | None = None,
+    worker_timeout: str | None = None,
 ) -> Iterator[Engine]:
     """Open the engine that the options ask for; see `dem.engine.connect`."""
     if memory_limit is not None and workers is None:
@@ -161,18 +164,21 @@ def open_engine(
     if scheduler is not None and workers is not None:
         message = "give either --scheduler or --workers, not both"
         raise click.UsageError(message, click.get_current_context(silent=True))
+    if worker_timeout is not None and scheduler is None and workers is None:
+        message = "--worker-timeout is for a cluster; give --scheduler or --workers too"
+        raise click.UsageError(message, click.get_current_context(silent=True))
     from dem.engine import connect  # noqa: PLC0415
 
     with ExitStack() as stack:
         if scheduler is not None or workers is not None:
             stack.enter_context(_dask_silenced(memory_limit))
         if workers is None:
-            engine = stack.enter_context(connect(scheduler, workers, memory_limit))
+            engine = stack.enter_context(connect(scheduler, workers, memory_limit, worker_timeout))
         else:
             import dask  # noqa: PLC0415
 
             with _children_deaf_to_ctrl_c(), dask.config.set(_WORKERS):
-                engine = stack.enter_context(connect(scheduler, workers, memory_limit))
+                engine = stack.enter_context(connect(scheduler, workers, memory_limit, worker_timeout))
         yield engine
 
 

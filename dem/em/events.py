@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dem.engine.base import WorkersAwaited
+
+__all__ = ["Callback", "Event", "FitEnded", "FitStarted", "IterationEnded", "Preparing", "WorkersAwaited", "notify"]
+
 
 @dataclass(frozen=True)
 class Preparing:
@@ -98,11 +102,11 @@ class FitEnded:
     status: str
 
 
-Event = Preparing | FitStarted | IterationEnded | FitEnded
+Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited
 
 
 class Callback(Protocol):
-    """Anything that can be called with an event, on the driver, between reads."""
+    """Anything that can be called with an event, on the driver, between reads, or while a read waits for workers."""
 
     def __call__(self, event: Event, /) -> None:
         """Take note of the event; an exception ends the fit."""

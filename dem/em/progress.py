@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from statistics import median
 
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing
+from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_count, human_seconds
 
 # Gains that the estimate of the remaining iterations looks back on.
@@ -115,6 +115,13 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
         seconds, is_bound = left
         figures.append(("at most" if is_bound else "about", f"{human_seconds(seconds)} left"))
     return figures
+
+
+def waiting(event: WorkersAwaited) -> str:
+    """Say that a cluster has no workers, or that it has some again."""
+    if event.n_workers:
+        return f"{event.n_workers} worker(s) ready after {human_seconds(event.seconds)}"
+    return f"waiting for workers since {human_seconds(event.seconds)}, at most {human_seconds(event.timeout)}"
 
 
 def remembering(event: FitStarted) -> str:

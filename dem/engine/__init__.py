@@ -6,15 +6,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dem.engine.base import Engine, Work
+from dem.engine.base import Engine, Told, Work, WorkersAwaited, warn_of_waiting
 from dem.engine.local import LocalEngine
 from dem.errors import OptionError
 
-__all__ = ["Engine", "LocalEngine", "Work", "connect", "current_engine"]
+__all__ = ["Engine", "LocalEngine", "Work", "WorkersAwaited", "connect", "current_engine"]
 
 
-def current_engine() -> Engine:
-    """Return the engine of the active `distributed.Client` if there is one, else threads of this process."""
+def current_engine(told: Told = warn_of_waiting) -> Engine:
+    """Return the engine of the active `distributed.Client` if there is one, else threads of this process.
+
+    Parameters
+    ----------
+    told : callable
+        Called with `WorkersAwaited` while a cluster has no worker that is ready.
+    """
     # Without `distributed` imported there can be no active client, and its import takes half a second.
     if "distributed" not in sys.modules:
         return LocalEngine()
@@ -33,12 +39,15 @@ def current_engine() -> Engine:
         return LocalEngine()
     from dem.engine.cluster import ClusterEngine  # noqa: PLC0415
 
-    return ClusterEngine(client)
+    return ClusterEngine(client, told)
 
 
 @contextmanager
 def connect(
-    scheduler: str | None = None, workers: int | None = None, memory_limit: str | None = None
+    scheduler: str | None = None,
+    workers: int | None = None,
+    memory_limit: str | None = None,
+    worker_timeout: str | None = None,
 ) -> Iterator[Engine]:
     """Open the engine that the options ask for and close it at the end.
 
@@ -50,6 +59,9 @@ def connect(
         Number of worker processes to start on this machine.
     memory_limit : str, optional
         Memory of each started worker, for instance ``"2GB"``.
+    worker_timeout : str, optional
+        How long to go on without any worker, for instance ``"90s"``; as dask's setting ``dem.worker-timeout``, or five
+        minutes, when left out.
 
     Yields
     ------
@@ -60,7 +72,7 @@ def connect(
     Raises
     ------
     OptionError
-        If both `scheduler` and `workers` are given, or `workers` is below 1.
+        If both `scheduler` and `workers` are given, `workers` is below 1, or a size or a time is none.
     EngineError
         If the scheduler does not answer within 10 seconds or its workers run other versions.
     """
@@ -81,7 +93,13 @@ def connect(
     if scheduler is None and workers is None:
         yield LocalEngine()
         return
-    from dem.engine.cluster import ClusterEngine, open_client  # noqa: PLC0415
+    import dask  # noqa: PLC0415
 
-    with open_client(scheduler, workers, memory_limit) as client:
-        yield ClusterEngine(client)
+    from dem.engine.client import open_client  # noqa: PLC0415
+    from dem.engine.cluster import ClusterEngine  # noqa: PLC0415
+    from dem.engine.workers import longest_wait  # noqa: PLC0415
+
+    with dask.config.set({} if worker_timeout is None else {"dem.worker-timeout": worker_timeout}):
+        longest_wait()  # judges it, before anything is started
+        with open_client(scheduler, workers, memory_limit) as client:
+            yield ClusterEngine(client)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
@@ -13,12 +15,47 @@ import threadpoolctl
 
 from dem.data.base import Batch, Chunk, Rows
 from dem.engine.cache import ChunkCache
+from dem.errors import EngineWarning
 from dem.statistics import add_models
+from dem.units import human_seconds
 
 T = TypeVar("T")
 
 #: What is done with one chunk: a picklable callable without side effects on its arguments.
 Work = Callable[[Chunk], Any]
+
+
+@dataclass(frozen=True)
+class WorkersAwaited:
+    """No worker of the cluster is ready: told after ten seconds, then ever more rarely, and when one is back.
+
+    Attributes
+    ----------
+    seconds : float
+        How long there has been none.
+    timeout : float
+        The seconds after which the engine gives up.
+    n_workers : int
+        How many are ready: 0 while they are awaited.
+    """
+
+    seconds: float
+    timeout: float
+    n_workers: int = 0
+
+
+#: Who is told that workers are awaited.
+Told = Callable[[WorkersAwaited], None]
+
+
+def warn_of_waiting(event: WorkersAwaited) -> None:
+    """Tell by a warning that workers are awaited."""
+    if event.n_workers == 0:
+        message = (
+            f"waiting for workers of the cluster: none has been ready for {human_seconds(event.seconds)}; given up "
+            f"after {human_seconds(event.timeout)} (dask's setting dem.worker-timeout)"
+        )
+        warnings.warn(message, EngineWarning, stacklevel=2)
 
 
 class Pending(Protocol):

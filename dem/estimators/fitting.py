@@ -31,7 +31,7 @@ from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
-from dem.estimators.recorders import History, Latest, Verbose
+from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import SAMPLE_METHODS, kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample
@@ -103,8 +103,9 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         self
-            The fitted estimator. If the fit is interrupted (KeyboardInterrupt), the estimator holds the
-            parameters of the last whole iteration.
+            The fitted estimator. If the fit ends before its time (KeyboardInterrupt, an exception of a callback, a
+            cluster or a store that goes away), the estimator holds the parameters of the last whole iteration, and a
+            note of the exception says so.
 
         Raises
         ------
@@ -132,33 +133,35 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             raise DataError(message)
         if self._method()[0] != "batch":
             rows = rows.divided(N_BLOCKS)
-        engine = current_engine()
-        history, latest = History(), Latest()
-        callbacks = [history, latest, *(self.callbacks or ())]
+        callbacks = [*(self.callbacks or ())]
         if self.verbose:
             callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
+        engine = current_engine(teller(callbacks))
+        history, latest = History(), Latest()
         settings = Settings(
             self.tol,
             self.max_iter,
-            tuple(callbacks),
+            (history, latest, *callbacks),
             racing=self.racing,
             accelerate=self._method()[1],
             max_in_flight=self.max_in_flight,
             step_power=self.step_power,
             seed=self._seed(),
         )
+
+        def keep(family: Mixture[Any, Any], best: Fit) -> None:
+            self._keep(family, best, history.records)
+            self.n_samples_seen_ = rows.n_rows
+
         try:
-            with rows_to_blame(rows, engine, self._family().component):
+            with (
+                keeping_last(latest, lambda: keep(latest.family, latest.fit)),
+                rows_to_blame(rows, engine, self._family().component),
+            ):
                 family, best = self._search(rows, engine, settings, goes_on=goes_on)
-        except KeyboardInterrupt:
-            if latest.event is not None:
-                self._keep(latest.event.family, latest.fit, history.records)
-                self.n_samples_seen_ = rows.n_rows
-            raise
         finally:
             engine.close()
-        self._keep(family, best, history.records)
-        self.n_samples_seen_ = rows.n_rows
+        keep(family, best)
         self._forget_held_rows()
         if best.status is Status.MAX_ITER and self.max_iter > 0:
             warnings.warn(f"The best start did not converge: {best.status.value}.", ConvergenceWarning, stacklevel=2)

@@ -29,7 +29,7 @@ from dem.errors import DataError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
 from dem.estimators.fitting import POLISHED, best_fits
-from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose
+from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose, keeping_last, teller
 from dem.families.base import Array
 from dem.families.clusters import Clusters, ClusterStatistics
 from dem.families.gaussian.frame import Frame
@@ -161,8 +161,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         Returns
         -------
         self
-            If the fit is interrupted (KeyboardInterrupt), the estimator holds the centres of the last whole
-            iteration, the inertia from before it, and no labels.
+            If the fit ends before its time (KeyboardInterrupt, an exception of a callback, a cluster or a store that
+            goes away), the estimator holds the centres of the last whole iteration, the inertia from before it, and no
+            labels; a note of the exception says so.
 
         Raises
         ------
@@ -177,16 +178,20 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             if rows.n_rows < self.n_clusters:
                 message = f"n_samples={rows.n_rows} should be >= n_clusters={self.n_clusters} ({rows.name})"
                 raise DataError(message)
-            engine = current_engine()
+            callbacks = [*(self.callbacks or ()), *([Verbose(int(self.verbose), 1)] if self.verbose else [])]
+            engine = current_engine(teller(callbacks))
             history, latest = History(), Latest()
+
+            def keep() -> None:
+                inertia = -latest.fit.log_likelihood * rows.n_rows
+                self._keep(latest.family, latest.fit, inertia, history.records)
+
             try:
-                with rows_to_blame(rows, engine, Clusters(Frame.identity(rows.n_features))):
-                    family, best, inertia = self._search(rows, engine, [history, latest])
-            except KeyboardInterrupt:
-                if latest.event is not None:
-                    inertia = -latest.event.log_likelihood * rows.n_rows
-                    self._keep(latest.event.family, latest.fit, inertia, history.records)
-                raise
+                with (
+                    keeping_last(latest, keep),
+                    rows_to_blame(rows, engine, Clusters(Frame.identity(rows.n_features))),
+                ):
+                    family, best, inertia = self._search(rows, engine, [history, latest, *callbacks])
             finally:
                 engine.close()
             self._keep(family, best, inertia, history.records)
@@ -216,9 +221,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             moved = np.abs(after - before)
             return bool(np.sum(moved**2) <= enough or np.all(moved <= ROUNDING * (1.0 + np.abs(before))))
 
-        verbose = [Verbose(int(self.verbose), 1)] if self.verbose else []
-        callbacks = [InertiaEvents([*callbacks, *(self.callbacks or ()), *verbose], unit)]
-        settings = Settings(0.0, self.max_iter, callbacks, settled=settled)
+        settings = Settings(0.0, self.max_iter, [InertiaEvents(callbacks, unit)], settled=settled)
         if len(starts) > 1 and not sample.complete:
             on_sample = replace(settings, phase="sample")
             fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from dem.em.events import Callback, Event, FitEnded, FitStarted, IterationEnded, notify
+from dem.em.events import Callback, Event, FitEnded, FitStarted, IterationEnded, WorkersAwaited, notify
 from dem.em.loop import Fit, Status
+from dem.em.progress import waiting
+from dem.engine.base import Told, warn_of_waiting
+from dem.errors import DataError, FitError
 
 
 class History:
@@ -24,7 +28,7 @@ class History:
 
 
 class Latest:
-    """Keeps the most advanced iteration, for a fit that is interrupted."""
+    """Keeps the most advanced iteration, for a fit that ends before its time."""
 
     def __init__(self) -> None:
         self.event: IterationEnded | None = None
@@ -43,12 +47,42 @@ class Latest:
             self.event = event
 
     @property
+    def family(self) -> Any:
+        """The family of the parameters."""
+        return None if self.event is None else self.event.family
+
+    @property
     def fit(self) -> Fit:
         """What the fit has come to."""
         if self.event is None:
             return Fit(None)
         likelihoods = [self.event.log_likelihood] * self.event.iteration
         return Fit(self.event.parameters, Status.MAX_ITER, likelihoods)
+
+
+def teller(callbacks: Sequence[Callback]) -> Told:
+    """Return who is told that workers are awaited: the callbacks, or, without any, the user by a warning."""
+    return (lambda event: notify(callbacks, event)) if callbacks else warn_of_waiting
+
+
+@contextmanager
+def keeping_last(latest: Latest, keep: Callable[[], None]) -> Iterator[None]:
+    """Keep the last whole iteration where a fit ends before its time, and add to the error that it is kept.
+
+    An error of the fit itself tells that its parameters are no good; and where the data were refused before the first
+    read of all of them ended, what the sample made of them is no result.
+    """
+    try:
+        yield
+    except BaseException as error:
+        last = latest.event
+        on_sample = last is not None and last.phase == "sample"
+        refused = isinstance(error, FitError) or (isinstance(error, DataError) and on_sample)
+        if last is not None and not refused:
+            keep()
+            where = " on the sample" if on_sample else ""
+            error.add_note(f"the estimator holds the parameters of iteration {last.iteration}{where}")
+        raise
 
 
 class InertiaEvents:
@@ -101,3 +135,5 @@ class Verbose:
             print(f"  Model {event.model} iteration {event.iteration}{detail}")  # noqa: T201
         elif isinstance(event, FitEnded):
             print(f"Model {event.model} {event.status} (iteration {event.iteration})")  # noqa: T201
+        elif isinstance(event, WorkersAwaited):
+            print(f"  {waiting(event)}")  # noqa: T201

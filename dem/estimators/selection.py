@@ -30,7 +30,7 @@ from dem.estimators.features import note_features
 from dem.estimators.fitting import POLISHED, best_fits
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
-from dem.estimators.recorders import History
+from dem.estimators.recorders import History, teller
 from dem.initialise.sample import RowSample
 from dem.validation import rows_to_blame
 
@@ -175,7 +175,7 @@ def select(
         message = f"holdout={holdout} of the {rows.n_rows} rows of {rows.name} is less than one row"
         raise OptionError(message)
     random_state = check_random_state(template.random_state)
-    engine = HoldoutEngine(current_engine(), Holdout(float(holdout)))
+    engine = HoldoutEngine(current_engine(teller(template.callbacks or ())), Holdout(float(holdout)))
     try:
         with rows_to_blame(rows, engine, template._family().component):
             sample = largest._sample(rows, engine, random_state)

@@ -1,0 +1,113 @@
+"""Connections to a cluster: to a scheduler that runs somewhere, or to processes started on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.comm.addressing import normalize_address
+from distributed.core import rpc
+from distributed.security import Security
+
+from dem.engine.workers import first_line
+from dem.errors import EngineError
+
+#: seconds to wait for a scheduler
+TIMEOUT = 10
+# Settings of the workers that dem starts. A paused worker would make the fit wait for ever: what dem holds is bounded,
+# so that pausing frees nothing. Dask's way of giving memory back at once makes every chunk and every block pay for it
+# again, page by page: reading takes 1.5 to 2 times, E-steps 1.6 times, labels 3 times as long.
+WORKER_SETTINGS = {
+    "distributed.worker.memory.pause": False,
+    # Spilling would write out the batches, which are tiny, and drop their decoded chunks.
+    "distributed.worker.memory.spill": False,
+    # A batch that is stolen leaves its decoded chunks behind; the batches are spread evenly from the start.
+    "distributed.scheduler.work-stealing": False,
+    # After 15 s Dask would give up a worker that is being restarted, which a busy machine may need longer for.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 64 * 2**20,
+}
+
+
+@contextmanager
+def open_client(
+    scheduler: str | None = None, workers: int | None = None, memory_limit: str | None = None
+) -> Iterator[Client]:
+    """Connect to a scheduler, or start a local cluster of processes with one thread each, and close it at the end.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address such as ``tcp://10.0.0.1:8786``.
+    workers : int, optional
+        Number of worker processes to start on this machine, bound to loopback.
+    memory_limit : str, optional
+        Memory of each started worker, for instance ``"2GB"``.
+
+    Yields
+    ------
+    distributed.Client
+        The active client.
+
+    Raises
+    ------
+    EngineError
+        If nothing answers at `scheduler` within 10 seconds.
+    """
+    if scheduler is not None:
+        _probe(scheduler)
+        with Client(scheduler, timeout=TIMEOUT) as client:
+            yield client
+        return
+    # In force as long as the cluster is: workers that are restarted look them up anew.
+    with (
+        dask.config.set(WORKER_SETTINGS),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            memory_limit=memory_limit or "auto",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _probe(scheduler: str) -> None:
+    """Make sure that a scheduler answers.
+
+    What listens there may be no scheduler at all, and then neither a timeout nor the kind of error is certain: the
+    attempt is left to a thread of its own. A `Client` that failed would try for long to close itself.
+    """
+    answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    async def identify() -> None:
+        security = Security().get_connection_args("client")
+        async with rpc(normalize_address(scheduler), timeout=TIMEOUT, connection_args=security) as remote:
+            await asyncio.wait_for(remote.identity(), TIMEOUT)
+
+    def attempt() -> None:
+        try:
+            asyncio.run(identify())
+        except Exception as error:  # noqa: BLE001 - TLS without certificates is a TypeError, a web server a MemoryError
+            answer.put(error)
+        else:
+            answer.put(None)
+
+    threading.Thread(target=attempt, daemon=True).start()
+    try:
+        error = answer.get(timeout=TIMEOUT + 2)
+    except queue.Empty:
+        message = f"no scheduler answers at {scheduler} within {TIMEOUT} s; something else may be listening there"
+        raise EngineError(message) from None
+    if error is not None:
+        message = f"no scheduler answers at {scheduler} ({first_line(error)}); is `dask scheduler` running there?"
+        raise EngineError(message) from error
