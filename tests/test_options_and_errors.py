@@ -231,41 +231,13 @@ def test_something_else_listens_there(monkeypatch):
     one_line(error)
 
 
-def test_a_scheduler_without_workers(monkeypatch):
-    from distributed import LocalCluster
-
-    monkeypatch.setattr("dem.engine.cluster.TIMEOUT", 1)
-    with (
-        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
-        pytest.raises(EngineError, match="has no workers"),
-        connect(cluster.scheduler_address),
-    ):
-        pass
-
-
-def test_a_cluster_that_goes_away():
-    from distributed import Client, LocalCluster
-
-    def close(event):
-        if getattr(event, "iteration", 0) == 2:
-            cluster.close()
-
-    cluster = LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
-    with cluster, Client(cluster), pytest.raises(EngineError, match=r"cluster at .* went away") as error:
-        dem.GaussianMixture(2, tol=0.0, random_state=0, callbacks=[close]).fit(CutRows(gaussian_rows(), [1000]))
-    one_line(error)
-
-
 def test_workers_of_another_version(client, monkeypatch):
-    from dem.engine import cluster
+    from dem.engine import current_engine, workers
 
-    honest = cluster._versions()
-    monkeypatch.setattr(cluster, "_versions", lambda: {**honest, "numpy": "1.0.0"})
-    here = {**honest, "numpy": "0.9.9"}
-    answers = iter([here])
-    monkeypatch.setattr(cluster, "_versions", lambda: next(answers, honest))
+    honest = workers.version
+    monkeypatch.setattr(workers, "version", lambda package: "0.9.9" if package == "numpy" else honest(package))
     with pytest.raises(EngineError, match=r"worker tcp://127.* has numpy .*, this process 0\.9\.9") as error:
-        cluster.check_versions(client)
+        current_engine()
     one_line(error)
 
 

@@ -68,19 +68,16 @@ class LiveProgress:
     def __init__(self) -> None:
         self.tracker = Tracker()
         self.begun = time.monotonic()
-        self.alone: float | None = None  # since when there has been no worker
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
         self.tracker(event)
-        if isinstance(event, WorkersAwaited):
-            self.alone = None if event.n_workers else time.monotonic() - event.seconds
 
     def __rich__(self) -> Text:
         """Return the line as it stands now."""
         line = spinner(self.begun)
-        if self.alone is not None:
-            line.append(f"waiting for workers  {human_seconds(time.monotonic() - self.alone)}  ", style="yellow")
+        if self.tracker.waits:
+            line.append(f"{self.tracker.waits}  ", style="yellow")
         figures = describe(self.tracker)
         if not figures:
             line.append(beginning(self.tracker), style="default")

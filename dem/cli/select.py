@@ -23,7 +23,8 @@ from dem.cli.options import (
 from dem.cli.progress import fit_progress, log_step
 from dem.cli.saving import Saved, save
 from dem.cli.session import Stopped, is_terminal, log, open_engine, plain_warnings, stopped_by, undisturbed
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing
+from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.em.progress import waiting
 from dem.errors import StoreError
 from dem.units import human_bytes
 
@@ -88,6 +89,8 @@ class GridProgress:
             if event.iteration > self.iteration and event.phase != "sample":
                 log(f"read {event.iteration} of all data: {self.running} models")
             self.iteration = event.iteration
+        elif isinstance(event, WorkersAwaited):
+            log(waiting(event))
         elif isinstance(event, FitEnded):
             self.running -= 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -24,10 +25,13 @@ class Tracker:
     seconds: list[float] = field(default_factory=list)
     gains: dict[int, list[float]] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
+    alone_since: float | None = None
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
-        if isinstance(event, Preparing):
+        if isinstance(event, WorkersAwaited):
+            self.alone_since = None if event.n_workers else time.monotonic() - event.seconds
+        elif isinstance(event, Preparing):
             self.preparing = event.what
         elif isinstance(event, FitStarted):
             self.started, self.last = event, None
@@ -42,6 +46,13 @@ class Tracker:
             self.gains.setdefault(event.model, []).append(event.gain)
         elif isinstance(event, FitEnded):
             self.ended.add(event.model)
+
+    @property
+    def waits(self) -> str:
+        """How long workers have been awaited, in words; empty while there are some."""
+        if self.alone_since is None:
+            return ""
+        return f"waiting for workers {human_seconds(time.monotonic() - self.alone_since)}"
 
     @property
     def rows_per_second(self) -> float | None:

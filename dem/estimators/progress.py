@@ -7,7 +7,7 @@ import sys
 from html import escape
 from typing import Any
 
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing
+from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.em.progress import Tracker, beginning, describe
 
 
@@ -42,7 +42,7 @@ class Progress:
             self._show_bar()
         elif sys.stderr.isatty():
             self._rewrite_line()
-        elif isinstance(event, IterationEnded) and event.phase != "sample":
+        elif isinstance(event, WorkersAwaited) or (isinstance(event, IterationEnded) and event.phase != "sample"):
             sys.stderr.write(f"{self.text}\n")
             sys.stderr.flush()
 
@@ -80,11 +80,11 @@ class Progress:
         """The state in words."""
         figures = [f"{name} {value}".strip() for name, value in describe(self.tracker)]
         if not figures:
-            return beginning(self.tracker)
+            return self.tracker.waits or beginning(self.tracker)
         if self._done:
             where, *others = (one for one in figures if not one.endswith(" left"))
             figures = [where, self._status, *others]
-        return ", ".join(filter(None, figures))
+        return ", ".join(filter(None, [self.tracker.waits, *figures]))
 
     @property
     def _done(self) -> bool:

@@ -1,0 +1,380 @@
+"""Workers that die, come late, come without dem, or need more memory than they have; callbacks and clients that end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from agreement import assert_same_bits
+from cases import gaussian_rows
+from distributed import Client, LocalCluster
+from sources import CutRows
+
+import dem
+from dem.em.events import IterationEnded, WorkersAwaited
+from dem.engine import connect
+from dem.errors import EngineError, EngineWarning
+
+EDGES = list(range(200, 3000, 200))
+FITTED = ("weights_", "means_", "covariances_", "lower_bounds_")
+EM = {"random_state": 0, "tol": 1e-6}
+
+
+def rows():
+    return CutRows(gaussian_rows(), EDGES)
+
+
+class After:
+    """A callback that acts once, when an iteration on all the data has ended; it keeps what it was told of waiting."""
+
+    def __init__(self, action, iteration=2):
+        self.action, self.iteration, self.done = action, iteration, False
+        self.waits = []
+
+    def __call__(self, event):
+        if isinstance(event, WorkersAwaited):
+            self.waits.append(event)
+        elif isinstance(event, IterationEnded) and event.iteration == self.iteration and not self.done:
+            self.done = True
+            self.action()
+
+
+def kill_all(client):
+    for pid in client.run(os.getpid).values():
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def threads_cluster(n_workers):
+    """A cluster whose workers are threads of this process: it starts and ends at once."""
+    with (
+        LocalCluster(n_workers=n_workers, processes=False, dashboard_address=None, threads_per_worker=1) as cluster,
+        Client(cluster) as client,
+    ):
+        yield cluster, client
+
+
+@pytest.fixture
+def told_soon(monkeypatch):
+    monkeypatch.setattr("dem.engine.workers.TELL_AFTER", 0.2)
+
+
+@pytest.mark.reliability(
+    fault="all workers of a cluster are killed during a fit; nannies restart them",
+    sees="after 10 s without a worker: waiting for workers",
+    lost="nothing; the same bits",
+)
+def test_all_workers_die_and_are_restarted():
+    expected = dem.GaussianMixture(3, **EM).fit(rows())
+    with connect(workers=2) as engine:
+        kill = After(lambda: kill_all(engine.client))
+        fitted = dem.GaussianMixture(3, **EM, callbacks=[kill]).fit(rows())
+    assert kill.done
+    assert_same_bits(fitted, expected, FITTED)
+
+
+@pytest.fixture(scope="module")
+def lone():
+    with connect(workers=1) as engine:
+        yield engine.client
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["batch", "incremental", "stepwise"])
+@pytest.mark.reliability(
+    fault="the only worker is killed during a fit, by any algorithm; its nanny restarts it",
+    sees="nothing, but for the time",
+    lost="nothing; the same bits",
+)
+def test_the_only_worker_dies_and_is_restarted(lone, algorithm):
+    kill = After(lambda: kill_all(lone))
+    fitted = dem.GaussianMixture(3, **EM, algorithm=algorithm, callbacks=[kill]).fit(rows())
+    assert kill.done
+    with lone.as_current(), threads_of_this_process():
+        expected = dem.GaussianMixture(3, **EM, algorithm=algorithm).fit(rows())
+    assert_same_bits(fitted, expected, FITTED)
+
+
+@contextmanager
+def threads_of_this_process():
+    from dem.engine import LocalEngine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dem.estimators.fitting.current_engine", lambda _: LocalEngine())
+        patch.setattr("dem.estimators.selection.current_engine", lambda _: LocalEngine())
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    fault="the only worker is killed while models are compared",
+    sees="nothing, but for the time",
+    lost="nothing; the same table",
+)
+def test_select_outlives_the_only_worker(lone):
+    kill = After(lambda: kill_all(lone))
+    chosen = dem.select(rows(), n_components=[2, 3], **EM, callbacks=[kill])
+    assert kill.done
+    with threads_of_this_process():
+        assert chosen.table == dem.select(rows(), n_components=[2, 3], **EM).table
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    fault="the only worker is killed while labels are written",
+    sees="nothing, but for the time",
+    lost="nothing; the same labels",
+)
+def test_labels_outlive_the_only_worker(lone, tmp_path):
+    table = gaussian_rows(40_000)
+    zarr.create_array(tmp_path / "x.zarr", data=table, chunks=(500, 3))
+    model = dem.GaussianMixture(3, random_state=0, max_iter=2, tol=1e3).fit(table[:1000])
+    killer = threading.Thread(target=kill_while_writing, args=(lone, tmp_path))
+    killer.start()
+    model.predict_to(str(tmp_path / "x.zarr"), str(tmp_path / "labels.zarr"))
+    killer.join()
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "labels.zarr")[:], model.predict(table))
+
+
+def kill_while_writing(client, folder):
+    deadline = time.monotonic() + 60
+    while not any(folder.glob(".labels.zarr*/c/*")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    kill_all(client)
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    fault="all workers end, and others join more than ten seconds later",
+    sees="waiting for workers",
+    lost="nothing; the same bits",
+)
+def test_other_workers_join_later():
+    expected = dem.GaussianMixture(3, **EM).fit(rows())
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster),
+    ):
+
+        def leave():
+            cluster.scale(0)
+            threading.Timer(13, cluster.scale, [2]).start()
+
+        change = After(leave)
+        fitted = dem.GaussianMixture(3, **EM, callbacks=[change]).fit(rows())
+    assert_same_bits(fitted, expected, FITTED)
+    first, *_, last = change.waits
+    assert first.n_workers == 0
+    assert first.seconds == pytest.approx(10, abs=2)
+    assert last.n_workers > 0
+
+
+@pytest.mark.reliability(
+    fault="all workers end and none comes back",
+    sees="no worker of the cluster at … was ready for 1.5 s (by default 5 minutes, `--worker-timeout`)",
+    lost="what follows the last iteration, which the estimator holds",
+)
+def test_no_worker_comes_back(told_soon):
+    with threads_cluster(1) as (cluster, _), dask.config.set({"dem.worker-timeout": "1.5s"}):
+        leave = After(lambda: cluster.scale(0), iteration=3)
+        model = dem.GaussianMixture(3, random_state=0, tol=0.0, callbacks=[leave])
+        with pytest.raises(EngineError, match=r"no worker of the cluster at .* was ready for 1\.5 s") as error:
+            model.fit(rows())
+    assert leave.waits
+    assert leave.waits[0].timeout == 1.5
+    assert error.value.__notes__ == [f"the estimator holds the parameters of iteration {model.n_iter_}"]
+    with pytest.warns(UserWarning, match="did not converge"):
+        short = dem.GaussianMixture(3, random_state=0, tol=0.0, max_iter=model.n_iter_).fit(rows())
+    np.testing.assert_array_equal(model.means_, short.means_)
+
+
+@pytest.mark.reliability(
+    fault="a cluster has no workers yet, as under SLURM right after `scale(jobs=2)`",
+    sees="waiting for workers of the cluster",
+    lost="nothing",
+)
+def test_the_first_workers_are_awaited(told_soon):
+    expected = dem.GaussianMixture(3, **EM).fit(rows())
+    with threads_cluster(0) as (cluster, _):
+        threading.Timer(2, cluster.scale, [2]).start()
+        with pytest.warns(EngineWarning, match="waiting for workers of the cluster"):
+            fitted = dem.GaussianMixture(3, **EM).fit(rows())
+    assert_same_bits(fitted, expected, FITTED)
+
+
+WITHOUT_DEM = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "dem":
+            raise ModuleNotFoundError("No module named 'dem'", name="dem")
+
+sys.meta_path.insert(0, Missing())
+from distributed.cli.dask_worker import main
+main()
+"""
+
+
+@contextmanager
+def worker_without_dem(address):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_DEM, address, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.reliability(
+    fault="a worker has no dem installed",
+    sees="worker … cannot import dem; install dask-em … there",
+    lost="nothing: before the first read",
+)
+def test_a_worker_without_dem_is_named():
+    with (
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+        worker_without_dem(cluster.scheduler_address),
+    ):
+        client.wait_for_workers(1, timeout=60)
+        (address,) = client.nthreads()
+        with pytest.raises(EngineError, match=f"worker {address} cannot import dem .*install dask-em .* there"):
+            dem.GaussianMixture(3, **EM).fit(rows())
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    fault="a worker without dem joins during a fit",
+    sees="worker … cannot import dem; install dask-em … there",
+    lost="what follows the last iteration, which the estimator holds",
+)
+def test_a_worker_without_dem_joins_later():
+    with (
+        LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+        worker_without_dem(cluster.scheduler_address) as process,
+    ):
+        os.kill(process.pid, signal.SIGSTOP)
+
+        def joins():
+            os.kill(process.pid, signal.SIGCONT)
+            client.wait_for_workers(2, timeout=60)
+            time.sleep(1.5)  # until the workers are looked at again
+
+        model = dem.GaussianMixture(3, random_state=0, tol=0.0, max_iter=1000, callbacks=[After(joins)])
+        with pytest.raises(EngineError, match=r"worker tcp.* cannot import dem"):
+            model.fit(rows())
+    assert model.n_iter_ >= 2
+
+
+def fail():
+    message = "the callback's own"
+    raise LookupError(message)
+
+
+@pytest.mark.parametrize("model", [dem.GaussianMixture(3, tol=0.0), dem.KMeans(3, tol=0.0)], ids=["mixture", "kmeans"])
+@pytest.mark.reliability(
+    fault="a callback raises an exception",
+    sees="the exception, with the note: the estimator holds the parameters of iteration 2",
+    lost="what follows the last iteration, which the estimator holds",
+)
+def test_an_exception_in_a_callback(model):
+    with pytest.raises(LookupError, match="the callback's own") as error:
+        model.set_params(random_state=0, callbacks=[After(fail)]).fit(rows())
+    assert error.value.__notes__ == ["the estimator holds the parameters of iteration 2"]
+    assert model.n_iter_ == 2
+    assert not model.converged_
+    assert len(model.predict(gaussian_rows())) == 3000
+
+
+@pytest.mark.parametrize("what", ["client", "cluster"])
+@pytest.mark.reliability(
+    fault="the client is closed, or the scheduler ends, during a fit",
+    sees="the cluster at … went away; start it and the fit again",
+    lost="what follows the last iteration, which the estimator holds",
+)
+def test_a_client_or_a_scheduler_that_ends(what):
+    with threads_cluster(1) as (cluster, client):
+        close = After({"client": client, "cluster": cluster}[what].close)
+        model = dem.GaussianMixture(3, random_state=0, tol=0.0, callbacks=[close])
+        with pytest.raises(EngineError, match=r"the cluster at .* went away .*; start it and the fit again") as error:
+            model.fit(rows())
+    assert error.value.__notes__ == ["the estimator holds the parameters of iteration 2"]
+    assert model.n_iter_ == 2
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    fault="a chunk of 600 MB, a worker with a memory limit of 400 MB",
+    sees="workers died 4 times … memory limit of 400 MB … a chunk of … takes up to 600 MB decoded",
+    lost="the fit: it cannot run there",
+)
+def test_a_memory_limit_that_is_too_small(tmp_path):
+    path = tmp_path / "x.zarr"
+    array = zarr.create_array(path, shape=(150_000_000, 1), chunks=(75_000_000, 1), dtype="f8")
+    for first in (0, 75_000_000):  # real chunks, of one number each: they compress to nothing
+        array[first : first + 75_000_000] = float(first + 1)
+    command = ["fit", str(path), "--components", "2", "--seed", "0", "--workers", "1", "--memory-limit", "400MB"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dem", *command], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "workers died 4 times over the same chunks, probably for lack of memory" in last
+    assert "had a memory limit of 400 MB" in last
+    assert "takes up to 600 MB decoded" in last
+    assert "--memory-limit" in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_shell_waits_and_is_stopped(tmp_path):
+    zarr.create_array(tmp_path / "x.zarr", data=gaussian_rows(), chunks=(500, 3))
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+        command = ["fit", str(tmp_path / "x.zarr"), "--components", "3", "--scheduler", cluster.scheduler_address]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dem", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        said = next(line for line in process.stderr if "waiting for workers" in line)
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=30)
+        assert "at most 5 min" in said
+        assert process.returncode == 130, rest
+        assert "Traceback" not in rest
+        gives_up = subprocess.run(
+            [sys.executable, "-m", "dem", *command, "--worker-timeout", "2s"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert gives_up.returncode == 1
+        assert "was ready for 2.0 s" in gives_up.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_batches_are_spread_anew_when_a_worker_comes_back():
+    table = rows()
+    with connect(workers=2) as engine:
+        assert engine.sweep(table, [len]) == [3000]
+        os.kill(next(iter(engine.client.run(os.getpid).values())), signal.SIGKILL)
+        assert engine.sweep(table, [len]) == [3000]
+        engine.client.wait_for_workers(2, timeout=60)
+        time.sleep(1.5)  # until the workers are looked at again
+        assert engine.sweep(table, [len]) == [3000]
+        held = engine.client.who_has(engine._batch_futures(table))
+        places = [worker for workers in held.values() for worker in workers]
+        assert sorted(places.count(worker) for worker in engine.client.nthreads()) == [7, 8]
