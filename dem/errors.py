@@ -11,6 +11,10 @@ class DataError(DemError, ValueError):
     """The data cannot be used: missing, unreadable, of the wrong shape or kind, or not finite."""
 
 
+class MissingDataError(DataError):
+    """Parts of a store are not there, or it is no longer the store that was opened."""
+
+
 class OptionError(DemError, ValueError):
     """An option has a value that is unknown or out of range."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dem.cli.progress import live, spinner
 from dem.cli.session import is_terminal, log
 from dem.data.base import Batch, Chunk, Rows
+from dem.data.missing import Found
 from dem.engine import Engine, LocalEngine
 from dem.units import human_count, human_seconds
 
@@ -86,6 +87,10 @@ class CountedRows(Rows):
         self._add = add
         self.name, self.n_rows, self.n_features = rows.name, rows.n_rows, rows.n_features
         self.dtype, self.feature_names = rows.dtype, rows.feature_names
+
+    def check_found(self, found: Found) -> None:
+        """Judge it as the rows do."""
+        self._rows.check_found(found)
 
     def batches(self) -> Sequence[Batch]:
         """Return the batches, counted."""

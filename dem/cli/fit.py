@@ -18,7 +18,8 @@ from dem.cli.options import (
     output_options,
     overwrite_option,
     refuse,
-    variable_option,
+    source_of,
+    source_options,
 )
 from dem.cli.progress import fit_progress
 from dem.cli.saving import Saved, save, save_partial
@@ -46,7 +47,7 @@ class FitOptions:
     out: str | None
     overwrite: bool
     keep_partial: bool
-    variable: str | None
+    source: dict[str, Any]
     start_from: str | None
     init: str | None
     n_init: int | None
@@ -151,7 +152,7 @@ class FitOptions:
             check_mixture(option, estimator, str(self.start_from))
         from dem.data import open_rows  # noqa: PLC0415
 
-        rows = open_rows(self.data, variable=self.variable)
+        rows = open_rows(self.data, **self.source)
         if rows.n_features != estimator.n_features_in_:
             message = (
                 f"{rows.name} has {rows.n_features} features, but the model in {self.start_from} has "
@@ -185,7 +186,7 @@ Examples:
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the fitted model here, as a zarr group.")
 @overwrite_option
 @click.option("--keep-partial", is_flag=True, help="After Ctrl-C too save the model in --out, not in MODEL.partial.")
-@variable_option
+@source_options
 @click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
 @click.option("--init", type=click.Choice(INITS), help="How the start is found.  [default: kmeans; k-means: k-means||]")
 @click.option(
@@ -239,7 +240,7 @@ def fit(**given: Any) -> None:
     Without --scheduler or --workers it runs on threads of this process. Ctrl-C ends the fit and, if --out is
     given, saves the last parameters in MODEL.partial, where --from goes on.
     """
-    options = FitOptions(**given)
+    options = FitOptions(source=source_of(given), **given)
     options.check()
     if options.out is not None:
         inputs = (options.data, options.start_from) if options.start_from else (options.data,)
@@ -266,7 +267,7 @@ def _run(options: FitOptions) -> Any:
         with fit_progress(options.quiet) as callbacks:
             estimator = options.estimator(callbacks)
             before = getattr(estimator, "history_", None)
-            return estimator.fit(options.data, variable=options.variable)
+            return estimator.fit(options.data, **options.source)
     except KeyboardInterrupt:
         with undisturbed():
             reached = getattr(estimator, "history_", None) is not before

@@ -13,6 +13,8 @@ from dem.cli.options import TEXT, local_path, variable_option
 from dem.cli.session import plain_warnings
 from dem.errors import DataError, DemError
 
+# Seconds after which the listing of an array's chunks ends.
+_LISTING_SECONDS = 10.0
 _PACKAGES = (
     "dask-em",
     "numpy",
@@ -118,7 +120,7 @@ def _print_data(path: str, variable: str | None, as_json: bool) -> None:
             raise DataError(message)
         node = node[variable]
     if isinstance(node, zarr.Group):
-        arrays = {name: _array_figures(array) for name, array in sorted(node.arrays())}
+        arrays = {name: _array_figures(array, as_json) for name, array in sorted(node.arrays())}
         if as_json:
             _print({"kind": "group", "path": path, "arrays": arrays}, as_json)
         elif not arrays:
@@ -126,10 +128,10 @@ def _print_data(path: str, variable: str | None, as_json: bool) -> None:
         for name, figures in arrays.items() if not as_json else ():
             _print({"variable": name, **figures}, as_json)
         return
-    _print({"kind": "array", "path": path, **_array_figures(node)}, as_json)
+    _print({"kind": "array", "path": path, **_array_figures(node, as_json)}, as_json)
 
 
-def _array_figures(array: Any) -> dict[str, Any]:
+def _array_figures(array: Any, as_json: bool) -> dict[str, Any]:
     codecs = [codec for codec in (*array.filters, array.serializer, *array.compressors) if codec is not None]
     return {
         "shape": list(array.shape),
@@ -139,7 +141,19 @@ def _array_figures(array: Any) -> dict[str, Any]:
         "bytes": int(array.nbytes),
         "codecs": [_codec_name(codec) for codec in codecs],
         "zarr_format": int(array.metadata.zarr_format),
+        **_presence(array, as_json),
     }
+
+
+def _presence(array: Any, as_json: bool) -> dict[str, Any]:
+    """Return how many chunks (shards) are in the store, of those that there should be."""
+    from dem.data.presence import count_stored  # noqa: PLC0415
+
+    what = "shards" if array.shards else "chunks"
+    present, expected, complete = count_stored(array, _LISTING_SECONDS)
+    if as_json:
+        return {f"{what}_present": present, f"{what}_expected": expected, "listing_complete": complete}
+    return {f"{what}_present": f"{'' if complete else 'at least '}{present:,} of {expected:,}"}
 
 
 def _codec_name(codec: Any) -> str:

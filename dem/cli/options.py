@@ -99,6 +99,21 @@ def variable_option(function: F) -> F:
     return click.option("--variable", type=TEXT, metavar="NAME", help="The array to take if DATA is a group.")(function)
 
 
+def source_options(function: F) -> F:
+    """Add the options that say how DATA is opened; `source_of` takes them."""
+    option = click.option(
+        "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
+    )
+    return variable_option(option(function))
+
+
+def source_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what `source_options` has added out of the options of a command: keyword arguments of `open_rows`."""
+    from dem.data.sources import SourceOptions  # noqa: PLC0415
+
+    return {name: given.pop(name) for name in SourceOptions.__annotations__ if name in given}
+
+
 def overwrite_option(function: F) -> F:
     """Add ``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")(function)

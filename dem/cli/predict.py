@@ -15,7 +15,8 @@ from dem.cli.options import (
     output_options,
     overwrite_option,
     refuse,
-    variable_option,
+    source_of,
+    source_options,
 )
 from dem.cli.session import open_engine, plain_warnings
 from dem.units import human_count, human_seconds
@@ -36,7 +37,7 @@ Examples:
 @click.argument("out", type=TEXT)
 @click.option("--proba", is_flag=True, help="Write the probability of each component, not the label.")
 @click.option("--log-density", is_flag=True, help="Write the log-density of each row under the mixture.")
-@variable_option
+@source_options
 @overwrite_option
 @engine_options
 @output_options
@@ -46,11 +47,10 @@ def predict(
     out: str,
     proba: bool,
     log_density: bool,
-    variable: str | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
-    **engine: Any,
+    **given: Any,
 ) -> None:
     """Write the component of each row of DATA (its label; of k-means the nearest centre) to the zarr array OUT.
 
@@ -69,10 +69,10 @@ def predict(
         estimator = dem.load(model)
         if kind != "labels":
             check_mixture(f"--{kind.replace('_', '-')}", estimator, model)
-        rows = open_rows(data, variable=variable)
+        rows = open_rows(data, **source_of(given))
         n_rows = rows.n_rows
         began = time.perf_counter()
-        with open_engine(**engine) as where, counting(f"writing {_WHAT[kind]}", where, quiet) as watched:
+        with open_engine(**given) as where, counting(f"writing {_WHAT[kind]}", where, quiet) as watched:
             estimator.predict_to(watched(rows), out, kind=kind, overwrite=overwrite)
         seconds = time.perf_counter() - began
         if as_json:

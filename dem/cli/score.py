@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dem.cli.options import TEXT, engine_options, output_options, variable_option
+from dem.cli.options import TEXT, engine_options, output_options, source_of, source_options
 from dem.cli.session import open_engine, plain_warnings
 
 
@@ -21,10 +21,10 @@ Examples:
 )
 @click.argument("model", type=TEXT)
 @click.argument("data", type=TEXT)
-@variable_option
+@source_options
 @engine_options
 @output_options
-def score(model: str, data: str, variable: str | None, as_json: bool, quiet: bool, **engine: Any) -> None:
+def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> None:
     """Print the log-likelihood per row of DATA under MODEL, and the information criteria BIC and AIC.
 
     Of k-means: the inertia, the sum of the squared distances of all rows to their nearest centres.
@@ -36,8 +36,8 @@ def score(model: str, data: str, variable: str | None, as_json: bool, quiet: boo
         from dem.data import open_rows  # noqa: PLC0415
 
         estimator = dem.load(model)
-        rows = open_rows(data, variable=variable)
-        with open_engine(**engine) as where, counting("reading", where, quiet) as watched:
+        rows = open_rows(data, **source_of(given))
+        with open_engine(**given) as where, counting("reading", where, quiet) as watched:
             figures = _figures(estimator, watched(rows))
         if as_json:
             print_json(figures)

@@ -18,7 +18,8 @@ from dem.cli.options import (
     engine_options,
     output_options,
     overwrite_option,
-    variable_option,
+    source_of,
+    source_options,
 )
 from dem.cli.progress import fit_progress, log_step
 from dem.cli.saving import Saved, save
@@ -126,7 +127,7 @@ Examples:
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the chosen model here, as a zarr group.")
 @overwrite_option
 @click.option("--plot", type=TEXT, metavar="FILE", help=f"Draw the criteria ({', '.join(PICTURES)}).")
-@variable_option
+@source_options
 @click.option("--init", type=click.Choice(INITS), help="How the starts are found.  [default: kmeans]")
 @click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts of each model.  [default: 1]")
 @click.option("--racing", is_flag=True, default=None, help="Drop starts that fall behind: fewer reads, some risk.")
@@ -199,7 +200,7 @@ def _run(data: str, given: dict[str, Any]) -> Any:
                 n_components=given["components"],
                 criterion=given["criterion"],
                 estimator=estimators()[given["family"]](),
-                variable=given["variable"],
+                **source_of(given),
                 callbacks=[*callbacks, reads],
                 **{name: value for name, value in options.items() if value is not None},
             )

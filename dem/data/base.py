@@ -12,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.data.missing import Found
+
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
 # Rows that one read should bring at most: a narrow table of small numbers becomes much larger when computed with.
@@ -32,10 +34,13 @@ class Chunk:
     index : range or ndarray of int64, shape (n,)
         The position of each row in the whole table, `range(start, stop)` where they are consecutive. It is in
         increasing order within the chunk only for consecutive rows.
+    found : Found, optional
+        What of the rows was missing in the store, where the source can tell.
     """
 
     rows: NDArray[Any]
     index: range | NDArray[np.int64]
+    found: Found | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -122,6 +127,15 @@ class Rows(ABC):
     def stored_chunks(self) -> tuple[int, int] | None:
         """Number of chunks (or shards) in the store and decoded bytes of the largest; None where there is no store."""
         return None
+
+    def check_found(self, found: Found) -> None:  # noqa: B027 - most sources have nothing to judge
+        """Judge what a read of some batches, or all, has found missing; called by the engine with every read.
+
+        Raises
+        ------
+        MissingDataError
+            If something is missing that may not be.
+        """
 
 
 def batch_bounds(n_reads: int, at_least: int = 16) -> list[tuple[int, int]]:

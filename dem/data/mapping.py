@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dem.data.base import Batch, Rows
+from dem.data.missing import Found
 from dem.data.sources import SourceOptions, open_rows, source_kind
 
 #: maps rows (n, n_features) to (n,) or (n, columns)
@@ -67,21 +68,24 @@ def compute_rows(rows: Rows, function: RowMap, dtype: np.dtype[Any], columns: in
     """Return the results for all rows in memory, computed by threads chunk by chunk."""
     results = np.empty((rows.n_rows,) if columns is None else (rows.n_rows, columns), dtype)
 
-    def fill(batch: Batch) -> None:
+    def fill(batch: Batch) -> Found:
+        found = Found()
         for chunk in batch:
             index = chunk.index
             place = slice(index.start, index.stop) if isinstance(index, range) else index
             results[place] = function(chunk.rows)
+            found += chunk.found or Found()
+        return found
 
     batches = rows.batches()
     if len(batches) == 1:
-        fill(batches[0])
+        rows.check_found(fill(batches[0]))
         return results
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(cores, thread_name_prefix="dem-map") as pool:
         try:
             for future in [pool.submit(fill, batch) for batch in batches]:
-                future.result()
+                rows.check_found(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -22,6 +22,7 @@ class SourceOptions(TypedDict, total=False):
     variable: str | Sequence[str] | None
     feature_dim: str | int | None
     columns: Sequence[str] | None
+    allow_missing_chunks: bool
 
 
 def open_rows(
@@ -30,6 +31,7 @@ def open_rows(
     variable: str | Sequence[str] | None = None,
     feature_dim: str | int | None = None,
     columns: Sequence[str] | None = None,
+    allow_missing_chunks: bool = False,
 ) -> Rows:
     """Open data of any kind as rows; nothing of it is read yet.
 
@@ -46,6 +48,8 @@ def open_rows(
         its number (also from the end).
     columns : sequence of str, optional
         The columns to take from parquet, all of them when left out.
+    allow_missing_chunks : bool, optional
+        Whether chunks that are not in a zarr store count as their fill value, as zarr has it. Else they are an error.
 
     Returns
     -------
@@ -73,11 +77,17 @@ def open_rows(
         what = f"{os.fspath(data)} is no parquet; columns" if isinstance(data, str | os.PathLike) else "columns"
         message = f"{what} ({', '.join(columns)}) can be named for parquet only; select them before"
         raise DataError(message)
+    if allow_missing_chunks and kind != "zarr":
+        message = (
+            "allow_missing_chunks is for zarr arrays that dem opens itself, which tell of missing chunks; "
+            f"leave it out for {kind} data"
+        )
+        raise DataError(message)
     # The optional packages are imported only where the data comes from them.
     if kind == "zarr":
         from dem.data.zarr import open_zarr  # noqa: PLC0415
 
-        return open_zarr(data, variable, feature_dim)
+        return open_zarr(data, variable, feature_dim, allow_missing=allow_missing_chunks)
     if kind == "parquet":
         from dem.data.parquet import ParquetRows  # noqa: PLC0415
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import dask.array
 import numpy as np
@@ -19,13 +17,13 @@ from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.cf import Packing
-from dem.data.checks import check_dtype, check_table, reason, rows_text
+from dem.data.checks import check_dtype, check_table, reason
 from dem.data.grid import Region, feature_axis
+from dem.data.missing import Found, Ledger, Missing, refusal
+from dem.data.presence import WatchedArray
 from dem.data.zarr_store import coordinates_of, dimension_names, open_arrays, packing_of
-from dem.errors import DataError
+from dem.errors import DataError, MissingDataError
 
-# Simultaneous requests of one read; every thread has its own read at the same time.
-CONCURRENCY = 4
 # A shard that is larger decoded is read in parts.
 SHARD_BYTES = 8 * READ_BYTES
 # Results have a chunk for each chunk of the data, up to this number.
@@ -40,20 +38,33 @@ class ZarrPart:
 
     Attributes
     ----------
-    array : zarr.Array
-        The array; it pickles as a description of its store.
-    name : str
-        What messages call it.
+    watched : WatchedArray
+        The array, which sees what is missing.
     axes : tuple of int
         Its axes in the order of the grid, behind them that of the features if it has one.
     packing : Packing or None
         How its numbers are decoded.
     """
 
-    array: zarr.Array[Any]
-    name: str
+    watched: WatchedArray
     axes: Corner
     packing: Packing | None
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any], name: str, axes: Corner, *, has_features: bool) -> Self:
+        """Return a part that watches an array; its metadata are read once more."""
+        is_table = has_features and axes == (0, 1)
+        return cls(WatchedArray.of(array, name, is_table=is_table), axes, packing_of(array))
+
+    @property
+    def array(self) -> zarr.Array[Any]:
+        """The array itself."""
+        return self.watched.array
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.watched.name
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -64,25 +75,29 @@ class ZarrPart:
         """Return the extents of its axes in the order of the grid."""
         return tuple(extents[axis] for axis in self.axes)
 
-    def read(self, lower: Corner, upper: Corner) -> NDArray[Any]:
-        """Read a block of the grid, with all features at the end.
+    def read(self, lower: Corner, upper: Corner, *, check: bool) -> tuple[NDArray[Any], Missing]:
+        """Read a block of the grid, with all features at the end, and tell what of it is missing.
 
         Raises
         ------
         DataError
-            If a chunk cannot be read or decoded; the message names it.
+            If a chunk cannot be read or decoded; the message names it. If the store is no longer the one that was
+            opened, as far as that is seen or with `check` is looked for.
         """
         place = [slice(0, extent) for extent in self.array.shape]
         for axis, start, stop in zip(self.axes, lower, upper, strict=False):  # but for the axis of the features
             place[axis] = slice(start, stop)
         try:
-            with _few_requests():
-                stored = np.asarray(self.array[tuple(place)])
+            stored, missing = self.watched.read(*place, check=check)
+        except MissingDataError:
+            raise
         except Exception as error:
+            self.watched.check()
             self._find_bad_chunk(place)
-            message = f"{self._word(place)} of {self.name} cannot be read ({reason(error)})"
+            message = f"{self.watched.word(place)} of {self.name} cannot be read ({reason(error)})"
             raise DataError(message) from error
-        return (stored if self.packing is None else self.packing.decode(stored)).transpose(self.axes)
+        decoded = stored if self.packing is None else self.packing.decode(stored)
+        return decoded.transpose(self.axes), missing
 
     def _find_bad_chunk(self, place: Sequence[slice]) -> None:
         """Read the chunks one by one and raise at the first that fails."""
@@ -98,15 +113,10 @@ class ZarrPart:
             except Exception as error:
                 key = self.array.metadata.encode_chunk_key(number)
                 message = (
-                    f"chunk {key} of {self.name} ({self._word(chunk)}) cannot be read ({reason(error)}); "
+                    f"chunk {key} of {self.name} ({self.watched.word(chunk)}) cannot be read ({reason(error)}); "
                     "write it again or take its rows out"
                 )
                 raise DataError(message) from error
-
-    def _word(self, place: Sequence[slice]) -> str:
-        if self.axes == (0, 1):
-            return rows_text(place[0].start, place[0].stop)
-        return f"[{', '.join(f'{part.start}:{part.stop}' for part in place)}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +131,14 @@ class ZarrTable:
         Of the grid, and the number of features.
     dtype : dtype
         Of the numbers.
+    allow_missing : bool
+        Whether missing chunks count as their fill value.
     """
 
     parts: tuple[ZarrPart, ...]
     shape: Corner
     dtype: np.dtype[Any]
+    allow_missing: bool
 
     @property
     def ndim(self) -> int:
@@ -136,17 +149,30 @@ class ZarrTable:
         places = [part.indices(extent) for part, extent in zip(key, self.shape, strict=True)]
         *lower, first = (start for start, _, _ in places)
         *upper, last = (stop for _, stop, _ in places)
-        return self.read(tuple(lower), tuple(upper))[..., first:last]
+        block, missing = self.read(tuple(lower), tuple(upper), check=True)
+        if missing.n_missing and not self.allow_missing:
+            raise MissingDataError(refusal(missing, self.fill_value))
+        return block[..., first:last]
 
-    def read(self, lower: Corner, upper: Corner) -> NDArray[Any]:
-        """Read a block of the grid, with all features at the end."""
+    @property
+    def fill_value(self) -> str:
+        """What missing chunks would count as, in words."""
+        values = [
+            part.array.dtype.type(0 if part.array.fill_value is None else part.array.fill_value) for part in self.parts
+        ]
+        return " or ".join(dict.fromkeys(map(str, values)))
+
+    def read(self, lower: Corner, upper: Corner, *, check: bool) -> tuple[NDArray[Any], Missing]:
+        """Read a block of the grid, with all features at the end, and tell what of it is missing."""
         if len(self.parts[0].axes) == len(self.shape):
-            return self.parts[0].read(lower, upper)
+            return self.parts[0].read(lower, upper, check=check)
         shape = tuple(stop - start for start, stop in zip(lower, upper, strict=True))
         block = np.empty((*shape, len(self.parts)), self.dtype)
+        total = Missing()
         for feature, part in enumerate(self.parts):
-            block[..., feature] = part.read(lower, upper)
-        return block
+            block[..., feature], missing = part.read(lower, upper, check=check)
+            total += missing
+        return block, total
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,14 +185,17 @@ class ZarrBatch(Batch):
     stop: int
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Read block by block."""
+        """Read block by block; the last read sees whether the store is still the one that was opened."""
         *grid, n_features = self.table.shape
         counts = _counts(grid, self.block)
         for number in range(self.first, self.stop):
             lower = tuple(int(i) * n for i, n in zip(np.unravel_index(number, counts), self.block, strict=True))
             upper = tuple(min(a + n, end) for a, n, end in zip(lower, self.block, grid, strict=True))
             region = Region(lower, tuple(b - a for a, b in zip(lower, upper, strict=True)), tuple(grid))
-            yield Chunk(self.table.read(lower, upper).reshape(-1, n_features), region.index())
+            rows, missing = self.table.read(lower, upper, check=number == self.stop - 1)
+            found = Found({(self.first, self.stop, *self.block): missing})
+            yield Chunk(rows.reshape(-1, n_features), region.index(), found)
+            del rows  # the next ones are read meanwhile
 
 
 def _counts(grid: Sequence[int], block: Sequence[int]) -> Corner:
@@ -184,6 +213,8 @@ class ZarrRows(Rows):
         One array with an axis of features, or an array for each feature.
     grid_names : tuple of str, optional
         Names of the dimensions of the grid.
+    allow_missing : bool, optional
+        Whether chunks that are missing count as their fill value.
 
     Raises
     ------
@@ -191,7 +222,14 @@ class ZarrRows(Rows):
         If they hold no numbers, or are empty.
     """
 
-    def __init__(self, name: str, parts: Sequence[ZarrPart], grid_names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[ZarrPart],
+        grid_names: tuple[str, ...] | None = None,
+        *,
+        allow_missing: bool = False,
+    ) -> None:
         self.name = name
         shape = parts[0].along(parts[0].array.shape)
         if len(shape) < parts[0].array.ndim or len(parts) > 1:
@@ -199,7 +237,8 @@ class ZarrRows(Rows):
         dtype = np.result_type(*(part.dtype for part in parts)) if len(parts) > 1 else parts[0].dtype
         self.n_rows, self.n_features, self.dtype = check_table(name, (math.prod(shape[:-1]), shape[-1]), dtype)
         self.feature_names = None
-        self.table = ZarrTable(tuple(parts), shape, self.dtype)
+        self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing)
+        self._ledger = Ledger(name, self.table.fill_value, allowed=allow_missing)
         self._grid_names = grid_names
         row_bytes = self.n_features * self.dtype.itemsize
         self._unit = _unit(self.table, SHARD_BYTES // row_bytes, READ_BYTES // row_bytes)
@@ -222,6 +261,10 @@ class ZarrRows(Rows):
         bounds = batch_bounds(math.prod(_counts(self.grid, block)), n_batches)
         vars(finer).update(_unit=unit, _block=block, _bounds=bounds)
         return finer
+
+    def check_found(self, found: Found) -> None:
+        """Judge what a read has found missing, also by what the reads before it found."""
+        self._ledger.check(found)
 
     @property
     def array(self) -> dask.array.Array:
@@ -296,33 +339,12 @@ def _block(grid: Corner, unit: Corner, most: int) -> Corner:
     return tuple(block)
 
 
-class _Requests:
-    """Counts the reads in progress, which share one setting."""
-
-    lock = threading.Lock()
-    users = 0
-    setting: Any = None
-
-
-@contextmanager
-def _few_requests() -> Iterator[None]:
-    """Lower zarr's own concurrency while any thread reads."""
-    with _Requests.lock:
-        if _Requests.users == 0:
-            _Requests.setting = zarr.config.set({"async.concurrency": CONCURRENCY})
-            _Requests.setting.__enter__()
-        _Requests.users += 1
-    try:
-        yield
-    finally:
-        with _Requests.lock:
-            _Requests.users -= 1
-            if _Requests.users == 0:
-                _Requests.setting.__exit__(None, None, None)
-
-
 def open_zarr(
-    source: Any, variable: str | Sequence[str] | None = None, feature_dim: str | int | None = None
+    source: Any,
+    variable: str | Sequence[str] | None = None,
+    feature_dim: str | int | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> ZarrRows:
     """Open a zarr array, or several of a group, for reading.
 
@@ -335,6 +357,8 @@ def open_zarr(
         features, which lie on one grid.
     feature_dim : str or int, optional
         Name or number of the dimension that holds the features of a single array.
+    allow_missing : bool, optional
+        Whether chunks that are missing count as their fill value.
 
     Raises
     ------
@@ -348,7 +372,7 @@ def open_zarr(
                 f"the features of {name} are its variables {', '.join(variable)}; leave feature_dim out, or name one"
             )
             raise DataError(message)
-        return _stacked(name, arrays)
+        return _stacked(name, arrays, allow_missing=allow_missing)
     array = next(iter(arrays.values()))
     check_dtype(name, array.dtype)
     if array.ndim < 2:
@@ -357,7 +381,9 @@ def open_zarr(
     feature = feature_axis(name, array.ndim, names, feature_dim)
     grid = tuple(axis for axis in range(array.ndim) if axis != feature)
     grid_names = None if names is None else tuple(names[axis] for axis in grid)
-    rows = ZarrRows(name, [ZarrPart(array, name, (*grid, feature), packing_of(array))], grid_names)
+    rows = ZarrRows(
+        name, [ZarrPart.of(array, name, (*grid, feature), has_features=True)], grid_names, allow_missing=allow_missing
+    )
     labels = coordinates_of(array, feature)
     if labels is not None and labels.dtype.kind == "U":
         rows.feature_names = tuple(labels.tolist())
@@ -367,7 +393,7 @@ def open_zarr(
     return rows
 
 
-def _stacked(name: str, arrays: dict[str, zarr.Array[Any]]) -> ZarrRows:
+def _stacked(name: str, arrays: dict[str, zarr.Array[Any]], *, allow_missing: bool) -> ZarrRows:
     """Return rows whose features are variables on one grid."""
     (main, first), *_ = arrays.items()
     names = dimension_names(first)
@@ -380,7 +406,7 @@ def _stacked(name: str, arrays: dict[str, zarr.Array[Any]]) -> ZarrRows:
             axes = tuple(mine.index(dim) for dim in names)
         elif mine != names and None not in (mine, names):
             axes = ()
-        part = ZarrPart(array, f"{name}/{key}", axes, packing_of(array))
+        part = ZarrPart.of(array, f"{name}/{key}", axes, has_features=False)
         if not axes or part.along(array.shape) != first.shape:
             message = (
                 f"variable {key!r} of {name} has the shape {array.shape}{_dims_text(mine)}, but {main!r} has "
@@ -388,7 +414,7 @@ def _stacked(name: str, arrays: dict[str, zarr.Array[Any]]) -> ZarrRows:
             )
             raise DataError(message)
         parts.append(part)
-    rows = ZarrRows(name, parts, names)
+    rows = ZarrRows(name, parts, names, allow_missing=allow_missing)
     rows.feature_names = tuple(arrays)
     return rows
 

@@ -310,6 +310,7 @@ def check_monotone(
     if before - log_likelihood > tolerated:
         message = (
             f"the log-likelihood per row fell from {before!r} to {log_likelihood!r} in iteration "
-            f"{one.n_iter + 1} (tolerated: {tolerated:.3g}); please report this"
+            f"{one.n_iter + 1} (tolerated: {tolerated:.3g}): either the data changed during the fit, or this is an "
+            "error of dem, which we would like to hear of"
         )
         warnings.warn(message, LikelihoodWarning, stacklevel=2)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import threadpoolctl
 
 from dem.data.base import Batch, Chunk, Rows
+from dem.data.missing import Found
 from dem.engine.cache import ChunkCache
 from dem.errors import EngineWarning
 from dem.statistics import add_models
@@ -100,6 +101,22 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back what the engine holds."""
+
+
+def with_found(works: Sequence[Work]) -> list[Work]:
+    """Return works of a sweep, and one more that tells what was missing; see `checked`."""
+    return [*works, _found]
+
+
+def checked(rows: Rows, totals: Sequence[Any]) -> list[Any]:
+    """Return the totals of the works that `with_found` was given, if `rows` does not object to what was missing."""
+    *wanted, found = totals
+    rows.check_found(found)
+    return wanted
+
+
+def _found(chunk: Chunk) -> Found:
+    return chunk.found or Found()
 
 
 def run_batch(

@@ -18,7 +18,7 @@ from distributed import Client, Future, get_worker
 from distributed import wait as all_done
 
 from dem.data.base import Batch, Rows
-from dem.engine.base import Told, Work, run_batch, warn_of_waiting
+from dem.engine.base import Told, Work, checked, run_batch, warn_of_waiting, with_found
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
 from dem.statistics import TREE_ARITY, tree_sum
@@ -61,7 +61,8 @@ class ClusterEngine:
     def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Summed:
         """Begin a sweep over some batches; see `Engine.submit`."""
         with self.workers.errors_in_one_line(rows):
-            return Summed(self._total(self._batch_futures(rows)[batches], works), self.workers, rows)
+            total = self._total(self._batch_futures(rows)[batches], with_found(works))
+            return Summed(total, self.workers, rows)
 
     def _total(self, held: Sequence[Future[Any]], works: Sequence[Work]) -> Future[Any]:
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
@@ -148,7 +149,8 @@ class Summed:
     def result(self) -> list[Any]:
         """Wait for it."""
         with self.workers.errors_in_one_line(self.rows):
-            return list(self.workers.wait(lambda: self.total.client.gather(self.total, asynchronous=True)))
+            totals = self.workers.wait(lambda: self.total.client.gather(self.total, asynchronous=True))
+        return checked(self.rows, totals)
 
 
 def even_places(places: Sequence[str | None], cores: Mapping[str, int]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dem.data.base import Batch, Rows
-from dem.engine.base import Work, run_batch
+from dem.engine.base import Work, checked, run_batch, with_found
 from dem.statistics import tree_sum
 
 
@@ -36,8 +36,8 @@ class LocalEngine:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
         batches = rows.batches()
         if self.n_threads == 1 or len(batches) == 1:
-            return tree_sum([run_batch(batch, works) for batch in batches])
-        pending = self._begin(batches, works)
+            return checked(rows, tree_sum([run_batch(batch, with_found(works)) for batch in batches]))
+        pending = self._begin(rows, batches, works)
         try:
             return pending.result()
         except BaseException:  # an interrupt too must not leave threads at work
@@ -48,12 +48,13 @@ class LocalEngine:
         """Begin a sweep over some batches; see `Engine.submit`."""
         if rows not in self._batches:
             self._batches[rows] = rows.batches()
-        return self._begin(self._batches[rows][batches], works)
+        return self._begin(rows, self._batches[rows][batches], works)
 
-    def _begin(self, batches: Sequence[Batch], works: Sequence[Work]) -> Summed:
+    def _begin(self, rows: Rows, batches: Sequence[Batch], works: Sequence[Work]) -> Summed:
         if self._pool is None:
             self._pool, self._stop = ThreadPoolExecutor(self.n_threads, thread_name_prefix="dem"), threading.Event()
-        return Summed([self._pool.submit(run_batch, batch, works, stop=self._stop) for batch in batches])
+        parts = [self._pool.submit(run_batch, batch, with_found(works), stop=self._stop) for batch in batches]
+        return Summed(rows, parts)
 
     def close(self) -> None:
         """End the threads."""
@@ -68,11 +69,12 @@ class LocalEngine:
 class Summed:
     """The batches of a sweep, under way on threads."""
 
+    rows: Rows
     parts: Sequence[Future[list[Any]]]
 
     def result(self) -> list[Any]:
         """Wait for all of them and add them in their order."""
-        return tree_sum([part.result() for part in self.parts])
+        return checked(self.rows, tree_sum([part.result() for part in self.parts]))
 
 
 def available_cores() -> int:

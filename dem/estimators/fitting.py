@@ -98,7 +98,8 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
             For scikit-learn's API.
         **source
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
-            feature dimension if X is a DataArray.
+            feature dimension if X is a DataArray; `allow_missing_chunks`, whether chunks that are not in a zarr store
+            count as their fill value: by default they are an error.
 
         Returns
         -------
@@ -112,7 +113,8 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         OptionError
             If an option has an unknown or impossible value.
         DataError
-            If the data cannot be read, is not finite, or has fewer rows than components.
+            If the data cannot be read, is not finite, or has fewer rows than components; if chunks of a zarr store
+            are missing, or the store changes during the fit.
         FitError
             If a covariance is not positive definite.
         """

@@ -14,7 +14,7 @@ from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
 from dem.data.sources import SourceOptions
 from dem.engine import current_engine
-from dem.errors import DataError, OptionError
+from dem.errors import DataError, MissingDataError, OptionError
 from dem.estimators import inputs
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.validation import check_count, check_rows, check_seed
@@ -50,6 +50,8 @@ def predict_to(
             overwrite=overwrite,
             engine=engine,
         )
+    except MissingDataError:
+        raise
     except DataError:
         check_rows(rows, engine, function.family.component)  # says which row of all it is
         raise

@@ -1,0 +1,164 @@
+"""A zarr store that notes what is not in it: chunks, and chunks that the index of a shard says are absent."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.storage import LocalStore, MemoryStore, WrapperStore
+
+# What the index of a shard says of a chunk that is not in it.
+_ABSENT = np.uint64(2**64 - 1)
+# Where a shard's index can be understood without decoding the shard.
+_PLAIN_INDEX = {"bytes": 0, "crc32c": 4}
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the index of a shard stands in it.
+
+    Attributes
+    ----------
+    n_chunks, n_bytes : int
+        Number of chunks in a shard, and size of the encoded index.
+    at_start : bool
+        Whether it is at the start of the shard, else at its end.
+    """
+
+    n_chunks: int
+    n_bytes: int
+    at_start: bool
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> Self | None:
+        """Return that of a sharded array; None if it has no shards, or their index cannot be understood."""
+        codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
+        if array.shards is None or len(codecs) != 1:
+            return None
+        settings = codecs[0].to_dict()["configuration"]
+        names = [codec["name"] for codec in settings["index_codecs"]]
+        if not set(names) <= _PLAIN_INDEX.keys():
+            return None
+        n_chunks = math.prod(a // b for a, b in zip(array.shards, array.chunks, strict=True))
+        n_bytes = 16 * n_chunks + sum(_PLAIN_INDEX[name] for name in names)
+        return cls(n_chunks, n_bytes, settings["index_location"] == "start")
+
+    def absent(self, value: Buffer, byte_range: ByteRequest | None) -> NDArray[np.bool_] | None:
+        """Return which chunks a shard lacks, in C order; None if it lacks none or `value` does not hold the index."""
+        whole = byte_range is None
+        if (
+            byte_range == RangeByteRequest(0, self.n_bytes)
+            if self.at_start
+            else byte_range == SuffixByteRequest(self.n_bytes)
+        ):
+            whole = True
+        if not whole or len(value) < self.n_bytes:
+            return None
+        part = value[: self.n_bytes] if self.at_start else value[len(value) - self.n_bytes :]
+        pairs = np.frombuffer(part.to_bytes()[: 16 * self.n_chunks], "<u8").reshape(-1, 2)
+        absent: NDArray[np.bool_] = pairs[:, 0] == _ABSENT
+        return absent if absent.any() else None
+
+
+@dataclass
+class Seen:
+    """What one read saw of the store; written to by zarr's threads, looked at when the read is done.
+
+    Attributes
+    ----------
+    absent : set of str
+        Keys of which the store has nothing.
+    inside : dict
+        Which chunks are absent from shards, by the key of the shard.
+    document : bytes, optional
+        The array's metadata as they are stored now.
+    """
+
+    absent: set[str] = field(default_factory=set)
+    inside: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    document: bytes | None = None
+
+
+class WatchedStore(WrapperStore[Store]):
+    """A store that notes what is not in it; made for one read.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        What is read from.
+    document : str
+        The key of the array's metadata.
+    index : ShardIndex, optional
+        Of the array's shards.
+    check : bool
+        Whether the metadata are read too, along with the first chunk.
+    """
+
+    def __init__(self, store: Store, document: str, index: ShardIndex | None = None, *, check: bool = False) -> None:
+        super().__init__(store)
+        self.seen = Seen()
+        self._document, self._index, self._check = document, index, check
+
+    @property
+    def read_only(self) -> bool:
+        """True: this is for reading."""
+        return True
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Read a value, and note if there is none."""
+        if not self._check or key == self._document:
+            return self._note(key, byte_range, await self._store.get(key, prototype, byte_range))
+        self._check = False
+        if isinstance(self._store, LocalStore | MemoryStore) and hasattr(self._store, "get_sync"):
+            # At hand: not worth a thread of its own.
+            self.check_now()
+            return await self.get(key, prototype, byte_range)
+        value, document = await asyncio.gather(
+            self._store.get(key, prototype, byte_range), self._store.get(self._document, default_buffer_prototype())
+        )
+        self._note(self._document, None, document)
+        return self._note(key, byte_range, value)
+
+    def check_now(self) -> None:
+        """Read the metadata at once."""
+        self._check = False
+        store: Any = self._store
+        self._note(self._document, None, store.get_sync(self._document, prototype=default_buffer_prototype()))
+
+    if hasattr(WrapperStore, "get_sync"):  # newer versions of zarr read without an event loop where the store can
+
+        def get_sync(
+            self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+        ) -> Buffer | None:
+            """Read a value, and note if there is none."""
+            store: Any = self._store
+            if self._check and key != self._document:
+                self.check_now()
+            return self._note(key, byte_range, store.get_sync(key, prototype=prototype, byte_range=byte_range))
+
+    async def get_ranges(self, key: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """Read parts of a value, and note if there is none: newer versions of zarr read parts of shards so."""
+        store: Any = self._store
+        try:
+            async for group in store.get_ranges(key, *args, **kwargs):
+                yield group
+        except BaseException:
+            self.seen.absent.add(key)
+            raise
+
+    def _note(self, key: str, byte_range: ByteRequest | None, value: Buffer | None) -> Buffer | None:
+        if key == self._document:
+            self.seen.document = None if value is None else value.to_bytes()
+        elif value is None:
+            self.seen.absent.add(key)
+        elif self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
+            self.seen.inside[key] = absent
+        return value
