@@ -75,6 +75,13 @@ def s3_server():
         yield server
 
 
+@pytest.fixture(scope="session")
+def ceph_server():
+    """An object gateway of Ceph's, kept for the session."""
+    with tempfile.TemporaryDirectory(prefix="ceph-") as folder, s3.ceph(Path(folder)) as server:
+        yield server
+
+
 @pytest.fixture
 def bucket(s3_server, monkeypatch):
     """The URL of an empty bucket on a real S3 server; what it needs is in the environment while a test holds it."""

@@ -1,4 +1,4 @@
-"""Real S3 servers on the loopback interface: moto's in the tests of every run."""
+"""Real S3 servers on the loopback interface: moto's in the tests of every run, Ceph's in the slow ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 from uuid import uuid4
@@ -87,6 +88,29 @@ def moto() -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def ceph(folder: Path) -> Iterator[Server]:
+    """Run an object gateway of Ceph's until the end of the block; it refuses other keys than its own.
+
+    Skips the test where it is not installed and cannot be.
+    """
+    environment = {**os.environ, "CEPH_TEST_DIR": str(folder)}
+    ports = [str(_free_port()) for _ in range(3)]
+    here = Path(__file__).parent
+    try:
+        with (folder / "output").open("w+") as output:
+            command = ["bash", here / "ceph_up.sh", *KEYS, *ports]
+            code = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
+            output.seek(0)
+            said = output.read()[-500:]
+        if code == 77:
+            pytest.skip(f"Ceph is not installed, and cannot be: {said}")
+        assert code == 0, said
+        yield Server(f"http://127.0.0.1:{ports[0]}")
+    finally:
+        subprocess.run(["bash", here / "ceph_down.sh"], env=environment, check=False)
 
 
 def wait_for(server: Server, seconds: float = 60.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,8 +41,15 @@ def shell(*arguments):
 # A real S3 server ---------------------------------------------------------------------------------------------------
 
 
-def test_a_model_on_s3_is_saved_replaced_and_replaced_again(bucket, models):
-    url = f"{bucket}/deep/model.zarr"
+@pytest.fixture(params=["s3_server", pytest.param("ceph_server", marks=pytest.mark.slow)])
+def any_bucket(request, monkeypatch):
+    """The URL of an empty bucket on each of the servers."""
+    request.getfixturevalue(request.param).use(monkeypatch)
+    return s3.new_bucket()
+
+
+def test_a_model_on_s3_is_saved_replaced_and_replaced_again(any_bucket, models):
+    bucket, url = any_bucket, f"{any_bucket}/deep/model.zarr"
     with pytest.raises(StoreError, match="there is no model"):
         dem.load(url)
     for model in (*models, models[0]):
@@ -54,8 +62,8 @@ def test_a_model_on_s3_is_saved_replaced_and_replaced_again(bucket, models):
     assert zarr.open_group(url, mode="r", use_consolidated=False)["means"][:].tolist() == models[0].means_.tolist()
 
 
-def test_results_on_s3_are_written_and_replaced(bucket, models, tmp_path):
-    url = f"{bucket}/labels.zarr"
+def test_results_on_s3_are_written_and_replaced(any_bucket, models, tmp_path):
+    bucket, url = any_bucket, f"{any_bucket}/labels.zarr"
     models[0].save(str(tmp_path / "model.zarr"))
     zarr.create_array(f"{bucket}/data.zarr", data=MANY, chunks=(500, MANY.shape[1]))
     result = shell("predict", tmp_path / "model.zarr", f"{bucket}/data.zarr", url)
@@ -67,6 +75,17 @@ def test_results_on_s3_are_written_and_replaced(bucket, models, tmp_path):
     models[0].predict_to(MANY, url, overwrite=True, kind="proba")
     np.testing.assert_array_equal(zarr.open_array(url, mode="r")[:], models[0].predict_proba(MANY))
     assert {name.split("/")[0] for name in s3.objects(bucket)} == {"data.zarr", "labels.zarr"}
+
+
+@pytest.mark.slow
+def test_wrong_keys_are_told_before_anything_is_computed(ceph_server, models, monkeypatch, tmp_path):
+    replace(ceph_server, keys=(ceph_server.keys[0], "wrong")).use(monkeypatch)
+    zarr.create_array(tmp_path / "data.zarr", data=FEW)
+    result = shell("fit", tmp_path / "data.zarr", "-k", "2", "--out", "s3://any/model.zarr")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "dem: cannot write s3://any/model.zarr: PermissionError: Forbidden\n",
+    )
 
 
 @pytest.mark.reliability(

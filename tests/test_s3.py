@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 import s3
 import zarr
 
@@ -17,3 +23,33 @@ def test_fit_reads_the_same_from_s3(bucket, tmp_path):
     local = dem.GaussianMixture(2, random_state=0).fit(str(tmp_path / "data.zarr"))
     remote = dem.GaussianMixture(2, random_state=0).fit(f"{bucket}/data.zarr")
     np.testing.assert_array_equal(remote.means_, local.means_)
+
+
+@pytest.mark.reliability(
+    fault="an S3 store cannot be reached, or goes away during a fit",
+    sees="one line that names the array or its rows, and the store's answer",
+    lost="what was not yet fitted; no traceback of the packages between is shown",
+)
+@pytest.mark.parametrize(
+    ("cut_at", "arguments"),
+    [(1, ()), (27, ()), pytest.param(15, ("--workers", "1"), marks=pytest.mark.slow)],
+    ids=["at once", "amid the fit", "amid the fit on a worker"],
+)
+def test_a_store_that_goes_away_is_one_line(bucket, s3_server, cut_at, arguments):
+    url = f"{bucket}/data.zarr"
+    zarr.create_array(url, data=np.random.default_rng(0).normal(size=(200, 2)), chunks=(20, 2))
+    gate = s3.Gate(s3_server, b"/data.zarr/", cut_at)
+    fit = ["fit", url, "-k", "2", "--tol", "0", "--max-iter", "50", "--quiet", *arguments]
+    result = subprocess.run(
+        [sys.executable, "-m", "dem", *fit],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **gate.server.environment()},
+        check=False,
+    )
+    gate.cut()
+    assert gate.seen >= cut_at
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    line = result.stderr.removesuffix("\n")
+    assert re.match(rf"dem: .*{url}.* cannot be (opened|read) .*", line), line

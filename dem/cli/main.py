@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from dem.cli.abandoned import silence, wants_traceback
 from dem.cli.demo import demo
 from dem.cli.fit import fit
 from dem.cli.info import info
@@ -79,20 +80,16 @@ class RootCommand(click.Group):
         except MemoryError as error:
             return _fail("out of memory; smaller chunks or fewer workers need less", FAILED, error)
         except Exception as error:  # noqa: BLE001 (never a traceback)
-            advice = "" if _wants_traceback() else "; DEM_TRACEBACK=1 shows where"
+            advice = "" if wants_traceback() else "; DEM_TRACEBACK=1 shows where"
             return _fail(f"unexpected {type(error).__name__}: {one_line(str(error))}{advice}", UNEXPECTED, error)
         return result if isinstance(result, int) else 0
 
 
 def _fail(message: str, code: int, error: BaseException) -> int:
-    if _wants_traceback():
+    if wants_traceback():
         traceback.print_exception(error)
     click.echo(f"dem: {one_line(message)}", err=True)
     return code
-
-
-def _wants_traceback() -> bool:
-    return os.environ.get("DEM_TRACEBACK", "0") not in ("", "0")
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -138,5 +135,6 @@ for command in (plan, fit, select, predict, score, sample, info, demo):
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    silence()
     dem.main()
     raise SystemExit(0)  # unreachable: `main` exits

@@ -38,6 +38,7 @@ _PATIENCE = 5.0
 # the kernel after every block, and the arithmetic 2 to 3 times slower; chunks are still handed back.
 _WORKERS = {
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
+    "distributed.worker.preload": ["dem.cli.abandoned"],
 }
 
 
