@@ -199,9 +199,10 @@ def foreseen(found: Plan, estimator: Any, n_components: int, free: int) -> list[
 def _remedy(found: Plan, estimator: Any) -> str:
     """Say what lessens the largest part of the memory."""
     chunks, held = found.memory["chunks"], READS_HELD * (1 if found.n_workers else found.n_threads)
+    more = f"give at least {human_bytes(found.memory_bytes / ENDS_AT)}"
     fits = (ENDS_AT * (found.memory_limit or 0) - (found.memory_bytes - chunks)) / held
     if chunks >= max(found.memory["E-step"], found.memory["statistics"]):
-        return f"store the data in chunks of at most {human_bytes(fits)}" if fits > 2**20 else "give more memory"
+        return f"store the data in chunks of at most {human_bytes(fits)}" if fits > 2**20 else more
     if getattr(estimator, "covariance_type", "") in ("full", "tied"):
-        return "take diag covariances or fewer components, or give more memory"
-    return "take fewer components, or give more memory"
+        return f"take diag covariances or fewer components, or {more}"
+    return f"take fewer components, or {more}"

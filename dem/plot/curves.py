@@ -87,7 +87,7 @@ def convergence(
         last = history[-1]["log_likelihood"]
         title, label = _OBJECTIVES[objective]
         above.set(title=title.format(last), ylabel=label)
-        above.legend(loc="lower right")
+        above.legend(loc="best")
         below.set(xlabel="iteration", ylabel="gain", yscale="log")
         if tol:
             below.axhline(tol, color=PALETTE[5], lw=1, ls="--", zorder=2)
