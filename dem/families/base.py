@@ -100,6 +100,10 @@ class Kernel(Protocol[S_co]):
     def block_rows(self) -> int:
         """Rows per block that keep the workspace in the processor's cache."""
 
+    @property
+    def trusted_above(self) -> float:
+        """What the largest log-density of a row must reach, or the row has to be computed by an exact kernel."""
+
     def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n), in an array of this kernel.
 
@@ -108,6 +112,9 @@ class Kernel(Protocol[S_co]):
 
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add the statistics of the rows last given to `log_density`, weighted by any numbers ≥ 0 (n_components, n)."""
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows last given to `log_density`; shape (n,)."""
 
     def statistics(self) -> S_co:
         """Return what was accumulated."""
@@ -139,8 +146,8 @@ class Component(Protocol[P, S]):
     def start(self, sample: NDArray[Any], responsibilities: Array) -> P:
         """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
 
-    def kernel(self, parameters: P, dtype: np.dtype[Any]) -> Kernel[S]:
-        """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
+    def kernel(self, parameters: P, dtype: np.dtype[Any], *, exact: bool = False) -> Kernel[S]:
+        """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
 
     def joins(self, other: Self) -> bool:
         """Tell whether components of this kind and of the other can share the products of one kernel."""

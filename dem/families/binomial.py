@@ -17,7 +17,7 @@ from dem.statistics import Statistics
 
 # Keeps log p and log(1 − p) finite: a feature that never varies within a component stays representable.
 SMALLEST = 1e-12
-# A component with less than this has no rows: responsibilities do not fall to 0 (see `mixture.normalise`).
+# A component with less than this has no rows: responsibilities do not fall to 0 (see `expectation.normalise`).
 NEGLIGIBLE_COUNT = 1e-290
 
 
@@ -66,7 +66,7 @@ class BinomialComponent:
         counts = responsibilities.sum(axis=0)[:, np.newaxis]
         return np.asarray((successes + 1.0) / (self.n_trials * counts + 2.0))
 
-    def kernel(self, parameters: Array, dtype: np.dtype[Any]) -> BinomialKernel:  # noqa: ARG002
+    def kernel(self, parameters: Array, dtype: np.dtype[Any], *, exact: bool = False) -> BinomialKernel:  # noqa: ARG002
         """Return the arithmetic of an E-step at `parameters`: double precision for rows of any dtype."""
         return BinomialKernel(parameters, self)
 
@@ -145,6 +145,7 @@ class BinomialKernel:
     """log p(x) = Σ log C(n, x) + x log p + (n − x) log(1 − p), linear in x: one small matrix product."""
 
     block_rows = 8192
+    trusted_above = -np.inf
 
     def __init__(self, parameters: Array, component: BinomialComponent) -> None:
         probabilities = np.clip(parameters, SMALLEST, 1.0 - SMALLEST)
@@ -174,6 +175,10 @@ class BinomialKernel:
         # What is no count has no density; NaN makes the loop look for the rows and name them.
         density[:, self._component.invalid(rows).any(axis=1)] = np.nan
         return density
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows last seen."""
+        self._rows = np.where(which[:, np.newaxis], 0.0, self._rows)
 
     def accumulate(self, responsibilities: Array) -> None:
         """Add Σγx of the rows last seen."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from dem.families.base import Array, RowBlock
+from dem.families.expectation import blocks
 from dem.families.gaussian.frame import Frame
-from dem.families.mixture import blocks
 from dem.families.vector import Vector
 from dem.families.workspace import Workspace, largest_row
 from dem.statistics import Statistics
@@ -199,6 +199,4 @@ class Clusters:
         closeness = workspace.array("closeness", (len(centres), len(rows)), centres.dtype)
         np.matmul(centres, rows.T, out=closeness)
         closeness -= 0.5 * np.einsum("ij,ij->i", centres, centres)[:, np.newaxis]
-        labels = np.empty(len(rows), dtype=np.int64)
-        largest_row(closeness, out=labels)
-        return labels
+        return largest_row(closeness)

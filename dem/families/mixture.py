@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock
+from dem.families.expectation import accumulate, blocks, distrusted_rows, log_joint, normalise
 from dem.families.truncation import Candidates
 from dem.families.vector import Vector
-from dem.families.workspace import Workspace, constant_row, largest_row
+from dem.families.workspace import largest_row
 from dem.statistics import Statistics
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
-
-_LOWEST = {np.dtype(kind): float(np.finfo(kind).min) for kind in (np.float32, np.float64)}
-# Just above the logarithm of the smallest normal number.
-_LOG_TINY = float(math.ceil(math.log(np.finfo(np.float64).tiny)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +132,8 @@ class Mixture(Generic[P, S]):
         self, parameters: MixtureParameters[P], candidates: Candidates, chunk: RowBlock
     ) -> MixtureStatistics[S]:
         """Return the statistics of a chunk, cell by cell; the log-likelihood is that of the candidates alone."""
-        kernels = self._kernels_of_cells(parameters, candidates, chunk.rows.dtype)
+        component, dtype = self.component, chunk.rows.dtype
+        kernels = self._kernels_of_cells(parameters, candidates, dtype)
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
         log_likelihoods = []
@@ -146,12 +144,16 @@ class Mixture(Generic[P, S]):
                 kernel = copy.copy(kernels[cell])
                 kernel.clear()
                 rows, whole = chunk.rows.take(where, axis=0), slice(0, len(which))
-                own_counts, own_log_likelihoods = _accumulate(kernel, log_weights[which], [whole], rows)
-                counts[which] += own_counts
-                log_likelihoods.extend(own_log_likelihoods)
-                yield which, kernel.statistics()
 
-        statistics = self.component.gathered(parts(), parameters.components)
+                def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
+                    return component.kernel(parameters.components, dtype, exact=True).restricted(which)
+
+                own = accumulate(kernel, exact, log_weights[which], [whole], rows)
+                counts[which] += own.counts
+                log_likelihoods.extend(own.log_likelihoods)
+                yield which, own.components
+
+        statistics = component.gathered(parts(), parameters.components)
         return MixtureStatistics(float(len(chunk.rows)), math.fsum(log_likelihoods), counts, statistics)
 
     def _kernels_of_cells(
@@ -193,16 +195,20 @@ class Mixture(Generic[P, S]):
         chunk : RowBlock
             Rows of shape (n, n_features).
         """
-        kernel = self.component.kernel(parameters.components, chunk.rows.dtype)
-        log_weights = _log_weights(parameters)
+        component, dtype = self.component, chunk.rows.dtype
+        kernel = component.kernel(parameters.components, dtype)
+
+        def exact() -> Kernel[S]:
+            return component.kernel(parameters.components, dtype, exact=True)
+
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
-        counts, log_likelihoods = _accumulate(kernel, log_weights, segments, chunk.rows)
-        n_rows, statistics = float(len(chunk.rows)), kernel.statistics()
-        parts = [statistics] if len(segments) == 1 else self.component.split(statistics, n_components)
+        n_rows = float(len(chunk.rows))
+        sums = accumulate(kernel, exact, _log_weights(parameters), segments, chunk.rows)
+        parts = [sums.components] if len(segments) == 1 else component.split(sums.components, n_components)
         return [
-            MixtureStatistics(n_rows, log_likelihood, counts[segment], part)
-            for log_likelihood, segment, part in zip(log_likelihoods, segments, parts, strict=True)
+            MixtureStatistics(n_rows, log_likelihood, sums.counts[segment], part)
+            for log_likelihood, segment, part in zip(sums.log_likelihoods, segments, parts, strict=True)
         ]
 
     def m_step(
@@ -242,33 +248,33 @@ class Mixture(Generic[P, S]):
     def log_likelihood(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Array:
         """Return log p(row), shape (n,)."""
         result = np.empty(len(rows))
-        for where, joint in self._joint(parameters, rows):
-            result[where] = normalise(joint)
+        for where, joint, largest in self._joint(parameters, rows):
+            result[where] = normalise(joint, largest)
         return result
 
     def posterior(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Array:
         """Return the responsibilities, shape (n, n_components)."""
         result = np.empty((len(rows), len(parameters.weights)))
-        for where, joint in self._joint(parameters, rows):
-            normalise(joint)
+        for where, joint, largest in self._joint(parameters, rows):
+            normalise(joint, largest)
             result[where] = joint.T
         return result
 
     def labels(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> NDArray[np.int64]:
         """Return the most probable component of each row, shape (n,)."""
         result = np.empty(len(rows), dtype=np.int64)
-        for where, joint in self._joint(parameters, rows):
-            largest_row(joint, out=result[where])
+        for where, joint, largest in self._joint(parameters, rows):
+            result[where] = largest_row(joint, largest)
         return result
 
     def entropy(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> float:
         """Return the sum over the rows of the entropy of their responsibilities (nats)."""
-        total = 0.0
-        for _, joint in self._joint(parameters, rows):
-            normalise(joint)
+        result = np.empty(len(rows))
+        for where, joint, largest in self._joint(parameters, rows):
+            normalise(joint, largest)
             # 0·log 0 = 0
-            total -= float(np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0))))
-        return total
+            result[where] = -np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0)), axis=0)
+        return float(result.sum())
 
     def draw(
         self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator
@@ -309,66 +315,26 @@ class Mixture(Generic[P, S]):
         components = self.component.from_vector(vector, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
 
-    def _joint(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Iterator[tuple[slice, Array]]:
-        """Yield log(weight · density) block by block, shape (n_components, n)."""
+    def _joint(
+        self, parameters: MixtureParameters[P], rows: NDArray[Any]
+    ) -> Iterator[tuple[slice | NDArray[np.intp], Array, Array]]:
+        """Yield log(weight · density), shape (n_components, n), and its largest, block by block.
+
+        Rows that single precision does not do justice come a second time, in double precision.
+        """
+        log_weights, far = _log_weights(parameters), [np.empty(0, dtype=np.intp)]
         kernel = self.component.kernel(parameters.components, rows.dtype)
-        log_weights = _log_weights(parameters)
         for where, block in blocks(rows, kernel.block_rows):
-            with np.errstate(invalid="ignore", over="ignore"):
-                joint = kernel.log_density(block)
-                joint += log_weights.astype(joint.dtype, copy=False)
-            yield where, joint
-
-
-def blocks(rows: NDArray[Any], block_rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Cut rows into blocks; yields their places and themselves."""
-    for start in range(0, len(rows), block_rows):
-        where = slice(start, min(start + block_rows, len(rows)))
-        yield where, rows[where]
-
-
-def normalise(joint: NDArray[Any]) -> NDArray[Any]:
-    """Turn log-joint densities (n_components, n) into responsibilities, in place.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        log Σ_k exp(joint), by subtracting the largest term first.
-    """
-    n, dtype = joint.shape[1], joint.dtype
-    workspace = Workspace()
-    largest = joint.max(axis=0, out=workspace.array("largest", (n,), dtype))
-    # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
-    shift = np.maximum(largest, constant_row(_LOWEST[dtype], n, dtype), out=workspace.array("shift", (n,), dtype))
-    joint -= shift
-    if dtype == np.float64:
-        # NumPy's exp takes 8 to 45 times as long where its result is denormal or zero; a maximum with a row of
-        # numbers takes a quarter of that with one number.
-        np.maximum(joint, constant_row(_LOG_TINY, n, dtype), out=joint)
-    np.exp(joint, out=joint)
-    total: NDArray[Any] = joint.sum(axis=0)
-    joint *= np.divide(1.0, total, out=shift)
-    np.log(total, out=total)
-    total += largest
-    return total
-
-
-def _accumulate(
-    kernel: Kernel[Any], log_weights: Array, segments: Sequence[slice], rows: NDArray[Any]
-) -> tuple[Array, list[float]]:
-    """Put rows through a kernel; return Σγ and the log-likelihood of each segment of the components."""
-    counts = np.zeros(len(log_weights))
-    log_likelihoods = [0.0] * len(segments)
-    # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for _, block in blocks(rows, kernel.block_rows):
-            responsibilities = kernel.log_density(block)
-            responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
-            for number, segment in enumerate(segments):
-                log_likelihoods[number] += float(normalise(responsibilities[segment]).sum(dtype=np.float64))
-            counts += responsibilities.sum(axis=1)
-            kernel.accumulate(responsibilities)
-    return counts, log_likelihoods
+            joint, largest = log_joint(kernel, log_weights, block)
+            if (distrusted := distrusted_rows(kernel, largest)) is not None:
+                far.append(where.start + np.flatnonzero(distrusted))
+                joint[:, distrusted] = largest[distrusted] = 0.0  # they may have overflowed
+            yield where, joint, largest
+        again = np.concatenate(far)
+        if len(again):
+            kernel = self.component.kernel(parameters.components, rows.dtype, exact=True)
+            for where, block in blocks(rows[again], kernel.block_rows):
+                yield again[where], *log_joint(kernel, log_weights, block)
 
 
 def _log_weights(parameters: MixtureParameters[Any]) -> Array:

@@ -18,7 +18,8 @@ from dem.data.base import Chunk, Rows
 from dem.em.events import Callback, Preparing, notify
 from dem.engine.base import Engine
 from dem.families.base import Array
-from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics, blocks
+from dem.families.expectation import blocks
+from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics
 
 ROUNDS = 5
 # Candidates per round, as a multiple of the number of components (the paper's ℓ).

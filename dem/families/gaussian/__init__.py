@@ -90,9 +90,11 @@ class GaussianComponent:
         frame = self._frame(sample.shape[1])
         return self.shape.start(frame.apply(sample).T, responsibilities, self._ridge(frame), frame)
 
-    def kernel(self, parameters: GaussianParameters, dtype: np.dtype[Any]) -> Kernel[GaussianStatistics]:
-        """Return the arithmetic of an E-step at `parameters` for rows of `dtype`."""
-        frame, single = self._frame(parameters.means.shape[1]), self._single(dtype)
+    def kernel(
+        self, parameters: GaussianParameters, dtype: np.dtype[Any], *, exact: bool = False
+    ) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
+        frame, single = self._frame(parameters.means.shape[1]), self._single(dtype) and not exact
         # What a kernel derives from the parameters serves all chunks of a sweep. It is copied, not shared, since each
         # thread has sums of its own.
         kernels = _KERNELS.setdefault(parameters, {})

@@ -37,7 +37,8 @@ def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
         Whether single precision is wanted.
     """
     n_features = means.shape[1]
-    return plan(np.sum((means * factors) ** 2, axis=1) + n_features, n_features, np.inf, single=single)
+    mean = np.sqrt(np.sum((means * factors) ** 2, axis=1))
+    return plan(mean, np.full(len(means), np.sqrt(n_features)), n_features, np.inf, single=single)
 
 
 class DiagonalKernel:
@@ -55,6 +56,7 @@ class DiagonalKernel:
         self._plan = plan_for(means, factors, single=single)
         wide, dtype = self._plan.wide, self._plan.dtype
         constant = np.log(factors).sum(axis=1) - 0.5 * d * LOG_2PI - frame.log_volume
+        self.trusted_above = self._plan.trusted_above(constant)
         self._constant = constant.astype(dtype)
         self._weights = wide_weights(means[wide], factors[wide], constant[wide]).astype(dtype)
         self._means = means.astype(dtype)[:, :, np.newaxis]
@@ -112,6 +114,12 @@ class DiagonalKernel:
             density[k] *= -0.5
             density[k] += self._constant[k]
         return density
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows last seen."""
+        self._z[:, which] = 0.0
+        if len(self._plan.own):
+            self._y[..., which] = 0.0
 
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add Σγz, and Σγy and Σγy², of the rows last seen."""

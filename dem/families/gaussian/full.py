@@ -32,18 +32,19 @@ WIDE_FEATURES = 64
 TRIANGLE_STEP = 48
 
 
-def cancellation(parameters: GaussianParameters) -> Array:
-    """Return |μ|ᵀ|P||μ| + Σ|P_ij|σ_iσ_j, the size of the terms of the wide product, shape (n_components,)."""
+def cancellation(parameters: GaussianParameters) -> tuple[Array, Array]:
+    """Return |μ|ᵀ|P||μ| and Σ|P_ij|σ_iσ_j, each of shape (n_components,): the sizes of the wide product's terms."""
     means, factors = np.abs(parameters.means), parameters.precisions_cholesky
     precisions = np.abs(factors @ factors.swapaxes(1, 2))
     deviations = np.sqrt(np.diagonal(parameters.covariances, axis1=1, axis2=2))
-    size = np.einsum("ki,kij,kj->k", means, precisions, means, optimize=True)
-    return np.asarray(size + np.einsum("ki,kij,kj->k", deviations, precisions, deviations, optimize=True))
+    at_mean = np.einsum("ki,kij,kj->k", means, precisions, means, optimize=True)
+    return np.asarray(at_mean), np.einsum("ki,kij,kj->k", deviations, precisions, deviations, optimize=True)
 
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
     """Choose the arithmetic of each component; see `precision.plan`."""
-    return plan(cancellation(parameters), parameters.means.shape[1], WIDE_FEATURES, single=single)
+    mean, deviation = np.sqrt(cancellation(parameters))
+    return plan(mean, deviation, parameters.means.shape[1], WIDE_FEATURES, single=single)
 
 
 class FullKernel:
@@ -60,6 +61,7 @@ class FullKernel:
         d = parameters.means.shape[1]
         self._n_wide = 1 + d + d * (d + 1) // 2 if len(wide) else 0
         constant = log_constants(parameters.precisions_cholesky, frame)
+        self.trusted_above = self._plan.trusted_above(constant)
         self._constant = constant.astype(dtype)
         self._weights = wide_weights(parameters, wide, constant).astype(dtype)
         self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
@@ -120,6 +122,13 @@ class FullKernel:
             density[k] *= -0.5
             density[k] += self._constant[k]
         return density
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows last seen."""
+        if len(self._plan.wide):
+            self._z[:, which] = 0.0
+        if len(self._plan.own):
+            self._y[..., which] = 0.0
 
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add Σγz, and Σγy and Σγyyᵀ, of the rows last seen."""

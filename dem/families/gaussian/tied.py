@@ -27,9 +27,19 @@ from dem.families.workspace import Workspace, constant_row, copy_with
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
     """Choose the arithmetic, for all components alike: that of the one farthest out, in units of the shared σ."""
-    n_features = parameters.means.shape[1]
-    size = np.sum((parameters.means @ parameters.precisions_cholesky) ** 2, axis=1) + n_features
-    return plan(np.full(len(size), size.max()), n_features, np.inf, single=single)
+    means, factor = parameters.means, parameters.precisions_cholesky
+    n_components, n_features = means.shape
+    mean = np.sqrt(np.sum((means @ factor) ** 2, axis=1)).max()
+    deviations = np.sqrt(np.diagonal(parameters.covariances))
+    whitening = [np.linalg.norm(np.abs(size) @ np.abs(factor), axis=-1).max() for size in (means, deviations)]
+    return plan(
+        np.full(n_components, mean),
+        np.full(n_components, np.sqrt(n_features)),
+        n_features,
+        np.inf,
+        single=single,
+        whitening=np.array(whitening)[:, np.newaxis],
+    )
 
 
 class TiedKernel:
@@ -49,6 +59,7 @@ class TiedKernel:
         self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self._centres = centres.astype(dtype)
         self._constant = float(log_constants(parameters.precisions_cholesky, frame))
+        self.trusted_above = chosen.trusted_above(np.array(self._constant))
         self._offsets = (self._constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
         self._y: NDArray[Any] = np.empty(0)
         self.clear()
@@ -101,6 +112,10 @@ class TiedKernel:
             density += self._offsets
             density -= 0.5 * np.einsum("ij,ij->j", y, y)
         return density
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows last seen."""
+        self._y[..., which] = 0.0
 
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add Σγy and Σγyyᵀ of the rows last seen."""
