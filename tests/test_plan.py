@@ -102,7 +102,9 @@ def test_a_limit_that_is_too_small_names_the_chunks_that_would_fit(tmp_path):
     zarr.create_array(tmp_path / "data.zarr", shape=(2_000_000, 4), chunks=(1_000_000, 4), dtype="f8")[:1000] = 1.0
     (problem,) = [
         one
-        for one in quickly(str(tmp_path / "data.zarr"), dem.KMeans(2), workers=2, memory_limit="240MB").problems
+        for one in quickly(
+            str(tmp_path / "data.zarr"), dem.KMeans(2), workers=2, memory_limit="240MB", allow_missing_chunks=True
+        ).problems
         if "limit" in one
     ]
     assert "240 MB is its limit: store the data in chunks of at most" in problem
@@ -121,6 +123,15 @@ def test_rows_that_do_not_suit(tmp_path, data):
     assert "random rows instead of the data" in found.measured_on
     found = quickly(data, dem.BernoulliMixture(2))
     assert found.problems == ["the rows hold values that are not whole numbers from 0 to 1"]
+
+
+def test_missing_chunks_that_may_be(tmp_path):
+    path = str(tmp_path / "data.zarr")
+    zarr.create_array(path, shape=(10**12, 2), chunks=(10**6, 2), dtype="f4", fill_value=3)
+    result = CliRunner().invoke(command, ["plan", path, "-k", "2", "--family", "kmeans", "--allow-missing-chunks"])
+    assert result.exit_code == 0, result.output
+    assert "of the data, read at" in result.stdout
+    assert "!" not in result.stdout
 
 
 def test_covariances_that_fit_no_memory(tmp_path):
@@ -157,7 +168,11 @@ def test_a_hundred_terabytes_in_five_seconds(tmp_path):
     assert found.data_bytes == 10**14
     assert found.n_chunks == 9_765_625
     assert found.arithmetic_seconds > 1000
+    assert "random rows instead of the data (chunk c/" in found.measured_on
     assert "for 500 cores as fast as the" in found.measured_on
+    assert "is missing, the first of" in found.problems[0]
+    assert "pass allow_missing_chunks=True" in found.problems[0]
+    assert math.isnan(found.reading_seconds)
     assert any("cores like these would take a day" in problem for problem in found.problems)
 
 

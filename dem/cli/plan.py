@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dem.cli.fit import ALGORITHMS, COVARIANCES, FAMILIES
-from dem.cli.options import TEXT, Count, refuse, variable_option
+from dem.cli.options import TEXT, Count, refuse, source_of, source_options
 from dem.cli.session import plain_warnings
 
 
@@ -31,7 +31,7 @@ Examples:
     "--covariance", type=click.Choice(COVARIANCES), help="Shape of the Gaussians' covariances.  [default: full]"
 )
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
-@variable_option
+@source_options
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), help="As for dem fit.  [default: batch]")
 @click.option("--accelerate", type=click.Choice(["squarem"]), help="As for dem fit.")
 @click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.")
@@ -42,13 +42,13 @@ Examples:
 )
 @click.option("--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each worker, such as 2GB.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def plan(data: str, as_json: bool, variable: str | None, workers: int | None, **given: Any) -> None:
+def plan(data: str, as_json: bool, workers: int | None, **given: Any) -> None:
     """Tell what `dem fit` will need for DATA: memory, seconds per pass, passes; and what will not work.
 
     A few chunks are read and computed with for some two seconds. Where they cannot be read, random rows of the same
     shape stand in. More workers than this machine has cores are taken to be as fast as its cores.
     """
-    memory_limit = given.pop("memory_limit")
+    memory_limit, source = given.pop("memory_limit"), source_of(given)
     if memory_limit is not None and workers is None:
         refuse("--memory-limit is for worker processes; give --workers too")
     from dem.cli.report import print_json  # noqa: PLC0415
@@ -56,7 +56,7 @@ def plan(data: str, as_json: bool, variable: str | None, workers: int | None, **
     with plain_warnings():
         import dem  # noqa: PLC0415
 
-        found = dem.plan(data, _estimator(given), workers=workers, memory_limit=memory_limit, variable=variable)
+        found = dem.plan(data, _estimator(given), workers=workers, memory_limit=memory_limit, **source)
     if as_json:
         print_json(found.figures())
         return

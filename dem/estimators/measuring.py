@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Batch, Chunk, Rows
+from dem.data.missing import Found
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
 from dem.estimators.kmeans import KMeans
@@ -78,28 +79,29 @@ def read_for(rows: Rows, n_threads: int, seconds: float) -> Reading:
     Raises
     ------
     DataError
-        If what is read cannot be.
+        If what is read cannot be, or is missing.
     """
     batches = rows.batches()
     deadline = time.perf_counter() + seconds
     kept: list[Chunk] = []
 
-    def read(which: Sequence[Batch]) -> tuple[int, int]:
-        n_rows, n_bytes, first = 0, 0, True
+    def read(which: Sequence[Batch]) -> tuple[int, int, Found]:
+        n_rows, n_bytes, found = 0, 0, Found()
         for chunk in _in_turns(which):
-            if first:
+            if not n_rows:
                 kept.append(chunk)
-            first = False
-            n_rows, n_bytes = n_rows + len(chunk), n_bytes + chunk.rows.nbytes
+            n_rows, n_bytes, found = n_rows + len(chunk), n_bytes + chunk.rows.nbytes, found + (chunk.found or Found())
             if time.perf_counter() > deadline:
                 break
-        return n_rows, n_bytes
+        return n_rows, n_bytes, found
 
     begun, busy = time.perf_counter(), time.process_time()
     parts = [part for part in (batches[i::n_threads] for i in range(n_threads)) if part]
     counts = _on_threads(read, [_spread(part) for part in parts])
     took, busy = time.perf_counter() - begun, time.process_time() - busy
-    return Reading(sum(n for n, _ in counts), sum(n for _, n in counts), took, busy, kept)
+    n_rows, n_bytes, found = zip(*counts, strict=True)
+    rows.check_found(sum(found, start=Found()))
+    return Reading(sum(n_rows), sum(n_bytes), took, busy, kept)
 
 
 def _spread(batches: Sequence[Batch]) -> list[Batch]:
