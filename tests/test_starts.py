@@ -131,9 +131,11 @@ def test_polished_starts_are_never_worse_than_each_alone():
     assert model.lower_bound_ == max(last.values())
 
 
-def test_a_start_that_fails_leaves_the_others():
-    rng = np.random.default_rng(0)  # a row between two groups, which k-means leaves alone in three of eight starts
-    rows = np.concatenate([rng.normal(size=(12, 1)), [[rng.uniform(3, 6)]], 8 + rng.normal(size=(6, 1))])
+@pytest.mark.parametrize("d", [1, 3])  # with one feature starts fail after a few iterations, with three at once
+def test_a_start_that_fails_leaves_the_others(d):
+    rng = np.random.default_rng(0)  # a row between two groups, which k-means leaves alone in some starts
+    rows = np.concatenate([rng.normal(size=(12, d)), np.zeros((1, d)), rng.normal(size=(6, d))])
+    rows[:, 0] += np.repeat([0.0, rng.uniform(3.0, 6.0), 8.0], [12, 1, 6])
     options = {"reg_covar": 0.0, "init_params": "kmeans", "max_iter": 200}
     alone, random_state = [], np.random.RandomState(0)
     for _ in range(8):
