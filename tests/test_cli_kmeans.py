@@ -108,7 +108,7 @@ def test_predict_writes_the_nearest_centres(data, model, out, rows, engine):
     written = zarr.open_array(out, mode="r")
     distances = np.linalg.norm(rows[:, np.newaxis] - dem.load(model).cluster_centers_, axis=2)
     assert np.array_equal(written[...], distances.argmin(axis=1))
-    assert (written.dtype, written.chunks) == (np.int64, (256,))
+    assert (written.dtype, written.chunks) == (np.uint8, (256,))
 
 
 def test_score_is_the_inertia(data, model, rows):

@@ -87,6 +87,7 @@ class CountedRows(Rows):
         self._add = add
         self.name, self.n_rows, self.n_features = rows.name, rows.n_rows, rows.n_features
         self.dtype, self.feature_names = rows.dtype, rows.feature_names
+        self.feature_dim, self.feature_coordinates = rows.feature_dim, rows.feature_coordinates
 
     def check_found(self, found: Found) -> None:
         """Judge it as the rows do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,9 @@ from dem.cli.session import Stopped, open_engine, plain_warnings, say, stopped_b
 from dem.em.events import Callback
 from dem.errors import DataError, DemError
 
+if TYPE_CHECKING:
+    from dem.data.sources import SourceOptions
+
 MIXTURES = ("gaussian", "bernoulli", "binomial")
 FAMILIES = (*MIXTURES, "kmeans")
 COVARIANCES = ("full", "tied", "diag", "spherical")
@@ -47,7 +50,7 @@ class FitOptions:
     out: str | None
     overwrite: bool
     keep_partial: bool
-    source: dict[str, Any]
+    source: SourceOptions
     start_from: str | None
     init: str | None
     n_init: int | None
@@ -150,15 +153,13 @@ class FitOptions:
             refuse(f"--components {self.components}, but {self.start_from} has {size(estimator)} of them")
         if option := self._option_of_mixtures():
             check_mixture(option, estimator, str(self.start_from))
-        from dem.data import open_rows  # noqa: PLC0415
+        from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
-        rows = open_rows(self.data, **self.source)
-        if rows.n_features != estimator.n_features_in_:
-            message = (
-                f"{rows.name} has {rows.n_features} features, but the model in {self.start_from} has "
-                f"{estimator.n_features_in_}"
-            )
-            raise DataError(message)
+        try:
+            rows_of(estimator, self.data, reset=False, **self.source)
+        except DataError as error:
+            message = f"{error} ({self.start_from})"
+            raise DataError(message) from error
         if self.reg_covar is not None and "reg_covar" not in estimator.get_params():
             refuse(f"--reg-covar is for Gaussian mixtures, and {self.start_from} is none")
 
@@ -170,6 +171,9 @@ class FitOptions:
 Examples:
   dem fit measurements.zarr --components 16 --out model.zarr
   dem fit cube.zarr --variable temperature --components 8 --covariance diag --workers 4 --memory-limit 2GB
+  dem fit ocean.zarr --variable temperature --variable salinity --components 8
+  dem fit cube.zarr --variable temperature --feature-dim depth --components 8
+  dem fit catalogue.parquet --columns u,g,r --components 12
   dem fit tosses.zarr --components 2 --family binomial --trials 10
   dem fit pixels.zarr --components 256 --family kmeans --out palette.zarr
   dem fit measurements.zarr --from model.zarr --out better.zarr --tol 1e-6 --scheduler tcp://10.0.0.1:8786""",
@@ -235,7 +239,7 @@ Examples:
 @engine_options
 @output_options
 def fit(**given: Any) -> None:
-    """Fit a mixture model, or k-means, to DATA: the path or URL of a zarr array, or of a group with --variable.
+    """Fit a mixture model, or k-means, to DATA: the path or URL of a zarr array or group, or of parquet.
 
     Without --scheduler or --workers it runs on threads of this process. Ctrl-C ends the fit and, if --out is
     given, saves the last parameters in MODEL.partial, where --from goes on.

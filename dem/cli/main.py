@@ -125,7 +125,8 @@ DEM_TRACEBACK=1 in the environment shows where in the code an error arose.""",
 def dem() -> None:
     """Fit mixture models by expectation-maximisation (EM) to data larger than memory.
 
-    DATA is the path or URL of a zarr array, or of a zarr group together with --variable NAME.
+    DATA is the path or URL of a zarr array, of a zarr group together with --variable NAME, or of a parquet
+    file or folder.
     """
 
 

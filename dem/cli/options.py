@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from dem.errors import StoreError
+
+if TYPE_CHECKING:
+    from dem.data.sources import SourceOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,19 +102,53 @@ def variable_option(function: F) -> F:
     return click.option("--variable", type=TEXT, metavar="NAME", help="The array to take if DATA is a group.")(function)
 
 
+class Columns(click.ParamType[list[str]]):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Return the names in the order given."""
+        names = [name.strip() for name in str(value).split(",")]
+        if not all(names):
+            self.fail(f"{value!r} holds an empty name; write names with commas between them, such as u,g,r", param, ctx)
+        return names
+
+
 def source_options(function: F) -> F:
     """Add the options that say how DATA is opened; `source_of` takes them."""
-    option = click.option(
-        "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
-    )
-    return variable_option(option(function))
+    for option in (
+        click.option(
+            "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
+        ),
+        click.option("--columns", type=Columns(), metavar="NAMES", help="Columns of parquet, such as u,g,r."),
+        click.option(
+            "--feature-dim",
+            type=TEXT,
+            metavar="NAME|INDEX",
+            help="The dimension of a zarr array that is the features.",
+        ),
+        click.option(
+            "--variable",
+            type=TEXT,
+            metavar="NAME",
+            multiple=True,
+            help="The array to take if DATA is a group; given several times, each is a feature.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
-def source_of(given: dict[str, Any]) -> dict[str, Any]:
+def source_of(given: dict[str, Any]) -> SourceOptions:
     """Take what `source_options` has added out of the options of a command: keyword arguments of `open_rows`."""
-    from dem.data.sources import SourceOptions  # noqa: PLC0415
-
-    return {name: given.pop(name) for name in SourceOptions.__annotations__ if name in given}
+    variable = given.pop("variable")
+    return {
+        "variable": variable[0] if len(variable) == 1 else list(variable) or None,
+        "feature_dim": given.pop("feature_dim"),
+        "columns": given.pop("columns"),
+        "allow_missing_chunks": given.pop("allow_missing_chunks"),
+    }
 
 
 def overwrite_option(function: F) -> F:

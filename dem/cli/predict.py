@@ -36,6 +36,9 @@ Examples:
 @click.argument("data", type=TEXT)
 @click.argument("out", type=TEXT)
 @click.option("--proba", is_flag=True, help="Write the probability of each component, not the label.")
+@click.option(
+    "--dtype", type=TEXT, metavar="NAME", help="Type of the numbers in OUT.  [default: labels: smallest integer]"
+)
 @click.option("--log-density", is_flag=True, help="Write the log-density of each row under the mixture.")
 @source_options
 @overwrite_option
@@ -47,6 +50,7 @@ def predict(
     out: str,
     proba: bool,
     log_density: bool,
+    dtype: str | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -59,21 +63,22 @@ def predict(
     if proba and log_density:
         refuse("give either --proba or --log-density, not both")
     kind = "proba" if proba else "log_density" if log_density else "labels"
+    source = source_of(given)
     check_output(out, overwrite, (model, data))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
         from dem.cli.counting import counting  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
-        from dem.data import open_rows  # noqa: PLC0415
+        from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
         estimator = dem.load(model)
         if kind != "labels":
             check_mixture(f"--{kind.replace('_', '-')}", estimator, model)
-        rows = open_rows(data, **source_of(given))
+        rows = rows_of(estimator, data, reset=False, **source)
         n_rows = rows.n_rows
         began = time.perf_counter()
         with open_engine(**given) as where, counting(f"writing {_WHAT[kind]}", where, quiet) as watched:
-            estimator.predict_to(watched(rows), out, kind=kind, overwrite=overwrite)
+            estimator.predict_to(watched(rows), out, kind=kind, dtype=dtype, overwrite=overwrite)
         seconds = time.perf_counter() - began
         if as_json:
             print_json({"out": out, "kind": kind, "n_rows": n_rows, "seconds": seconds})

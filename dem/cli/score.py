@@ -29,14 +29,15 @@ def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> No
 
     Of k-means: the inertia, the sum of the squared distances of all rows to their nearest centres.
     """
+    source = source_of(given)
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
         from dem.cli.counting import counting  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
-        from dem.data import open_rows  # noqa: PLC0415
+        from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
         estimator = dem.load(model)
-        rows = open_rows(data, **source_of(given))
+        rows = rows_of(estimator, data, reset=False, **source)
         with open_engine(**given) as where, counting("reading", where, quiet) as watched:
             figures = _figures(estimator, watched(rows))
         if as_json:

@@ -127,6 +127,16 @@ def dimensions_of(data: Any, variable: str | Sequence[str] | None = None) -> tup
     return tuple(map(str, data.dims)) if kind == "xarray" and hasattr(data, "dims") else ()
 
 
+def holds_variables(data: Any, names: Sequence[str]) -> bool:
+    """Tell whether data is a zarr group that holds arrays of all these names."""
+    from dem.data.zarr_store import open_arrays  # noqa: PLC0415
+
+    try:
+        return len(open_arrays(data, names)[1]) == len(names)
+    except DataError:  # it is an array, or lacks some, which opening it to read says
+        return False
+
+
 def source_kind(data: object) -> str:
     """Name the package that data belongs to: the part of dask, or numpy for all others.
 

@@ -84,7 +84,9 @@ def _member(group: zarr.Group, name: str, variable: str | None) -> tuple[str, za
         return next(iter(arrays.items()))
     listing = ", ".join(f"{key} {array.shape}" for key, array in sorted(arrays.items())[:20]) or "no array"
     if variable is None:
-        message = f"{name} is a group of several arrays; name one as the variable: {listing}"
+        message = (
+            f"{name} is a group of several arrays; name one as the variable, or several as the features: {listing}"
+        )
         if not arrays:
             message = f"{name} is a group that holds no array; give the path of an array"
     else:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Rows
 from dem.data.labels import order_of, same
-from dem.data.sources import SourceOptions, dimensions_of, source_kind
+from dem.data.sources import SourceOptions, dimensions_of, holds_variables, source_kind
 from dem.errors import DataError
 
 #: attributes of a fitted estimator that tell of its features
@@ -72,15 +72,18 @@ def check_features(estimator: Any, rows: Rows) -> None:
 def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, SourceOptions]:
     """Return data as the estimator knows it, and how to open it.
 
-    The feature dimension and the columns that are not named now are those of the fit, where the data has them. Features
-    of an xarray object that are the same in another order are put in order, lazily.
+    The feature dimension, columns and variables that are not named now are those of the fit, where the data has them.
+    Features of an xarray object that are the same in another order are put in order, lazily.
     """
     kind = source_kind(data)
     dim = getattr(estimator, "feature_dim_", None)
     if dim is not None and source.get("feature_dim") is None and dim in dimensions_of(data, source.get("variable")):
         source = {**source, "feature_dim": dim}
-    if kind == "parquet" and source.get("columns") is None and hasattr(estimator, "feature_names_in_"):
-        source = {**source, "columns": [str(name) for name in estimator.feature_names_in_]}
+    names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
+    if kind == "parquet" and source.get("columns") is None and names:
+        source = {**source, "columns": names}
+    if kind == "zarr" and source.get("variable") is None and names and holds_variables(data, names):
+        source = {**source, "variable": names}
     labels = labels_of(estimator, "_")
     if kind == "xarray" and labels is not None:
         from dem.data.xarray import in_order  # noqa: PLC0415 - an optional package

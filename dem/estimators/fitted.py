@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar, Unpack
 
+from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.sources import SourceOptions
@@ -65,6 +66,7 @@ class FittedModel:
         path: str,
         *,
         kind: str = "labels",
+        dtype: DTypeLike | None = None,
         overwrite: bool = False,
         **source: Unpack[SourceOptions],
     ) -> None:
@@ -79,10 +81,12 @@ class FittedModel:
         kind : str
             What is written: ``'labels'``; of a mixture also ``'proba'`` or ``'log_density'``, of `KMeans`
             ``'distances'``.
+        dtype : dtype, optional
+            Of what is written: by default the smallest integer that holds the labels, and float64 for all else.
         overwrite : bool
             Whether to replace what is at `path`.
         """
-        streams.predict_to(self, X, path, kind=kind, overwrite=overwrite, **source)
+        streams.predict_to(self, X, path, kind=kind, dtype=dtype, overwrite=overwrite, **source)
 
     def save(self, path: str, *, overwrite: bool = False) -> None:
         """Write the fitted model as a zarr group that is readable without dem; see `dem.load`.

@@ -8,11 +8,13 @@ from typing import Any, Unpack
 
 import numpy as np
 import zarr
+from numpy.typing import DTypeLike
 
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
 from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
 from dem.data.sources import SourceOptions
+from dem.em.functions import RowFunction
 from dem.engine import current_engine
 from dem.errors import DataError, MissingDataError, OptionError
 from dem.estimators import inputs
@@ -28,6 +30,7 @@ def predict_to(
     path: str,
     *,
     kind: str,
+    dtype: DTypeLike | None,
     overwrite: bool,
     **source: Unpack[SourceOptions],
 ) -> None:
@@ -37,6 +40,7 @@ def predict_to(
         raise OptionError(message)
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
+    wanted = _result_dtype(function, kind, getattr(estimator, estimator._size), dtype)
     rows = inputs.rows_of(estimator, data, reset=False, **source)
     function = function.about(rows)
     engine = current_engine()
@@ -45,7 +49,7 @@ def predict_to(
             rows,
             function,
             path,
-            dtype=function.dtype,
+            dtype=wanted,
             columns=function.columns,
             overwrite=overwrite,
             engine=engine,
@@ -57,6 +61,26 @@ def predict_to(
         raise
     finally:
         engine.close()
+
+
+def _result_dtype(function: RowFunction, kind: str, n_components: int, wanted: DTypeLike | None) -> np.dtype[Any]:
+    """Return the type that results are written in: of labels the smallest that holds them, and one more for none."""
+    if wanted is None:
+        return np.min_scalar_type(n_components) if kind == "labels" else function.dtype
+    try:
+        dtype = np.dtype(wanted)
+    except TypeError as error:
+        message = f"dtype must be the name of a type such as 'int16' or 'float32', not {wanted!r}"
+        raise OptionError(message) from error
+    if kind != "labels":
+        fits = dtype.kind == "f" and dtype.itemsize in (4, 8)
+        message = f"dtype must be 'float32' or 'float64' for {kind}, not {dtype.name!r}"
+    else:
+        fits = dtype.kind in "iu" and n_components - 1 <= np.iinfo(dtype).max
+        message = f"dtype must be a type of whole numbers that holds labels to {n_components - 1}, not {dtype.name!r}"
+    if not fits:
+        raise OptionError(message)
+    return dtype
 
 
 class ToDraw(Rows):
