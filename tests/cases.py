@@ -20,6 +20,8 @@ class Case:
     data: Callable[[], np.ndarray]
     #: names of the fitted attributes that hold the parameters
     parameters: tuple[str, ...]
+    #: how many free parameters the model has, counted by hand: weights, means, covariances or probabilities
+    n_parameters: int
     #: the mixture that the data comes from: weights and the attribute that locates the components
     truth: dict[str, np.ndarray] = field(default_factory=dict)
     #: how far a fit may be from the truth, in units of `truth`
@@ -52,24 +54,29 @@ def binomial_rows(n_trials: int, n_rows: int = 3000, seed: int = 2) -> np.ndarra
     return rng.binomial(n_trials, PROBABILITIES[labels])
 
 
-def _gaussian(covariance_type: str) -> Case:
+def _gaussian(covariance_type: str, n_parameters: int) -> Case:
     return Case(
         f"gaussian-{covariance_type}",
         lambda **options: dem.GaussianMixture(3, covariance_type=covariance_type, **options),
         gaussian_rows,
         ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"),
+        n_parameters,
         {"weights_": WEIGHTS, "means_": MEANS},
         within=0.15,
     )
 
 
 CASES = [
-    *(_gaussian(covariance_type) for covariance_type in ("full", "tied", "diag", "spherical")),
+    _gaussian("full", 2 + 9 + 18),
+    _gaussian("tied", 2 + 9 + 6),
+    _gaussian("diag", 2 + 9 + 9),
+    _gaussian("spherical", 2 + 9 + 3),
     Case(
         "bernoulli",
         lambda **options: dem.BernoulliMixture(3, **options),
         lambda: binomial_rows(1),
         ("weights_", "probabilities_"),
+        2 + 15,
         {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
         within=0.15,
     ),
@@ -78,6 +85,7 @@ CASES = [
         lambda **options: dem.BinomialMixture(3, 12, **options),
         lambda: binomial_rows(12),
         ("weights_", "probabilities_"),
+        2 + 15,
         {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
         within=0.05,
     ),

@@ -33,6 +33,9 @@ def stored(path, **layout):
     return str(path)
 
 
+# numpy.random.default_rng(0).permutation(8), written out.
+ORDER = [2, 4, 3, 6, 5, 0, 1, 7]
+
 SOURCES = {
     "zarr": lambda folder: stored(folder / "x.zarr", chunks=(CHUNK, 2)),
     "zarr with shards": lambda folder: stored(folder / "x.zarr", chunks=(CHUNK, 2), shards=(N_ROWS, 2)),
@@ -109,3 +112,19 @@ def test_blocks_of_chunks_give_the_same_bits_on_threads_and_workers(algorithm, c
     with Client(cluster):
         there = dem.GaussianMixture(3, **options).fit(path)
     assert_same_bits(here, there, PARAMETERS)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_incremental_em_takes_the_blocks_in_a_fixed_order_without_pattern():
+    read = []
+
+    def noted(block, block_info):
+        read.append(block_info[0]["chunk-location"][0])
+        return block
+
+    table = da.from_array(overlapping()[:800], chunks=(100, 2))
+    noting = table.map_blocks(noted, dtype=table.dtype, meta=np.empty((0, 2)))
+    start = {"means_init": [[-0.5, 0.0], [1.0, 0.0], [0.0, 1.0]], "precisions_init": [np.eye(2)] * 3}
+    options = {"weights_init": np.full(3, 1 / 3), **start, "tol": 0.0, "max_iter": 4, "max_in_flight": 1}
+    dem.GaussianMixture(3, algorithm="incremental", **options).fit(noting)
+    assert any(read[i : i + 8] == ORDER for i in range(len(read)))

@@ -57,13 +57,17 @@ def session_members(leader):
 
 def interrupt(process, number, *, after):
     """Send a signal to the whole group once a line holds `after`; return what stdout has, and the lines of stderr."""
+    seen = []
     for line in process.stderr:
+        seen.append(line)
         if after in line:
             break
     else:
-        pytest.fail(f"ended with {process.wait()} before {after!r}")
+        pytest.fail(f"ended with {process.wait()} before {after!r}; its stderr:\n{''.join(seen)}")
     os.killpg(process.pid, number)
     stdout, stderr = process.communicate(timeout=60)
+    # Shown by pytest if an assertion of the test fails.
+    sys.stdout.write(f"stderr before signal {number}:\n{''.join(seen)}and after it:\n{stderr}")
     assert "Traceback" not in stderr, stderr
     deadline = time.monotonic() + 10
     while session_members(process.pid) and time.monotonic() < deadline:

@@ -60,7 +60,8 @@ def test_posteriors_labels_and_densities_agree(case, fitted):
 def test_criteria(case, fitted):
     model, rows = fitted[case.name], case.data()
     n, log_likelihood = len(rows), model.score_samples(rows).sum()
-    free = round((model.aic(rows) + 2 * log_likelihood) / 2)
+    free = case.n_parameters
+    assert model.aic(rows) == pytest.approx(-2 * log_likelihood + 2 * free, rel=1e-12)
     assert model.bic(rows) == pytest.approx(-2 * log_likelihood + free * np.log(n), rel=1e-12)
     posterior = model.predict_proba(rows)
     entropy = -np.sum(posterior * np.log(np.maximum(posterior, 1e-300)))

@@ -51,3 +51,15 @@ def test_old_faithful(faithful, layout, tmp_path):
     assert round(fitted.weights_[order][0], 6) == 0.355873
     # Printed tables say 54.478517; scikit-learn's limit, too, is 54.4785164.
     np.testing.assert_array_equal(fitted.means_[order].round(6), [[2.036388, 54.478516], [4.289662, 79.968115]])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_weights_that_are_not_fitted_stay_and_do_not_count():
+    start = {"probabilities_init": [[0.6], [0.5]], "weights_init": [0.7, 0.3], "tol": 0.0, "max_iter": 20}
+    held = dem.BinomialMixture(2, 10, fit_weights=False, **start).fit(COINS)
+    free = dem.BinomialMixture(2, 10, **start).fit(COINS)
+    np.testing.assert_array_equal(held.weights_, [0.7, 0.3])
+    assert abs(free.weights_[0] - 0.7) > 0.05
+    # p₁ and p₂; and one weight
+    assert held.aic(COINS) + 2 * held.score_samples(COINS).sum() == pytest.approx(2 * 2)
+    assert free.aic(COINS) + 2 * free.score_samples(COINS).sum() == pytest.approx(2 * 3)
