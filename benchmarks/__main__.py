@@ -23,7 +23,7 @@ ALL = {
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
     "growth": ["--repeats", "1"],
     "scheduling": ["--repeats", "1", "--most", "10000"],
-    "reads": ["--seeds", "6", "--parts", "pace", "--gigabytes", "0.1", "--repeats", "1"],
+    "reads": ["--parts", "starts", "--problems", "slow", "--seeds", "6"],
     "starts": ["--problems", "4"],
     "truncated": ["--repeats", "1", "--chunks", "1", "--rows-per-component", "10", "--shapes", "1"],
 }

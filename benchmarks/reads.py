@@ -1,36 +1,30 @@
 """How often each algorithm reads the data until it is close to its own limit.
 
-    .venv/bin/python benchmarks/reads.py               # about thirty minutes, 2 GB of disk
-    .venv/bin/python benchmarks/reads.py --parts pace  # the seconds alone, two minutes
+    .venv/bin/python benchmarks/reads.py                  # about thirty minutes
+    .venv/bin/python benchmarks/reads.py --parts squarem  # a part of it
 
 Counts, which are the same on every machine: reads until the log-likelihood per row of the parameters is within 1e-3,
 1e-4 and 1e-6 of the limit that this very fit reaches, medians over the seeds; where ten starts end; EM steps that
 SQUAREM saves. All starts come from a sample or from all rows in memory, which takes one more read that is not counted.
-Then the seconds of a read with each algorithm, in turn, on two worker processes. Each part is put into
-benchmarks/results/reads.json as soon as it is there, and the others stay.
+Each part is put into benchmarks/results/reads.json as soon as it is there, and the others stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import dask
 import numpy as np
-import zarr
-from common import announce, load, save
+from common import load, save
 from sources import InPieces
 
 import dem
 from dem.em.blocks import N_BLOCKS
 from dem.em.events import IterationEnded
-from dem.engine import connect
 
 DISTANCES = (1e-3, 1e-4, 1e-6)
 MOST = 1000
@@ -59,10 +53,8 @@ SQUAREM_PROBLEMS = [
     ("full", 2.0),
     ("full", 3.0),
 ]
-PARTS = ["counts", "starts", "squarem", "pace"]
+PARTS = ["counts", "starts", "squarem"]
 ALGORITHMS = [*FROM_ONE_START, *FROM_A_SAMPLE]
-# Those whose reads are timed; stepwise EM reads in the same way as incremental EM.
-PACED = ["batch", "SQUAREM", "incremental, 4 of 40 blocks in flight"]
 
 
 # The data -------------------------------------------------------------------------------------------------------
@@ -128,21 +120,17 @@ PROBLEMS = (
 
 
 class Trace:
-    """A callback that keeps the parameters after every read of the data, and when they were there."""
+    """A callback that keeps the parameters after every read of the data."""
 
     def __init__(self) -> None:
         self.steps: list[list[IterationEnded]] = []
-        self.seconds: list[float] = []
-        self.began = time.perf_counter()
 
     def __call__(self, event: object) -> None:
         """Take note."""
         if isinstance(event, IterationEnded) and event.phase == "data":
             if event.iteration > len(self.steps):
                 self.steps.append([])
-                self.seconds.append(0.0)
             self.steps[event.iteration - 1].append(event)
-            self.seconds[event.iteration - 1] = time.perf_counter() - self.began
 
 
 def fit(store: object, n_components: int, seed: int, **options: object) -> tuple[dem.GaussianMixture, Trace]:
@@ -221,50 +209,6 @@ def squarem_saves(separation: float, covariance: str, seed: int) -> dict[str, fl
     }
 
 
-# Seconds --------------------------------------------------------------------------------------------------------
-
-
-def write_store(path: str, gigabytes: float, n_features: int, n_components: int) -> None:
-    """Write overlapping Gaussians chunk by chunk, zstd, 8.4 MB each: as many bytes as dem reads at once."""
-    chunk_rows = 2**20 // n_features
-    n_chunks = max(int(gigabytes * 1e9 / 2**23), 4)
-    stored = zarr.create_array(
-        path, shape=(n_chunks * chunk_rows, n_features), chunks=(chunk_rows, n_features), dtype="float64"
-    )
-    centres = 1.2 * np.random.default_rng(5).normal(size=(n_components, n_features))
-    for number in range(n_chunks):
-        rows, _ = drawn(centres, chunk_rows, np.random.default_rng([5, number]))
-        stored[number * chunk_rows : (number + 1) * chunk_rows] = np.round(rows, 3)  # as measurements are
-
-
-def seconds_a_read(sides: dict[str, dict], repeats: int, path: str, n_components: int) -> dict[str, list[float]]:
-    """Time three reads of a store with each set of options in turn, after a first one that is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, options in sides.items():
-            _, trace = fit(path, n_components, 0, tol=0.0, max_iter=4, **options)
-            found[name].append((trace.seconds[-1] - trace.seconds[0]) / (len(trace.steps) - 1))
-    return found
-
-
-def pace(gigabytes: float, repeats: int, scratch: Path) -> dict:
-    """Time the reads of the algorithms where arithmetic binds, and of ten starts where reading does."""
-    narrow, wide = str(scratch / "narrow.zarr"), str(scratch / "wide.zarr")
-    write_store(narrow, gigabytes, 8, 8)
-    write_store(wide, gigabytes, 32, 4)
-    algorithms = {name: FROM_ONE_START[name] | {"sample_rows": 20_000} for name in PACED}
-    # A sample of all rows: every start then runs on all the data.
-    plain = {"covariance_type": "diag", "init_params": "random_from_data", "sample_rows": 10**12}
-    starts = {"1 start": plain, "10 starts": plain | {"n_init": 10}}
-    # Decoded chunks are not kept, as if the store were larger than the memory of the workers.
-    with dask.config.set({"dem.cache": 0}), connect(workers=2):
-        return {
-            "gigabytes": gigabytes,
-            "algorithms": seconds_a_read(algorithms, repeats, narrow, 8),
-            "starts": seconds_a_read(starts, repeats, wide, 4),
-        }
-
-
 # All of it --------------------------------------------------------------------------------------------------------
 
 
@@ -299,12 +243,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--gigabytes", type=float, default=0.85, help="size of the stores that are timed")
-    parser.add_argument("--repeats", type=int, default=5, help="of what is timed")
     parser.add_argument("--problems", nargs="*", default=[problem.name for problem in PROBLEMS])
     parser.add_argument("--algorithms", nargs="*", choices=ALGORITHMS, default=ALGORITHMS, help="of those counted")
     options = parser.parse_args()
-    described = announce("Reads of the data")
+    print("\n## Reads of the data\n")
     if "counts" in options.parts:
         counted(options.problems, options.seeds, options.algorithms)
     if "starts" in options.parts:
@@ -313,9 +255,6 @@ def main() -> None:
             keep("starts", (load("reads") or {}).get("starts", {}) | {problem.name: found})
     if "squarem" in options.parts:
         keep("squarem", squarem_problems(options.seeds))
-    if "pace" in options.parts:
-        with tempfile.TemporaryDirectory() as folder:
-            keep("pace", pace(options.gigabytes, options.repeats, Path(folder)) | {"machine": described})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from common import median, seconds_text, table
+from common import median, table
 from reads import ALGORITHMS, DISTANCES, MOST, MOST_EM_STEPS, PROBLEMS
 
 BATCH, SQUAREM, IN_SEQUENCE, IN_FLIGHT, STEPWISE = ALGORITHMS[:5]
@@ -91,24 +91,6 @@ def squarem(result: dict) -> str:
         rows.append([name, *cells, f"{median(ratios):.0f}", spread])
     header = ["two Gaussians, 2,000 numbers", "EM steps", "with SQUAREM", "ratio (≥ 30)", "over the seeds"]
     return table(header, rows)
-
-
-def pace(result: dict) -> str:
-    """Return what a read takes, beside one of batch EM in the same run."""
-    found = result["pace"]
-
-    def rows(timings: dict[str, list[float]]) -> list[list[str]]:
-        first = next(iter(timings.values()))
-        return [
-            [name, seconds_text(median(times)), f"{median(a / b for a, b in zip(times, first, strict=True)):.2f}"]
-            for name, times in timings.items()
-        ]
-
-    size = f"{found['gigabytes']:g} GB of zstd"
-    return (
-        f"{table([f'{size}, d = 8, K = 8 full', 's a read', 'of the first'], rows(found['algorithms']))}\n\n"
-        f"{table([f'{size}, d = 32, K = 4 diag', 's a read', 'of the first (≤ 1.5)'], rows(found['starts']))}"
-    )
 
 
 # Figures in sentences -----------------------------------------------------------------------------------------------
