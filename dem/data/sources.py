@@ -85,7 +85,7 @@ def open_rows(
         raise DataError(message)
     # The optional packages are imported only where the data comes from them.
     if kind == "zarr":
-        from dem.data.zarr import open_zarr  # noqa: PLC0415
+        from dem.data.zarr_open import open_zarr  # noqa: PLC0415
 
         return open_zarr(data, variable, feature_dim, allow_missing=allow_missing_chunks)
     if kind == "parquet":
