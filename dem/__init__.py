@@ -42,10 +42,12 @@ __all__ = [
     "load",
     "open_rows",
     "plan",
+    "plot",
     "select",
 ]
 
 if TYPE_CHECKING:
+    from dem import plot
     from dem.data import open_rows
     from dem.estimators import (
         BernoulliMixture,
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return importlib.import_module("dem.plot")
     if name not in _PUBLIC:
         message = f"module 'dem' has no attribute {name!r}"
         raise AttributeError(message)

@@ -31,6 +31,10 @@ def test_a_worker_needs_no_scikit_learn():
     assert "sklearn" not in loaded_by(code)
 
 
+def test_plots_need_no_import_of_their_own():
+    assert "matplotlib" not in loaded_by("import dem; dem.plot.convergence")
+
+
 def test_unknown_names():
     import pytest
 
