@@ -466,6 +466,14 @@ def run(*arguments):
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
+def test_a_plan_foresees_the_error(tmp_path):
+    zarr.create_array(tmp_path / "x.zarr", shape=(120, 2), chunks=(10, 2), dtype="f8")
+    said = run("plan", tmp_path / "x.zarr", "--components", 1)
+    assert "chunk c/0/0 of" in said.output
+    assert "--allow-missing-chunks" in said.output
+    assert "--allow-missing-chunks" not in run("plan", tmp_path / "x.zarr", "-k", 1, "--allow-missing-chunks").output
+
+
 def test_the_shell(tmp_path):
     path, model = tmp_path / "x.zarr", tmp_path / "model.zarr"
     store(path)

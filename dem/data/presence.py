@@ -98,8 +98,9 @@ class WatchedArray:
         own = self.array.store_path
         store = WatchedStore(own.store, self._document, self.index, check=check and self.stored is not None)
         path = StorePath(store, own.path)
+        metadata: Any = self.array.metadata
         with _few_requests():
-            rows = np.asarray(zarr.Array(dataclasses.replace(self.array.async_array, store_path=path))[selection])
+            rows = np.asarray(zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=path))[selection])
         if check and self.stored is not None and _digest(store.seen.document) != self.stored:
             self.check()
         return rows, self._missing(selection, store.seen)
