@@ -157,18 +157,20 @@ def _distinct_rows(table: Array, enough: int) -> int:
 
 def check_weights(weights: ArrayLike, n_components: int) -> Array:
     """Return `weights_init` as an array (n_components,) that is not negative and sums to 1."""
-    array = check_array("weights_init", weights, (n_components,))
+    array = check_array("weights_init", weights, (n_components,), "weights")
     if np.any(array < 0.0) or np.any(array > 1.0):
         message = f"weights_init must lie between 0 and 1, but range from {array.min():.5f} to {array.max():.5f}"
         raise OptionError(message)
     if not np.isclose(array.sum(), 1.0, rtol=0.0, atol=1e-6):
-        message = f"weights_init must sum to 1, but sum to {array.sum():.5f}"
+        message = (
+            f"The parameter 'weights' should be normalized, but got sum(weights) = {array.sum():.5f} (weights_init)"
+        )
         raise OptionError(message)
     return array
 
 
-def check_array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Return an option as a finite float64 array of the given shape."""
+def check_array(name: str, values: ArrayLike, shape: tuple[int, ...], known_as: str = "") -> Array:
+    """Return an option as a finite float64 array of the given shape; `known_as` is scikit-learn's word for it."""
     try:
         array: NDArray[Any] = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -176,6 +178,8 @@ def check_array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
         raise OptionError(message) from error
     if array.shape != shape:
         message = f"{name} must have shape {shape}, not {array.shape}"
+        if known_as:
+            message = f"The parameter {known_as!r} should have the shape of {shape}, but got {array.shape} ({name})"
         raise OptionError(message)
     if not np.isfinite(array).all():
         message = f"{name} must be finite"
@@ -186,7 +190,7 @@ def check_array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> Array:
 def check_count(name: str, value: object) -> None:
     """Raise OptionError unless a number of rows is a positive whole number."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        message = f"{name} must be a whole number of at least 1, not {value!r}"
+        message = f"Invalid value for {name!r}: {value!r}; it must be a whole number of at least 1"
         raise OptionError(message)
 
 
@@ -211,14 +215,17 @@ def shape_of_covariances(covariance_type: str, n_components: int, n_features: in
 def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> Array:
     """Return `precisions_init` as an array of the covariance type's shape, symmetric and positive definite."""
     shape = shape_of_covariances(covariance_type, n_components, n_features)
-    array = check_array("precisions_init", precisions, shape)
+    array = check_array("precisions_init", precisions, shape, f"{covariance_type} precision")
     if covariance_type in ("diag", "spherical"):
-        positive = bool(np.all(array > 0.0))
+        positive, wanted = bool(np.all(array > 0.0)), "positive"
     else:
         symmetric = np.allclose(array, array.swapaxes(-1, -2))
-        positive = symmetric and bool(np.all(np.linalg.eigvalsh(array) > 0.0))
+        positive, wanted = (
+            symmetric and bool(np.all(np.linalg.eigvalsh(array) > 0.0)),
+            "symmetric, positive-definite",
+        )
     if not positive:
-        message = f"precisions_init must be symmetric and positive definite ({covariance_type!r})"
+        message = f"The parameter '{covariance_type} precision' should be {wanted} (precisions_init)"
         raise OptionError(message)
     return array
 

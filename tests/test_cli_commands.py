@@ -109,7 +109,7 @@ def test_quiet_says_nothing(data, out):
 def test_a_warning_is_one_line(data):
     result = works("fit", data, "-k", 2, "--max-iter", 1, "--tol", 0)
     (line,) = [line for line in result.stderr.splitlines() if "warning" in line]
-    assert line.startswith("dem: warning: The best start did not converge: ")
+    assert line.startswith("dem: warning: Best performing initialization did not converge. ")
 
 
 def test_fit_goes_on_from_a_model(data, model, out):

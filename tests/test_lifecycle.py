@@ -104,7 +104,7 @@ def test_options_that_contradict(options, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"n_rows": 0}, "n_rows must be a whole number of at least 1, not 0"),
+        ({"n_rows": 0}, "Invalid value for 'n_rows': 0; it must be a whole number of at least 1"),
         ({"n_rows": 2.5}, "n_rows"),
         ({"n_rows": 10, "chunk_rows": -1}, "chunk_rows"),
         ({"n_rows": 10, "random_state": -1}, "random_state"),

@@ -31,14 +31,14 @@ def one_line(error) -> str:
         ({"init_params": "kmeens"}, "'kmeans'"),
         ({"tol": -1.0}, "tol"),
         ({"max_iter": -1}, "max_iter"),
-        ({"weights_init": [0.5, 0.6]}, "sum to 1"),
+        ({"weights_init": [0.5, 0.6]}, r"sum\(weights\) = 1.1.* \(weights_init\)"),
         ({"weights_init": [1.5, -0.5]}, "between 0 and 1"),
-        ({"weights_init": [1.0]}, r"shape \(2,\)"),
-        ({"means_init": np.zeros((2, 2))}, r"shape \(2, 3\)"),
+        ({"weights_init": [1.0]}, r"shape of \(2,\)"),
+        ({"means_init": np.zeros((2, 2))}, r"shape of \(2, 3\), .*means_init"),
         ({"means_init": np.full((2, 3), np.nan)}, "finite"),
         ({"means_init": [["a"] * 3] * 2}, "numbers"),
-        ({"precisions_init": -np.array([np.eye(3)] * 2)}, "positive definite"),
-        ({"precisions_init": np.eye(3)}, r"shape \(2, 3, 3\)"),
+        ({"precisions_init": -np.array([np.eye(3)] * 2)}, "positive-definite"),
+        ({"precisions_init": np.eye(3)}, r"shape of \(2, 3, 3\)"),
     ],
 )
 def test_options(options, says):
@@ -142,7 +142,7 @@ def test_nothing_but_duplicates():
 
 def test_an_ill_defined_covariance():
     rows = np.vstack([gaussian_rows(100), np.tile([50.0, 50.0, 50.0], (20, 1))])
-    with pytest.raises(DemError, match=r"component . has an ill-defined .* increase reg_covar") as error:
+    with pytest.raises(DemError, match=r"ill-defined .* increase reg_covar.* component .") as error:
         dem.GaussianMixture(3, reg_covar=0.0, random_state=0).fit(rows)
     one_line(error)
 
@@ -157,7 +157,7 @@ def test_a_component_on_a_single_row_without_regularisation(covariance_type, see
     rows = rows[rng.permutation(31)]
     options = {"covariance_type": covariance_type, "reg_covar": 0.0, "init_params": "random", "random_state": seed}
     for n_components in (2, 3):
-        with pytest.raises(FitError, match=r"component . has an ill-defined .* increase reg_covar") as error:
+        with pytest.raises(FitError, match=r"ill-defined .* increase reg_covar.* component .") as error:
             dem.GaussianMixture(n_components, tol=1e-6, max_iter=300, **options).fit(rows)
         one_line(error)
 

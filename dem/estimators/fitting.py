@@ -166,7 +166,7 @@ class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
         keep(family, best)
         self._forget_held_rows()
         if best.status is Status.MAX_ITER and self.max_iter > 0:
-            warnings.warn(f"The best start did not converge: {best.status.value}.", ConvergenceWarning, stacklevel=2)
+            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=2)
         return self
 
     def _forget_held_rows(self) -> None:
@@ -321,3 +321,10 @@ def _truncated(family: Mixture[Any, Any], start: MixtureParameters[Any]) -> Mixt
 def best_fits(fits: Sequence[Fit], most: int = 1) -> list[Fit]:
     """Return the fits with the largest log-likelihoods, the first of equals first; none that was dropped or failed."""
     return sorted((one for one in fits if one.counts), key=lambda one: -one.log_likelihood)[:most]
+
+
+# scikit-learn's words.
+NOT_CONVERGED = (
+    "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
+    "check for degenerate data."
+)

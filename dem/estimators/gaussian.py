@@ -203,7 +203,7 @@ class GaussianMixture(MixtureEstimator):
         if self.weights_init is not None:
             values["weights"] = check_weights(self.weights_init, self.n_components)
         if self.means_init is not None:
-            values["means"] = check_array("means_init", self.means_init, (self.n_components, n_features))
+            values["means"] = check_array("means_init", self.means_init, (self.n_components, n_features), "means")
         if self.precisions_init is not None:
             precisions = check_precisions(self.precisions_init, self.covariance_type, self.n_components, n_features)
             values.update(self._component().from_precisions(precisions))

@@ -145,8 +145,9 @@ def check_positive(variances: Array, what: Sequence[str]) -> None:
 def ill_defined(which: str) -> str:
     """Return the message for a covariance that is not positive definite."""
     return (
-        f"Fitting the mixture model failed because {which} has an ill-defined empirical covariance (for instance "
-        "caused by singleton or collapsed samples); decrease n_components, scale the data or increase reg_covar"
+        "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
+        "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or "
+        f"scale the input data. The first that was found is {which}"
     )
 
 
