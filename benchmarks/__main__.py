@@ -25,6 +25,7 @@ ALL = {
     "scheduling": ["--repeats", "1", "--most", "10000"],
     "reads": ["--parts", "starts", "--problems", "slow", "--seeds", "6"],
     "starts": ["--problems", "4"],
+    "maxima": ["--problems", "4"],
     "truncated": ["--repeats", "1", "--chunks", "1", "--rows-per-component", "10", "--shapes", "1"],
 }
 

@@ -24,7 +24,7 @@ from sources import InPieces
 
 import dem
 from dem.em.blocks import N_BLOCKS
-from dem.em.events import IterationEnded
+from dem.events import IterationEnded
 
 DISTANCES = (1e-3, 1e-4, 1e-6)
 MOST = 1000

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 
 import growth
+import maxima
 import out_of_core
 import passes
 import peers
@@ -28,7 +29,7 @@ import startup
 import truncated
 from common import DOCS, load
 
-PAGES = (DOCS / "performance.md", DOCS / "algorithms.md")
+PAGES = (DOCS / "performance.md", DOCS / "algorithms.md", DOCS / "numerics.md")
 MARKERS = re.compile(r"(<!-- bench:([\w-]+) -->)(.*?)(<!-- /bench:\2 -->)", re.DOTALL)
 TASK_SECONDS = growth.TASK_SECONDS
 
@@ -103,6 +104,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "startup": ("startup", startup.summary),
     "paper": ("out_of_core", on_paper),
     "starts": ("starts", starts.summary),
+    "maxima": ("maxima", maxima.summary),
     "reads": ("reads", reads_tables.reads),
     "reads-targets": ("reads", reads_tables.targets),
     "squarem": ("reads", reads_tables.squarem),

@@ -56,7 +56,7 @@ def updates(monkeypatch, data, **options):
         return m_step(self, statistics, parameters)
 
     def note(event):
-        if isinstance(event, dem.em.events.IterationEnded) and event.phase == "data":
+        if isinstance(event, dem.events.IterationEnded) and event.phase == "data":
             per_read.append(m_steps[0])
             m_steps[0] = 0
 

@@ -18,9 +18,9 @@ import dem
 from dem.cli.counting import RowCount, counting
 from dem.cli.progress import LiveProgress, LogProgress
 from dem.data import open_rows
-from dem.em.events import FitEnded, FitStarted, IterationEnded
 from dem.em.progress import Tracker, describe, remaining_iterations
 from dem.engine import LocalEngine
+from dem.events import FitEnded, FitStarted, IterationEnded
 from dem.units import human_bytes, human_count, human_seconds
 
 K_MEANS_PARALLEL = [

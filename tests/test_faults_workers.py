@@ -20,9 +20,9 @@ from distributed import Client, LocalCluster
 from sources import CutRows
 
 import dem
-from dem.em.events import IterationEnded, WorkersAwaited
 from dem.engine import connect
 from dem.errors import EngineError, EngineWarning
+from dem.events import IterationEnded, WorkersAwaited
 
 EDGES = list(range(200, 3000, 200))
 FITTED = ("weights_", "means_", "covariances_", "lower_bounds_")

@@ -18,8 +18,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sources import CutRows
 
 import dem
-from dem.em.events import IterationEnded
 from dem.errors import DataError, DataWarning, OptionError, StoreError
+from dem.events import IterationEnded
 
 
 def blobs(seed=0, n_rows=3000, n_blobs=6, offset=0.0):

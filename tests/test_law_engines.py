@@ -12,9 +12,9 @@ from cases import CASES, gaussian_rows
 from sources import CutBatch, CutRows
 
 import dem
-from dem.em.events import IterationEnded
 from dem.engine import LocalEngine
 from dem.engine.base import read_ahead
+from dem.events import IterationEnded
 
 EDGES = list(range(200, 3000, 200))
 

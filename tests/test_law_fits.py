@@ -95,11 +95,11 @@ def test_warm_start_goes_on_where_it_stopped(case):
     rows = case.data()
     whole = case.estimator(max_iter=9, tol=0.0)
     halves = case.estimator(max_iter=4, tol=0.0, warm_start=True)
-    with pytest.warns(UserWarning, match="not converged"):
+    with pytest.warns(UserWarning, match="did not converge"):
         whole.fit(rows)
-    with pytest.warns(UserWarning, match="not converged"):
+    with pytest.warns(UserWarning, match="did not converge"):
         halves.fit(rows)
-    with pytest.warns(UserWarning, match="not converged"):
+    with pytest.warns(UserWarning, match="did not converge"):
         halves.set_params(max_iter=5).fit(rows)
     assert_close(halves, whole, case.parameters, rtol=1e-9)
 

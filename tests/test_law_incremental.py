@@ -22,11 +22,11 @@ from sources import CutBatch, CutRows
 
 from dem.em import incremental
 from dem.em.blocks import Blocks
-from dem.em.events import IterationEnded
 from dem.em.loop import Settings
 from dem.em.memo import Memo
 from dem.em.together import EStep
 from dem.engine import LocalEngine, connect
+from dem.events import IterationEnded
 from dem.families.mixture import Mixture, RebasedStatistics
 
 EDGES = list(range(100, 3000, 100))

@@ -12,9 +12,9 @@ from sources import CutBatch, CutRows
 
 import dem
 from dem.em import memo
-from dem.em.events import FitEnded, FitStarted, IterationEnded
 from dem.em.memo import Memo
 from dem.errors import DataError, LikelihoodWarning, OptionError
+from dem.events import FitEnded, FitStarted, IterationEnded
 from dem.families.mixture import Mixture
 from dem.statistics import CentralMoments, tree_sum
 

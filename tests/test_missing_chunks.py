@@ -21,8 +21,8 @@ import dem.cli.info
 import dem.data.zarr
 from dem.cli import dem as command
 from dem.data import open_rows
-from dem.em.events import IterationEnded
 from dem.errors import DataError, LikelihoodWarning
+from dem.events import IterationEnded
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*did not converge")
 

@@ -10,11 +10,11 @@ from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
-from dem.em.events import FitEnded
 from dem.em.loop import Model, Settings, Status, fit, fit_models
 from dem.em.rivals import highest, hopeless, merged
 from dem.engine import LocalEngine
 from dem.errors import FitError
+from dem.events import FitEnded
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
 

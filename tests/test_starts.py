@@ -8,8 +8,8 @@ import sklearn.mixture
 from sources import CutRows
 
 import dem
-from dem.em.events import FitEnded
 from dem.errors import FitError, OptionError
+from dem.events import FitEnded
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 # Rounding, and nothing else.

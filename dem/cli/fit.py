@@ -24,8 +24,8 @@ from dem.cli.options import (
 from dem.cli.progress import fit_progress
 from dem.cli.saving import Saved, save, save_partial
 from dem.cli.session import Stopped, open_engine, plain_warnings, say, stopped_by, undisturbed
-from dem.em.events import Callback
 from dem.errors import DataError, DemError
+from dem.events import Callback
 
 if TYPE_CHECKING:
     from dem.data.sources import SourceOptions

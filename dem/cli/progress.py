@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log
-from dem.em.events import Callback, Event, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.em.progress import Tracker, beginning, describe, remembering, waiting
+from dem.events import Callback, Event, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:

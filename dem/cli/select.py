@@ -24,9 +24,9 @@ from dem.cli.options import (
 from dem.cli.progress import fit_progress, log_step
 from dem.cli.saving import Saved, save
 from dem.cli.session import Stopped, is_terminal, log, open_engine, plain_warnings, stopped_by, undisturbed
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.em.progress import waiting
 from dem.errors import StoreError
+from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes
 
 CRITERIA = ("bic", "aic", "icl", "held_out")

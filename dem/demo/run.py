@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from dem import plot
 from dem.demo.memory import peak_memory
 from dem.demo.photographs import FEATURES, Photographs, load_photographs, write_store
-from dem.em.events import Callback
 from dem.engine import connect
 from dem.errors import EngineError, OptionError
+from dem.events import Callback
 
 
 @dataclass(frozen=True)

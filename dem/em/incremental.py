@@ -23,10 +23,10 @@ import numpy as np
 
 from dem.data.base import Chunk, Rows
 from dem.em.blocks import Blocks
-from dem.em.events import FitStarted, IterationEnded, notify
 from dem.em.loop import Fit, Settings, Status, check_monotone, end, log_likelihood_per_row
 from dem.em.memo import Memo
 from dem.engine.base import Engine, single_threaded_blas
+from dem.events import FitStarted, IterationEnded, notify
 from dem.families.base import IncrementalFamily
 
 

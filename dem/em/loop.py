@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from dem.data.base import Rows
-from dem.em.events import Callback, FitEnded, FitStarted, IterationEnded, notify
 from dem.em.rivals import PATIENCE, hopeless, merged
 from dem.em.squarem import Squarem
 from dem.em.together import sweep_models
 from dem.engine.base import Engine, single_threaded_blas
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError
+from dem.events import Callback, FitEnded, FitStarted, IterationEnded, notify
 from dem.families.base import Evidence, Family
 
 # Rounding of a sum of log-likelihoods, relative to its size.

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from statistics import median
 
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_count, human_seconds
 
 # Gains that the estimate of the remaining iterations looks back on.

@@ -20,10 +20,10 @@ import numpy as np
 from dem.data.base import Chunk, Rows
 from dem.em import incremental
 from dem.em.blocks import Blocks
-from dem.em.events import IterationEnded, notify
 from dem.em.loop import Fit, Settings, log_likelihood_per_row
 from dem.engine.base import Engine
 from dem.errors import DataWarning
+from dem.events import IterationEnded, notify
 from dem.families.base import IncrementalFamily
 from dem.statistics import CentralMoments
 

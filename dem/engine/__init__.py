@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dem.engine.base import Engine, Told, Work, WorkersAwaited, warn_of_waiting
+from dem.engine.base import Engine, Told, Work, warn_of_waiting
 from dem.engine.local import LocalEngine
 from dem.errors import OptionError
 
-__all__ = ["Engine", "LocalEngine", "Work", "WorkersAwaited", "connect", "current_engine"]
+__all__ = ["Engine", "LocalEngine", "Work", "connect", "current_engine"]
 
 
 def current_engine(told: Told = warn_of_waiting) -> Engine:

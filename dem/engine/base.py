@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +16,7 @@ from dem.data.base import Batch, Chunk, Rows
 from dem.data.missing import Found
 from dem.engine.cache import ChunkCache
 from dem.errors import EngineWarning
+from dem.events import WorkersAwaited
 from dem.statistics import add_models
 from dem.units import human_seconds
 
@@ -24,25 +24,6 @@ T = TypeVar("T")
 
 #: What is done with one chunk: a picklable callable without side effects on its arguments.
 Work = Callable[[Chunk], Any]
-
-
-@dataclass(frozen=True)
-class WorkersAwaited:
-    """No worker of the cluster is ready: told after ten seconds, then ever more rarely, and when one is back.
-
-    Attributes
-    ----------
-    seconds : float
-        How long there has been none.
-    timeout : float
-        The seconds after which the engine gives up.
-    n_workers : int
-        How many are ready: 0 while they are awaited.
-    """
-
-    seconds: float
-    timeout: float
-    n_workers: int = 0
 
 
 #: Who is told that workers are awaited.

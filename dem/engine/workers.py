@@ -19,8 +19,9 @@ from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
 from dem.data.base import Rows
-from dem.engine.base import Told, WorkersAwaited
+from dem.engine.base import Told
 from dem.errors import EngineError, OptionError
+from dem.events import WorkersAwaited
 from dem.units import human_bytes, human_seconds
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval
 
-from dem.em.events import Callback
 from dem.estimators.base import MixtureEstimator
+from dem.events import Callback
 from dem.families.binomial import BinomialComponent
 from dem.families.mixture import Mixture
 from dem.validation import check_probabilities, check_weights

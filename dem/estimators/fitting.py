@@ -24,7 +24,6 @@ from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em import incremental, stepwise
 from dem.em.blocks import N_BLOCKS
-from dem.em.events import Preparing, notify
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.engine.base import single_threaded_blas
@@ -32,6 +31,7 @@ from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
 from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
+from dem.events import Preparing, notify
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import SAMPLE_METHODS, kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from dem.em.events import Callback
 from dem.errors import OptionError
 from dem.estimators.base import MixtureEstimator
+from dem.events import Callback
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
 from dem.families.mixture import Mixture
 from dem.validation import check_array, check_precisions, check_weights, shape_of_covariances
@@ -85,7 +85,7 @@ class GaussianMixture(MixtureEstimator):
         parameters of an iteration would make it larger (tight or ill-conditioned components), that iteration runs in
         double precision. Sums over blocks of rows are double always.
     callbacks : sequence of Callback, optional
-        Called with every event of `fit` (`dem.em.events`).
+        Called with every event of `fit` (`dem.events`).
 
     Attributes
     ----------

@@ -20,7 +20,6 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.events import Callback, Preparing, notify
 from dem.em.functions import Distances, Labels, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
 from dem.em.together import EStep
@@ -30,6 +29,7 @@ from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
 from dem.estimators.fitting import POLISHED, best_fits
 from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose, keeping_last, teller
+from dem.events import Callback, Preparing, notify
 from dem.families.base import Array
 from dem.families.clusters import Clusters, ClusterStatistics
 from dem.families.gaussian.frame import Frame

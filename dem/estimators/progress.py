@@ -7,8 +7,8 @@ import sys
 from html import escape
 from typing import Any
 
-from dem.em.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.em.progress import Tracker, beginning, describe
+from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 
 
 class Progress:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from dem.em.events import Callback, Event, FitEnded, FitStarted, IterationEnded, WorkersAwaited, notify
 from dem.em.loop import Fit, Status
 from dem.em.progress import waiting
 from dem.engine.base import Told, warn_of_waiting
 from dem.errors import DataError, FitError
+from dem.events import Callback, Event, FitEnded, FitStarted, IterationEnded, WorkersAwaited, notify
 
 
 class History:

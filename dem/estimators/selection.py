@@ -19,7 +19,6 @@ from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
-from dem.em.events import Callback
 from dem.em.loop import Fit, Model, Settings, Status, fit_models
 from dem.engine import LocalEngine, Work, current_engine
 from dem.errors import DataError, FitError, OptionError
@@ -31,6 +30,7 @@ from dem.estimators.fitting import POLISHED, best_fits
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.recorders import History, teller
+from dem.events import Callback
 from dem.initialise.sample import RowSample
 from dem.validation import rows_to_blame
 

@@ -15,8 +15,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
-from dem.em.events import Callback, Preparing, notify
 from dem.engine.base import Engine
+from dem.events import Callback, Preparing, notify
 from dem.families.base import Array
 from dem.families.expectation import blocks
 from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics

@@ -6,10 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dem.engine.base import WorkersAwaited
-
-__all__ = ["Callback", "Event", "FitEnded", "FitStarted", "IterationEnded", "Preparing", "WorkersAwaited", "notify"]
-
 
 @dataclass(frozen=True)
 class Preparing:
@@ -100,6 +96,25 @@ class FitEnded:
     model: int
     iteration: int
     status: str
+
+
+@dataclass(frozen=True)
+class WorkersAwaited:
+    """No worker of the cluster is ready: told after ten seconds, then ever more rarely, and when one is back.
+
+    Attributes
+    ----------
+    seconds : float
+        How long there has been none.
+    timeout : float
+        The seconds after which the engine gives up.
+    n_workers : int
+        How many are ready: 0 while they are awaited.
+    """
+
+    seconds: float
+    timeout: float
+    n_workers: int = 0
 
 
 Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited
