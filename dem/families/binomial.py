@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, gammaln, logit
 
-from dem.families.base import Array
+from dem.families.base import NEGLIGIBLE, Array
 from dem.families.vector import Vector
 from dem.families.workspace import copy_with
 from dem.statistics import Statistics
 
 # Keeps log p and log(1 − p) finite: a feature that never varies within a component stays representable.
 SMALLEST = 1e-12
-# A component with less than this has no rows: responsibilities do not fall to 0 (see `expectation.normalise`).
-NEGLIGIBLE_COUNT = 1e-290
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +92,7 @@ class BinomialComponent:
 
     def m_step(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> Array:
         """Return Σγx / (n_trials Σγ); a component without any rows stays where it is."""
-        occupied = counts[:, np.newaxis] > NEGLIGIBLE_COUNT
+        occupied = counts[:, np.newaxis] > NEGLIGIBLE
         trials = self.n_trials * np.where(occupied, counts[:, np.newaxis], 1.0)
         return np.where(occupied, np.clip(statistics.successes / trials, 0.0, 1.0), parameters)
 

@@ -17,8 +17,10 @@ from dem.statistics import Statistics
 S = TypeVar("S", bound=Statistics)
 
 _LOWEST = {np.dtype(kind): float(np.finfo(kind).min) for kind in (np.float32, np.float64)}
-# Just above the logarithm of the smallest normal number.
-_LOG_TINY = float(math.ceil(math.log(np.finfo(np.float64).tiny)))
+# The least logarithm of a responsibility in double precision. NumPy's exp takes 8 to 45 times as long where its result
+# is denormal or zero, and products twice as long where theirs are: far enough above the smallest normal number that
+# responsibility times row is normal too, and so far below `NEGLIGIBLE` that 1e12 rows of it do not count.
+_LEAST = -600.0
 
 
 def blocks(rows: NDArray[Any], block_rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -47,9 +49,8 @@ def normalise(joint: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
     shift = np.maximum(largest, constant_row(_LOWEST[dtype], n, dtype))
     joint -= shift
     if dtype == np.float64:
-        # NumPy's exp takes 8 to 45 times as long where its result is denormal or zero; a maximum with a row of
-        # numbers takes a quarter of that with one number.
-        np.maximum(joint, constant_row(_LOG_TINY, n, dtype), out=joint)
+        # A maximum with a row of numbers takes a quarter of that with one number.
+        np.maximum(joint, constant_row(_LEAST, n, dtype), out=joint)
     np.exp(joint, out=joint)
     total: NDArray[Any] = joint.sum(axis=0)
     joint *= np.divide(1.0, total, out=shift)
