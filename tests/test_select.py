@@ -161,7 +161,7 @@ def test_a_model_that_fails_is_a_row_with_a_reason():
     result = dem.select(rows, n_components=(1, 4), reg_covar=0.0, random_state=0)
     assert result.best_estimator_.n_components == 1
     failed = result.table[1]
-    assert failed["status"].startswith("failed: Fitting the mixture model failed because component")
+    assert failed["status"].startswith("failed: Fitting the mixture model failed because some components")
     assert math.isnan(failed["bic"])
     with pytest.raises(FitError, match="ill-defined"):
         dem.select(rows, n_components=4, reg_covar=0.0, random_state=0)
