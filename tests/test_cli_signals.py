@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -177,6 +178,50 @@ def test_a_signal_at_any_moment_of_a_sweep_shows_no_traceback(client, caplog):
             while time.monotonic() < deadline:
                 assert engine.sweep(rows, [len]) == expected
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+class Deaf:
+    """A signal comes as the object goes: Python drops what destructors raise."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_comes_amid_a_destructor_is_not_lost():
+    def goes():
+        Deaf()
+        time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt), interrupts():
+        goes()
+
+
+def test_a_signal_that_comes_amid_an_import_is_not_lost(tmp_path, monkeypatch):
+    swallows = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    (tmp_path / "swallows_all.py").write_text(swallows)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def goes():
+        importlib.import_module("swallows_all")
+        time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt), interrupts():
+        goes()
+
+
+def test_ctrl_c_while_the_command_is_being_imported_is_one_line():
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'dem.cli.main':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from dem.__main__ import main\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "dem: stopped\n")
 
 
 def test_who_asks_twice_does_not_wait_for_dask():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dem.cli.abandoned import wants_traceback
 from dem.errors import DataWarning
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The timer that brings a signal back which came at a delicate moment; Windows has none.
 _RETRY_SIGNALS = (signal.SIGALRM,) if hasattr(signal, "setitimer") else ()
 _received: list[int] = []
-# An exception raised amid the work of these is lost or leaves a traceback on the terminal.
-_DELICATE = {"asyncio", "distributed", "tornado"}
+# An exception raised amid the work of these is lost or leaves a traceback on the terminal; modules that are being
+# imported may take it for a package that is not installed.
+_DELICATE = {"_frozen_importlib", "asyncio", "distributed", "importlib", "tornado"}
 # Seconds until an exception that found them at work is tried again.
 _RETRY = 0.01
 # Seconds that threads have to finish their chunk after the command was stopped.
@@ -81,6 +83,14 @@ def _is_delicate(frame: FrameType | None) -> bool:
     return False
 
 
+def _bring_back(lost: sys.UnraisableHookArgs) -> None:
+    """Try a signal again that came amid a destructor or a callback of C, which lose all exceptions."""
+    if issubclass(lost.exc_type, KeyboardInterrupt) and _RETRY_SIGNALS:
+        signal.setitimer(signal.ITIMER_REAL, _RETRY)
+    elif wants_traceback():
+        sys.__unraisablehook__(lost)
+
+
 @contextmanager
 def interrupts() -> Iterator[None]:
     """Let SIGTERM end the command in the same clean way as Ctrl-C."""
@@ -89,9 +99,11 @@ def interrupts() -> Iterator[None]:
         yield
         return
     before = [(number, signal.signal(number, _stop)) for number in (*_STOP_SIGNALS, *_RETRY_SIGNALS)]
+    hook, sys.unraisablehook = sys.unraisablehook, _bring_back
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         with suppress(KeyboardInterrupt):
             _wait_for_threads()
         if _RETRY_SIGNALS:
