@@ -62,6 +62,36 @@ def test_a_fit_to_columns_of_parquet(folder):
     np.testing.assert_array_equal(model.predict(frame).compute(), expected.predict(held.to_numpy()))
 
 
+WHOLE = {
+    "gaps dropped": lambda frame: frame.dropna(subset=["u", "g", "r"]),
+    "filtered": lambda frame: frame[frame["flag"] == 1].dropna(),
+    "as read": lambda frame: frame.fillna({"u": 0.0}),
+}
+
+
+@pytest.mark.parametrize("selection", WHOLE)
+def test_results_can_be_joined_to_the_frame(folder, selection):
+    frame = WHOLE[selection](dd.read_parquet(folder, split_row_groups=True))
+    columns = ["u", "g", "r"]
+    model = dem.GaussianMixture(2, random_state=0).fit(frame[columns])
+    labels, likelihoods = model.predict(frame[columns]), model.score_samples(frame[columns])
+    assert labels.chunks == likelihoods.chunks == (tuple(frame.map_partitions(len).compute()),)
+    assert model.predict_proba(frame[columns]).chunks[0] == labels.chunks[0]
+    joined = frame.assign(kind=labels, likelihood=likelihoods).compute()
+    held = frame.compute()
+    np.testing.assert_array_equal(joined["kind"], model.predict(held[columns]))
+    np.testing.assert_allclose(joined["likelihood"], model.score_samples(held[columns]), rtol=1e-12)
+
+
+def test_a_frame_that_was_optimised_first_can_be_cut_down_after_the_join(folder):
+    frame = dd.read_parquet(folder)[["u", "g", "r", "flag"]].dropna().optimize()
+    model = dem.GaussianMixture(2, random_state=0).fit(frame[["u", "g", "r"]])
+    joined = frame.assign(kind=model.predict(frame[["u", "g", "r"]]))
+    held = frame.compute()
+    sizes = np.bincount(model.predict(held[["u", "g", "r"]]))
+    assert joined.groupby("kind").size().compute().sort_index().tolist() == sizes.tolist()
+
+
 def test_files_that_are_gone_give_one_line(tmp_path):
     pd.DataFrame({"g": [1.0, 2.0], "r": [1.0, 3.0]}).to_parquet(tmp_path / "part.parquet")
     frame = dd.read_parquet(tmp_path)[["g", "r"]]

@@ -56,13 +56,13 @@ def open_dataframe(frame: Any) -> Rows:
 def _array_of(frame: Any, name: str) -> dask.array.Array:
     """Return the Dask array of a Dask DataFrame, a block of unknown length for each of its partitions.
 
-    The frame is optimised once and for all: where few columns are wanted, Dask reads several files as one partition,
-    so that partitions counted before or after it would be others.
+    Where few columns are wanted, Dask's optimiser reads several files as one partition. What it does after that is left
+    out: the blocks are the partitions of the frame as the user sees it, so that labels can be joined to it.
     """
     try:
-        frame = frame.optimize()
-        keys = list(flatten(frame.__dask_keys__()))
-        graph = frame.__dask_graph__()
+        plan = frame.expr.simplify().lower_completely().fuse()
+        keys = list(flatten(plan.__dask_keys__()))
+        graph = plan.__dask_graph__()
     except Exception as error:  # whatever Dask meets while it looks at the user's files
         message = f"{name} cannot be planned ({reason(error)})"
         raise DataError(message) from error
