@@ -71,6 +71,26 @@ def test_a_cube_with_a_feature_dimension(here, tmp_path, capsys):
     assert "(--feature-dim) with one of: time, depth, lat, lon" in said.err
 
 
+def test_features_are_called_by_their_coordinates(here, tmp_path, capsys):
+    options = ("--variable", "t", "--feature-dim", "depth", "-k", 2, "--seed", 0, "--out", tmp_path / "m.zarr")
+    code, said = run(capsys, "fit", here / "ocean.zarr", *options)
+    assert code == 0
+    for shown in (said.out, run(capsys, "info", tmp_path / "m.zarr")[1].out):
+        assert all(f"depth {level}" in shown for level in (0, 10, 30, 70))
+        assert "feature 0" not in shown
+    again = run(capsys, "fit", here / "ocean.zarr", *options, "--overwrite", "--json")[1].out
+    for text in (again, run(capsys, "info", tmp_path / "m.zarr", "--json")[1].out):
+        figures = json.loads(text)
+        assert (figures["feature_dim"], figures["feature_coordinates"]) == ("depth", [0.0, 10.0, 30.0, 70.0])
+
+
+def test_a_dimension_of_features_and_several_variables(here, capsys):
+    options = ("--variable", "t", "--variable", "s", "--feature-dim", "depth", "-k", 2)
+    code, said = run(capsys, "fit", here / "ocean.zarr", *options)
+    assert code == 1
+    assert "leave feature_dim (--feature-dim) out, or name one variable" in said.err
+
+
 def test_several_variables(here, tmp_path, capsys):
     both = ("--variable", "t", "--variable", "s")
     options = (*both, "-k", 2, "--seed", 0, "--quiet", "--out", tmp_path / "m.zarr")

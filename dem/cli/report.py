@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dem.cli.tables import console, print_columns, print_pairs
+from dem.data.labels import coordinate_text
 from dem.units import Column, human_bytes, human_seconds
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
@@ -115,6 +116,11 @@ def model_figures(estimator: Any) -> dict[str, Any]:
         figures["n_trials"] = estimator.n_trials
     if hasattr(estimator, "feature_names_in_"):
         figures["feature_names"] = [str(name) for name in estimator.feature_names_in_]
+    if hasattr(estimator, "feature_dim_"):
+        figures["feature_dim"] = estimator.feature_dim_
+    if hasattr(estimator, "feature_coordinates_"):
+        coordinates = estimator.feature_coordinates_
+        figures["feature_coordinates"] = coordinates.astype(str) if coordinates.dtype.kind in "mM" else coordinates
     if not clusters:
         figures["weights"] = estimator.weights_
     figures[centres] = getattr(estimator, f"{centres}_")
@@ -129,8 +135,7 @@ def print_components(to: Console, estimator: Any) -> None:
     weights = getattr(estimator, "weights_", None)
     kinds = {"means": "mean ± standard deviation", "probabilities": "probability", "cluster_centers": "centre"}
     component = "component" if weights is not None else "cluster"
-    names = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
-    names = names or [f"feature {j}" for j in range(centres.shape[1])]
+    names = _feature_words(estimator)
     caption = f"{kinds[name]} of each feature"
     if len(names) > _MOST_FEATURES:
         caption += f"; {len(names) - _MOST_FEATURES} more features are not shown"
@@ -144,6 +149,15 @@ def print_components(to: Console, estimator: Any) -> None:
         spread = [f" ± {deviations[k, j]:.2g}" if deviations is not None else "" for k in shown]
         columns.append(Column(feature, [f"{centres[k, j]:.4g}{spread[k]}" for k in shown]))
     print_columns(to, columns, caption=caption)
+
+
+def _feature_words(estimator: Any) -> list[str]:
+    """Return what a table calls each feature: its name, or the coordinate of its dimension such as ``'depth 10'``."""
+    if hasattr(estimator, "feature_names_in_"):
+        return [str(name) for name in estimator.feature_names_in_]
+    if hasattr(estimator, "feature_coordinates_"):
+        return [coordinate_text(estimator.feature_dim_, value) for value in estimator.feature_coordinates_]
+    return [f"feature {j}" for j in range(estimator.n_features_in_)]
 
 
 def _deviations(estimator: Any) -> NDArray[np.float64]:

@@ -26,6 +26,17 @@ def same(found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(found == wanted)
 
 
+def coordinate_text(dim: str | None, value: Any) -> str:
+    """Word a coordinate of the features' dimension.
+
+    Examples
+    --------
+    >>> coordinate_text("depth", np.float32(10))
+    'depth 10'
+    """
+    return f"{dim or 'feature'} {str(value).removesuffix('.0')}"
+
+
 def _tolerance(found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
     """Return by how much each may differ: a small share of the nearest distance, or four units in the last place."""
     values = np.nan_to_num(np.asarray(wanted, np.float64), nan=0.0, posinf=0.0, neginf=0.0)

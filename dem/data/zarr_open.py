@@ -44,7 +44,8 @@ def open_zarr(
     if variable is not None and not isinstance(variable, str):
         if feature_dim is not None:
             message = (
-                f"the features of {name} are its variables {', '.join(variable)}; leave feature_dim out, or name one"
+                f"the features of {name} are its variables {', '.join(variable)}; leave feature_dim (--feature-dim) "
+                "out, or name one variable"
             )
             raise DataError(message)
         return _stacked(name, arrays, allow_missing=allow_missing)
