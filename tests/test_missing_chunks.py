@@ -421,6 +421,22 @@ def test_chunks_of_nothing_but_the_fill_value_are_left_out_by_zarr(tmp_path, lay
         np.testing.assert_array_equal(getattr(allowed, name), getattr(expected, name))
 
 
+@pytest.mark.parametrize(
+    ("fill", "attributes", "words"),
+    [
+        (-32768, {"scale_factor": 0.001, "_FillValue": -32768}, r"fill value, -32768 \(NaN after decoding\)"),
+        (0, {"scale_factor": 0.5, "add_offset": 15.0}, r"fill value, 0 \(15\.0 after decoding\)"),
+    ],
+)
+def test_the_fill_value_of_packed_numbers_is_told_as_it_counts(tmp_path, fill, attributes, words):
+    array = zarr.create_array(
+        tmp_path / "x.zarr", shape=(120, 2), chunks=(10, 2), dtype="i2", fill_value=fill, attributes=attributes
+    )
+    array[:60] = np.arange(120).reshape(60, 2)
+    with pytest.raises(DataError, match=words):
+        mixture().fit(tmp_path / "x.zarr")
+
+
 def test_an_array_whose_chunks_are_all_missing(tmp_path):
     zarr.create_array(tmp_path / "x.zarr", shape=(120, 2), chunks=(10, 2), dtype="f8", fill_value=np.nan)
     with pytest.raises(DataError, match=r"the first of 12 among the 12 that were read \(100 %\).* fill value, nan"):

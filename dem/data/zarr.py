@@ -71,6 +71,15 @@ class ZarrPart:
         """Type of the decoded numbers."""
         return self.array.dtype if self.packing is None else self.packing.dtype
 
+    @property
+    def fill_value(self) -> str:
+        """What a missing chunk would count as, in words: the value stored, and that which it is decoded to."""
+        stored = self.array.dtype.type(0 if self.array.fill_value is None else self.array.fill_value)
+        if self.packing is None:
+            return str(stored)
+        decoded = self.packing.decode(np.array([stored]))[0]
+        return f"{stored} ({'NaN' if np.isnan(decoded) else decoded} after decoding)"
+
     def along(self, extents: Sequence[int]) -> Corner:
         """Return the extents of its axes in the order of the grid."""
         return tuple(extents[axis] for axis in self.axes)
@@ -157,10 +166,7 @@ class ZarrTable:
     @property
     def fill_value(self) -> str:
         """What missing chunks would count as, in words."""
-        values = [
-            part.array.dtype.type(0 if part.array.fill_value is None else part.array.fill_value) for part in self.parts
-        ]
-        return " or ".join(dict.fromkeys(map(str, values)))
+        return " or ".join(dict.fromkeys(part.fill_value for part in self.parts))
 
     def read(self, lower: Corner, upper: Corner, *, check: bool) -> tuple[NDArray[Any], Missing]:
         """Read a block of the grid, with all features at the end, and tell what of it is missing."""
