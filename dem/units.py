@@ -46,6 +46,11 @@ def human_count(number: float) -> str:
     return f"{number:.4g} G"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return for instance ``'1 iteration'`` or ``'2 iterations'``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def human_seconds(seconds: float) -> str:
     """Return for instance ``'3 min 20 s'``."""
     if seconds < 9.95:

@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+from cases import gaussian_rows
 
+import dem
 from dem import plot
 from dem.errors import OptionError
 
@@ -53,7 +55,7 @@ def test_convergence_labels_only_the_best_start():
 def test_convergence_of_k_means_names_the_inertia():
     above, _ = plot.convergence(history(), objective="inertia").axes
     assert above.get_ylabel() == "−inertia per row"
-    assert above.get_title(loc="left") == "Convergence of k-means: −inertia -2.125 per row"
+    assert above.get_title(loc="left") == "Convergence of k-means: inertia 2.125 per row"
     assert plot.convergence(history()).axes[0].get_ylabel() == "log-likelihood per row"
     with pytest.raises(OptionError, match="one of log-likelihood, inertia, not 'bic'"):
         plot.convergence(history(), objective="bic")
@@ -78,6 +80,79 @@ def test_convergence_of_a_short_fit(tmp_path, n_iterations, tol):
 def test_convergence_of_nothing():
     with pytest.raises(OptionError, match="the history is empty"):
         plot.convergence([])
+
+
+def test_the_title_is_that_of_the_best_start_however_long_others_took():
+    worse = [{**record, "log_likelihood": record["log_likelihood"] - 1} for record in history(model=1, n_iterations=6)]
+    above, _ = plot.convergence([*history(model=0), *worse]).axes
+    assert above.get_title(loc="left") == "Convergence of EM: -2.125 nats per row"
+
+
+def test_a_fit_is_drawn_from_the_estimator(tmp_path):
+    table = gaussian_rows(600)
+    gm = dem.GaussianMixture(3, n_init=4, init_params="random", tol=1e-5, max_iter=300, random_state=6).fit(table)
+    last = {record["model"]: record["log_likelihood"] for record in gm.history_}
+    assert gm.history_[-1]["log_likelihood"] < gm.lower_bound_ - 0.1, "the best start is not the one that ran longest"
+    above, _ = plot.convergence(gm).axes
+    assert above.get_title(loc="left") == f"Convergence of EM: {gm.lower_bound_:.6g} nats per row"
+    (best,) = (line for line in above.get_lines() if line.get_alpha() is None)
+    assert best.get_ydata()[-1] == gm.lower_bound_ == max(last.values())
+    km = dem.KMeans(3, n_init=1, random_state=0).fit(table)
+    above, _ = plot.convergence(km).axes
+    assert above.get_ylabel() == "−inertia per row"
+    assert above.get_title(loc="left") == f"Convergence of k-means: inertia {km.inertia_ / 600:.6g} per row"
+
+
+def test_a_start_that_failed_is_not_the_best():
+    gm = dem.GaussianMixture(1)
+    gm.history_ = [*history(model=0), *({**one, "log_likelihood": 9.0} for one in history(model=1, n_iterations=2))]
+    gm.lower_bound_ = -2.125
+    assert plot.convergence(gm).axes[0].get_title(loc="left") == "Convergence of EM: -2.125 nats per row"
+
+
+@pytest.mark.parametrize("gain", [-4e-14, 4e-14, 0.0])
+def test_em_that_converges_at_once_has_axes_that_can_be_read(tmp_path, gain):
+    first, second = history(n_iterations=2)
+    records = [
+        {**first, "log_likelihood": -4.378},
+        {**second, "log_likelihood": -4.378 + gain, "gain": gain},
+    ]
+    figure = plot.convergence(records, tmp_path / "flat.png")
+    above, below = figure.axes
+    assert above.yaxis.get_offset_text().get_text() == ""
+    labels = [text.get_text() for text in above.get_yticklabels()]
+    assert len(set(labels)) == len(labels), "ticks that differ have labels that differ"
+    low, high = below.get_ylim()
+    assert 0.1 < low < high < 10
+    assert [text.get_text() for text in below.texts] == ["no iteration gained more than rounding"]
+
+
+def test_a_selection_is_drawn_by_its_own_criterion():
+    chosen = dem.select(gaussian_rows(600), n_components=[1, 2], criterion="aic", random_state=0)
+    (axes,) = plot.selection(chosen).axes
+    assert axes.get_ylabel() == "AIC"
+    assert list(axes.get_lines()[0].get_ydata()) == [row["aic"] for row in chosen.table]
+    one = dem.select(gaussian_rows(600), n_components=[1], random_state=0)
+    assert plot.selection(one).axes[0].get_title(loc="left") == "Best: 1 component"
+
+
+@pytest.mark.parametrize(
+    ("draw", "given", "message"),
+    [
+        (plot.convergence, dem.GaussianMixture(), "this GaussianMixture has no history: draw it after fit"),
+        (plot.convergence, 3, "give a fitted estimator or its history_, not int"),
+        (plot.convergence, dem.Selection([], "bic", 0, [], 0), "give one of its estimators, such as its best_est"),
+        (plot.selection, dem.GaussianMixture(), "give a Selection or its table, not GaussianMixture"),
+        (plot.selection, [1, 2], "give a Selection or its table, not list"),
+    ],
+)
+def test_what_cannot_be_drawn(draw, given, message):
+    with pytest.raises(OptionError, match=message):
+        draw(given)
+
+
+def test_tab_completion_shows_the_functions_alone():
+    assert dir(plot) == ["convergence", "segmentation", "selection"]
 
 
 def image_data(figure):

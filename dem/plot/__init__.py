@@ -7,3 +7,7 @@ from dem.plot.curves import convergence, selection
 from dem.plot.segments import segmentation
 
 __all__ = ["convergence", "segmentation", "selection"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

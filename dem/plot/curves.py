@@ -9,29 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from dem.errors import OptionError
-from dem.plot.style import PALETTE, new_figure, save, style
+from dem.estimators import Selection
+from dem.plot.style import GREY, PALETTE, new_figure, save, style
+from dem.units import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PHASES = {"sample": ("on the sample in memory", "#8c8c8c"), "data": ("on all data", PALETTE[0])}
-# Title and label of what a history tells of.
+# Title and label of what a history tells of, and the sign of what the title names.
 _OBJECTIVES = {
-    "log-likelihood": ("Convergence of EM: {:.6g} nats per row", "log-likelihood per row"),
-    "inertia": ("Convergence of k-means: −inertia {:.6g} per row", "−inertia per row"),
+    "log-likelihood": ("Convergence of EM: {:.6g} nats per row", "log-likelihood per row", 1.0),
+    "inertia": ("Convergence of k-means: inertia {:.6g} per row", "−inertia per row", -1.0),
 }
+# A gain below this share of what is gained from is rounding, which a logarithmic axis would only stretch.
+_ROUNDING = 1e-13
 
 
 def convergence(
-    history: Sequence[Mapping[str, Any]],
+    fit: Any,
     path: str | Path | None = None,
     *,
     axes: Sequence[Axes] | None = None,
     tol: float | None = None,
-    objective: str = "log-likelihood",
+    objective: str | None = None,
 ) -> Figure:
     """Draw the log-likelihood per row against the iterations, and below it the gain of each.
 
@@ -40,8 +45,8 @@ def convergence(
 
     Parameters
     ----------
-    history : sequence of mappings
-        `history_` of a fitted estimator.
+    fit : estimator, or sequence of mappings
+        A fitted estimator, or its `history_`.
     path : str or Path, optional
         Where the picture is saved; its ending decides the format.
     axes : sequence of two matplotlib Axes, optional
@@ -49,8 +54,8 @@ def convergence(
         figure by itself; a semicolon behind the call keeps it from being shown twice.
     tol : float, optional
         The gain at which EM stops, drawn as a line.
-    objective : {'log-likelihood', 'inertia'}
-        What the history tells of: ``'inertia'`` where it is one of `KMeans`.
+    objective : {'log-likelihood', 'inertia'}, optional
+        What a history tells of: ``'inertia'`` where it is one of `KMeans`. An estimator knows by itself.
 
     Returns
     -------
@@ -60,8 +65,11 @@ def convergence(
     Raises
     ------
     OptionError
-        If the history is empty, or there is no such objective.
+        If `fit` is neither, the history is empty, or there is no such objective.
     """
+    history = _history_of(fit)
+    if objective is None:
+        objective = "inertia" if hasattr(fit, "cluster_centers_") else "log-likelihood"
     if objective not in _OBJECTIVES:
         message = f"objective must be one of {', '.join(_OBJECTIVES)}, not {objective!r}"
         raise OptionError(message)
@@ -77,16 +85,23 @@ def convergence(
         else:
             above, below = axes
             figure = _figure_of(above)
-        before = 0
+        before, last = 0, math.nan
         for phase, (name, colour) in _PHASES.items():
-            before = _draw_phase(above, below, _by_model(history, phase), before, name, colour)
+            if models := _by_model(history, phase):
+                best = _best(models, getattr(fit, "lower_bound_", None) if phase == "data" else None)
+                last = models[best][-1]["log_likelihood"]
+                _draw_phase(above, below, models, best, before, name, colour)
+                before += int(models[best][-1]["iteration"])
         # Set by hand, and before the scale: matplotlib warns where all of an axis is one value.
         shown = [gain for line in below.get_lines() for gain in np.asarray(line.get_ydata(), dtype=float)]
+        if not shown:
+            middle: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "center", "color": GREY}
+            below.annotate("no iteration gained more than rounding", (0.5, 0.8), **middle)
         shown = [*shown, tol] if tol else shown or [1.0]
         below.set_ylim(min(shown) / 3, max(shown) * 3)
-        last = history[-1]["log_likelihood"]
-        title, label = _OBJECTIVES[objective]
-        above.set(title=title.format(last), ylabel=label)
+        title, label, sign = _OBJECTIVES[objective]
+        above.set(title=title.format(sign * last), ylabel=label)
+        _widen(above)
         above.legend(loc="best")
         below.set(xlabel="iteration", ylabel="gain", yscale="log")
         if tol:
@@ -98,13 +113,45 @@ def convergence(
     return figure
 
 
+def _history_of(fit: Any) -> Sequence[Mapping[str, Any]]:
+    """Return the history of a fitted estimator, or what is one already."""
+    if isinstance(fit, BaseEstimator):
+        name = type(fit).__name__
+        if not hasattr(fit, "history_"):
+            message = f"this {name} has no history: draw it after fit, in the process that called it"
+            raise OptionError(message)
+        fit = fit.history_
+    elif isinstance(fit, Selection):
+        message = "a Selection has several histories: give one of its estimators, such as its best_estimator_"
+        raise OptionError(message)
+    return _records(fit, "a fitted estimator or its history_")
+
+
+def _records(given: Any, wanted: str) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(given, Sequence) or not all(isinstance(record, Mapping) for record in given):
+        message = f"give {wanted}, not {type(given).__name__}"
+        raise OptionError(message)
+    return given
+
+
+def _best(models: dict[int, list[Mapping[str, Any]]], reached: float | None) -> int:
+    """Return the start whose log-likelihood was `reached`; where that is not known, the one that came highest."""
+    ends = {model: records[-1]["log_likelihood"] for model, records in models.items()}
+    if reached in ends.values():  # a start that failed may have come higher
+        ends = {model: value for model, value in ends.items() if value == reached}
+    return max(ends, key=lambda model: ends[model])
+
+
 def _draw_phase(
-    above: Axes, below: Axes, models: dict[int, list[Mapping[str, Any]]], before: int, name: str, colour: str
-) -> int:
-    """Draw the iterations of one phase behind the first `before`; return how many there are then."""
-    if not models:
-        return before
-    best = max(models, key=lambda model: models[model][-1]["log_likelihood"])
+    above: Axes,
+    below: Axes,
+    models: dict[int, list[Mapping[str, Any]]],
+    best: int,
+    before: int,
+    name: str,
+    colour: str,
+) -> None:
+    """Draw the iterations of one phase behind the first `before`."""
     for model, records in models.items():
         look: dict[str, Any] = {"color": colour, "ms": 4, "zorder": 3}
         if model != best:
@@ -116,24 +163,54 @@ def _draw_phase(
             label=name if model == best else None,
             **look,
         )
-        rises = [record for record in records if math.isfinite(record["gain"]) and record["gain"] > 0]
-        iterations = [before + record["iteration"] for record in rises]
-        below.plot(iterations, [record["gain"] for record in rises], "o-", **look)
-    return before + int(models[best][-1]["iteration"])
+        rises = [record for record in records if _rises(record)]
+        if rises:
+            iterations = [before + record["iteration"] for record in rises]
+            below.plot(iterations, [record["gain"] for record in rises], "o-", **look)
 
 
-def selection(table: Sequence[Mapping[str, Any]], path: str | Path | None = None, *, criterion: str = "bic") -> Figure:
+def _rises(record: Mapping[str, Any]) -> bool:
+    """Tell whether an iteration gained more than rounding; the first has nothing to gain from."""
+    gain = record["gain"]
+    return math.isfinite(gain) and gain > _ROUNDING * max(1.0, abs(record["log_likelihood"]))
+
+
+def _widen(axes: Axes) -> None:
+    """Give an axis on which nothing but rounding happens a range with labels that can be read."""
+    values = [value for line in axes.get_lines() for value in np.asarray(line.get_ydata(), dtype=float)]
+    least, most = min(values), max(values)
+    smallest = 1e-6 * max(abs(least), abs(most), 1e-300)
+    if most - least < smallest:
+        axes.set_ylim((least + most) / 2 - smallest, (least + most) / 2 + smallest)
+    axes.ticklabel_format(axis="y", useOffset=False)
+
+
+def selection(models: Any, path: str | Path | None = None, *, criterion: str | None = None) -> Figure:
     """Draw a criterion against the number of components, a line for each covariance type, and mark the best model.
 
     Parameters
     ----------
-    table : sequence of mappings
-        `Selection.table` of `dem.select`; models that failed are left out.
+    models : Selection, or sequence of mappings
+        What `dem.select` returns, or its `table`; models that failed are left out.
     path : str or Path, optional
         Where the picture is saved; its ending decides the format.
-    criterion : {'bic', 'aic', 'icl', 'held_out'}
-        What is drawn; OptionError if no model has it.
+    criterion : {'bic', 'aic', 'icl', 'held_out'}, optional
+        What is drawn; that of the Selection when left out, of a table the BIC.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+
+    Raises
+    ------
+    OptionError
+        If `models` is neither, or no model has the criterion.
     """
+    if isinstance(models, Selection):
+        criterion, models = criterion or models.criterion, models.table
+    criterion = criterion or "bic"
+    table = _records(models, "a Selection or its table")
     rows = [row for row in table if row.get(criterion) is not None and math.isfinite(row[criterion])]
     if not rows:
         message = f"no model of the table has a finite {criterion!r}"
@@ -150,7 +227,7 @@ def selection(table: Sequence[Mapping[str, Any]], path: str | Path | None = None
             axes.plot(*zip(*own, strict=True), "o-", color=colour, ms=4, label=kind, zorder=3)
         axes.plot(best["n_components"], best[criterion], "o", ms=12, mfc="none", mec="#222222", zorder=4)
         name = "log-likelihood per held-out row" if criterion == "held_out" else criterion.upper()
-        axes.set(title=f"Best: {best['n_components']} components", xlabel="number of components", ylabel=name)
+        axes.set(title=f"Best: {plural(best['n_components'], 'component')}", xlabel="number of components", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if kinds != [None]:
             axes.legend(title="covariance")
