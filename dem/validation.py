@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dem.data.base import Chunk, Rows
-from dem.data.finite import CountNonFinite, describe
+from dem.data.finite import CountNonFinite, describe, place_text
 from dem.engine.base import Engine
 from dem.errors import DataError, DataWarning, NonFiniteError, OptionError
 from dem.families.base import Array, Component
@@ -78,10 +78,9 @@ def check_rows(rows: Rows, engine: Engine, judge: Judge) -> None:
     if message := describe(rows, non_finite):
         raise DataError(message)
     if invalid.count:
-        name = f" ({rows.feature_names[invalid.column]!r})" if rows.feature_names else ""
         message = (
             f"{rows.name} holds {invalid.count} values that are not {judge.domain}; the first is {invalid.value:g} "
-            f"in row {invalid.row}, column {invalid.column}{name}"
+            f"{place_text(rows, invalid.row, invalid.column)}"
         )
         raise DataError(message)
 

@@ -84,6 +84,27 @@ def test_features_are_called_by_their_coordinates(here, tmp_path, capsys):
         assert (figures["feature_dim"], figures["feature_coordinates"]) == ("depth", [0.0, 10.0, 30.0, 70.0])
 
 
+def test_gaps_are_placed_on_the_grid(tmp_path, capsys):
+    values = np.random.default_rng(0).normal(size=(3, 4, 6, 5))
+    values[1, 2, 4, 3] = values[2, 1, 0, 0] = np.nan
+    t = xr.DataArray(values, dims=("time", "depth", "lat", "lon"), coords={"depth": [0.0, 10.0, 30.0, 70.0]})
+    xr.Dataset({"t": t, "s": 2 * t}).to_zarr(tmp_path / "gaps.zarr", consolidated=False)
+    options = ("-k", 2, "--seed", 0, "--quiet")
+    code, said = run(capsys, "fit", tmp_path / "gaps.zarr", "--variable", "t", "--feature-dim", "depth", *options)
+    place = 1 * 30 + 4 * 5 + 3
+    assert code == 1
+    assert f"the first is at index time 1, lat 4, lon 3 (row {place}), depth 30; drop or fill them" in said.err
+    assert "rows must be complete, as after .stack(row=['time', 'lat', 'lon']).dropna('row') of xarray" in said.err
+    code, said = run(capsys, "fit", tmp_path / "gaps.zarr", "--variable", "t", "--variable", "s", *options)
+    place = 1 * 120 + 2 * 30 + 4 * 5 + 3
+    assert code == 1
+    assert f"the first is at index time 1, depth 2, lat 4, lon 3 (row {place}), column 0 ('t');" in said.err
+    xr.Dataset({"t": t.fillna(0.0)}).to_zarr(tmp_path / "full.zarr", consolidated=False)
+    options = ("--variable", "t", "--feature-dim", "depth", "--family", "bernoulli", *options)
+    code, said = run(capsys, "fit", tmp_path / "full.zarr", *options)
+    assert (code, "at index time 0, lat 0, lon 0 (row 0), depth 0" in said.err) == (1, True)
+
+
 def test_a_dimension_of_features_and_several_variables(here, capsys):
     options = ("--variable", "t", "--variable", "s", "--feature-dim", "depth", "-k", 2)
     code, said = run(capsys, "fit", here / "ocean.zarr", *options)

@@ -198,7 +198,7 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_named():
     assert (found.n_nan, found.n_infinite, found.row, found.column) == (2, 1, 7_000, 1)
     assert describe(rows, found) == (
         "pandas DataFrame holds 2 NaN and 1 infinite (inf) values; the first is in row 7000, column 1 ('salinity'); "
-        "drop or fill them first"
+        "drop or fill them first: rows must be complete, as after .dropna() of a DataFrame"
     )
 
 

@@ -222,3 +222,21 @@ def test_the_dimension_of_features_is_remembered():
     assert model.score(grid) == model.score(grid, feature_dim="f")
     with pytest.raises(DataError, match="feature_dim"):  # other data, other names
         model.predict(grid.rename(f="g"))
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_points_with_gaps_are_left_out_and_come_back_as_gaps(chunked):
+    """The recipe of README.md."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 5, 6)) + 6 * rng.integers(0, 2, (4, 5, 6))
+    land = np.zeros((4, 5, 6), bool)
+    land[:, 1:3, 2] = land[3, 4, 5] = True
+    t = xr.DataArray(np.where(land, np.nan, values), dims=("time", "lat", "lon"))
+    ds = xr.Dataset({"t": t, "s": 2 * t + rng.normal(size=t.shape)})
+    points = (ds.chunk(time=2) if chunked else ds).stack(row=["time", "lat", "lon"]).dropna("row")
+    model = dem.GaussianMixture(2, random_state=0).fit(points)
+    kinds = model.predict(points).unstack("row")
+    np.testing.assert_array_equal(kinds.isnull(), land)
+    plain = np.column_stack([ds.t.values[~land], ds.s.values[~land]])
+    expected = dem.GaussianMixture(2, random_state=0).fit(plain)
+    np.testing.assert_array_equal(kinds.values[~land], expected.predict(plain))

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from dem.data.base import Chunk, Rows
+from dem.data.labels import coordinate_text
 from dem.statistics import Statistics
 
 
@@ -66,9 +67,24 @@ def describe(rows: Rows, found: NonFinite) -> str | None:
     total = found.n_nan + found.n_infinite
     if not total:
         return None
-    name = f" ({rows.feature_names[found.column]!r})" if rows.feature_names else ""
-    place = f"the first is in row {found.row}" if total > 1 else f"it is in row {found.row}"
+    place = f"{'the first is' if total > 1 else 'it is'} {place_text(rows, found.row, found.column)}"
+    dims = rows.grid_names if len(rows.grid) > 1 else None
+    advice = ".dropna() of a DataFrame" if dims is None else f".stack(row={list(dims)}).dropna('row') of xarray"
     return (
-        f"{rows.name} holds {found.n_nan} NaN and {found.n_infinite} infinite (inf) values; {place}, "
-        f"column {found.column}{name}; drop or fill them first"
+        f"{rows.name} holds {found.n_nan} NaN and {found.n_infinite} infinite (inf) values; {place}; drop or fill "
+        f"them first: rows must be complete, as after {advice}"
     )
+
+
+def place_text(rows: Rows, row: int, column: int) -> str:
+    """Word where a value is: its row, on a grid that names its dimensions by their indices, and its feature."""
+    if rows.feature_names is not None:
+        feature = f"column {column} ({rows.feature_names[column]!r})"
+    elif rows.feature_coordinates is not None:
+        feature = coordinate_text(rows.feature_dim, rows.feature_coordinates[column])
+    else:
+        feature = f"column {column}"
+    if rows.grid_names is None or len(rows.grid) == 1:
+        return f"in row {row}, {feature}"
+    indices = zip(rows.grid_names, np.unravel_index(row, rows.grid), strict=True)
+    return f"at index {', '.join(f'{dim} {index}' for dim, index in indices)} (row {row}), {feature}"
