@@ -14,6 +14,7 @@ import pytest
 import s3
 import zarr
 from click.testing import CliRunner
+from zarr.codecs import BytesCodec, ShardingCodec
 from zarr.storage import MemoryStore, ZipStore
 
 import dem
@@ -530,3 +531,68 @@ def test_info_does_not_list_without_end(tmp_path, monkeypatch):
     store(tmp_path / "y.zarr")
     monkeypatch.setattr(dem.cli.info, "_LISTING_SECONDS", 0.0)
     assert re.search(r"at least [01] of 12", run("info", tmp_path / "y.zarr").output)
+
+
+CUT = {"empty": 0, "shorter than its index": 30, "cut after its index": -8}
+
+
+def cut(path, number, n_bytes):
+    file = Path(path) / FILES["shards"].format(number)
+    file.write_bytes(file.read_bytes()[:n_bytes])
+
+
+def sharded(path, location):
+    codec = ShardingCodec(chunk_shape=(5, 2), codecs=[BytesCodec()], index_location=location)
+    array = zarr.create(store=path, shape=TABLE.shape, chunks=(20, 2), dtype="f8", codecs=[codec], zarr_format=3)
+    array[...] = TABLE
+
+
+@pytest.mark.reliability(
+    fault="a shard or chunk of a zarr store is empty or cut short (a full disk, a broken copy), before a fit or in it",
+    sees="shard c/2/0 of x.zarr (rows 40 to 59) cannot be read (it is empty, no byte is in the store); …",
+    lost="one read, or the iteration",
+)
+@pytest.mark.parametrize("n_bytes", CUT.values(), ids=CUT)
+@pytest.mark.parametrize("location", ["start", "end"])
+@pytest.mark.parametrize("rows_of_a_read", [10, 20])
+def test_shards_that_are_cut_short(tmp_path, monkeypatch, location, n_bytes, rows_of_a_read):
+    """Read shard by shard, or in parts of shards."""
+    if rows_of_a_read == 10:
+        monkeypatch.setattr(dem.data.zarr, "READ_BYTES", 160)
+        monkeypatch.setattr(dem.data.zarr, "SHARD_BYTES", 160)
+    path, n_iter = tmp_path / "x.zarr", []
+    sharded(path, location)
+    refused = r"^shard c/2/0 of .*x\.zarr \(rows 40 to 59\) cannot be read \(.*\); write it again or take its rows out"
+    if not n_bytes:
+        refused = refused.replace(r"\(.*\)", r"\(it is empty, no byte is in the store\)")
+    model = fitted()
+    with pytest.raises(DataError, match=refused):
+        mixture(callbacks=[After(2, lambda: cut(path, 2, n_bytes)), n_iter.append]).fit(path)
+    assert n_iter
+    for use in (mixture().fit, model.score, lambda data: model.predict(data).compute()):
+        with pytest.raises(DataError, match=refused):
+            use(path)
+    with pytest.raises(DataError, match=refused):
+        mixture().fit(path, allow_missing_chunks=True)
+    assert ("5 of 6" if n_bytes == 0 else "6 of 6") in CliRunner().invoke(command, ["info", str(path)]).output
+
+
+def test_an_empty_chunk_is_refused(tmp_path):
+    store(tmp_path / "x.zarr", "v2")
+    (tmp_path / "x.zarr" / "7.0").write_bytes(b"")
+    with pytest.raises(DataError, match=r"chunk 7\.0 of .*x\.zarr \(rows 70 to 79\) cannot be read \(it is empty"):
+        mixture().fit(tmp_path / "x.zarr")
+
+
+@pytest.mark.reliability(
+    fault="`scale_factor`, `add_offset` or `_FillValue` of a zarr array (format 3) change during a fit",
+    sees="x.zarr has changed since it was opened: the attributes that decode it were {} and are "
+    "{'scale_factor': 2.0}; …",
+    lost="the iteration",
+)
+def test_attributes_that_change_during_a_fit(tmp_path):
+    array = store(tmp_path / "x.zarr")
+    mixture(callbacks=[After(2, lambda: array.attrs.update(title="as good as before"))]).fit(tmp_path / "x.zarr")
+    seen = r"x\.zarr has changed since .* decode it were \{\} and are \{'scale_factor': 2\.0\}; start again"
+    with pytest.raises(DataError, match=seen):
+        mixture(callbacks=[After(2, lambda: array.attrs.update(scale_factor=2.0))]).fit(tmp_path / "x.zarr")

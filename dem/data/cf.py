@@ -57,6 +57,11 @@ class Packing:
         return values
 
 
+def decoding(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of an array's attributes that tell how its numbers are decoded."""
+    return {key: attributes[key] for key in _KEYS if key in attributes}
+
+
 def packing(attributes: Mapping[str, Any], dtype: np.dtype[Any], fill_value: Any = None) -> Packing | None:
     """Return how an array's numbers are decoded; None if they are stored as they are.
 
@@ -69,7 +74,7 @@ def packing(attributes: Mapping[str, Any], dtype: np.dtype[Any], fill_value: Any
     fill_value : scalar, optional
         What stands for ``_FillValue`` where the format has a field of its own for it (zarr 2, as xarray uses it).
     """
-    given = {key: attributes[key] for key in _KEYS if key in attributes}
+    given = decoding(attributes)
     if fill_value is not None:
         given["_FillValue"] = fill_value
     if not given:

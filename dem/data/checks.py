@@ -24,6 +24,8 @@ _KINDS = {
 def reason(error: BaseException) -> str:
     """Word an error as one short line."""
     lines = str(error).strip().splitlines()
+    if lines and isinstance(error, DataError):
+        return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

@@ -27,8 +27,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
-from zarr.storage import StorePath
+from zarr.storage import LocalStore, StorePath
 
+from dem.data.cf import decoding
 from dem.data.checks import rows_text
 from dem.data.missing import Missing
 from dem.data.watched_store import Seen, ShardIndex, WatchedStore
@@ -111,7 +112,7 @@ class WatchedArray:
         Raises
         ------
         MissingDataError
-            If it has vanished, or its metadata, but for the attributes, have changed.
+            If it has vanished, or its metadata, but for the attributes that decode nothing, have changed.
         """
         if self.stored is None:
             return
@@ -124,6 +125,13 @@ class WatchedArray:
             )
             raise MissingDataError(message)
         self._compare(now)
+        was, has = decoding(self.array.attrs.asdict()), decoding({} if now is None else now.attrs.asdict())
+        if repr(was) != repr(has):  # NaN is unlike itself
+            message = (
+                f"{self.name} has changed since it was opened: the attributes that decode it were {was} and are {has}; "
+                "start again"
+            )
+            raise MissingDataError(message)
 
     def _compare(self, now: zarr.Array[Any] | None) -> None:
         """Raise if the array as it is stored now is another one."""
@@ -255,10 +263,15 @@ def count_stored(array: zarr.Array[Any], seconds: float) -> tuple[int, int, bool
     n_found, n_expected : int
     complete : bool
         Whether all were listed; else there are at least `n_found`.
+
+    Notes
+    -----
+    Empty files of a local disk are no chunks; to see the sizes of objects would need a request for each.
     """
     grid = tuple(-(-extent // size) for extent, size in zip(array.shape, array.shards or array.chunks, strict=True))
     prefix = f"{array.path}/".lstrip("/")
     n_found = 0
+    folder = array.store_path.store.root if isinstance(array.store_path.store, LocalStore) else None
 
     async def count() -> bool:
         nonlocal n_found
@@ -268,7 +281,8 @@ def count_stored(array: zarr.Array[Any], seconds: float) -> tuple[int, int, bool
                 place = _CHUNK_KEY.fullmatch(key.removeprefix(prefix))
                 if place is not None:
                     numbers = [int(number) for number in re.split(r"[./]", place[1])]
-                    n_found += len(numbers) == len(grid) and all(map(operator.lt, numbers, grid))
+                    is_chunk = len(numbers) == len(grid) and all(map(operator.lt, numbers, grid))
+                    n_found += is_chunk and (folder is None or (folder / key).stat().st_size > 0)
                 if time.monotonic() > deadline:  # listing a folder never lets the clock interrupt it
                     return False
         return True

@@ -15,10 +15,16 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteReque
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
+from dem.errors import DataError
+
 # What the index of a shard says of a chunk that is not in it.
 _ABSENT = np.uint64(2**64 - 1)
 # Where a shard's index can be understood without decoding the shard.
 _PLAIN_INDEX = {"bytes": 0, "crc32c": 4}
+
+
+class CutShortError(DataError):
+    """The store holds less than was asked for, of which zarr would make the fill value."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,14 @@ class ShardIndex:
         n_bytes = 16 * n_chunks + sum(_PLAIN_INDEX[name] for name in names)
         return cls(n_chunks, n_bytes, settings["index_location"] == "start")
 
+    def within(self, byte_range: ByteRequest | None) -> bool:
+        """Tell whether a request asks for the index, alone or with the whole shard."""
+        alone = RangeByteRequest(0, self.n_bytes) if self.at_start else SuffixByteRequest(self.n_bytes)
+        return byte_range is None or byte_range == alone
+
     def absent(self, value: Buffer, byte_range: ByteRequest | None) -> NDArray[np.bool_] | None:
         """Return which chunks a shard lacks, in C order; None if it lacks none or `value` does not hold the index."""
-        whole = byte_range is None
-        if (
-            byte_range == RangeByteRequest(0, self.n_bytes)
-            if self.at_start
-            else byte_range == SuffixByteRequest(self.n_bytes)
-        ):
-            whole = True
-        if not whole or len(value) < self.n_bytes:
+        if not self.within(byte_range):
             return None
         part = value[: self.n_bytes] if self.at_start else value[len(value) - self.n_bytes :]
         pairs = np.frombuffer(part.to_bytes()[: 16 * self.n_chunks], "<u8").reshape(-1, 2)
@@ -144,12 +148,19 @@ class WatchedStore(WrapperStore[Store]):
                 self.check_now()
             return self._note(key, byte_range, store.get_sync(key, prototype=prototype, byte_range=byte_range))
 
-    async def get_ranges(self, key: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def get_ranges(
+        self, key: str, byte_ranges: Sequence[ByteRequest | None], **kwargs: Any
+    ) -> AsyncIterator[Any]:
         """Read parts of a value, and note if there is none: newer versions of zarr read parts of shards so."""
         store: Any = self._store
         try:
-            async for group in store.get_ranges(key, *args, **kwargs):
+            async for group in store.get_ranges(key, byte_ranges, **kwargs):
+                for i, value in group:
+                    if value is not None:
+                        _check_length(value, self._least(byte_ranges[i]))
                 yield group
+        except CutShortError:
+            raise
         except BaseException:
             self.seen.absent.add(key)
             raise
@@ -159,6 +170,21 @@ class WatchedStore(WrapperStore[Store]):
             self.seen.document = None if value is None else value.to_bytes()
         elif value is None:
             self.seen.absent.add(key)
-        elif self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
-            self.seen.inside[key] = absent
+        else:
+            _check_length(value, self._least(byte_range))
+            if self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
+                self.seen.inside[key] = absent
         return value
+
+    def _least(self, byte_range: ByteRequest | None) -> int:
+        """Return how many bytes a request must bring: no chunk is stored in none."""
+        if self._index is not None and self._index.within(byte_range):
+            return self._index.n_bytes
+        return byte_range.end - byte_range.start if isinstance(byte_range, RangeByteRequest) else 1
+
+
+def _check_length(value: Buffer, least: int) -> None:
+    if len(value) < least:
+        what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
+        message = f"{what} in the store"
+        raise CutShortError(message)

@@ -118,11 +118,12 @@ class ZarrPart:
                 for i, size, extent in zip(number, sizes, self.array.shape, strict=True)
             ]
             try:
-                self.array[tuple(chunk)]
+                self.watched.read(*chunk, check=False)
             except Exception as error:
                 key = self.array.metadata.encode_chunk_key(number)
+                what = "chunk" if self.array.shards is None else "shard"
                 message = (
-                    f"chunk {key} of {self.name} ({self.watched.word(chunk)}) cannot be read ({reason(error)}); "
+                    f"{what} {key} of {self.name} ({self.watched.word(chunk)}) cannot be read ({reason(error)}); "
                     "write it again or take its rows out"
                 )
                 raise DataError(message) from error
