@@ -288,7 +288,12 @@ def test_models_that_are_none(tmp_path, data):
     assert data in fails("score", data, data)
     assert "there is no" in fails("info", tmp_path / "missing.zarr")
     (tmp_path / "text").write_text("x")
-    assert "neither a model nor a zarr array" in fails("info", tmp_path / "text")
+    line = fails("info", tmp_path / "text")
+    assert "neither a model nor a zarr array or group, nor parquet" in line
+    assert "Error" not in line
+    line = fails("info", "nowhere://bucket/x.zarr")
+    assert "nowhere" in line
+    assert "Error" not in line
 
 
 def test_a_damaged_model(model):

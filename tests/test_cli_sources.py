@@ -84,6 +84,25 @@ def test_features_are_called_by_their_coordinates(here, tmp_path, capsys):
         assert (figures["feature_dim"], figures["feature_coordinates"]) == ("depth", [0.0, 10.0, 30.0, 70.0])
 
 
+def test_info_of_parquet(here, tmp_path, capsys):
+    code, said = run(capsys, "info", here / "catalogue", "--json")
+    found = json.loads(said.out)
+    assert (code, found["kind"], found["rows"], found["files"]) == (0, "parquet", 600, 3)
+    assert (found["row_groups"], found["largest_row_group"]) == (9, 90)
+    assert list(found["columns"]) == ["u", "g", "r", "name"]
+    assert {found["columns"][name] for name in "ugr"} == {"float64"}
+    pd.DataFrame({"n": np.arange(12_345), "x": np.float32(1.5)}).to_parquet(tmp_path / "table.parquet")
+    code, said = run(capsys, "info", tmp_path / "table.parquet")
+    assert (code, "12,345" in said.out, "n int64, x float32" in said.out) == (0, True, True)
+    code, said = run(capsys, "info", tmp_path / "missing.parquet")
+    assert (code, said.err) == (1, f"dem: there is no {tmp_path / 'missing.parquet'}\n")
+    code, said = run(capsys, "info", here / "catalogue", "--variable", "u")
+    assert (code, "--variable is for zarr groups" in said.err) == (2, True)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
+    code, said = run(capsys, "info", tmp_path / "broken.parquet")
+    assert (code, said.err.count("\n"), "broken.parquet" in said.err) == (1, 1, True)
+
+
 def test_gaps_are_placed_on_the_grid(tmp_path, capsys):
     values = np.random.default_rng(0).normal(size=(3, 4, 6, 5))
     values[1, 2, 4, 3] = values[2, 1, 0, 0] = np.nan

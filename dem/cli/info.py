@@ -1,4 +1,4 @@
-"""`dem info`: describe a model, a zarr array or group, or this machine."""
+"""`dem info`: describe a model, a zarr array or group, parquet, or this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dem.cli.options import TEXT, local_path, variable_option
+from dem.cli.options import TEXT, local_path, refuse, variable_option
 from dem.cli.session import plain_warnings
 from dem.errors import DataError, DemError
 
@@ -35,6 +35,7 @@ _PACKAGES = (
 Examples:
   dem info model.zarr
   dem info cube.zarr --variable temperature --json
+  dem info catalogue.parquet
   dem info --system""",
 )
 @click.argument("path", type=TEXT, metavar="[MODEL|DATA]", required=False)
@@ -42,7 +43,7 @@ Examples:
 @click.option("--system", is_flag=True, help="Versions, BLAS, cores and memory of this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def info(path: str | None, variable: str | None, system: bool, as_json: bool) -> None:
-    """Print a model's components (clusters), or the shape, chunks, codec and dtype of a zarr array or group."""
+    """Print a model's components (clusters), the shape, chunks, codec and dtype of zarr, or the columns of parquet."""
     if (path is None) != system:
         message = "give the path of a model or of data, or --system"
         raise click.UsageError(message, click.get_current_context())
@@ -50,7 +51,11 @@ def info(path: str | None, variable: str | None, system: bool, as_json: bool) ->
         if path is None:
             _print(_system(), as_json)
             return
-        if variable is None and _is_model(path):
+        if _is_parquet(path):
+            if variable is not None:
+                refuse(f"--variable is for zarr groups, but {path} is parquet")
+            _print_parquet(path, as_json)
+        elif variable is None and _is_model(path):
             _print_model(path, as_json)
         else:
             _print_data(path, variable, as_json)
@@ -77,9 +82,29 @@ def _open(path: str) -> Any:
         return zarr.open(path, mode="r")
     except DemError:
         raise
-    except Exception as error:
-        message = f"{path} is neither a model nor a zarr array or group ({type(error).__name__})"
+    except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
+        message = f"{path} is neither a model nor a zarr array or group, nor parquet"
         raise DataError(message) from error
+    except Exception as error:  # whatever the store's service makes it raise
+        message = f"{path} cannot be opened ({' '.join(str(error).split()) or 'no reason is given'})"
+        raise DataError(message) from error
+
+
+def _is_parquet(path: str) -> bool:
+    from dem.data.destination import is_url  # noqa: PLC0415
+    from dem.data.urls import is_parquet  # noqa: PLC0415
+
+    return is_parquet(path) and (is_url(path) or local_path(path).exists())
+
+
+def _print_parquet(path: str, as_json: bool) -> None:
+    from dem.data.parquet import outline  # noqa: PLC0415
+
+    figures = {"kind": "parquet", "path": path, **outline(path)}
+    if not as_json:
+        figures = {name: f"{value:,}" if isinstance(value, int) else value for name, value in figures.items()}
+        figures["columns"] = [f"{name} {kind}" for name, kind in figures["columns"].items()]
+    _print(figures, as_json)
 
 
 def _is_model(path: str) -> bool:

@@ -203,6 +203,28 @@ class ParquetRows(Rows):
         return dask.array.Array(layer, name, chunks, meta=np.empty((0, self.n_features), self.dtype))
 
 
+def outline(path: str) -> dict[str, Any]:
+    """Return what the footers tell of a parquet file or folder: rows, files, row groups, and the types of columns."""
+    dataset = _open(path)
+    files = [groups for _, groups in _groups(path, dataset)]
+    sizes = [n_rows for groups in files for _, n_rows in groups]
+    return {
+        "rows": sum(sizes),
+        "files": len(files),
+        "row_groups": len(sizes),
+        "largest_row_group": max(sizes, default=0),
+        "columns": {name: _type_name(dataset.schema.field(name).type) for name in _wanted(path, dataset.schema, None)},
+    }
+
+
+def _type_name(kind: Any) -> str:
+    """Return the name of a column's type, for numbers that of NumPy."""
+    import pyarrow as pa  # noqa: PLC0415 - an optional package
+
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return str(np.dtype(kind.to_pandas_dtype())) if is_number else str(kind)
+
+
 def _open(path: str) -> Any:
     """Return the pyarrow dataset at a path or URL."""
     try:
