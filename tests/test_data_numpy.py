@@ -127,7 +127,7 @@ def test_sparse_data_is_a_type_error_too():
 def test_options_that_do_not_fit_the_data():
     with pytest.raises(DataError, match=r"a variable .*'t'.* zarr groups only"):
         open_rows(np.zeros((2, 2)), variable="t")
-    with pytest.raises(DataError, match=r"a feature dimension .*'x'.* xarray objects only"):
+    with pytest.raises(DataError, match=r"a feature dimension .*'x'.* xarray objects, zarr and Dask arrays only"):
         open_rows(np.zeros((2, 2)), feature_dim="x")
 
 

@@ -71,7 +71,9 @@ def hosts(tmp_path_factory):
     """Scheduler and two workers, supervised: the scheduler's address, the environment, both supervisors."""
     folder = tmp_path_factory.mktemp("hosts")
     subprocess.run([HOSTS / "tls.sh", folder / "tls"], check=True, capture_output=True)
-    env = os.environ | {
+    # Dask leaves what it sets for workers in this process's environment, and there it goes before its settings.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    env = clean | {
         "DASK_CONFIG": str(folder / "tls" / "dask.yaml"),
         "PYTHON": sys.executable,
         "PYTHONPATH": str(HOSTS.parents[1]),

@@ -276,7 +276,7 @@ class TestDask:
             dem.GaussianMixture(2).fit(x)
 
     def test_other_numbers_of_dimensions(self):
-        with pytest.raises(DataError, match="3 dimensions"):
+        with pytest.raises(DataError, match=r"which dimension of Dask array holds the features\? .* one of: 0, 1, 2"):
             dem.GaussianMixture(2).fit(da.zeros((5, 5, 5)))
 
 
@@ -313,7 +313,7 @@ class TestBadInput:
         [
             (np.zeros((0, 3)), "empty"),
             (np.zeros(5), "1 dimension"),
-            (np.zeros((5, 2, 2)), "3 dimensions"),
+            (np.zeros((5, 2, 2)), "which dimension of .* holds the features"),
             (np.zeros((5, 2), dtype=complex), "complex"),
         ],
     )
@@ -331,12 +331,6 @@ class TestBadInput:
             dem.GaussianMixture(2).fit(path)
         assert "\n" not in str(error.value)
 
-    def test_packed_numbers(self, tmp_path):
-        _, array = stored(tmp_path)
-        array.attrs["scale_factor"] = 0.1
-        with pytest.warns(DataWarning, match="scale_factor"):
-            open_rows(str(tmp_path / "x.zarr"))
-
     def test_frames(self):
         with pytest.raises(ValueError, match="x"):
             dem.GaussianMixture().fit(pd.DataFrame({"n": [1.0, 2.0], "name": ["x", "y"]}))
@@ -348,7 +342,7 @@ class TestBadInput:
 
     def test_xarray(self):
         grid = xr.DataArray(np.zeros((4, 5, 2)), dims=("a", "b", "c"))
-        with pytest.raises(DataError, match="feature_dim= with one of: a, b, c"):
+        with pytest.raises(DataError, match=r"feature_dim= \(--feature-dim\) with one of: a, b, c"):
             dem.GaussianMixture().fit(grid)
         with pytest.raises(DataError, match="no dimension 'z'"):
             dem.GaussianMixture().fit(grid, feature_dim="z")

@@ -201,7 +201,7 @@ def _run(data: str, given: dict[str, Any]) -> Any:
                 criterion=given["criterion"],
                 estimator=estimators()[given["family"]](),
                 **source_of(given),
-                callbacks=[*callbacks, reads],
+                callbacks=[reads, *callbacks],
                 **{name: value for name, value in options.items() if value is not None},
             )
     except KeyboardInterrupt:

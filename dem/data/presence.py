@@ -30,10 +30,10 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from dem.data.cf import decoding
-from dem.data.checks import rows_text
+from dem.data.checks import reason, rows_text
 from dem.data.missing import Missing
 from dem.data.watched_store import Seen, ShardIndex, WatchedStore
-from dem.errors import MissingDataError
+from dem.errors import DataError, MissingDataError
 
 # Simultaneous requests of one read; every thread has its own read at the same time.
 CONCURRENCY = 4
@@ -160,12 +160,23 @@ class WatchedArray:
         return f"{path}/".lstrip("/") + ("zarr.json" if version == 3 else ".zarray")
 
     def _opened_again(self) -> tuple[zarr.Array[Any] | None, Seen]:
-        """Return the array as it is stored now, None if that cannot be opened, and what was seen of the store."""
+        """Return the array as it is stored now, None if that cannot be opened, and what was seen of the store.
+
+        Raises
+        ------
+        DataError
+            If the store does not answer, which does not tell whether the array is still there.
+        """
         own = self.array
         store = WatchedStore(own.store_path.store, self._document)
         try:
             found = zarr.open_array(store=store, path=own.path, mode="r", zarr_format=own.metadata.zarr_format)
-        except Exception:  # noqa: BLE001 - whatever the store raises: what was seen of its metadata tells
+        except FileNotFoundError:
+            return None, store.seen
+        except Exception as error:  # whatever the store raises
+            if store.seen.document is None:
+                message = f"{self.name} cannot be read ({reason(error)})"
+                raise DataError(message) from error
             return None, store.seen
         return found, store.seen
 
