@@ -40,6 +40,8 @@ class FitStarted:
         What incremental EM will remember of the blocks of the data, in memory or in a temporary file.
     objective : {'log-likelihood', 'inertia'}
         What the fit is judged by. k-means lessens the inertia, and says −inertia for the log-likelihood.
+    n_contests : int
+        How many of the models are wanted in the end: 1 where they are starts of one, all those of a grid.
     """
 
     phase: str
@@ -51,6 +53,7 @@ class FitStarted:
     tol: float
     memo_bytes: int = 0
     objective: str = "log-likelihood"
+    n_contests: int = 1
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def human_count(number: float) -> str:
 def plural(number: int, noun: str) -> str:
     """Return for instance ``'1 iteration'`` or ``'2 iterations'``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def timed(line: str) -> str:
+    """Return a line of progress behind the time of now, for it is read later, in the log of a job."""
+    return f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}"
 
 
 def human_seconds(seconds: float) -> str:

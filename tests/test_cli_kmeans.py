@@ -91,7 +91,7 @@ def test_what_people_see(data, out):
 
 
 def test_fit_goes_on_from_saved_centres(data, out, tmp_path):
-    assert "did not converge within 1 iterations" in works("fit", data, *K, "--max-iter", 1, "--out", out).stderr
+    assert "did not converge within 1 iteration;" in works("fit", data, *K, "--max-iter", 1, "--out", out).stderr
     rough = dem.load(out)
     better = str(tmp_path / "better.zarr")
     found = figures("fit", data, "--from", out, "--max-iter", 50, "--tol", 0, "--seed", 5, "--out", better)

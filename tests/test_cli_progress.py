@@ -16,8 +16,9 @@ from sources import CutRows
 
 import dem
 from dem.cli.counting import RowCount, counting
-from dem.cli.progress import LiveProgress, LogProgress
+from dem.cli.progress import LiveProgress, LogProgress, fit_progress
 from dem.data import open_rows
+from dem.em.loop import Fit, Status
 from dem.em.progress import Tracker, describe, remaining_iterations
 from dem.engine import LocalEngine
 from dem.events import FitEnded, FitStarted, IterationEnded
@@ -262,7 +263,69 @@ def test_several_starts_are_numbered():
     tracker = Tracker()
     tracker(started("sample", n_models=3))
     tracker(iteration(4, 0.5, phase="sample", model=1))
-    assert describe(tracker)[0] == ("on the sample, iteration", "4 (start 2 of 3)")
+    assert describe(tracker)[0] == ("on the sample, iteration", "4 (best: start 2 of 3)")
+
+
+def several_starts(log_likelihoods, ends):
+    """Return the events of starts with some log-likelihoods, read by read, and the words with which they end."""
+    yield started(n_models=len(log_likelihoods))
+    for number in range(max(map(len, log_likelihoods))):
+        for model, values in enumerate(log_likelihoods):
+            if number < len(values):
+                gain = values[number] - values[number - 1] if number else math.inf
+                yield dataclasses.replace(iteration(number + 1, gain, model=model), log_likelihood=values[number])
+            if number + 1 == len(values):
+                yield FitEnded("data", model, number + 1, ends[model])
+
+
+STARTS = ([-3.0, -2.5, -2.4, -2.3999], [-3.5, -2.0], [-4.0, -1.0, -0.5])
+
+
+def test_the_log_has_a_line_for_each_read_and_names_the_best_start_at_the_end(capsys):
+    log = LogProgress()
+    for event in several_starts(STARTS, ("converged", "converged", "failed: singular")):
+        log(event)
+    _, *lines = map(untimed, capsys.readouterr().err.splitlines())
+    reads = [line for line in lines if line.startswith("iteration")]
+    assert [line.split(", ")[:2] for line in reads] == [
+        ["iteration 1 (best: start 1 of 3)", "log-likelihood per row -3"],
+        ["iteration 2 (best: start 3 of 3)", "log-likelihood per row -1"],
+        ["iteration 3 (best: start 3 of 3)", "log-likelihood per row -0.5"],
+        ["iteration 4 (best: start 2 of 3)", "log-likelihood per row -2"],
+    ]
+    assert not reads[-1].endswith(" left"), "there is nothing left"
+    assert [line for line in lines if "ended" in line] == [
+        "start 2 of 3 ended after iteration 2: converged",
+        "start 3 of 3 ended after iteration 3: failed: singular",
+        "start 1 of 3 ended after iteration 4: converged",
+    ]
+    assert lines[-1] == "best: start 2 of 3, log-likelihood per row -2 after 2 iterations"
+
+
+def test_all_ways_to_be_out_of_the_running_are_known():
+    for status in Status:
+        tracker = Tracker()
+        for event in several_starts(([-3.0], [-1.0]), ("converged", str(status.value))):
+            tracker(event)
+        assert tracker.best.model == int(Fit(None, status).counts or status is Status.RUNNING), status
+
+
+def test_the_terminal_is_told_the_best_start_at_the_end(capsys, monkeypatch):
+    monkeypatch.setattr("dem.cli.progress.is_terminal", lambda: True)
+    with fit_progress(quiet=False) as callbacks:
+        for event in several_starts(STARTS, ("converged", "converged", "failed: singular")):
+            callbacks[0](event)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("dem: best: start 2 of 3, log-likelihood per row -2 after 2 iterations")
+
+
+def test_a_grid_is_no_contest_of_starts():
+    tracker = Tracker()
+    tracker(dataclasses.replace(started(n_models=2), n_contests=2))
+    for event in (iteration(1), iteration(1, model=1), FitEnded("data", 0, 1, "converged")):
+        tracker(event)
+    assert describe(tracker)[0] == ("iteration", "1 (1 of 2 models go on)")
+    assert not any("log-likelihood" in name for name, _ in describe(tracker))
 
 
 @pytest.mark.parametrize(

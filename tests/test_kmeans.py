@@ -138,7 +138,7 @@ def test_bad_data():
 
 
 def test_too_few_iterations_are_a_warning():
-    with pytest.warns(UserWarning, match="did not converge within 1 iterations"):
+    with pytest.warns(UserWarning, match="did not converge within 1 iteration;"):
         dem.KMeans(8, max_iter=1, tol=0.0, random_state=0).fit(blobs())
 
 

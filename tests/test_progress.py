@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import datetime
 
 import numpy as np
+import pytest
 from cases import gaussian_rows
 
 import dem
@@ -52,10 +54,44 @@ def test_a_notebook_shows_one_bar_for_each_fit():
 def test_a_script_gets_a_line_for_each_pass(capsys):
     gm = dem.GaussianMixture(3, random_state=0, sample_rows=500, max_iter=50, callbacks=[dem.Progress()])
     gm.fit(gaussian_rows(2000))
-    lines = capsys.readouterr().err.splitlines()
+    lines = untimed(capsys.readouterr().err)
     assert len(lines) == gm.n_iter_
     assert [line.split(",")[0] for line in lines] == [f"iteration {i + 1}" for i in range(gm.n_iter_)]
     assert f"log-likelihood per row {gm.lower_bound_:.6g}" in lines[-1]
+
+
+def untimed(text):
+    """Return lines without their time, which must be there."""
+    pairs = [line.split(" ", 1) for line in text.splitlines()]
+    assert all(datetime.fromisoformat(time).tzinfo for time, _ in pairs)
+    return [line for _, line in pairs]
+
+
+@pytest.mark.parametrize("algorithm", ["batch", "incremental"])
+def test_of_several_starts_the_best_is_told(capsys, algorithm):
+    gm = dem.GaussianMixture(
+        3,
+        n_init=4,
+        init_params="random",
+        tol=1e-5,
+        max_iter=300,
+        random_state=6,
+        verbose=1,
+        verbose_interval=1000,
+        algorithm=algorithm,
+        callbacks=[dem.Progress()],
+    ).fit(gaussian_rows(600))
+    shown = capsys.readouterr()
+    *reads, last = untimed(shown.err)
+    values = {record["model"]: record["log_likelihood"] for record in gm.history_}
+    best = max(values, key=values.get)
+    told = f"best: start {best + 1} of 4, log-likelihood per row {gm.lower_bound_:.6g} after {gm.n_iter_} iterations"
+    assert last == told
+    assert shown.out.splitlines()[-1] == f"{told} (model {best})"
+    n_reads = len({(record["iteration"], -1 if algorithm == "batch" else record["model"]) for record in gm.history_})
+    assert len(reads) == n_reads
+    assert f"log-likelihood per row {gm.lower_bound_:.6g}" in reads[-1]
+    assert f"(best: start {best + 1} of 4)" in reads[-1]
 
 
 def test_a_terminal_gets_one_line_that_changes(capsys, monkeypatch):

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dem.cli.session import is_terminal, log
-from dem.em.progress import Tracker, beginning, describe, remembering, waiting
-from dem.events import Callback, Event, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.cli.session import is_terminal, log, say
+from dem.em.progress import Tracker, beginning, describe, outcome_of_starts, remembering, waiting
+from dem.events import Callback, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def log_step(event: Preparing, before: str) -> None:
 
 
 class LogProgress:
-    """Writes one plain line to stderr for each iteration, with the time; on the sample, in memory, one a second."""
+    """Writes one plain line to stderr for each read, with the time; on the sample, in memory, one a second."""
 
     def __init__(self) -> None:
         self.tracker = Tracker()
@@ -43,15 +43,23 @@ class LogProgress:
                 f"fitting {what}: {event.n_rows:,} rows x {event.n_features} features "
                 f"({human_bytes(event.n_bytes)}){starts}{remembering(event)}"
             )
-        elif isinstance(event, IterationEnded):
-            if event.phase == "sample" and time.monotonic() < self._said + 1.0:
-                return
-            self._said = time.monotonic()
-            log(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
         elif isinstance(event, WorkersAwaited):
             log(waiting(event))
-        elif event.phase != "sample":
-            log(f"ended after iteration {event.iteration}: {event.status}")
+        elif isinstance(event, FitEnded) and event.phase != "sample":
+            n_models = self.tracker.started.n_models if self.tracker.started is not None else 1
+            which = f"start {event.model + 1} of {n_models} " if n_models > 1 else ""
+            log(f"{which}ended after iteration {event.iteration}: {event.status}")
+        if self.tracker.read_ended:
+            self._log_read()
+        if isinstance(event, FitEnded) and (line := outcome_of_starts(self.tracker)):
+            log(line)
+
+    def _log_read(self) -> None:
+        last = self.tracker.last
+        if last is not None and last.phase == "sample" and time.monotonic() < self._said + 1.0:
+            return
+        self._said = time.monotonic()
+        log(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
 
 
 def spinner(begun: float) -> Text:
@@ -97,6 +105,8 @@ def fit_progress(quiet: bool) -> Iterator[list[Callback]]:
     elif is_terminal():
         with live(shown := LiveProgress()):
             yield [shown]
+        if line := outcome_of_starts(shown.tracker):
+            say(line)
     else:
         yield [LogProgress()]
 

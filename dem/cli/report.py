@@ -14,7 +14,7 @@ from rich.text import Text
 
 from dem.cli.tables import console, print_columns, print_pairs
 from dem.data.labels import coordinate_text
-from dem.units import Column, human_bytes, human_seconds
+from dem.units import Column, human_bytes, human_seconds, plural
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
 _MOST_FEATURES = 6
@@ -76,7 +76,7 @@ def outcome(figures: dict[str, Any], took: str = "") -> str:
     ended = "converged" if figures["converged"] else "not converged"
     inertia, per_row = figures.get("inertia"), figures.get("log_likelihood_per_row")
     worth = f"log-likelihood per row {per_row:.6g}" if inertia is None else f"inertia {inertia:.6g}"
-    return f"{ended} after {figures['n_iter']} iterations{took}; {worth}"
+    return f"{ended} after {plural(figures['n_iter'], 'iteration')}{took}; {worth}"
 
 
 def _reads(estimator: Any) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from dem.cli.session import Stopped, is_terminal, log, open_engine, plain_warnin
 from dem.em.progress import waiting
 from dem.errors import StoreError
 from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
-from dem.units import human_bytes
+from dem.units import human_bytes, plural
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 _RANGE = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
@@ -85,10 +85,11 @@ class GridProgress:
         elif isinstance(event, FitStarted):
             self.running, self.iteration = event.n_models, 0
             what = "the sample in memory" if event.phase == "sample" else "all data"
-            log(f"fitting {event.n_models} models to {what}: {event.n_rows:,} rows ({human_bytes(event.n_bytes)})")
+            size = f"{event.n_rows:,} rows ({human_bytes(event.n_bytes)})"
+            log(f"fitting {plural(event.n_models, 'model')} to {what}: {size}")
         elif isinstance(event, IterationEnded):
             if event.iteration > self.iteration and event.phase != "sample":
-                log(f"read {event.iteration} of all data: {self.running} models")
+                log(f"read {event.iteration} of all data: {plural(self.running, 'model')}")
             self.iteration = event.iteration
         elif isinstance(event, WorkersAwaited):
             log(waiting(event))
@@ -207,7 +208,7 @@ def _run(data: str, given: dict[str, Any]) -> Any:
     except KeyboardInterrupt:
         if given["as_json"]:
             print_json({"model": None, "status": "interrupted", "reads": reads.done})
-        message = f"stopped by {stopped_by()} after {reads.done} reads of all data; nothing is saved"
+        message = f"stopped by {stopped_by()} after {plural(reads.done, 'read')} of all data; nothing is saved"
         raise Stopped(message) from None
 
 

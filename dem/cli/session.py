@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import click
 
 from dem.cli.abandoned import wants_traceback
 from dem.errors import DataWarning
+from dem.units import timed
 
 if TYPE_CHECKING:
     from dem.engine import Engine
@@ -63,8 +63,8 @@ def say(line: str) -> None:
 
 
 def log(line: str) -> None:
-    """Write a line of progress to stderr, with the time, for it is read later, in the log of a job."""
-    say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}")
+    """Write a line of progress to stderr, with the time."""
+    say(timed(line))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -193,7 +193,9 @@ def fit_models(
     """
     fits = [Fit(model.parameters, squarem=Squarem() if settings.accelerate else None) for model in models]
     size = (rows.n_rows, rows.n_features, rows.n_bytes)
-    notify(settings.callbacks, FitStarted(settings.phase, len(fits), *size, settings.max_iter, settings.tol))
+    n_contests = len({model.contest for model in models})
+    started = FitStarted(settings.phase, len(fits), *size, settings.max_iter, settings.tol, n_contests=n_contests)
+    notify(settings.callbacks, started)
     for _ in range(settings.max_iter):
         active = [number for number, one in enumerate(fits) if one.status is Status.RUNNING]
         if not active:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
-from dem.units import human_bytes, human_count, human_seconds
+from dem.units import human_bytes, human_count, human_seconds, plural
 
+# How the words begin for a start that is out of the running, see `dem.em.loop.Status`.
+_OUT = ("failed", "dropped")
 # Gains that the estimate of the remaining iterations looks back on.
 _LOOK_BACK = 5
+# Less time than this is not told to be left.
+_SHOWN_SECONDS = 0.05
 
 
 @dataclass
 class Tracker:
-    """Follows a fit and derives what people want to know: speed, amount read, time left."""
+    """Follows a fit and derives what people want to know: speed, amount read, time left, the best of several starts.
+
+    `read_ended` tells whether the event before was the last one of a read.
+    """
 
     preparing: str = ""
     started: FitStarted | None = None
@@ -24,8 +31,11 @@ class Tracker:
     bytes_read: int = 0
     seconds: list[float] = field(default_factory=list)
     gains: dict[int, list[float]] = field(default_factory=dict)
-    ended: set[int] = field(default_factory=set)
+    latest: dict[int, IterationEnded] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
     alone_since: float | None = None
+    read_ended: bool = False
+    _reads: bool = False
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
@@ -35,17 +45,40 @@ class Tracker:
             self.preparing = event.what
         elif isinstance(event, FitStarted):
             self.started, self.last = event, None
-            self.seconds, self.gains, self.ended = [], {}, set()
+            self.seconds, self.gains, self.latest, self.ended = [], {}, {}, {}
         elif isinstance(event, IterationEnded):
             # All models of one iteration share one read; the sample is in memory.
             if self.last is None or event.iteration != self.last.iteration:
                 self.seconds.append(event.seconds)
                 if self.started is not None and event.phase != "sample":
                     self.bytes_read += self.started.n_bytes
-            self.last = event
+            self.last = self.latest[event.model] = replace(event, parameters=None, family=None)  # they may be large
             self.gains.setdefault(event.model, []).append(event.gain)
+            self._reads = True
         elif isinstance(event, FitEnded):
-            self.ended.add(event.model)
+            self.ended[event.model] = event.status
+        self.read_ended = self._reads and self._all_told()
+        self._reads &= not self.read_ended
+
+    def _all_told(self) -> bool:
+        """Tell whether no model has still to say what the last read has made of it."""
+        if self.started is None or self.last is None:
+            return False
+        if self.started.memo_bytes:  # fits by blocks go one after the other
+            return True
+        there = {model for model, event in self.latest.items() if event.iteration >= self.last.iteration}
+        return len(there | self.ended.keys()) >= self.started.n_models
+
+    @property
+    def done(self) -> bool:
+        """Whether all models of the present phase have ended."""
+        return self.started is not None and len(self.ended) >= self.started.n_models
+
+    @property
+    def best(self) -> IterationEnded | None:
+        """The latest iteration of the best start so far, the first of equals; None before the first read."""
+        left = [e for model, e in self.latest.items() if not self.ended.get(model, "").startswith(_OUT)]
+        return max(left, key=lambda e: (e.log_likelihood, -e.model), default=None)
 
     @property
     def waits(self) -> str:
@@ -103,29 +136,47 @@ def remaining_iterations(gains: list[float], tol: float) -> int | None:
 
 
 def describe(tracker: Tracker) -> list[tuple[str, str]]:
-    """Return the figures of the last iteration as (name, value) pairs, in the order they are shown."""
-    event, started = tracker.last, tracker.started
-    if event is None or started is None:
+    """Return the figures of the last read as (name, value) pairs, in the order they are shown.
+
+    Of several starts they are those of the best so far; of a grid of models only what is common to them.
+    """
+    last, event, started = tracker.last, tracker.best, tracker.started
+    if last is None or event is None or started is None:
         return []
-    model = f" (start {event.model + 1} of {started.n_models})" if started.n_models > 1 else ""
-    falls = started.objective == "inertia"
-    value = -event.log_likelihood if falls else event.log_likelihood
-    where = "on the sample, iteration" if event.phase == "sample" else "iteration"
-    figures = [
-        (where, f"{event.iteration}{model}"),
-        (f"{started.objective} per row", f"{value:.6g}"),
-    ]
-    if math.isfinite(event.gain):
-        figures.append(("fall" if falls else "gain", f"{event.gain:.2e}"))
+    where = "on the sample, iteration" if last.phase == "sample" else "iteration"
+    if started.n_contests > 1:
+        left = started.n_models - len(tracker.ended)
+        figures = [(where, f"{last.iteration} ({left} of {plural(started.n_models, 'model')} go on)")]
+    else:
+        which = f" (best: start {event.model + 1} of {started.n_models})" if started.n_models > 1 else ""
+        figures = [(where, f"{last.iteration}{which}"), _value(event, started)]
+        if math.isfinite(event.gain) and event.model not in tracker.ended.keys() - {last.model}:
+            figures.append(("fall" if started.objective == "inertia" else "gain", f"{event.gain:.2e}"))
     if tracker.rows_per_second is not None:
         figures.append(("", f"{human_count(tracker.rows_per_second)} rows/s"))
     if tracker.bytes_read:
         figures.append(("", f"{human_bytes(tracker.bytes_read)} read"))
-    left = tracker.time_left()
-    if left is not None and event.phase != "sample":
-        seconds, is_bound = left
+    left_over = tracker.time_left()
+    if left_over is not None and left_over[0] >= _SHOWN_SECONDS and last.phase != "sample":
+        seconds, is_bound = left_over
         figures.append(("at most" if is_bound else "about", f"{human_seconds(seconds)} left"))
     return figures
+
+
+def _value(event: IterationEnded, started: FitStarted) -> tuple[str, str]:
+    value = -event.log_likelihood if started.objective == "inertia" else event.log_likelihood
+    return f"{started.objective} per row", f"{value:.6g}"
+
+
+def outcome_of_starts(tracker: Tracker) -> str:
+    """Say which of several starts is the best, once all have come to their end on all the data; else nothing."""
+    event, started = tracker.best, tracker.started
+    if not tracker.done or event is None or started is None or event.phase == "sample":
+        return ""
+    if started.n_models == 1 or started.n_contests > 1:
+        return ""
+    value = " ".join(_value(event, started))
+    return f"best: start {event.model + 1} of {started.n_models}, {value} after {plural(event.iteration, 'iteration')}"
 
 
 def waiting(event: WorkersAwaited) -> str:

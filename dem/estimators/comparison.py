@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from dem.units import Column
+from dem.units import Column, plural
 
 _HEADINGS = {
     "n_components": "K",
@@ -37,8 +37,8 @@ def choice(selection: Any) -> str:
     """Word in a line which model was chosen, and at what cost."""
     best = selection.table[selection.best_index]
     shape = f", covariance {best['covariance_type']}" if "covariance_type" in best else ""
-    components = f"{best['n_components']} component{'' if best['n_components'] == 1 else 's'}{shape}"
-    return f"chosen by {selection.criterion}: {components}; {selection.reads} reads of all data"
+    components = f"{plural(best['n_components'], 'component')}{shape}"
+    return f"chosen by {selection.criterion}: {components}; {plural(selection.reads, 'read')} of all data"
 
 
 def _cell(name: str, value: Any) -> str:

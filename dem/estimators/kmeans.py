@@ -36,6 +36,7 @@ from dem.families.gaussian.frame import Frame
 from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
+from dem.units import plural
 from dem.validation import check_array, check_rows, check_spread, rows_to_blame, warn_of_few_distinct_rows
 
 # What the mean of a cluster may change by though its rows are the same, in units of the frame.
@@ -196,7 +197,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 engine.close()
             self._keep(family, best, inertia, history.records)
         if not self.converged_:
-            message = f"k-means did not converge within {self.max_iter} iterations; increase max_iter or tol"
+            message = f"k-means did not converge within {plural(self.max_iter, 'iteration')}; increase max_iter or tol"
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         self.labels_ = self.predict(X, **source)
         return self

@@ -7,12 +7,13 @@ import sys
 from html import escape
 from typing import Any
 
-from dem.em.progress import Tracker, beginning, describe
-from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.em.progress import Tracker, beginning, describe, outcome_of_starts
+from dem.events import Event, FitEnded, FitStarted, Preparing, WorkersAwaited
+from dem.units import timed
 
 
 class Progress:
-    """Shows how far a fit is: a bar in a notebook, one line that changes on a terminal, a line an iteration elsewhere.
+    """Shows how far a fit is: a bar in a notebook, one line that changes on a terminal, a line a read elsewhere.
 
     Give it to an estimator, or to `dem.select`, as one of its `callbacks`. It is drawn anew after every read of the
     data, a bar for each fit. Nothing but IPython, which every notebook has, is needed.
@@ -28,7 +29,6 @@ class Progress:
 
     def _begin(self) -> None:
         self.tracker = Tracker()
-        self._status = ""
         self._handle: Any = None
         self._width = 0
 
@@ -37,14 +37,20 @@ class Progress:
         if self._is_another(event):
             self._begin()
         self.tracker(event)
-        self._status = event.status.partition(";")[0] if isinstance(event, FitEnded) else ""
         if _in_notebook():
             self._show_bar()
         elif sys.stderr.isatty():
             self._rewrite_line()
-        elif isinstance(event, WorkersAwaited) or (isinstance(event, IterationEnded) and event.phase != "sample"):
-            sys.stderr.write(f"{self.text}\n")
-            sys.stderr.flush()
+        else:
+            self._write_lines(event)
+
+    def _write_lines(self, event: Event) -> None:
+        last = self.tracker.last
+        if isinstance(event, WorkersAwaited) or (self.tracker.read_ended and last is not None and last.phase == "data"):
+            sys.stderr.write(f"{timed(self.text)}\n")
+        if isinstance(event, FitEnded) and (line := outcome_of_starts(self.tracker)):
+            sys.stderr.write(f"{timed(line)}\n")
+        sys.stderr.flush()
 
     def _is_another(self, event: Event) -> bool:
         """Tell whether an event begins another fit than the one that is shown."""
@@ -68,7 +74,7 @@ class Progress:
     def share(self) -> float | None:
         """How much of the present phase is done, from 0 to 1, as far as the gains tell; None before the first read."""
         left = self.tracker.time_left()
-        if self._done:
+        if self.tracker.done:
             return 1.0
         if left is None:
             return None
@@ -81,16 +87,19 @@ class Progress:
         figures = [f"{name} {value}".strip() for name, value in describe(self.tracker)]
         if not figures:
             return self.tracker.waits or beginning(self.tracker)
-        if self._done:
-            where, *others = (one for one in figures if not one.endswith(" left"))
+        if self.tracker.done:
+            best = outcome_of_starts(self.tracker)
+            where, others = (best, figures[2:]) if best else (figures[0], figures[1:])
             figures = [where, self._status, *others]
         return ", ".join(filter(None, [self.tracker.waits, *figures]))
 
     @property
-    def _done(self) -> bool:
-        """Whether all models of the present phase have ended."""
-        started = self.tracker.started
-        return started is not None and len(self.tracker.ended) >= started.n_models
+    def _status(self) -> str:
+        """How the best of several starts has ended, or the last model of a grid."""
+        best, ended = self.tracker.best, self.tracker.ended
+        is_grid = self.tracker.started is not None and self.tracker.started.n_contests > 1
+        status = list(ended.values())[-1] if is_grid or best is None else ended[best.model]
+        return status.partition(";")[0]
 
     def _show_bar(self) -> None:
         from IPython.display import HTML, display  # noqa: PLC0415 - there, since a notebook runs
@@ -108,7 +117,7 @@ class Progress:
         line = self.text[: shutil.get_terminal_size().columns - 1]
         sys.stderr.write(f"\r{line:<{self._width}}")
         self._width = len(line)
-        if self._done and self.tracker.last is not None and self.tracker.last.phase == "data":
+        if self.tracker.done and self.tracker.last is not None and self.tracker.last.phase == "data":
             sys.stderr.write("\n")
             self._width = 0
         sys.stderr.flush()

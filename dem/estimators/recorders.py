@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from dem.em.loop import Fit, Status
-from dem.em.progress import waiting
+from dem.em.progress import Tracker, outcome_of_starts, waiting
 from dem.engine.base import Told, warn_of_waiting
 from dem.errors import DataError, FitError
 from dem.events import Callback, Event, FitEnded, FitStarted, IterationEnded, WorkersAwaited, notify
+from dem.units import plural
 
 
 class History:
@@ -123,11 +124,14 @@ class Verbose:
     def __init__(self, level: int, interval: int) -> None:
         self.level = level
         self.interval = interval
+        self.tracker = Tracker()
 
     def __call__(self, event: Event) -> None:
         """Print what is due."""
+        self.tracker(event)
         if isinstance(event, FitStarted):
-            print(f"{event.n_models} model(s) on the {event.phase}: {event.n_rows} rows")  # noqa: T201
+            models, rows = plural(event.n_models, "model"), plural(event.n_rows, "row")
+            print(f"{models} on the {event.phase}: {rows}")  # noqa: T201
         elif isinstance(event, IterationEnded) and event.iteration % self.interval == 0:
             detail = ""
             if self.level > 1:
@@ -135,5 +139,7 @@ class Verbose:
             print(f"  Model {event.model} iteration {event.iteration}{detail}")  # noqa: T201
         elif isinstance(event, FitEnded):
             print(f"Model {event.model} {event.status} (iteration {event.iteration})")  # noqa: T201
+            if line := outcome_of_starts(self.tracker):
+                print(f"{line} (model {self.tracker.best.model})" if self.tracker.best else line)  # noqa: T201
         elif isinstance(event, WorkersAwaited):
             print(f"  {waiting(event)}")  # noqa: T201

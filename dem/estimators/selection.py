@@ -32,6 +32,7 @@ from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.recorders import History, teller
 from dem.events import Callback
 from dem.initialise.sample import RowSample
+from dem.units import plural
 from dem.validation import rows_to_blame
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
@@ -71,7 +72,7 @@ class Selection:
         return self.estimators[self.best_index]
 
     def __repr__(self) -> str:
-        return f"Selection({len(self.table)} models; {choice(self)})"
+        return f"Selection({plural(len(self.table), 'model')}; {choice(self)})"
 
     def _repr_html_(self) -> str:
         """Return the table, for notebooks."""
