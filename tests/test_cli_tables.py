@@ -58,8 +58,21 @@ def test_each_block_names_its_components(wide_model):
     )
 
 
+@pytest.mark.parametrize("data", ["model", "plan"])
+def test_lines_in_a_pipe_end_in_no_blanks_and_keep_to_columns(wide_model, tmp_path, data):
+    zarr.create_array(tmp_path / "data.zarr", data=gaussian_rows(600), chunks=(100, 3))
+    arguments = ["info", wide_model[0]] if data == "model" else ["plan", str(tmp_path / "data.zarr"), "-k", "2"]
+    for columns, most in ((None, 240), ("90", 90)):
+        result = CliRunner().invoke(command, arguments, env={"COLUMNS": columns})
+        lines = result.stdout.splitlines()
+        assert len(lines) > 5
+        assert [line for line in lines if line != line.rstrip()] == []
+        tables = lines[:5]
+        assert max(map(len, tables)) <= most
+
+
 def test_a_pipe_gets_one_block(wide_model):
-    result = CliRunner().invoke(command, ["info", wide_model[0]], env={"COLUMNS": "40"})
+    result = CliRunner().invoke(command, ["info", wide_model[0]], env={"COLUMNS": None})
     assert sum("component" in line and "weight" in line for line in result.stdout.splitlines()) == 1
     assert sum(line.lstrip().startswith(tuple("01234")) for line in result.stdout.splitlines()) == 5
     assert all(figure in result.stdout for figure in figures_of(wide_model[1]))

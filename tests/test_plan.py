@@ -168,7 +168,8 @@ def test_a_hundred_terabytes_in_five_seconds(tmp_path):
     assert found.data_bytes == 10**14
     assert found.n_chunks == 9_765_625
     assert found.arithmetic_seconds > 1000
-    assert "random rows instead of the data (chunk c/" in found.measured_on
+    assert "random rows instead of the data (they could not be read)" in found.measured_on
+    assert found.problems[0].startswith("chunk c/")
     assert "for 500 cores as fast as the" in found.measured_on
     assert "is missing, the first of" in found.problems[0]
     assert "pass allow_missing_chunks=True" in found.problems[0]
@@ -260,6 +261,32 @@ def test_the_memory_of_a_worker(tmp_path):
             peaks += client.run(peak_bytes).values()
     for told, peak in zip(foretold, peaks, strict=True):
         assert 0.75 < told / peak < 1.5, (foretold, peaks)
+
+
+def test_what_is_missing_is_told_once(tmp_path):
+    zarr.create_array(tmp_path / "data.zarr", shape=(1000, 3), chunks=(100, 3), dtype="f8")[:100] = gaussian_rows(100)
+    result = CliRunner().invoke(command, ["plan", str(tmp_path / "data.zarr"), "-k", "2"])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    assert text.count("--allow-missing-chunks") == 1
+    assert "random rows instead of the data (they could not be read)" in text
+
+
+def test_a_range_of_one_time_is_one_time(data):
+    found = quickly(data, dem.GaussianMixture(2, max_iter=3))
+    (line,) = (text for name, text in found.lines() if name == "to 1e-6 nats")
+    passes, time_of_all = line.split(": ")
+    assert passes == "116 to 292 passes, cut at max_iter=3, and one for the sample"
+    assert " to " not in time_of_all
+
+
+def test_a_plan_can_be_read_in_a_notebook(data):
+    found = quickly(data, dem.KMeans(7000))
+    assert repr(found) == str(found)
+    assert "6,000 rows x 3, 144 kB decoded" in repr(found)
+    page = found._repr_html_()
+    assert page.count("<tr>") == len(found.lines()) + len(found.problems)
+    assert "6,000 rows are too few for 7,000 components" in page
 
 
 def test_long_times_are_days_and_years():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -13,11 +13,27 @@ from rich.text import Text
 
 from dem.units import Column
 
+# Width of what goes into a file or a pipe.
+_WIDE = 240
+
 
 def console() -> Console:
-    """Return a console on stdout, wide enough for the tables where stdout is no terminal."""
+    """Return a console on stdout; where that is no terminal as wide as COLUMNS says, or else enough for the tables."""
     plain = Console()
-    return plain if plain.is_terminal else Console(width=max(240, shutil.get_terminal_size().columns))
+    if plain.is_terminal:
+        return plain
+    given = os.environ.get("COLUMNS", "")
+    return Console(width=int(given) if given.isdecimal() and int(given) > 0 else _WIDE)
+
+
+def _print(to: Console, table: Table) -> None:
+    """Print a table; in a file or a pipe without the blanks at the ends of lines, which are filled up to the width."""
+    if to.is_terminal:
+        to.print(table)
+        return
+    with to.capture() as captured:
+        to.print(table)
+    to.out("\n".join(line.rstrip() for line in captured.get().splitlines()), highlight=False)
 
 
 def print_columns(to: Console, columns: Sequence[Column], *, caption: str = "", strong: int | None = None) -> None:
@@ -40,7 +56,7 @@ def print_columns(to: Console, columns: Sequence[Column], *, caption: str = "", 
         _print_stacked(to, keys, others, strong)
     else:
         for block in _blocks(to, keys, others):
-            to.print(_table(block, strong))
+            _print(to, _table(block, strong))
     if caption:
         to.print(Text(caption, style="dim italic"))
 
@@ -85,4 +101,4 @@ def print_pairs(to: Console, pairs: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, Text(value))
-    to.print(table)
+    _print(to, table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 from dem.units import human_bytes, human_count, human_seconds
@@ -16,7 +17,7 @@ READS_HELD = 3
 LONG = 86_400.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a fit will need; sizes in bytes, decoded, and times in seconds.
 
@@ -101,11 +102,20 @@ class Plan:
             "fit_seconds": [self.fit_seconds(min(n, self.max_iter)) for n in self.passes or ()],
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = self.lines()
         width = max(len(name) for name, _ in lines)
         text = [f"{name:<{width}}  {value}" for name, value in lines]
         return "\n".join([*text, *(f"! {problem}" for problem in self.problems)])
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        side = "text-align:left;vertical-align:top"
+        rows = [
+            f'<tr><th style="{side}">{escape(name)}</th><td style="{side}">{escape(value)}</td></tr>'
+            for name, value in [*self.lines(), *(("!", problem) for problem in self.problems)]
+        ]
+        return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what there is to say, as pairs of a name and a text."""
@@ -139,10 +149,10 @@ class Plan:
         lines = []
         for (low, high), near in ((self.passes, "1e-3"), (self.exact_passes, "1e-6")):
             least, most = min(low, self.max_iter), min(high, self.max_iter)
-            capped = f" (max_iter={self.max_iter})" if high > self.max_iter else ""
-            text = f"{_number(low)} to {_number(high)}{capped}"
-            times = f"{_seconds(self.fit_seconds(least))} to {_seconds(self.fit_seconds(most))}"
-            lines.append((f"to {near} nats", f"{text} passes and one for the sample: {times}"))
+            capped = f", cut at max_iter={self.max_iter}," if high > self.max_iter else ""
+            text = _range(_number(low), _number(high))
+            times = _range(_seconds(self.fit_seconds(least)), _seconds(self.fit_seconds(most)))
+            lines.append((f"to {near} nats", f"{text} passes{capped} and one for the sample: {times}"))
         source = "smallest and largest median of four data sets in docs/algorithms.md, for Gaussian mixtures"
         return [*lines, ("passes from", f"{source}; yours may differ")]
 
@@ -151,6 +161,10 @@ def _seconds(seconds: float) -> str:
     if math.isnan(seconds):
         return "unknown"
     return human_seconds(seconds) if seconds >= 0.05 else "under 0.1 s"
+
+
+def _range(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"
 
 
 def _number(passes: float) -> str:

@@ -196,8 +196,8 @@ def _measure(
             reading = read_for(rows, n_threads, seconds)
             why = ""
         except DataError as error:
-            why = str(error)
-            problems.append(why)
+            why = "they could not be read"  # the error is one of the problems
+            problems.append(str(error))
     if 4 * model_bytes > free:
         return reading, None, f"nothing: the parameters alone take {human_bytes(model_bytes)}"
     if reading is not None:
