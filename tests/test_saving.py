@@ -194,3 +194,31 @@ def test_what_was_replaced_comes_back_if_the_process_was_killed_amid_the_renames
     (tmp_path / "model.zarr").rename(f"{writer.draft}.old")  # killed after both renames, and moved by the user
     other.save(tmp_path / "model.zarr")
     assert names(tmp_path) == ["model.zarr"]
+
+
+def test_the_partial_model_goes_when_the_fit_that_went_on_from_it_is_saved(tmp_path):
+    zarr.create_array(tmp_path / "data.zarr", data=gaussian_rows(600), chunks=(200, 3))
+    out, partial, other = (str(tmp_path / name) for name in ("m.zarr", "m.zarr.partial", "other.partial"))
+    for path in (partial, other):
+        dem.GaussianMixture(2, random_state=0, max_iter=200).fit(str(tmp_path / "data.zarr")).save(path)
+
+    def goes_on(start_from, *more):
+        arguments = ["fit", str(tmp_path / "data.zarr"), "--from", start_from, "--out", out, *more]
+        return CliRunner().invoke(command, arguments)
+
+    for refused in (goes_on(partial, "--reg-covar", "-1"), goes_on(partial, "--variable", "x")):
+        assert refused.exit_code != 0
+        assert Path(partial).is_dir(), "nothing is saved that could take its place"
+    assert goes_on(other).exit_code == 0
+    assert Path(other).is_dir()
+    assert Path(partial).is_dir(), "the fit did not go on from it"
+    result = goes_on(f"{partial}/", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert f"dem: {partial}, from which this fit went on, is removed" in result.stderr
+    assert not Path(partial).exists()
+    assert dem.load(out).converged_
+
+
+def test_one_iteration_is_not_several(data):
+    result = CliRunner().invoke(command, ["fit", data, "-k", "1", "--max-iter", "1"])
+    assert "not converged after 1 iteration, " in result.stdout

@@ -22,7 +22,7 @@ from dem.cli.options import (
     source_options,
 )
 from dem.cli.progress import fit_progress
-from dem.cli.saving import Saved, save, save_partial
+from dem.cli.saving import Saved, remove_partial, save, save_partial
 from dem.cli.session import Stopped, open_engine, plain_warnings, say, stopped_by, undisturbed
 from dem.errors import DataError, DemError
 from dem.events import Callback
@@ -242,7 +242,8 @@ def fit(**given: Any) -> None:
     """Fit a mixture model, or k-means, to DATA: the path or URL of a zarr array or group, or of parquet.
 
     Without --scheduler or --workers it runs on threads of this process. Ctrl-C ends the fit and, if --out is
-    given, saves the last parameters in MODEL.partial, where --from goes on.
+    given, saves the last parameters in MODEL.partial, where --from goes on; once that has saved MODEL, the partial
+    one is removed.
     """
     options = FitOptions(source=source_of(given), **given)
     options.check()
@@ -258,6 +259,9 @@ def fit(**given: Any) -> None:
         if options.out is not None:
             with undisturbed():
                 saved = save(estimator, options.out, overwrite=options.overwrite)
+                gone = "" if saved.problem else remove_partial(options.out, options.start_from)
+            if gone and not options.quiet:
+                say(gone)
         if options.as_json or not options.quiet:
             print_fit(estimator, saved.path, as_json=options.as_json)
         saved.check()

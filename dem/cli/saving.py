@@ -54,12 +54,35 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> Saved:
 
 def save_partial(estimator: Any, path: str) -> Saved:
     """Save the parameters of a fit that has not ended, beside the path of the model; replace those of one before."""
-    partial = f"{path.rstrip('/')}.partial"
+    partial = partial_of(path)
     try:
         check_output(partial, overwrite=True)
     except StoreError as error:
         return _save_elsewhere(estimator, partial, error)
     return save(estimator, partial, overwrite=True)
+
+
+def partial_of(path: str) -> str:
+    """Return where the parameters of a fit are saved that has not ended, and whose model is to be at `path`."""
+    return f"{path.rstrip('/')}.partial"
+
+
+def remove_partial(path: str, start_from: str | None) -> str:
+    """Remove the partial model from which the one at `path` went on, if it did; return what became of it, in words."""
+    from dem.data.destination import is_occupied, remove  # noqa: PLC0415
+    from dem.data.objects import is_failure_of_store  # noqa: PLC0415
+
+    partial = partial_of(path)
+    if start_from is None or start_from.rstrip("/") != partial:
+        return ""
+    try:
+        remove(partial)
+        there = is_occupied(partial)
+    except Exception as error:  # the fit has succeeded, whatever a store raises
+        if not (isinstance(error, StoreError) or is_failure_of_store(error)):
+            raise
+        there = True
+    return f"{partial}, from which this fit went on, {'could not be' if there else 'is'} removed"
 
 
 def _save_elsewhere(estimator: Any, path: str, error: StoreError) -> Saved:
