@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from click.testing import CliRunner
 import dem
 from dem.cli import dem as command
 from dem.errors import DataError, OptionError
-from dem.estimators import planning
+from dem.estimators import measuring, planning
 from dem.units import human_seconds
 
 COUNTED = Path(__file__).parent.parent / "benchmarks" / "results" / "reads.json"
@@ -89,6 +90,9 @@ def test_bad_arguments(data):
         dem.plan(data, memory_limit="1GB")
     with pytest.raises(OptionError, match="not 'much'"):
         dem.plan(data, workers=1, memory_limit="much")
+    for limit in ("-5GB", "0", "1e400GB", "inf", -1):
+        with pytest.raises(OptionError, match="must be a number of bytes such as '2GB', not"):
+            dem.plan(data, workers=1, memory_limit=limit)
     with pytest.raises(OptionError, match="workers must be at least 1, not 0"):
         dem.plan(data, workers=0)
     with pytest.raises(DataError, match="there is nothing at"):
@@ -125,6 +129,40 @@ def test_rows_that_do_not_suit(tmp_path, data):
     assert found.problems == ["the rows hold values that are not whole numbers from 0 to 1"]
 
 
+@pytest.mark.parametrize("n_components", [6001, 10**6, 10**12])
+@pytest.mark.parametrize("model", [dem.GaussianMixture, dem.KMeans])
+def test_more_components_than_can_be_tried(data, model, n_components):
+    """A trial model of bounded size tells, in bounded time and memory."""
+    tracemalloc.start()
+    try:
+        begun = time.perf_counter()
+        found = quickly(data, model(n_components))
+        assert time.perf_counter() - begun < 20
+        assert tracemalloc.get_traced_memory()[1] < 400e6
+    finally:
+        tracemalloc.stop()
+    assert f"6,000 rows are too few for {n_components:,} components: decrease their number" in found.problems
+    assert f" of {n_components:,} components, scaled in proportion" in found.measured_on
+    assert found.pass_seconds > 0
+    assert found.memory_bytes > 8 * 3 * n_components
+
+
+def test_a_trial_with_fewer_components_is_scaled(data, monkeypatch):
+    whole = quickly(data, dem.GaussianMixture(600))
+    monkeypatch.setattr(measuring, "TRIAL_BYTES", 2**25)
+    part = quickly(data, dem.GaussianMixture(600))
+    assert "E-steps with 300 of 600 components" in part.measured_on
+    assert "scaled" not in whole.measured_on
+    assert part.memory["statistics"] == pytest.approx(whole.memory["statistics"], rel=0.05)
+    less, more = (quickly(data, dem.KMeans(n)).arithmetic_seconds for n in (10**6, 10**12))
+    assert more > 1e5 * less, "a million times as many components"
+
+
+def test_many_workers_without_a_limit(data):
+    (problem,) = quickly(data, dem.GaussianMixture(4), workers=10**5).problems
+    assert "is its share of this machine's memory (memory_limit says that of another)" in problem
+
+
 def test_missing_chunks_that_may_be(tmp_path):
     path = str(tmp_path / "data.zarr")
     zarr.create_array(path, shape=(10**12, 2), chunks=(10**6, 2), dtype="f4", fill_value=3)
@@ -137,7 +175,7 @@ def test_missing_chunks_that_may_be(tmp_path):
 def test_covariances_that_fit_no_memory(tmp_path):
     zarr.create_array(tmp_path / "wide.zarr", shape=(1000, 200_000), chunks=(1, 200_000), dtype="f4")
     found = quickly(str(tmp_path / "wide.zarr"), dem.GaussianMixture(4), workers=1, memory_limit="4GB")
-    assert "the parameters alone take 2.56 TB" in found.measured_on
+    assert "nothing: the parameters of a single component take 640 GB" in found.measured_on
     assert any("take diag covariances or fewer components" in problem for problem in found.problems)
     assert math.isnan(found.arithmetic_seconds)
     assert "unknown" in str(found)

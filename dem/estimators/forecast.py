@@ -171,8 +171,8 @@ def _number(passes: float) -> str:
     return f"{math.ceil(passes):,}"
 
 
-def foreseen(found: Plan, estimator: Any, n_components: int, free: int) -> list[str]:
-    """Return what will not work, or not well, and what to do about it."""
+def foreseen(found: Plan, estimator: Any, n_components: int, free: int, *, shared: bool = False) -> list[str]:
+    """Return what will not work, or not well, and what to do about it; `shared` tells that no limit was given."""
     problems = []
     if found.n_rows < max(n_components, 2):
         problems.append(f"{found.n_rows:,} rows are too few for {n_components:,} components: decrease their number")
@@ -183,7 +183,10 @@ def foreseen(found: Plan, estimator: Any, n_components: int, free: int) -> list[
         )
     if found.memory_limit is not None and found.memory_bytes > ENDS_AT * found.memory_limit:
         whose = "each worker" if found.n_workers else "this process"
-        limit = f"{human_bytes(found.memory_limit)} {'is its limit' if found.n_workers else 'are free here'}"
+        is_what = (
+            "is its share of this machine's memory (memory_limit says that of another)" if shared else "is its limit"
+        )
+        limit = f"{human_bytes(found.memory_limit)} {is_what if found.n_workers else 'are free here'}"
         problems.append(f"{whose} needs {human_bytes(found.memory_bytes)}, and {limit}: {_remedy(found, estimator)}")
     if found.driver_bytes > free:
         problems.append(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from dem.data.base import Batch, Chunk, Rows
 from dem.data.missing import Found
@@ -21,10 +22,13 @@ from dem.errors import DataError
 from dem.estimators.kmeans import KMeans
 from dem.families.clusters import Clusters
 from dem.families.gaussian.frame import Frame
+from dem.validation import shape_of_covariances
 
 # Rows that the trial model is made from, for each component and at least.
 ROWS_PER_COMPONENT = 5
 LEAST_ROWS = 4096
+# Memory that a trial model and what it is made from may take; with more components it is made of fewer.
+TRIAL_BYTES = 2**27
 # Decoded bytes of the rows that stand in for data that cannot be read.
 SYNTHETIC_BYTES = 8 * 2**20
 # Rows of the first E-step that is timed; four times as many follow as long as there is time.
@@ -66,11 +70,15 @@ class Arithmetic:
         Memory of an E-step on one chunk beside the rows, per thread.
     statistics_bytes : int
         Of what remains of a chunk.
+    n_components : int
+        Components of the model that was measured; where they are fewer than the estimator's, the other figures were
+        scaled in proportion.
     """
 
     rows_per_second: float
     workspace_bytes: int
     statistics_bytes: int
+    n_components: int
 
 
 def read_for(rows: Rows, n_threads: int, seconds: float) -> Reading:
@@ -124,8 +132,17 @@ def _in_turns(batches: Sequence[Batch]) -> Iterator[Chunk]:
 
 
 def compute_for(estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds: float) -> Arithmetic:
-    """Make E-steps of a trial model on chunks in memory until the time is over; see `trial_model`."""
+    """Make E-steps of a trial model on chunks in memory until the time is over; see `trial_model`.
+
+    A model too large to try (`TRIAL_BYTES`) is tried with fewer components; costs are taken to be in proportion.
+    """
     largest = max(chunks, key=len)
+    n_components = getattr(estimator, estimator._size)
+    n_tried = trial_size(estimator, largest.rows.shape[1])
+    if n_tried < n_components:
+        estimator = clone(estimator).set_params(**{estimator._size: n_tried})
+        if getattr(estimator, "top_components", None) is not None:
+            estimator.top_components = min(estimator.top_components, n_tried)
     with single_threaded_blas():
         family, parameters = trial_model(estimator, largest.rows)
 
@@ -145,7 +162,35 @@ def compute_for(estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds
 
         parts = [_first(chunks[i % len(chunks)], n) for i in range(n_threads)]
         done = _on_threads(repeat, parts)
-    return Arithmetic(sum(rows / took for rows, took in done), workspace, statistics_bytes)
+    rate = sum(rows / took for rows, took in done)
+    return Arithmetic(
+        rate * (n_tried / n_components),
+        workspace * n_components // n_tried,
+        statistics_bytes * n_components // n_tried,
+        n_tried,
+    )
+
+
+def model_bytes(estimator: Any, n_components: int, n_features: int) -> int:
+    """Return what the parameters of a model with so many components take."""
+    numbers = n_components * n_features
+    if hasattr(estimator, "covariance_type"):
+        numbers += 2 * math.prod(shape_of_covariances(estimator.covariance_type, n_components, n_features))
+    return 8 * numbers
+
+
+def trial_size(estimator: Any, n_features: int) -> int:
+    """Return how many components a trial model has: all of them, or a fraction whose memory is bounded."""
+    n = getattr(estimator, estimator._size)
+    while n > 1 and _trial_bytes(estimator, n, n_features) > TRIAL_BYTES:
+        n = -(-n // 2)
+    return int(n)
+
+
+def _trial_bytes(estimator: Any, n_components: int, n_features: int) -> int:
+    """Return the memory of the sample, its distances and responsibilities, and of some copies of the parameters."""
+    n_rows = max(LEAST_ROWS, ROWS_PER_COMPONENT * n_components)
+    return 24 * n_rows * (n_components + n_features) + 4 * model_bytes(estimator, n_components, n_features)
 
 
 def _first(chunk: Chunk, n: int) -> Chunk:
@@ -242,6 +287,8 @@ def synthetic_chunk(estimator: Any, rows: Rows, n_rows: int) -> Chunk:
 def pass_seconds(reading: float, busy: float, arithmetic: float, n_threads: int) -> float:
     """Return the wall time of a pass: it reads ahead, so that waiting for the store hides behind the arithmetic.
 
+    It is NaN if the arithmetic is.
+
     Parameters
     ----------
     reading, arithmetic : float
@@ -251,4 +298,6 @@ def pass_seconds(reading: float, busy: float, arithmetic: float, n_threads: int)
     n_threads : int
         Number of cores.
     """
+    if math.isnan(arithmetic):
+        return arithmetic
     return arithmetic if math.isnan(reading) else max(reading, arithmetic + busy / n_threads)

@@ -18,11 +18,19 @@ from dem.estimators import inputs
 from dem.estimators.forecast import READS_HELD, Plan, foreseen
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.kmeans import KMeans
-from dem.estimators.measuring import Arithmetic, Reading, compute_for, pass_seconds, read_for, synthetic_chunk
+from dem.estimators.measuring import (
+    Arithmetic,
+    Reading,
+    compute_for,
+    model_bytes,
+    pass_seconds,
+    read_for,
+    synthetic_chunk,
+    trial_size,
+)
 from dem.initialise.sample import SAMPLE_BYTES
 from dem.statistics import TREE_ARITY
 from dem.units import human_bytes, human_count
-from dem.validation import shape_of_covariances
 
 # Passes until the log-likelihood per row is within 1e-3, and within 1e-6, of its limit: the smallest and the largest
 # median of four problems in benchmarks/results/reads.json (docs/algorithms.md), for data larger than the sample and,
@@ -103,8 +111,12 @@ def plan(
     n_components, n_threads = getattr(estimator, estimator._size), workers or available_cores()
     problems: list[str] = []
     free = psutil.virtual_memory().available
-    model_bytes = 8 * _numbers(estimator, n_components, rows.n_features)
-    reading, arithmetic, measured_on = _measure(rows, estimator, n_threads, seconds, model_bytes, free, problems)
+    parameters = model_bytes(estimator, n_components, rows.n_features)
+    reading, arithmetic, measured_on = _measure(rows, estimator, n_threads, seconds, free, problems)
+    if arithmetic is not None and arithmetic.n_components < n_components:
+        measured_on += (
+            f"; E-steps with {arithmetic.n_components:,} of {n_components:,} components, scaled in proportion"
+        )
     if n_threads > available_cores():
         measured_on += f"; for {n_threads:,} cores as fast as the {available_cores()} here, and a store that keeps up"
     read_rows = rows.read_rows if reading is None else max(map(len, reading.chunks))
@@ -118,7 +130,7 @@ def plan(
     computing = math.nan if arithmetic is None else rows.n_rows / arithmetic.rows_per_second / speedup
     n_tasks = len(rows.batches())
     overhead = n_tasks * TASK_SECONDS if workers else 0.0
-    memory = _memory(arithmetic, model_bytes, read_bytes, n_threads, n_tasks, workers)
+    memory = _memory(arithmetic, parameters, read_bytes, n_threads, n_tasks, workers)
     cache = _cache(workers, limit)
     missed = max(0.0, 1.0 - cache / rows.n_bytes)
     chunks = rows.stored_chunks
@@ -138,18 +150,19 @@ def plan(
         memory_limit=limit if workers else free,
         memory=memory,
         cache_bytes=min(cache, rows.n_bytes),
-        driver_bytes=_driver_bytes(estimator, rows, n_components, model_bytes),
+        driver_bytes=_driver_bytes(estimator, rows, n_components, parameters),
         measured_on=measured_on,
         reading_seconds=alone,
         arithmetic_seconds=computing,
-        pass_seconds=max(overhead, pass_seconds(alone, busy, computing, here)),
-        next_pass_seconds=max(overhead, pass_seconds(missed * alone, missed * busy, computing, here)),
+        pass_seconds=max(pass_seconds(alone, busy, computing, here), overhead),
+        next_pass_seconds=max(pass_seconds(missed * alone, missed * busy, computing, here), overhead),
         passes=passes,
         exact_passes=exact,
         max_iter=estimator.max_iter,
         problems=problems,
     )
-    problems += foreseen(found, estimator, n_components, free)
+    shared = workers is not None and memory_limit is None
+    problems += foreseen(found, estimator, n_components, free, shared=shared)
     return found
 
 
@@ -168,22 +181,17 @@ def _limit(workers: int | None, memory_limit: str | int | None) -> int | None:
     from dask.utils import parse_bytes  # noqa: PLC0415
 
     try:
-        return int(parse_bytes(memory_limit))
-    except ValueError as error:
+        limit = int(parse_bytes(memory_limit))
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit < 1:
         message = f"the memory limit must be a number of bytes such as '2GB', not {memory_limit!r}"
-        raise OptionError(message) from error
-
-
-def _numbers(estimator: Any, n_components: int, n_features: int) -> int:
-    """Return how many numbers the parameters are."""
-    if not hasattr(estimator, "covariance_type"):
-        return n_components * n_features
-    shape = shape_of_covariances(estimator.covariance_type, n_components, n_features)
-    return n_components * n_features + 2 * math.prod(shape)
+        raise OptionError(message)
+    return limit
 
 
 def _measure(
-    rows: Rows, estimator: Any, n_threads: int, seconds: float, model_bytes: int, free: int, problems: list[str]
+    rows: Rows, estimator: Any, n_threads: int, seconds: float, free: int, problems: list[str]
 ) -> tuple[Reading | None, Arithmetic | None, str]:
     """Read and compute; what cannot be measured becomes a problem, and random rows stand in."""
     n_threads = min(n_threads, available_cores())
@@ -198,8 +206,9 @@ def _measure(
         except DataError as error:
             why = "they could not be read"  # the error is one of the problems
             problems.append(str(error))
-    if 4 * model_bytes > free:
-        return reading, None, f"nothing: the parameters alone take {human_bytes(model_bytes)}"
+    tried = model_bytes(estimator, trial_size(estimator, rows.n_features), rows.n_features)
+    if 4 * tried > free:
+        return reading, None, f"nothing: the parameters of a single component take {human_bytes(tried)}"
     if reading is not None:
         what = f"{human_bytes(reading.n_bytes)} of the data, read at {human_bytes(reading.n_bytes / reading.seconds)}/s"
         for chunk in reading.chunks:
@@ -218,12 +227,12 @@ def _measure(
 
 
 def _memory(
-    arithmetic: Arithmetic | None, model_bytes: int, read_bytes: int, n_threads: int, n_tasks: int, workers: int | None
+    arithmetic: Arithmetic | None, parameters: int, read_bytes: int, n_threads: int, n_tasks: int, workers: int | None
 ) -> dict[str, int]:
     """Return what the memory of a worker is for, or that of this process with all its threads."""
     threads = 1 if workers else n_threads
-    workspace = model_bytes if arithmetic is None else arithmetic.workspace_bytes
-    statistics = model_bytes if arithmetic is None else arithmetic.statistics_bytes
+    workspace = parameters if arithmetic is None else arithmetic.workspace_bytes
+    statistics = parameters if arithmetic is None else arithmetic.statistics_bytes
     # On a cluster they are added sixteen by sixteen, on threads at the end of the pass.
     sums = (TREE_ARITY + 1 if workers else n_tasks) * statistics
     base = WORKER_BYTES if workers else psutil.Process().memory_info().rss
@@ -231,7 +240,7 @@ def _memory(
         "Python and packages": base,
         "chunks": READS_HELD * threads * read_bytes,
         "freed but kept by malloc": min(6 * read_bytes, MALLOC_KEEPS),
-        "E-step": threads * workspace + model_bytes,
+        "E-step": threads * workspace + parameters,
         "statistics": sums,
     }
 
@@ -245,12 +254,12 @@ def _cache(workers: int | None, limit: int | None) -> int:
     return workers * max(0, int(CACHE_UP_TO * limit) - WORKER_BYTES - CACHE_RESERVE)
 
 
-def _driver_bytes(estimator: Any, rows: Rows, n_components: int, model_bytes: int) -> int:
+def _driver_bytes(estimator: Any, rows: Rows, n_components: int, parameters: int) -> int:
     """Return what the sample and the start need here: the sample, copies of it, and its responsibilities."""
     n = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)
     n = min(n, rows.n_rows)
     responsibilities = 0 if isinstance(estimator, KMeans) else n_components
-    return 8 * n * (3 * rows.n_features + responsibilities) + 3 * model_bytes
+    return 8 * n * (3 * rows.n_features + responsibilities) + 3 * parameters
 
 
 def _passes(estimator: Any, rows: Rows) -> tuple[tuple[float, float], tuple[float, float]] | tuple[None, None]:
