@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from click.testing import CliRunner
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reassembly import reassemble
 
 import dem
+from dem.cli import dem as command
 from dem.data import open_rows
 from dem.errors import DataError
 
@@ -101,3 +104,18 @@ def test_plain_arrays_are_not_decoded(tmp_path):
         np.testing.assert_array_equal(reassemble(open_rows(tmp_path / "y.zarr")), TABLE)
     array.attrs["_FillValue"] = float(TABLE[0, 0])  # a plain number, as other tools write it
     assert np.isnan(reassemble(open_rows(tmp_path / "y.zarr"))[0, 0])
+
+
+@pytest.mark.parametrize("value", ["0.1", [0.1, 0.2], {"a": 1}, []])
+@pytest.mark.parametrize("name", ["scale_factor", "add_offset"])
+def test_attributes_that_are_no_numbers(tmp_path, name, value):
+    array = zarr.create_array(tmp_path / "x.zarr", data=TABLE)
+    array.attrs[name] = value
+    words = f"x.zarr cannot be decoded: its attribute {name} is {value!r}, not a number; correct it in the metadata"
+    with pytest.raises(DataError, match=re.escape(words)):
+        open_rows(tmp_path / "x.zarr")
+    result = CliRunner().invoke(command, ["fit", str(tmp_path / "x.zarr"), "--components", "2", "--quiet"])
+    assert result.exit_code == 1
+    assert words in result.stderr
+    array.attrs[name] = [2.0]
+    assert open_rows(tmp_path / "x.zarr").n_rows == len(TABLE)

@@ -106,9 +106,14 @@ def test_what_is_wrong_is_said_in_one_line(catalogue, tmp_path, monkeypatch):
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and nothing else")
     (tmp_path / "days.parquet").mkdir()
     pd.DataFrame({"day": pd.to_datetime(["2020-01-01"])}).to_parquet(tmp_path / "days.parquet" / "a.parquet")
+    bare = tmp_path / "bare.parquet"
+    bare.mkdir()
     for path, columns, message in (
         (catalogue, None, r"column 'name' of .*catalogue holds values of type \w*string, .* name the columns to use"),
         (catalogue, ["u", "x"], r"catalogue has no column 'x'; it has u, g, r, n, ok, name$"),
+        (catalogue, ["u", "g", "u"], r"column 'u' of .*catalogue is named twice"),
+        (bare, ["u", "g"], r"there is no parquet file in .*bare\.parquet"),
+        (bare, None, r"there is no parquet file in .*bare\.parquet"),
         (catalogue, "u", "columns must be a list of names"),
         (tmp_path / "days.parquet", None, r"column 'day' of .* holds values of type timestamp\["),
         (tmp_path / "nothing.parquet", None, "there is nothing at .*nothing.parquet"),

@@ -191,6 +191,16 @@ def test_a_grid_of_a_million_chunks_costs_little(tmp_path):
     assert rows.n_rows == 5000 * 5000 * 50
 
 
+@pytest.mark.parametrize("feature_dim", [True, False, np.True_])
+def test_booleans_are_no_dimensions(feature_dim):
+    array = zarr.create_array(zarr.storage.MemoryStore(), data=CUBE.values)
+    for source in (array, da.from_array(CUBE.values), CUBE):
+        with pytest.raises(
+            DataError, match=r"^feature_dim must be the name or number of a dimension of .*, not .*(True|False)"
+        ):
+            open_rows(source, feature_dim=feature_dim)
+
+
 @pytest.mark.parametrize("feature_dim", ["depth", 4, -5, "x"])
 def test_dimensions_that_are_not_there(feature_dim):
     array = zarr.create_array(zarr.storage.MemoryStore(), data=CUBE.values)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.errors import DataError
+
 _KEYS = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 
 
@@ -73,6 +75,11 @@ def packing(attributes: Mapping[str, Any], dtype: np.dtype[Any], fill_value: Any
         Of what is stored.
     fill_value : scalar, optional
         What stands for ``_FillValue`` where the format has a field of its own for it (zarr 2, as xarray uses it).
+
+    Raises
+    ------
+    DataError
+        If an attribute is not a number; the message names it.
     """
     given = decoding(attributes)
     if fill_value is not None:
@@ -87,7 +94,7 @@ def packing(attributes: Mapping[str, Any], dtype: np.dtype[Any], fill_value: Any
         marked |= bool(values) or (key in given and dtype.kind not in "iu")
         fills += [value for value in values if value not in fills]
     viewed, fills = _viewed(given, dtype, fills)
-    scale, offset = (_number(given.get(key)) for key in ("scale_factor", "add_offset"))
+    scale, offset = (_number(key, given.get(key)) for key in ("scale_factor", "add_offset"))
     masked = viewed
     if fills:
         masked = _promoted(viewed) if scale is None and offset is None else _scaled_type(viewed, scale, offset)
@@ -124,9 +131,17 @@ def _from_text(text: str, dtype: np.dtype[Any]) -> float | None:
         return None
 
 
-def _number(value: Any) -> Any:
+def _number(key: str, value: Any) -> Any:
     """Return a scale or offset as a number; some writers make a list of it."""
-    return None if value is None else np.asarray(value).item()
+    if value is None:
+        return None
+    found = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    if isinstance(found, np.generic | np.ndarray) and found.size == 1:
+        found = found.item()
+    if not isinstance(found, int | float):
+        message = f"its attribute {key} is {value!r}, not a number; correct it in the metadata"
+        raise DataError(message)
+    return found
 
 
 def _viewed(given: Mapping[str, Any], dtype: np.dtype[Any], fills: list[Any]) -> tuple[np.dtype[Any], list[Any]]:

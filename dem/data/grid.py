@@ -71,6 +71,9 @@ def feature_axis(name: str, ndim: int, dims: Sequence[Hashable] | None, feature_
     """
     listed = ", ".join(map(str, range(ndim) if dims is None else dims)) or "none"
     if feature_dim is not None:
+        if isinstance(feature_dim, bool | np.bool_):
+            message = f"feature_dim must be the name or number of a dimension of {name} ({listed}), not {feature_dim!r}"
+            raise DataError(message)
         for axis, dim in enumerate(dims or ()):
             if feature_dim in (dim, str(dim)):
                 return axis

@@ -158,6 +158,9 @@ class ParquetRows(Rows):
 
     def __init__(self, path: str, columns: Sequence[str] | None = None) -> None:
         dataset = _open(path)
+        if not dataset.files:
+            message = f"there is no parquet file in {path}"
+            raise DataError(message)
         self.name = path
         self.feature_names = _wanted(path, dataset.schema, columns)
         schema = _selected(dataset.schema, self.feature_names)
@@ -262,6 +265,10 @@ def _wanted(path: str, schema: Any, columns: Sequence[str] | None) -> tuple[str,
             listing = ", ".join(map(str, names[:20])) + (", …" if len(names) > 20 else "")
             message = f"{path} has no column {name!r}; it has {listing}"
             raise DataError(message)
+    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
+    if twice is not None:
+        message = f"column {twice!r} of {path} is named twice; name each column once"
+        raise DataError(message)
     return tuple(columns)
 
 

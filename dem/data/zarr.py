@@ -54,7 +54,7 @@ class ZarrPart:
     def of(cls, array: zarr.Array[Any], name: str, axes: Corner, *, has_features: bool) -> Self:
         """Return a part that watches an array; its metadata are read once more."""
         is_table = has_features and axes == (0, 1)
-        return cls(WatchedArray.of(array, name, is_table=is_table), axes, packing_of(array))
+        return cls(WatchedArray.of(array, name, is_table=is_table), axes, packing_of(array, name))
 
     @property
     def array(self) -> zarr.Array[Any]:

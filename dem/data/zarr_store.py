@@ -110,12 +110,16 @@ def dimension_names(array: zarr.Array[Any]) -> tuple[str, ...] | None:
     return tuple(str(axis) if name is None else str(name) for axis, name in enumerate(names))
 
 
-def packing_of(array: zarr.Array[Any]) -> Packing | None:
+def packing_of(array: zarr.Array[Any], name: str) -> Packing | None:
     """Return how the numbers of an array are decoded; see `dem.data.cf`."""
     attributes = array.attrs.asdict()
     # In format 2 xarray writes `_FillValue` into the field for the value of chunks that are not there.
     by_xarray = array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes
-    return packing(attributes, array.dtype, array.fill_value if by_xarray else None)
+    try:
+        return packing(attributes, array.dtype, array.fill_value if by_xarray else None)
+    except DataError as error:
+        message = f"{name} cannot be decoded: {error}"
+        raise DataError(message) from error
 
 
 def coordinates_of(array: zarr.Array[Any], axis: int) -> NDArray[Any] | None:
@@ -127,7 +131,7 @@ def coordinates_of(array: zarr.Array[Any], axis: int) -> NDArray[Any] | None:
     found = None if names is None else _beside(array, names[axis])
     if found is None or found.shape != (array.shape[axis],) or " since " in str(found.attrs.get("units", "")):
         return None
-    packed = packing_of(found)
+    packed = packing_of(found, name_of(found))
     values = np.asarray(found[...])
     values = values if packed is None else packed.decode(values)
     return values if values.dtype.kind in "biuf" else np.array([str(value) for value in values])
