@@ -13,6 +13,7 @@ import s3
 import zarr
 
 import dem
+from dem.errors import DataError
 
 
 def test_fit_reads_the_same_from_s3(bucket, tmp_path):
@@ -23,6 +24,13 @@ def test_fit_reads_the_same_from_s3(bucket, tmp_path):
     local = dem.GaussianMixture(2, random_state=0).fit(str(tmp_path / "data.zarr"))
     remote = dem.GaussianMixture(2, random_state=0).fit(f"{bucket}/data.zarr")
     np.testing.assert_array_equal(remote.means_, local.means_)
+
+
+def test_a_bucket_that_does_not_exist_is_named(bucket):
+    with pytest.raises(DataError, match=r"at s3://no-such-bucket/data.zarr: there is no bucket 'no-such-bucket'$"):
+        dem.GaussianMixture(2).fit("s3://no-such-bucket/data.zarr")
+    with pytest.raises(DataError, match=rf"^there is no zarr array or group at {bucket}/nothing.zarr$"):
+        dem.GaussianMixture(2).fit(f"{bucket}/nothing.zarr")
 
 
 @pytest.mark.reliability(

@@ -64,11 +64,25 @@ def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
     try:
         return zarr.open(store=path, mode="r")
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
-        message = f"there is no zarr array or group at {path}"
+        message = f"there is no zarr array or group at {path}{_missing_bucket(path, scheme)}"
         raise DataError(message) from error
     except Exception as error:  # a store raises whatever its service makes it raise
         message = f"{path} cannot be opened ({reason(error)})"
         raise DataError(message) from error
+
+
+def _missing_bucket(path: str, scheme: str | None) -> str:
+    """Say that the bucket of a URL does not exist, if the store knows that it does not."""
+    if scheme not in ("s3", "s3a", "gs", "gcs"):
+        return ""
+    import fsspec  # noqa: PLC0415
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path, use_listings_cache=False)
+        bucket = inner.partition("/")[0]
+        return "" if filesystem.exists(bucket) else f": there is no bucket {bucket!r}"
+    except Exception:  # noqa: BLE001 - not every key may ask for it, and a store raises whatever its service makes it
+        return ""
 
 
 def _member(group: zarr.Group, name: str, variable: str | None) -> tuple[str, zarr.Array[Any]]:
