@@ -294,12 +294,21 @@ def test_the_log_has_a_line_for_each_read_and_names_the_best_start_at_the_end(ca
         ["iteration 4 (best: start 2 of 3)", "log-likelihood per row -2"],
     ]
     assert not reads[-1].endswith(" left"), "there is nothing left"
+    assert "gain 5.00e-01" in reads[2]
+    assert "gain" not in reads[3], "the best start has ended before"
     assert [line for line in lines if "ended" in line] == [
         "start 2 of 3 ended after iteration 2: converged",
         "start 3 of 3 ended after iteration 3: failed: singular",
         "start 1 of 3 ended after iteration 4: converged",
     ]
     assert lines[-1] == "best: start 2 of 3, log-likelihood per row -2 after 2 iterations"
+
+
+def test_the_gain_of_a_best_start_that_ends_with_the_read_is_told(capsys):
+    log = LogProgress()
+    for event in several_starts(([-3.0, -2.0], [-4.0, -3.5]), ("converged", "converged")):
+        log(event)
+    assert ", log-likelihood per row -2, gain 1.00e+00, " in capsys.readouterr().err
 
 
 def test_all_ways_to_be_out_of_the_running_are_known():

@@ -150,7 +150,7 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
     else:
         which = f" (best: start {event.model + 1} of {started.n_models})" if started.n_models > 1 else ""
         figures = [(where, f"{last.iteration}{which}"), _value(event, started)]
-        if math.isfinite(event.gain) and event.model not in tracker.ended.keys() - {last.model}:
+        if math.isfinite(event.gain) and event.iteration == last.iteration:
             figures.append(("fall" if started.objective == "inertia" else "gain", f"{event.gain:.2e}"))
     if tracker.rows_per_second is not None:
         figures.append(("", f"{human_count(tracker.rows_per_second)} rows/s"))

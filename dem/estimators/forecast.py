@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
-from dem.units import human_bytes, human_count, human_seconds
+from dem.units import human_bytes, human_count, human_seconds, plural
 
 # Share of the memory limit at which Dask ends a worker.
 ENDS_AT = 0.95
@@ -125,7 +125,7 @@ class Plan:
         limit = f" of {human_bytes(self.memory_limit)}" if self.memory_limit else ""
         lines = [
             ("data", f"{self.name}: {self.n_rows:,} rows x {self.n_features}, {human_bytes(self.data_bytes)} decoded"),
-            ("reads", f"{self.n_reads:,} of {human_bytes(self.read_bytes)}, in {self.n_tasks:,} tasks"),
+            ("reads", f"{self.n_reads:,} of {human_bytes(self.read_bytes)}, in {plural(self.n_tasks, 'task')}"),
             ("memory", f"{holder} needs {human_bytes(self.memory_bytes)}{limit}: {needs}"),
             ("start", f"this process needs {human_bytes(self.driver_bytes)} for the sample and the start"),
             ("measured on", self.measured_on),
