@@ -108,11 +108,13 @@ def test_what_is_wrong_is_said_in_one_line(catalogue, tmp_path, monkeypatch):
     pd.DataFrame({"day": pd.to_datetime(["2020-01-01"])}).to_parquet(tmp_path / "days.parquet" / "a.parquet")
     bare = tmp_path / "bare.parquet"
     bare.mkdir()
+    bare.with_name("plain").mkdir()
     for path, columns, message in (
         (catalogue, None, r"column 'name' of .*catalogue holds values of type \w*string, .* name the columns to use"),
         (catalogue, ["u", "x"], r"catalogue has no column 'x'; it has u, g, r, n, ok, name$"),
         (catalogue, ["u", "g", "u"], r"column 'u' of .*catalogue is named twice"),
         (bare, ["u", "g"], r"there is no parquet file in .*bare\.parquet"),
+        (bare.with_name("plain"), ["u"], r"plain is an empty folder: there is no parquet file in it"),
         (bare, None, r"there is no parquet file in .*bare\.parquet"),
         (catalogue, "u", "columns must be a list of names"),
         (tmp_path / "days.parquet", None, r"column 'day' of .* holds values of type timestamp\["),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 from dem.data.base import Rows
@@ -74,6 +75,9 @@ def open_rows(
         message = f"a feature dimension ({feature_dim!r}) can be named for xarray objects, zarr and Dask arrays only"
         raise DataError(message)
     if columns is not None and kind != "parquet":
+        if isinstance(data, str | os.PathLike) and Path(data).is_dir() and not any(Path(data).iterdir()):
+            message = f"{os.fspath(data)} is an empty folder: there is no parquet file in it"
+            raise DataError(message)
         what = f"{os.fspath(data)} is no parquet; columns" if isinstance(data, str | os.PathLike) else "columns"
         message = f"{what} ({', '.join(columns)}) can be named for parquet only; select them before"
         raise DataError(message)
