@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def cluster():
         dashboard_address="127.0.0.1:0",
     ) as cluster:
         yield cluster
+
+
+@pytest.fixture(autouse=True)
+def _no_scheduler_is_left():
+    """Clients that end in another order than they began leave Dask's setting of the scheduler behind."""
+    yield
+    if "dask" in sys.modules:
+        sys.modules["dask"].config.config.pop("scheduler", None)
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_few_chunks_are_few_blocks(tmp_path):
     assert len(open_rows(overlapping(100)).divided(40).batches()) == 4  # of 32 rows, the last of the rest
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])
 def test_blocks_of_chunks_give_the_same_bits_on_threads_and_workers(algorithm, cluster, tmp_path):

@@ -93,6 +93,7 @@ def test_a_store_that_fits_is_read_once(tmp_path):
     assert_same_bits(kept, cut, ("weights_", "means_", "covariances_", "lower_bounds_"))
 
 
+@pytest.mark.slow
 def test_without_a_cache_every_pass_reads(tmp_path):
     path = tmp_path / "x.zarr"
     zarr.create_array(path, data=gaussian_rows(), chunks=(1000, 3))

@@ -48,6 +48,7 @@ def test_chunks_that_go_during_a_fit(tmp_path, layout, algorithm):
     assert FILES[layout].format(7) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_chunks_that_go_during_a_fit_on_a_cluster(tmp_path, client):
     import dask
 
@@ -177,6 +178,7 @@ def test_chunks_that_go_before_lazy_labels_are_computed(tmp_path, layout):
     np.testing.assert_array_equal(model.predict(path, allow_missing_chunks=True).compute(), model.predict(filled))
 
 
+@pytest.mark.slow
 def test_lazy_labels_on_a_cluster(tmp_path, client):
     path = tmp_path / "x.zarr"
     store(path)

@@ -139,7 +139,9 @@ def test_variable_of_a_group(tmp_path, rows):
     assert figures("fit", tmp_path / "group.zarr", "--variable", "values", "-k", 1)["n_features"] == 2
 
 
-@pytest.mark.parametrize("engine", [(), ("--workers", 1)], ids=["threads", "process"])
+@pytest.mark.parametrize(
+    "engine", [(), pytest.param(("--workers", 1), marks=pytest.mark.slow)], ids=["threads", "process"]
+)
 def test_predict(data, model, out, rows, engine):
     fitted = dem.load(model)
     for options, expected in (
@@ -174,7 +176,10 @@ def test_more_draws_than_the_disk_holds(model, out):
     assert not Path(out).exists()
 
 
-@pytest.mark.parametrize("engine", [(), ("--workers", 1)], ids=["threads", "process"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine", [(), pytest.param(("--workers", 1), marks=pytest.mark.slow)], ids=["threads", "process"]
+)
 def test_failing_workers_leave_one_line(tmp_path, rows, engine):
     path = Path(write(tmp_path / "x.zarr", rows, chunks=(250, 2)))
     (path / "c" / "2" / "0").write_bytes(b"torn")
@@ -304,6 +309,7 @@ def test_a_damaged_model(model):
         assert "damaged" in fails(*arguments)
 
 
+@pytest.mark.slow
 def test_an_unreachable_scheduler(data):
     line = fails("fit", data, "-k", 2, "--scheduler", "tcp://127.0.0.1:1")
     assert "no scheduler answers at tcp://127.0.0.1:1" in line

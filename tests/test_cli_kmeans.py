@@ -102,7 +102,9 @@ def test_fit_goes_on_from_saved_centres(data, out, tmp_path):
     assert dem.load(better).max_iter == 50
 
 
-@pytest.mark.parametrize("engine", [(), ("--workers", 1)], ids=["threads", "process"])
+@pytest.mark.parametrize(
+    "engine", [(), pytest.param(("--workers", 1), marks=pytest.mark.slow)], ids=["threads", "process"]
+)
 def test_predict_writes_the_nearest_centres(data, model, out, rows, engine):
     assert figures("predict", model, data, out, *engine)["n_rows"] == 1000
     written = zarr.open_array(out, mode="r")
@@ -164,6 +166,7 @@ def test_bad_data_is_one_line(tmp_path, model):
     assert "row 30" in fails("fit", write(tmp_path / "holes.zarr", holes), *K)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_ctrl_c_saves_the_last_centres(tmp_path, out):
     data = write(tmp_path / "data.zarr", np.random.default_rng(0).normal(size=(40_000, 3)), chunks=(5_000, 3))

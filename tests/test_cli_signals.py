@@ -94,6 +94,7 @@ def test_ctrl_c_saves_the_last_parameters_under_a_name_that_is_no_finished_model
     assert [path.name for path in tmp_path.iterdir()] == ["model.zarr.partial"]
 
 
+@pytest.mark.slow
 def test_make_takes_an_interrupted_fit_for_unfinished(data, tmp_path):
     """`make` would find the target there, and no longer build it."""
     (tmp_path / "Makefile").write_text(
@@ -107,6 +108,7 @@ def test_make_takes_an_interrupted_fit_for_unfinished(data, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Makefile", "model.zarr.partial"]
 
 
+@pytest.mark.slow
 def test_sigterm_ends_as_cleanly_and_json_tells_it(data, tmp_path):
     out = str(tmp_path / "model.zarr")
     process = start("fit", data, *FOR_EVER, "--out", out, "--keep-partial", "--json")
@@ -120,6 +122,7 @@ def test_sigterm_ends_as_cleanly_and_json_tells_it(data, tmp_path):
     np.testing.assert_allclose(figures["means"], model.means_)
 
 
+@pytest.mark.slow
 def test_ctrl_c_without_out_says_that_nothing_is_saved(data):
     process = start("fit", data, *FOR_EVER, "--json")
     stdout, lines = interrupt(process, signal.SIGINT, after="iteration 1,")
@@ -128,6 +131,7 @@ def test_ctrl_c_without_out_says_that_nothing_is_saved(data):
     assert json.loads(stdout)["model"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("fit", "-k", "2"), ("select", "-k", "1:3")], ids=lambda words: words[0])
 def test_ctrl_c_before_the_first_iteration(data, tmp_path, words):
     process = start(*words, data, "--json", "--out", str(tmp_path / "model.zarr"), "--init", "k-means||")
@@ -148,6 +152,7 @@ def test_ctrl_c_amid_a_selection_says_how_far_it_was(data, tmp_path):
     assert lines[-1] == f"dem: stopped by Ctrl-C after {figures['reads']} reads of all data; nothing is saved"
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_predicting_leaves_no_output(tmp_path):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400_000, 4))

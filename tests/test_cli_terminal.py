@@ -58,12 +58,14 @@ def test_a_live_line_and_a_warning_above_it(data):
     assert shown.rstrip("\r\n").endswith("\x1b[2K"), "nothing of the live line stays"
 
 
+@pytest.mark.slow
 def test_json_on_a_terminal_and_quiet(data):
     _, shown = on_terminal("fit", data, "-k", "1", "--json")
     assert "{" not in shown
     assert on_terminal("fit", data, "-k", "1", "--quiet") == ("", "")
 
 
+@pytest.mark.slow
 def test_one_read_shows_its_share(data, tmp_path):
     model = str(tmp_path / "model.zarr")
     on_terminal("fit", data, "-k", "2", "--max-iter", "2", "--tol", "10", "--out", model)

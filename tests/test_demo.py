@@ -104,6 +104,7 @@ def test_demo_in_small(tmp_path):
     assert np.allclose(dem.load(str(out / "model.zarr")).means_, found["means"])
 
 
+@pytest.mark.slow
 def test_demo_prints_sizes_and_can_keep_the_data(tmp_path):
     result = CliRunner().invoke(command, ["demo", "--out", str(tmp_path), *SMALL, "--keep"])
     assert result.exit_code == 0, result.output
@@ -114,6 +115,7 @@ def test_demo_prints_sizes_and_can_keep_the_data(tmp_path):
     assert np.array_equal(labels[:1000], model.predict(rows[:1000]))
 
 
+@pytest.mark.slow
 def test_demo_beyond_its_memory_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "peak_memory", _huge)
     with pytest.raises(EngineError, match="a worker used 9000 MB of memory; 400 MB are allowed"):

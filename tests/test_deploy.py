@@ -18,6 +18,8 @@ import psutil
 import pytest
 import zarr
 
+pytestmark = pytest.mark.slow
+
 HOSTS = Path(__file__).parents[1] / "deploy" / "hosts"
 SCHEDULER = "127.0.0.1"
 # Linux answers on all of 127.0.0.0/8, so that the workers can be on another address.

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import zarr
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 

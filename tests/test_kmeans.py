@@ -76,6 +76,7 @@ def test_starts_share_reads_and_are_compared_on_the_sample():
     assert model.inertia_ == pytest.approx(best.inertia_, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_chunks_do_not_matter_and_engines_give_the_same_bits(request):
     rows = blobs(3)
     options = {"n_clusters": 6, "random_state": 0}

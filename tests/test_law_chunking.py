@@ -31,6 +31,7 @@ def test_cuts_do_not_matter(case, whole, edges, chunks_per_batch):
     assert_close(fitted, whole[case.name], (*case.parameters, *FITTED))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_one_row_per_chunk(case, whole):

@@ -203,6 +203,7 @@ def test_the_order_of_the_blocks_does_not_matter_in_the_end(case):
     assert_close(fits[2], fits[0], case.parameters, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "max_in_flight"), [("incremental", 1), ("incremental", None), ("stepwise", None)]
 )

@@ -66,6 +66,7 @@ def reads_until(reached, curve):
     return curve[0][np.argmax(curve[1] >= reached)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["shuffled", "sorted"])
 def test_fewer_reads_than_batch_also_on_sorted_rows(order):
     table = overlapping_rows()
@@ -185,6 +186,7 @@ def test_warm_start_and_a_saved_model_go_on(case, algorithm, tmp_path):
     assert again.lower_bound_ >= first.lower_bound_ - 1e-7
 
 
+@pytest.mark.slow
 def test_several_starts():
     fitted = CASES[0].estimator(algorithm="incremental", n_init=3, init_params="random").fit(CASES[0].data())
     assert {record["model"] for record in fitted.history_} == {0, 1, 2}

@@ -57,6 +57,7 @@ def test_chunks_missing_before_a_fit(tmp_path, layout):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_chunks_missing_before_a_fit_on_a_cluster(tmp_path, layout, client):
     store(tmp_path / "x.zarr", layout)

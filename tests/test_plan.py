@@ -55,7 +55,7 @@ def test_the_shell_says_the_same_in_words_and_in_json(data):
     assert "6,000 rows x 3, 144 kB decoded" in result.stdout
     assert "12 of 12 kB" in result.stdout
     assert "1 of 144 kB, in 1 task\n" in result.stdout
-    assert "smallest and largest median of four data sets in docs/algorithms.md" in result.stdout
+    assert "smallest and largest median of four data sets in docs/algorithms.md" in " ".join(result.stdout.split())
     figures = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
     assert figures["n_rows"] == 6000
     assert figures["memory_bytes"] == sum(figures["memory"].values()) < 2e9

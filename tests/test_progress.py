@@ -32,6 +32,7 @@ print(json.dumps([[one["data"]["text/html"], one["transient"], one["update"]] fo
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_one_bar_for_each_fit():
     result = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True)
     assert result.stderr == ""

@@ -88,6 +88,7 @@ def test_wrong_keys_are_told_before_anything_is_computed(ceph_server, models, mo
     )
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="an S3 store goes away while a model is saved over another",
     sees="cannot write s3://…; the model is saved in …",

@@ -97,6 +97,7 @@ def test_the_bound_of_hopeless_starts():
     assert highest([0.0, 1.0, 1.5, 1.5, 1.5]) is None  # no gain to speak of
 
 
+@pytest.mark.slow
 def test_hopeless_and_late_starts_are_dropped_with_a_reason():
     table = blobs(2, spread=8.0, n_rows=1500)
     family = Mixture(GaussianComponent().adapted_to(table))
@@ -119,6 +120,7 @@ def test_hopeless_and_late_starts_are_dropped_with_a_reason():
         assert alone.log_likelihood < best.log_likelihood
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_ten_racing_starts_cost_hardly_more_reads_than_one():
     options = {"init_params": "random_from_data", "sample_rows": 1000, "tol": 1e-5, "max_iter": 300, "racing": True}

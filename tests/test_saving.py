@@ -97,6 +97,7 @@ def test_results_that_find_their_name_taken_stand_beside(other, tmp_path):
 # The disk is full ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="the disk is full when `dem fit` saves its model",
     sees="No space left on device; the model is saved in …",

@@ -114,6 +114,7 @@ def test_a_fit_that_ends_before_a_trial_was_judged_keeps_the_step_before(case, m
         assert model.score(rows) >= model.lower_bound_ - 1e-9
 
 
+@pytest.mark.slow
 def test_the_same_bits_on_a_cluster(request):
     case = CASES[0]
     options = {"accelerate": "squarem", "tol": 1e-10, "max_iter": 500, "init_params": "random_from_data"}

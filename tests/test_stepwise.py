@@ -83,6 +83,7 @@ def test_sorted_rows_are_told():
     model.fit(CutRows(table, EDGES))  # a warning would be an error
 
 
+@pytest.mark.slow
 def test_algorithm_on_the_command_line(tmp_path):
     path = str(tmp_path / "data.zarr")
     zarr.create_array(path, data=gaussian_rows(), chunks=(100, 3))
