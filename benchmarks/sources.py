@@ -16,8 +16,8 @@ import zarr
 from common import Stopwatch, mixture_rows, start_of
 
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
+from dem.em.e_step import EStep
 from dem.em.loop import Settings, fit
-from dem.em.together import EStep
 from dem.engine import Engine
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics

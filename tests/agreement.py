@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dem.tree import flatten
+
 
 def assert_close(ours: Any, theirs: Any, names: tuple[str, ...], rtol: float = 1e-10) -> None:
     """Compare fitted attributes relative to the largest entry of each."""
@@ -19,3 +21,8 @@ def assert_same_bits(ours: Any, theirs: Any, names: tuple[str, ...]) -> None:
     """Compare fitted attributes bit for bit."""
     for name in names:
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
+
+
+def numbers(tree):
+    """Return all numbers of a tree of arrays, one after another."""
+    return np.concatenate([np.ravel(array) for array in flatten(tree).values()])

@@ -12,7 +12,7 @@ from cases import CASES
 from sklearn.base import clone
 from sources import CutRows
 
-from dem.em import together
+from dem.em import e_step
 from dem.errors import LikelihoodWarning
 
 
@@ -119,13 +119,13 @@ def test_polishing_a_start_from_a_sample(case):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_broken_m_step_is_reported(monkeypatch):
     case = CASES[0]
-    honest = together.EStep.__call__
+    honest = e_step.EStep.__call__
 
     def wrong(self, chunk):
         statistics = honest(self, chunk)
         statistics.components.second[:] *= 1.5
         return statistics
 
-    monkeypatch.setattr(together.EStep, "__call__", wrong)
+    monkeypatch.setattr(e_step.EStep, "__call__", wrong)
     with pytest.warns(LikelihoodWarning, match="fell from .* to .* in iteration"):
         case.estimator(max_iter=5, tol=1e-9).fit(case.data())

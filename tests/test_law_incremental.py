@@ -10,7 +10,6 @@ import random
 import signal
 import threading
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +20,10 @@ from distributed import Client
 from sources import CutBatch, CutRows
 
 from dem.em import incremental
+from dem.em.block_table import BlockTable
 from dem.em.blocks import Blocks
+from dem.em.e_step import EStep
 from dem.em.loop import Settings
-from dem.em.memo import Memo
-from dem.em.together import EStep
 from dem.engine import LocalEngine, connect
 from dem.events import IterationEnded
 from dem.families.mixture import Mixture, RebasedStatistics
@@ -114,17 +113,17 @@ def test_what_would_lower_the_free_energy_is_refused(case, monkeypatch):
     family, old, rows = start_of(case)
     family = Watched(family.component, family.fit_weights)
     blocks = Blocks.of(family, rows, LocalEngine(1), 1)
-    with closing(Memo(incremental.blank(family, old, rows), len(blocks))) as remembered:
-        state = incremental._State(blocks, remembered, old)
-        state.read(1)
-        stale = list(blocks.visit(range(len(blocks)), lambda: old))
-        reached = [state.lap(lap) for lap in (2, 3)]
-        order = [*range(len(blocks)), *range(9, -1, -1)]
-        late = [dataclasses.replace(stale[block], parameters=old) for block in order]
-        monkeypatch.setattr(Blocks, "visit", lambda *_: iter(late))
-        family.seen.clear()
-        reached.append(state.lap(4))
-        assert len(family.seen) < len(blocks)  # most were refused
+    remembered = BlockTable.room_for(incremental.blank(family, old, rows), len(blocks))
+    state = incremental._State(blocks, remembered, old)
+    state.read(1)
+    stale = list(blocks.visit(range(len(blocks)), lambda: old))
+    reached = [state.lap(lap) for lap in (2, 3)]
+    order = [*range(len(blocks)), *range(9, -1, -1)]
+    late = [dataclasses.replace(stale[block], parameters=old) for block in order]
+    monkeypatch.setattr(Blocks, "visit", lambda *_: iter(late))
+    family.seen.clear()
+    reached.append(state.lap(4))
+    assert len(family.seen) < len(blocks)  # most were refused
     assert np.diff([*reached[:2], *family.seen, reached[-1]]).min() > -1e-11 * abs(reached[0])
 
 

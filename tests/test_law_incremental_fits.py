@@ -6,13 +6,13 @@ import copy
 
 import numpy as np
 import pytest
-from agreement import assert_same_bits
+from agreement import assert_same_bits, numbers
 from cases import CASES, gaussian_rows
 from sources import CutBatch, CutRows
 
 import dem
-from dem.em import memo
-from dem.em.memo import Memo
+from dem.em import block_table
+from dem.em.block_table import BlockTable
 from dem.errors import DataError, LikelihoodWarning, OptionError
 from dem.events import FitEnded, FitStarted, IterationEnded
 from dem.families.mixture import Mixture
@@ -100,7 +100,7 @@ def test_an_iteration_is_one_read(case):
 
 @pytest.mark.parametrize("limit", [2**30, 0])
 def test_memo_in_memory_or_on_disk(limit, monkeypatch, tmp_path):
-    monkeypatch.setattr(memo, "MEMORY_BYTES", limit)
+    monkeypatch.setattr(block_table, "MEMORY_BYTES", limit)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     case = CASES[0]
 
@@ -108,20 +108,20 @@ def test_memo_in_memory_or_on_disk(limit, monkeypatch, tmp_path):
         if isinstance(event, FitStarted):
             # n_rows, entropy, counts twice, means, scatter of 3 components in 3 features, for 30 blocks.
             assert event.memo_bytes == 30 * 8 * (2 + 3 + 3 + 9 + 27)
-        on_disk = bool(list(tmp_path.glob("dem-memo-*")))
+        on_disk = bool(list(tmp_path.glob("dem-blocks-*")))
         assert on_disk is (limit == 0 and isinstance(event, IterationEnded))
 
     options = {"algorithm": "incremental", "tol": 0.0, "max_iter": 3}
     fitted = case.estimator(**options, callbacks=[listen]).fit(CutRows(case.data(), EDGES))
-    assert not list(tmp_path.glob("dem-memo-*"))
-    monkeypatch.setattr(memo, "MEMORY_BYTES", 2**30)
+    assert not list(tmp_path.glob("dem-blocks-*"))
+    monkeypatch.setattr(block_table, "MEMORY_BYTES", 2**30)
     assert_same_bits(case.estimator(**options).fit(CutRows(case.data(), EDGES)), fitted, case.parameters)
 
 
 def test_memo_adds_as_a_sweep_does_and_forgets_what_was_replaced():
     rng = np.random.default_rng(0)
     parts = [CentralMoments(rng.random(2), rng.normal(size=(2, 3)), rng.random((2, 3))) for _ in range(300)]
-    remembered = Memo(parts[0], 257)
+    remembered = BlockTable.room_for(parts[0], 257)
     for block in range(257):
         remembered[block] = parts[-1]
     remembered.total()
@@ -129,8 +129,7 @@ def test_memo_adds_as_a_sweep_does_and_forgets_what_was_replaced():
         remembered[block] = parts[block]
         remembered.total()
     expected = tree_sum([[part] for part in parts[:257]])[0]
-    np.testing.assert_array_equal(remembered.total().numbers(), expected.numbers())
-    remembered.close()
+    np.testing.assert_array_equal(numbers(remembered.total()), numbers(expected))
 
 
 def test_central_moments_lose_nothing_far_from_the_origin():

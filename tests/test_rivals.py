@@ -11,7 +11,7 @@ from sources import CutRows
 
 import dem
 from dem.em.loop import Model, Settings, Status, fit, fit_models
-from dem.em.rivals import highest, hopeless, merged
+from dem.em.racing import highest, hopeless, merged
 from dem.engine import LocalEngine
 from dem.errors import FitError
 from dem.events import FitEnded

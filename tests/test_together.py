@@ -8,7 +8,7 @@ from cases import gaussian_rows
 from sources import CutRows
 
 import dem
-from dem.em.together import MOST_COMPONENTS, EStep, ESteps, _groups, sweep_models
+from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _groups, sweep_models
 from dem.engine import LocalEngine
 from dem.families.binomial import BinomialComponent
 from dem.families.gaussian import GaussianComponent

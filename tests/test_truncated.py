@@ -13,8 +13,8 @@ from sources import CutRows
 
 import dem
 from dem.cli import dem as command
+from dem.em.e_step import EStep, sweep_models
 from dem.em.loop import Settings, fit
-from dem.em.together import EStep, sweep_models
 from dem.engine import LocalEngine
 from dem.errors import OptionError
 from dem.estimators.fitting import ALGORITHMS

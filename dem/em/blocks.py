@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dem.data.base import Rows
-from dem.em.together import EStep
+from dem.em.e_step import EStep
 from dem.engine.base import Engine, Pending, Work, single_threaded_blas
 from dem.families.base import IncrementalFamily
 

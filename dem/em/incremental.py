@@ -15,16 +15,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dem import tree
 from dem.data.base import Chunk, Rows
+from dem.em.block_table import BlockTable
 from dem.em.blocks import Blocks
 from dem.em.loop import Fit, Settings, Status, check_monotone, end, log_likelihood_per_row
-from dem.em.memo import Memo
 from dem.engine.base import Engine, single_threaded_blas
 from dem.events import FitStarted, IterationEnded, notify
 from dem.families.base import IncrementalFamily
@@ -54,7 +54,7 @@ def announce(family: IncrementalFamily[Any, Any], starts: Sequence[Any], blocks:
     """Tell that a fit begins, and how large its memo will be."""
     rows = blocks.rows
     size = (rows.n_rows, rows.n_features, rows.n_bytes)
-    memo_bytes = 8 * len(blocks) * blank(family, starts[0], rows).numbers().size
+    memo_bytes = len(blocks) * tree.n_bytes(blank(family, starts[0], rows))
     notify(
         settings.callbacks,
         FitStarted(settings.phase, len(starts), *size, settings.max_iter, settings.tol, memo_bytes),
@@ -70,29 +70,29 @@ def blank(family: IncrementalFamily[Any, Any], parameters: Any, rows: Rows) -> A
 def run(blocks: Blocks, one: Fit, number: int, settings: Settings, previous: float) -> Fit:
     """Take a start, or a fit that has made some reads already, to its end."""
     family, rows = blocks.family, blocks.rows
-    with closing(Memo(blank(family, one.parameters, rows), len(blocks))) as memo:
-        state = _State(blocks, memo, one.parameters)
-        exact = True
-        while one.n_iter < settings.max_iter and one.status is Status.RUNNING:
-            exact = exact or one.n_iter + 1 == settings.max_iter
-            began = time.perf_counter()
-            with single_threaded_blas():  # also for the M-step after the last block
-                reached = (state.read(one.n_iter + 1) if exact else state.lap(one.n_iter + 1)) / rows.n_rows
-            seconds = time.perf_counter() - began
-            gain = reached - previous
-            if one.log_likelihoods:  # a warm start may go on with other data
-                # Each of the M-steps of a lap may lose what regularisation costs.
-                check_monotone(family, one, previous, reached, rows.dtype, n_steps=len(blocks))
-            one.parameters, previous = state.parameters, reached
-            one.log_likelihoods.append(reached)
-            notify(
-                settings.callbacks,
-                IterationEnded(settings.phase, number, one.n_iter, reached, gain, seconds, one.parameters, family),
-            )
-            still = abs(gain) < settings.tol
-            if still and exact:
-                end(one, number, settings, Status.CONVERGED)
-            exact = still and not exact
+    memo = BlockTable.room_for(blank(family, one.parameters, rows), len(blocks))
+    state = _State(blocks, memo, one.parameters)
+    exact = True
+    while one.n_iter < settings.max_iter and one.status is Status.RUNNING:
+        exact = exact or one.n_iter + 1 == settings.max_iter
+        began = time.perf_counter()
+        with single_threaded_blas():  # also for the M-step after the last block
+            reached = (state.read(one.n_iter + 1) if exact else state.lap(one.n_iter + 1)) / rows.n_rows
+        seconds = time.perf_counter() - began
+        gain = reached - previous
+        if one.log_likelihoods:  # a warm start may go on with other data
+            # Each of the M-steps of a lap may lose what regularisation costs.
+            check_monotone(family, one, previous, reached, rows.dtype, n_steps=len(blocks))
+        one.parameters, previous = state.parameters, reached
+        one.log_likelihoods.append(reached)
+        notify(
+            settings.callbacks,
+            IterationEnded(settings.phase, number, one.n_iter, reached, gain, seconds, one.parameters, family),
+        )
+        still = abs(gain) < settings.tol
+        if still and exact:
+            end(one, number, settings, Status.CONVERGED)
+        exact = still and not exact
     if one.status is Status.RUNNING:
         end(one, number, settings, Status.MAX_ITER)
     return one
@@ -103,7 +103,7 @@ class _State:
     """Parameters and what they come from."""
 
     blocks: Blocks
-    memo: Memo[Any]
+    memo: BlockTable[Any]
     parameters: Any
 
     def read(self, iteration: int) -> float:

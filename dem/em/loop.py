@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from dem.data.base import Rows
-from dem.em.rivals import PATIENCE, hopeless, merged
+from dem.em.e_step import sweep_models
+from dem.em.racing import PATIENCE, hopeless, merged
 from dem.em.squarem import Squarem
-from dem.em.together import sweep_models
 from dem.engine.base import Engine, single_threaded_blas
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError
 from dem.events import Callback, FitEnded, FitStarted, IterationEnded, notify
@@ -121,7 +121,7 @@ class Settings:
     phase : {'sample', 'data'}
         What the events say is being read.
     racing : bool
-        Whether models that compete are dropped where they will hardly win (`dem.em.rivals`); else each goes on to its
+        Whether models that compete are dropped where they will hardly win (`dem.em.racing`); else each goes on to its
         own end, as if it were alone.
     settled : callable, optional
         Says from the parameters before and after a step whether the fit has converged, in the place of `tol`.
@@ -166,7 +166,7 @@ def fit_models(
     """Run batch EM for several models at once, all of them on each read of the data.
 
     A model drops out when it has converged, when it has failed while others go on, and, with `racing`, when it seems
-    to compete in vain (`dem.em.rivals` has the rules).
+    to compete in vain (`dem.em.racing` has the rules).
 
     Parameters
     ----------

@@ -20,9 +20,9 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
+from dem.em.e_step import EStep
 from dem.em.functions import Distances, Labels, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
-from dem.em.together import EStep
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, OptionError
 from dem.estimators import inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Vector(Statistics):
-    """Unconstrained form of the parameters of a mixture; a vector space, as all statistics.
+    """Unconstrained form of the parameters of a mixture; a vector space.
 
     Attributes
     ----------
@@ -28,6 +28,9 @@ class Vector(Statistics):
 
     own: Array
     shared: Array
+
+    def __sub__(self, other: Self) -> Self:
+        return self + (-1.0) * other
 
     @property
     def norm(self) -> float:
