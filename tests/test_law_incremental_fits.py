@@ -109,7 +109,7 @@ def test_memo_in_memory_or_on_disk(limit, monkeypatch, tmp_path):
             # n_rows, entropy, counts twice, means, scatter of 3 components in 3 features, for 30 blocks.
             assert event.memo_bytes == 30 * 8 * (2 + 3 + 3 + 9 + 27)
         on_disk = bool(list(tmp_path.glob("dem-blocks-*")))
-        assert on_disk is (limit == 0 and isinstance(event, IterationEnded))
+        assert on_disk is (limit == 0 and not isinstance(event, FitStarted))
 
     options = {"algorithm": "incremental", "tol": 0.0, "max_iter": 3}
     fitted = case.estimator(**options, callbacks=[listen]).fit(CutRows(case.data(), EDGES))
