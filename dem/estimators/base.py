@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, Unpack
 
 import numpy as np
@@ -15,8 +16,10 @@ from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
 from dem.em.functions import ROW_FUNCTIONS, LogDensity, Posterior
 from dem.engine import Work, current_engine
 from dem.estimators import inputs, streams
+from dem.estimators.options import option
 from dem.estimators.partial import LearnsFromStreams
-from dem.validation import check_count, check_rows
+from dem.families.mixture import Mixture
+from dem.validation import check_count, check_probabilities, check_rows, check_weights
 
 
 class MixtureEstimator(DensityMixin, LearnsFromStreams):
@@ -128,3 +131,37 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             Rows per chunk; about 16 MB when left out.
         """
         streams.sample_to(self, n_rows, path, random_state=random_state, overwrite=overwrite, chunk_rows=chunk_rows)
+
+
+class IndependentFeaturesMixture(MixtureEstimator):
+    """Base of mixtures whose features are independent; a subclass names its component and its one parameter.
+
+    Parameters
+    ----------
+    fit_weights : bool, default=True
+        Whether EM updates the weights; else they stay as they start (equal without `weights_init`).
+    """
+
+    fit_weights: bool = option("boolean", default=True)
+
+    @abstractmethod
+    def _component(self) -> Any:
+        """Return the component that the options describe."""
+
+    def _family(self) -> Mixture[Any, Any]:
+        return Mixture(self._component(), self.fit_weights, self.top_components)
+
+    def _fitted_family(self) -> Mixture[Any, Any]:
+        return self._family()
+
+    def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
+        values: dict[str, NDArray[Any]] = {}
+        if self.weights_init is not None:
+            values["weights"] = check_weights(self.weights_init, self.n_components)
+        given = getattr(self, f"{self._centres}_init")
+        if given is not None:
+            values[self._centres] = check_probabilities(given, self.n_components, n_features)
+        return values
+
+    def _fixed_values(self) -> dict[str, NDArray[Any]]:
+        return {} if self.fit_weights else {"weights": np.full(self.n_components, 1.0 / self.n_components)}

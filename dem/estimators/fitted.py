@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
+import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.sources import SourceOptions
 from dem.em.functions import Labels, RowFunction
 from dem.estimators import inputs, persistence, streams
+from dem.estimators.options import POSITIVE, Options, option
+from dem.events import Callback
 
 
-class FittedModel:
+class FittedModel(Options):
     """The part of an estimator that needs its fitted attributes alone; a subclass names them.
 
     The class attributes below serve the model files and the streams of results.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        Seed of the sample and the start.
+    verbose : int
+        Whether to print what happens.
+    sample_rows : int, optional
+        Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default.
+    callbacks : sequence of Callback, optional
+        Called with every event of `fit` (`dem.events`).
+
+    Attributes
+    ----------
+    converged_ : bool
+    n_iter_ : int
+        Iterations on all the data.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Defined when the data names its features.
     """
+
+    random_state: int | np.random.RandomState | None = option("random_state", default=None)
+    verbose: int = option("verbose", default=0)
+    sample_rows: int | None = option(POSITIVE, None, default=None)
+    callbacks: Sequence[Callback] | None = option(list, tuple, None, default=None)
 
     #: fitted attributes that are arrays, without the underscore at the end; the first has one entry for each component
     _parameter_names: ClassVar[tuple[str, ...]]

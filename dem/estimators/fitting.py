@@ -8,12 +8,11 @@ from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.random import RandomState
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -30,6 +29,7 @@ from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
+from dem.estimators.options import POSITIVE, option
 from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
 from dem.events import Preparing, notify
 from dem.families.mixture import Mixture, MixtureParameters
@@ -44,29 +44,86 @@ ALGORITHMS = {"batch": fit, "incremental": incremental.fit, "stepwise": stepwise
 POLISHED = 3
 
 
-class FittedByEM(FittedModel, BaseEstimator, metaclass=ABCMeta):
-    """The fitting half of a mixture estimator; a subclass names its component and its parameters."""
+class FittedByEM(FittedModel, metaclass=ABCMeta):
+    """The fitting half of a mixture estimator; a subclass names its component and its parameters.
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "algorithm": [StrOptions({*ALGORITHMS, "auto"})],
-        "max_in_flight": [Interval(Integral, 1, None, closed="left"), None],
-        "step_power": [Interval(Real, 0.5, 1.0, closed="right")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "racing": ["boolean"],
-        "init_params": [StrOptions({*SAMPLE_METHODS, "k-means||"})],
-        "weights_init": ["array-like", None],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-        "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
-        "top_components": [Interval(Integral, 1, None, closed="left"), None],
-        "accelerate": [StrOptions({"squarem"}), None],
-        "callbacks": [list, tuple, None],
-    }
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components.
+    tol : float, default=1e-3
+        EM stops when the log-likelihood per row changes by less.
+    max_iter : int, default=100
+        EM iterations at most; each one reads all the data once.
+    algorithm : {'auto', 'batch', 'incremental', 'stepwise'}, default='batch'
+        When the parameters move on: after each read of all data, as in scikit-learn; after each of some 40 blocks of
+        it, in EM whose free energy never falls (Neal and Hinton 1998) and which needs fewer reads; or in one read of
+        stepwise EM (Cappé and Moulines 2009) and then as incremental. All end at maxima of the same likelihood.
+        ``'auto'`` takes what needed the fewest reads in the benchmark of docs/algorithms.md: batch with SQUAREM.
+    max_in_flight : int, optional
+        Blocks under way at once unless the algorithm is batch; a tenth of all by default. More keep more workers busy
+        and need more reads. The bits depend on it, but not on the workers.
+    step_power : float, default=0.7
+        In stepwise EM and `partial_fit` step t has the size (t + 2)^−step_power; between ½ and 1.
+    n_init : int, default=1
+        Number of starts; the likeliest is kept, and no start ends otherwise than it would alone. In batch EM they
+        advance together on each read, each to its own end, so that they cost the reads of the slowest. Data larger than
+        the sample compares them on the sample and polishes the best three together. In incremental and stepwise EM only
+        the best of the sample goes on; if the sample is all the data, they run one after another. A start that fails
+        is left out; it is an error if all do.
+    racing : bool, default=False
+        Whether starts that fall behind in batch EM are dropped before they have converged: fewer reads, at most 1.2
+        times those of the one that wins, but what is dropped might have won. docs/algorithms.md says how often.
+    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'}, default='kmeans'
+        How to start; all but the last look at the sample only, with scikit-learn's meaning. ``'k-means||'``
+        draws its seeds from all chunks.
+    weights_init : array-like of shape (n_components,), optional
+        Start given by the user.
+    warm_start : bool, default=False
+        Whether another `fit` goes on from the current parameters.
+    verbose, verbose_interval : int
+        As in scikit-learn.
+    sample_rows : int, optional
+        Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default. Data
+        with no more rows is used whole, in order, so that it gives scikit-learn's own start.
+    accelerate : {'squarem'}, optional
+        SQUAREM extrapolates EM along its slow direction: worth it where EM takes hundreds of iterations (overlapping
+        components, small `tol`). The log-likelihood still never falls: a point that is less likely is refused, and
+        costs the one read that told so.
+    top_components : int, optional
+        How many components an E-step computes for each row, for mixtures of hundreds: those that compete in its region,
+        found before the data is read (after the sample, where there is one) and kept, so that the truncated
+        log-likelihood, a lower bound, never falls. `lower_bound_` is that one. All components when left out, and in
+        everything but `fit`. docs/performance.md says what it saves and what it loses.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+    lower_bound_ : float
+        Log-likelihood per row (nats) of the parameters that entered the last iteration.
+    lower_bounds_ : list of float
+        The same for each iteration.
+    n_samples_seen_ : int
+        Rows that `fit`, or all calls of `partial_fit`, have learned from.
+    history_ : list of dict
+        One per iteration and model, on the sample and on the data: phase, model, iteration, log_likelihood,
+        gain, seconds.
+    """
+
+    n_components: int = option(POSITIVE, default=1, kw_only=False)
+    tol: float = option(Interval(Real, 0.0, None, closed="left"), default=1e-3)
+    max_iter: int = option(Interval(Integral, 0, None, closed="left"), default=100)
+    algorithm: str = option(StrOptions({*ALGORITHMS, "auto"}), default="batch")
+    max_in_flight: int | None = option(POSITIVE, None, default=None)
+    step_power: float = option(Interval(Real, 0.5, 1.0, closed="right"), default=0.7)
+    n_init: int = option(POSITIVE, default=1)
+    racing: bool = option("boolean", default=False)
+    init_params: str = option(StrOptions({*SAMPLE_METHODS, "k-means||"}), default="kmeans")
+    weights_init: ArrayLike | None = option("array-like", None, default=None)
+    warm_start: bool = option("boolean", default=False)
+    verbose_interval: int = option(POSITIVE, default=10)
+    accelerate: str | None = option(StrOptions({"squarem"}), None, default=None)
+    top_components: int | None = option(POSITIVE, None, default=None)
 
     _size = "n_components"
     _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")

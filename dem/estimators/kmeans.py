@@ -6,12 +6,12 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -28,6 +28,7 @@ from dem.errors import DataError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
 from dem.estimators.fitting import POLISHED, best_fits
+from dem.estimators.options import POSITIVE, option
 from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose, keeping_last, teller
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Array
@@ -44,7 +45,7 @@ ROUNDING = 64 * float(np.finfo(np.float64).eps)
 METHODS = ("k-means||", "k-means++", "random")
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FittedModel, BaseEstimator):
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FittedModel):
     """k-means clustering by Lloyd's algorithm, on data in memory or far larger.
 
     Parameters, attributes and methods are those of `sklearn.cluster.KMeans`; the data may be of any kind that
@@ -65,12 +66,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     tol : float, default=1e-4
         k-means stops once the squares of all movements of centres add up to no more than `tol` times the mean variance
         of the features (of the sample).
-    random_state : int, RandomState or None
-        Seed of the sample and the starts.
-    verbose : int
-        Whether to print what happens.
-    sample_rows : int, optional
-        Rows of the uniform random sample; as many as take 32 MiB by default.
     callbacks : sequence of Callback, optional
         Called with every event of the fit; there the log-likelihood is −inertia per row.
 
@@ -82,15 +77,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         `save` leaves them out, and a model that was loaded has none; `predict` tells them.
     inertia_ : float
         Sum of the squared distances of all rows to their centres.
-    n_iter_ : int
-        Iterations on all the data.
     converged_ : bool
         Whether the centres came to rest within `max_iter` iterations.
     history_ : list of dict
         One entry for each iteration, as `GaussianMixture` has it; the log-likelihood is −inertia per row.
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        Defined when the data names its features.
 
     References
     ----------
@@ -114,40 +104,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     _outcome = ("converged_", "n_iter_", "inertia_", "history_")
     _row_functions: ClassVar[dict[str, type[RowFunction]]] = {"labels": Labels, "distances": Distances}
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "n_clusters": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions(set(METHODS)), callable, "array-like"],
-        "n_init": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "sample_rows": [Interval(Integral, 1, None, closed="left"), None],
-        "callbacks": [list, tuple, None],
-    }
-
-    def __init__(
-        self,
-        n_clusters: int = 8,
-        *,
-        init: str | Callable[..., ArrayLike] | ArrayLike = "k-means||",
-        n_init: str | int = "auto",
-        max_iter: int = 300,
-        tol: float = 1e-4,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-        sample_rows: int | None = None,
-        callbacks: Sequence[Callback] | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.init = init
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.tol = tol
-        self.random_state = random_state
-        self.verbose = verbose
-        self.sample_rows = sample_rows
-        self.callbacks = callbacks
+    n_clusters: int = option(POSITIVE, default=8, kw_only=False)
+    init: str | Callable[..., ArrayLike] | ArrayLike = option(
+        StrOptions(set(METHODS)), callable, "array-like", default="k-means||"
+    )
+    n_init: str | int = option(StrOptions({"auto"}), POSITIVE, default="auto")
+    max_iter: int = option(POSITIVE, default=300)
+    tol: float = option(Interval(Real, 0.0, None, closed="left"), default=1e-4)
 
     def fit(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Self:  # noqa: ARG002
         """Find the clusters of X.

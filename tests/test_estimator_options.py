@@ -1,0 +1,44 @@
+"""Options of estimators stand once, and yet whole where people and scikit-learn look for them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from sklearn.base import clone
+
+import dem
+
+ESTIMATORS = (dem.GaussianMixture, dem.BernoulliMixture, dem.BinomialMixture, dem.KMeans)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_each_option_is_in_the_signature_has_constraints_and_is_documented_once(kind):
+    names = list(inspect.signature(kind).parameters)
+    assert set(names) == set(kind().get_params()) == set(kind._parameter_constraints)
+    text = inspect.getdoc(kind)
+    said = text[text.index("Parameters\n---") : text.index("Attributes\n---")]
+    heads = [name for line in re.findall(r"^(\w.*?) : ", said, re.MULTILINE) for name in line.split(", ")]
+    assert sorted(heads) == sorted(names)
+    assert heads[0] == names[0]  # what is given by position
+    assert len(re.findall(r"^Attributes$", text, re.MULTILINE)) == 1
+
+
+def test_options_by_position_and_by_name():
+    assert dem.BinomialMixture(3, 10).get_params()["n_trials"] == 10
+    assert clone(dem.KMeans(3, tol=0.5)).get_params()["tol"] == 0.5
+    with pytest.raises(TypeError, match="positional"):
+        dem.GaussianMixture(3, "full")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'n_clusters'"):
+        dem.GaussianMixture(n_clusters=3)
+
+
+def test_what_a_class_says_of_an_option_itself_stands_in_place_of_what_its_base_says():
+    assert "−inertia" in dem.KMeans.__doc__
+    assert "As in scikit-learn." in dem.GaussianMixture.__doc__
+    assert "Whether to print" not in dem.GaussianMixture.__doc__
+
+
+def test_a_bernoulli_mixture_is_no_parent_of_the_binomial_one():
+    assert not issubclass(dem.BinomialMixture, dem.BernoulliMixture)
