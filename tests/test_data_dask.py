@@ -279,7 +279,7 @@ def test_blocks_that_are_not_what_dask_was_told_are_refused(kind):
     with pytest.raises(DataError, match=rf"^the block at \(0,\) of Dask array \(rows 0 to 9\) {message}"):
         reassemble(open_rows(array))
     if kind != "shorter":  # a result of other rows is what the user's own array gives too
-        result = map_rows(array, lambda rows: rows[:, 0], dtype="f8", n_columns=None)
+        result = map_rows(array, lambda chunk: chunk.rows[:, 0], dtype="f8", n_columns=None)
         with pytest.raises(DataError, match=f"^a block of the Dask array {message.replace('10', '[0-9]+')}"):
             result.compute(scheduler="sync")
 
@@ -305,8 +305,11 @@ def test_masked_values_are_refused():
 
 @pytest.mark.parametrize(("columns", "shape"), [(None, (1000,)), (2, (1000, 2))])
 def test_map_rows_is_lazy(columns, shape):
+    def first(chunk):
+        return chunk.rows[:, 0] if columns is None else chunk.rows[:, :2]
+
     x, source = counting()
-    result = map_rows(x * 1, lambda b: b[:, 0] if columns is None else b[:, :2], dtype="f8", n_columns=columns)
+    result = map_rows(x * 1, first, dtype="f8", n_columns=columns)
     assert isinstance(result, da.Array)
     assert (result.shape, result.dtype, result.numblocks[0]) == (shape, np.dtype(float), 100)
     assert not source.reads

@@ -156,9 +156,9 @@ def test_dataframes(frame, lazy):
 def test_map_rows_in_memory(columns):
     table = RNG.normal(size=(50_000, 3))
 
-    def function(rows):
-        assert len(rows) < 50_000
-        return rows[:, 0] if columns is None else rows[:, :2]
+    def function(chunk):
+        assert len(chunk) < 50_000
+        return chunk.rows[:, 0] if columns is None else chunk.rows[:, :2]
 
     expected = table[:, 0] if columns is None else table[:, :2]
     result = map_rows(table, function, dtype="f8", n_columns=columns)
@@ -172,8 +172,8 @@ def test_map_rows_in_memory(columns):
 
 
 def test_map_rows_raises_what_the_function_raises():
-    def fail(rows):
-        message = f"{len(rows)} rows"
+    def fail(chunk):
+        message = f"{len(chunk)} rows"
         raise DataError(message)
 
     with pytest.raises(DataError, match="4096 rows"):

@@ -19,6 +19,7 @@ import dem.data.base
 import dem.data.results
 import dem.data.zarr
 from dem.data import open_rows
+from dem.data.base import Chunk
 from dem.data.destination import destination
 from dem.data.results import check_destination, write_rows
 from dem.engine import LocalEngine
@@ -27,12 +28,16 @@ from dem.errors import DataError, StoreError
 TABLE = np.random.default_rng(3).normal(size=(1000, 3))
 
 
-def total(table):
-    return table.sum(axis=1)
+def total(chunk):
+    return chunk.rows.sum(axis=1)
 
 
-def first_two(table):
-    return table[:, :2]
+def first_two(chunk):
+    return chunk.rows[:, :2]
+
+
+def whole(table):
+    return Chunk(table, range(len(table)))
 
 
 def names(folder):
@@ -82,7 +87,7 @@ def test_chunks_follow_those_of_the_source(tmp_path, monkeypatch, writes, column
     assert result.chunks[0] == rows_per_chunk
     assert result.shards is None
     assert len(writes) == len(set(writes)) == -(-1000 // rows_per_chunk)
-    np.testing.assert_array_equal(result[...], FUNCTIONS[columns](TABLE))
+    np.testing.assert_array_equal(result[...], FUNCTIONS[columns](whole(TABLE)))
     assert names(tmp_path) == ["out.zarr", "x.zarr"]
 
 
@@ -102,7 +107,7 @@ def test_irregular_chunks_are_put_together(tmp_path, monkeypatch, writes, column
     monkeypatch.setattr(dem.data.base, "RESULT_CHUNK_ROWS", 100)
     result = write(CutRows(TABLE, edges), tmp_path / "out.zarr", columns)
     assert result.chunks[0] == 100
-    np.testing.assert_array_equal(result[...], FUNCTIONS[columns](TABLE))
+    np.testing.assert_array_equal(result[...], FUNCTIONS[columns](whole(TABLE)))
     assert len(writes) == len(set(writes))
     assert names(tmp_path / "out.zarr") == ["c", "zarr.json"]
 
@@ -112,7 +117,7 @@ def test_irregular_chunks_are_put_together(tmp_path, monkeypatch, writes, column
 def test_dask_blocks(tmp_path, monkeypatch, writes, columns, chunks):
     monkeypatch.setattr("dem.data.dask.READ_BYTES", 0)
     result = write(open_rows(da.from_array(TABLE, chunks=chunks)), tmp_path / "out.zarr", columns)
-    np.testing.assert_array_equal(result[...], FUNCTIONS[columns](TABLE))
+    np.testing.assert_array_equal(result[...], FUNCTIONS[columns](whole(TABLE)))
     assert len(writes) == len(set(writes))
 
 
@@ -124,7 +129,7 @@ def test_a_grid_is_written_as_a_grid(tmp_path, columns, chunks):
     cube = xr.DataArray(TABLE.ravel()[:450].reshape(5, 3, 5, 6), dims=("t", "band", "y", "x"))
     rows = open_rows(cube if chunks is None else cube.chunk(chunks))
     result = write(rows, tmp_path / "out.zarr", columns)
-    expected = FUNCTIONS[columns](np.moveaxis(cube.values, 1, -1).reshape(-1, 3)).reshape(result.shape)
+    expected = FUNCTIONS[columns](whole(np.moveaxis(cube.values, 1, -1).reshape(-1, 3))).reshape(result.shape)
     assert result.metadata.dimension_names == ("t", "y", "x") + (() if columns is None else ("component",))
     np.testing.assert_allclose(result[...], expected)
 
@@ -142,9 +147,9 @@ def test_the_function_sees_few_rows_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(dem.data.base, "RESULT_CHUNK_ROWS", 30)
     seen = []
 
-    def noting(table):
-        seen.append(len(table))
-        return total(table)
+    def noting(chunk):
+        seen.append(len(chunk))
+        return total(chunk)
 
     write_rows(CutRows(TABLE, []), noting, tmp_path / "o.zarr", dtype="f8", columns=None, engine=LocalEngine(1))
     assert max(seen) == 90
@@ -153,10 +158,10 @@ def test_the_function_sees_few_rows_at_a_time(tmp_path, monkeypatch):
 
 def test_an_url():
     result = write(open_rows(TABLE), "memory://dem-results/out.zarr")
-    np.testing.assert_array_equal(result[...], total(TABLE))
+    np.testing.assert_array_equal(result[...], total(whole(TABLE)))
     write(open_rows(2 * TABLE), "memory://dem-results/out.zarr", overwrite=True)
     result = zarr.open_array("memory://dem-results/out.zarr", mode="r")
-    np.testing.assert_array_equal(result[...], total(2 * TABLE))
+    np.testing.assert_array_equal(result[...], total(whole(2 * TABLE)))
     assert [Path(path).name for path in fsspec.filesystem("memory").ls("/dem-results", detail=False)] == ["out.zarr"]
     with pytest.raises(StoreError, match="exists already"):
         check_destination("memory://dem-results/out.zarr", overwrite=False)
@@ -169,11 +174,11 @@ class Breaks:
         self.error = error
         self.calls = 0
 
-    def __call__(self, table):
+    def __call__(self, chunk):
         self.calls += 1
         if self.calls == 5:
             raise self.error
-        return total(table)
+        return total(chunk)
 
 
 @pytest.mark.parametrize(
@@ -192,14 +197,14 @@ def test_a_failure_leaves_nothing_behind_and_the_old_in_place(tmp_path, error, e
         )
     assert names(tmp_path) == (["out.zarr"] if existing else [])
     if existing:
-        np.testing.assert_array_equal(zarr.open_array(path, mode="r")[...], total(TABLE))
+        np.testing.assert_array_equal(zarr.open_array(path, mode="r")[...], total(whole(TABLE)))
 
 
 def test_a_task_that_outlives_its_sweep_writes_nothing(tmp_path):
     (tmp_path / "gone").mkdir()
     work = dem.data.results.WriteResults(total, str(tmp_path / "gone" / "x"), (1000,), (100,), None)
     with pytest.raises(FileNotFoundError):
-        work(dem.data.base.Chunk(TABLE, range(1000)))
+        work(whole(TABLE))
     assert names(tmp_path / "gone") == []
 
 
@@ -211,7 +216,7 @@ def test_an_existing_path_is_refused_unless_overwritten(tmp_path):
         write_rows(open_rows(TABLE), calls.append, path, dtype="f8", columns=None, engine=LocalEngine(1))
     assert not calls
     write(open_rows(TABLE[:500] * 2), path, overwrite=True)
-    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[...], total(TABLE[:500] * 2))
+    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[...], total(whole(TABLE[:500] * 2)))
     assert names(tmp_path) == ["out.zarr"]
 
 
@@ -249,7 +254,7 @@ def test_on_a_cluster(tmp_path, client):
             overwrite=True,
             engine=current_engine(),
         )
-        np.testing.assert_array_equal(zarr.open_array(tmp_path / "o.zarr", mode="r")[...], total(TABLE))
+        np.testing.assert_array_equal(zarr.open_array(tmp_path / "o.zarr", mode="r")[...], total(whole(TABLE)))
 
 
 @pytest.mark.parametrize("path", ["", "  "])

@@ -90,8 +90,8 @@ def test_a_dataset_has_its_variables_as_features(lazy):
 def test_results_lie_on_the_same_grid_with_its_coordinates(dask_backed, columns):
     array = CUBE.chunk(lat=2, band=-1) if dask_backed else CUBE
 
-    def function(table):
-        return table.sum(axis=1) if columns is None else table[:, :2]
+    def function(chunk):
+        return chunk.rows.sum(axis=1) if columns is None else chunk.rows[:, :2]
 
     result = map_rows(array, function, dtype="f8", n_columns=columns)
     assert isinstance(result.data, da.Array if dask_backed else np.ndarray)
@@ -116,7 +116,7 @@ def test_data_on_disk_stays_there(tmp_path, monkeypatch):
     assert not opened.variable._in_memory
     np.testing.assert_array_equal(reassemble(rows), stacked(CUBE, "band"))
     assert not opened.variable._in_memory
-    result = map_rows(opened, lambda table: table[:, 0], dtype="f8", n_columns=None)
+    result = map_rows(opened, lambda chunk: chunk.rows[:, 0], dtype="f8", n_columns=None)
     assert isinstance(result.data, da.Array)
     np.testing.assert_array_equal(result, CUBE[..., 0])
 
@@ -165,7 +165,7 @@ def test_dimensions_may_be_named_by_numbers():
         rows = open_rows(data, **options)
         np.testing.assert_array_equal(reassemble(rows), array.values)
         assert rows.grid_names == ("0",)
-        labels = map_rows(data, lambda rows: rows[:, 0], dtype="f8", n_columns=None, **options)
+        labels = map_rows(data, lambda chunk: chunk.rows[:, 0], dtype="f8", n_columns=None, **options)
         assert labels.dims == (0,)
         np.testing.assert_array_equal(labels.values, array.values[:, 0])
     with pytest.raises(DataError, match="one of: 0, 1, 2"):
@@ -186,7 +186,7 @@ def test_variables_of_fewer_dimensions_are_not_spread_unasked(variable, dims, ch
     with pytest.raises(DataError, match=message):
         open_rows(data)
     with pytest.raises(DataError, match=message):
-        map_rows(data, lambda rows: rows[:, 0], dtype="f8", n_columns=None)
+        map_rows(data, lambda chunk: chunk.rows[:, 0], dtype="f8", n_columns=None)
     spread = data.assign(extra=data["extra"].broadcast_like(data[next(iter(data.data_vars))]))
     assert open_rows(spread).n_features == len(data.data_vars)
 

@@ -172,7 +172,7 @@ def test_a_damaged_chunk_is_named(tmp_path, monkeypatch, layout, file, named):
     assert caught.value.__cause__ is not None
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=pattern):
-        map_rows(tmp_path / "x.zarr", lambda table: table.sum(axis=1), dtype="f8", n_columns=None).compute()
+        map_rows(tmp_path / "x.zarr", lambda chunk: chunk.rows.sum(axis=1), dtype="f8", n_columns=None).compute()
 
 
 BAD = [
@@ -219,6 +219,6 @@ def test_s3_without_its_package_says_what_to_install(monkeypatch):
 
 def test_map_rows_is_lazy_and_follows_the_reads(tmp_path):
     store(tmp_path / "x.zarr", TABLE, chunks=(10, 3))
-    result = map_rows(tmp_path / "x.zarr", lambda table: table[:, :2] * 2, dtype="f8", n_columns=2)
+    result = map_rows(tmp_path / "x.zarr", lambda chunk: chunk.rows[:, :2] * 2, dtype="f8", n_columns=2)
     assert result.chunks[0] == (20, 20, 20, 20, 20, 3)
     np.testing.assert_array_equal(result.compute(), TABLE[:, :2] * 2)

@@ -66,7 +66,7 @@ def test_rows_and_results_are_those_of_xarray(tmp_path, monkeypatch, layout, fea
         assert rows.grid == expected.shape[:-1]
         assert rows.grid_names == tuple(dim for dim in CUBE.dims if dim != feature)
         assert rows.feature_dim == feature
-    labels = map_rows(group["t"], lambda table: table.sum(axis=1), dtype="f8", n_columns=None, feature_dim=feature)
+    labels = map_rows(group["t"], lambda chunk: chunk.rows.sum(axis=1), dtype="f8", n_columns=None, feature_dim=feature)
     assert isinstance(labels, da.Array)
     np.testing.assert_allclose(labels.compute(), expected.sum(axis=-1))
     write_rows(rows, first, tmp_path / "o.zarr", dtype="f8", columns=None, engine=LocalEngine(2))
@@ -75,8 +75,8 @@ def test_rows_and_results_are_those_of_xarray(tmp_path, monkeypatch, layout, fea
     assert result.metadata.dimension_names == rows.grid_names
 
 
-def first(table):
-    return table[:, 0]
+def first(chunk):
+    return chunk.rows[:, 0]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -14,7 +14,7 @@ from sources import CutRows
 
 import dem
 from dem.data.base import Chunk
-from dem.em.evaluate import LogLikelihood
+from dem.em.predict import LogLikelihood
 from dem.engine import LocalEngine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart

@@ -25,7 +25,7 @@ def test_a_local_fit_needs_no_cluster_and_no_optional_package():
 
 def test_a_worker_needs_no_scikit_learn():
     code = (
-        "import dem.engine.base, dem.em.loop, dem.em.functions, dem.families.gaussian, dem.families.binomial\n"
+        "import dem.engine.base, dem.em.loop, dem.em.predict, dem.families.gaussian, dem.families.binomial\n"
         "import dem.initialise.sample, dem.data.zarr"
     )
     assert "sklearn" not in loaded_by(code)

@@ -24,7 +24,7 @@ RESULT_CHUNK_ROWS = 65_536
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A few rows in memory and where they stand in the whole.
+    """A few rows in memory, where they stand in the whole, and what is known of each; `take` makes every part of it.
 
     Attributes
     ----------
@@ -34,16 +34,40 @@ class Chunk:
     index : range or ndarray of int64, shape (n,)
         The position of each row in the whole table, `range(start, stop)` where they are consecutive. It is in
         increasing order within the chunk only for consecutive rows.
+    weights : ndarray of shape (n,), optional
+        How much each row counts, ≥ 0; 1 where left out.
+    labels : ndarray of int, shape (n,), or of bool, shape (n, n_components), optional
+        The component of each row, −1 where it is not known; or which components may have made it.
+    starts : ndarray of bool, shape (n,), optional
+        Whether a sequence begins with the row.
     found : Found, optional
-        What of the rows was missing in the store, where the source can tell.
+        What of the rows was missing in the store, where the source can tell. It stays with the chunk as it was read.
     """
 
     rows: NDArray[Any]
     index: range | NDArray[np.int64]
+    weights: NDArray[np.float64] | None = None
+    labels: NDArray[Any] | None = None
+    starts: NDArray[np.bool_] | None = None
     found: Found | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, which: slice | NDArray[np.bool_] | NDArray[np.integer]) -> Chunk:
+        """Return some of the rows, with all that is known of them; of a slice the rows are views."""
+
+        def part(column: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if column is None else column[which]
+
+        if isinstance(which, slice):
+            index = self.index[which]
+        elif isinstance(self.index, range):  # it may be longer than memory
+            places = np.flatnonzero(which) if which.dtype == bool else which
+            index = self.index.start + self.index.step * places.astype(np.int64)
+        else:
+            index = self.index[which]
+        return Chunk(self.rows[which], index, part(self.weights), part(self.labels), part(self.starts))
 
 
 class Batch(ABC):

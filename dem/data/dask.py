@@ -254,7 +254,7 @@ def warn_of_column_chunks(name: str, array: dask.array.Array) -> None:
 class _BlockMap:
     """What `map_blocks` does to a block; picklable, as labels that an estimator keeps must be."""
 
-    function: Callable[[NDArray[Any]], NDArray[Any]]
+    function: Callable[[Chunk], NDArray[Any]]
     dtype: np.dtype[Any]
     columns: int | None
     n_features: int
@@ -265,11 +265,12 @@ class _BlockMap:
         block = checked_block("a block of the Dask array", block, (*np.shape(block)[:-1], self.n_features))
         if 0 in block.shape[:-1]:
             return np.empty(block.shape[:-1] + tail, self.dtype)
-        return np.asarray(self.function(block.reshape(-1, block.shape[-1]))).reshape(block.shape[:-1] + tail)
+        rows = block.reshape(-1, block.shape[-1])
+        return np.asarray(self.function(Chunk(rows, range(len(rows))))).reshape(block.shape[:-1] + tail)
 
 
 def map_blocks(
-    array: dask.array.Array, function: Callable[[NDArray[Any]], NDArray[Any]], dtype: np.dtype[Any], columns: int | None
+    array: dask.array.Array, function: Callable[[Chunk], NDArray[Any]], dtype: np.dtype[Any], columns: int | None
 ) -> dask.array.Array:
     """Apply a function of rows lazily, block by block, along the last dimension.
 
@@ -277,7 +278,7 @@ def map_blocks(
     ----------
     array : dask.array.Array of shape (…, n_features)
     function : callable
-        Maps rows (n, n_features) to (n,) or (n, columns).
+        Maps a `Chunk` of n rows to (n,) or (n, columns).
     dtype : dtype
         Of the results.
     columns : int or None

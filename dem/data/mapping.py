@@ -10,12 +10,12 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dem.data.base import Batch, Rows
+from dem.data.base import Batch, Chunk, Rows
 from dem.data.missing import Found
 from dem.data.sources import SourceOptions, open_rows, source_kind
 
-#: maps rows (n, n_features) to (n,) or (n, columns)
-RowMap = Callable[[NDArray[Any]], NDArray[Any]]
+#: maps a chunk of n rows to results (n,) or (n, columns)
+RowMap = Callable[[Chunk], NDArray[Any]]
 
 
 def map_rows(
@@ -34,7 +34,7 @@ def map_rows(
     data : anything that `open_rows` takes
         The rows.
     function : callable
-        Picklable; maps rows (n, n_features) to results (n,) or (n, columns).
+        Picklable; maps a `Chunk` of n rows to results (n,) or (n, columns).
     dtype : dtype
         Of the results.
     n_columns : int or None
@@ -73,7 +73,7 @@ def compute_rows(rows: Rows, function: RowMap, dtype: np.dtype[Any], columns: in
         for chunk in batch:
             index = chunk.index
             place = slice(index.start, index.stop) if isinstance(index, range) else index
-            results[place] = function(chunk.rows)
+            results[place] = function(chunk)
             found += chunk.found or Found()
         return found
 

@@ -63,9 +63,9 @@ class WriteResults:
         """Write one chunk."""
         fragments: list[tuple[Corner, Corner]] = []
         tail = () if self.columns is None else (self.columns,)
-        for rows, lower, upper in self._slabs(chunk):
+        for part, lower, upper in self._slabs(chunk):
             shape = tuple(stop - start for start, stop in zip(lower, upper, strict=True))
-            results = np.asarray(self.function(rows)).reshape(shape + tail)
+            results = np.asarray(self.function(part)).reshape(shape + tail)
             # Opened after computing: if the sweep was given up meanwhile, nothing is there any more to write to.
             array = _open(self.path)
             whole, pieces = self._divide(lower, upper)
@@ -77,7 +77,7 @@ class WriteResults:
                 fragments.append((number, start))
         return Written(len(chunk), tuple(fragments))
 
-    def _slabs(self, chunk: Chunk) -> Iterator[tuple[NDArray[Any], Corner, Corner]]:
+    def _slabs(self, chunk: Chunk) -> Iterator[tuple[Chunk, Corner, Corner]]:
         """Yield parts of the chunk along the first dimension and their corners: few rows, but whole result chunks."""
         lower = tuple(int(i) for i in np.unravel_index(int(chunk.index[0]), self.grid))
         upper = tuple(int(i) + 1 for i in np.unravel_index(int(chunk.index[-1]), self.grid))
@@ -88,8 +88,8 @@ class WriteResults:
         height = self.chunks[0] * max(1, READ_ROWS // (self.chunks[0] * across))
         edges = [lower[0], *range((lower[0] // height + 1) * height, upper[0], height), upper[0]]
         for start, stop in itertools.pairwise(edges):
-            rows = chunk.rows[(start - lower[0]) * across : (stop - lower[0]) * across]
-            yield rows, (start, *lower[1:]), (stop, *upper[1:])
+            part = chunk.take(slice((start - lower[0]) * across, (stop - lower[0]) * across))
+            yield part, (start, *lower[1:]), (stop, *upper[1:])
 
     def _divide(self, lower: Corner, upper: Corner) -> tuple[Region | None, list[tuple[Corner, Region]]]:
         """Divide a block into the part that is whole result chunks, and pieces of the others with their numbers."""
@@ -133,7 +133,7 @@ def write_rows(
     rows : Rows
         The data, read once.
     function : callable
-        Picklable; maps rows (n, n_features) to results (n,) or (n, columns).
+        Picklable; maps a `Chunk` of n rows to results (n,) or (n, columns).
     path : str or path-like
         Directory or URL to write; the workers must see the same file system.
     dtype : dtype

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, Rows
+from dem.data.base import READ_BYTES, Chunk, Rows
 from dem.data.checks import check_dtype
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
 from dem.data.grid import feature_axis
@@ -76,7 +76,7 @@ def in_order(
 
 def map_xarray(
     data: xr.DataArray | xr.Dataset,
-    function: Callable[[NDArray[Any]], NDArray[Any]],
+    function: Callable[[Chunk], NDArray[Any]],
     dtype: np.dtype[Any],
     columns: int | None,
     feature_dim: str | int | None,

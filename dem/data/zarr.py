@@ -201,7 +201,7 @@ class ZarrBatch(Batch):
             region = Region(lower, tuple(b - a for a, b in zip(lower, upper, strict=True)), tuple(grid))
             rows, missing = self.table.read(lower, upper, check=number == self.stop - 1)
             found = Found({(self.first, self.stop, *self.block): missing})
-            yield Chunk(rows.reshape(-1, n_features), region.index(), found)
+            yield Chunk(rows.reshape(-1, n_features), region.index(), found=found)
             del rows  # the next ones are read meanwhile
 
 

@@ -12,8 +12,7 @@ from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
 
 from dem.data.sources import SourceOptions
-from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
-from dem.em.functions import ROW_FUNCTIONS, LogDensity, Posterior
+from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal
 from dem.engine import Work, current_engine
 from dem.estimators import inputs, streams
 from dem.estimators.options import option

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.sources import SourceOptions
-from dem.em.functions import Labels, RowFunction
+from dem.em.predict import Labels, RowFunction
 from dem.estimators import inputs, persistence, streams
 from dem.estimators.options import POSITIVE, Options, option
 from dem.events import Callback

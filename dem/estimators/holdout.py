@@ -45,9 +45,7 @@ class OnPart:
 
     def __call__(self, chunk: Chunk) -> Any:
         """Return what the work makes of its part of the chunk."""
-        index = np.asarray(chunk.index, dtype=np.int64)
-        part = self.holdout.holds(index) == self.held_out
-        return self.work(Chunk(chunk.rows[part], index[part]))
+        return self.work(chunk.take(self.holdout.holds(chunk.index) == self.held_out))
 
 
 class HoldoutEngine:

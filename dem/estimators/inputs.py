@@ -17,7 +17,7 @@ from dem.data.base import Rows
 from dem.data.checks import check_dtype, frame_columns, frame_name
 from dem.data.numpy import ArrayRows
 from dem.data.sources import SourceOptions
-from dem.em.functions import RowFunction
+from dem.em.predict import RowFunction
 from dem.errors import DataError, OptionError
 from dem.estimators.features import ATTRIBUTES, as_fitted, check_features, note_features
 

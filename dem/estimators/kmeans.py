@@ -21,8 +21,8 @@ from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em.e_step import EStep
-from dem.em.functions import Distances, Labels, RowFunction
 from dem.em.loop import Fit, Settings, Status, fit
+from dem.em.predict import Distances, Labels, RowFunction
 from dem.engine import Engine, LocalEngine, current_engine
 from dem.errors import DataError, OptionError
 from dem.estimators import inputs

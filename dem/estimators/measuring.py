@@ -8,7 +8,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from dem.errors import DataError
 from dem.estimators.kmeans import KMeans
 from dem.families.clusters import Clusters
 from dem.families.gaussian.frame import Frame
+from dem.tree import n_bytes
 from dem.validation import shape_of_covariances
 
 # Rows that the trial model is made from, for each component and at least.
@@ -149,8 +150,8 @@ def compute_for(estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds
         def e_step(chunk: Chunk) -> Any:
             return family.e_step(parameters, chunk)
 
-        n = _rows_within(lambda n: e_step(_first(largest, n)), len(largest), seconds / 4)
-        workspace, statistics_bytes = _memory_of(lambda: e_step(_first(largest, n)))
+        n = _rows_within(lambda n: e_step(largest.take(slice(n))), len(largest), seconds / 4)
+        workspace, statistics_bytes = _memory_of(lambda: e_step(largest.take(slice(n))))
         deadline = time.perf_counter() + seconds
 
         def repeat(chunk: Chunk) -> tuple[int, float]:
@@ -160,7 +161,7 @@ def compute_for(estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds
                 n_rows += len(chunk)
             return n_rows, time.perf_counter() - begun
 
-        parts = [_first(chunks[i % len(chunks)], n) for i in range(n_threads)]
+        parts = [chunks[i % len(chunks)].take(slice(n)) for i in range(n_threads)]
         done = _on_threads(repeat, parts)
     rate = sum(rows / took for rows, took in done)
     return Arithmetic(
@@ -193,10 +194,6 @@ def _trial_bytes(estimator: Any, n_components: int, n_features: int) -> int:
     return 24 * n_rows * (n_components + n_features) + 4 * model_bytes(estimator, n_components, n_features)
 
 
-def _first(chunk: Chunk, n: int) -> Chunk:
-    return chunk if n >= len(chunk) else Chunk(chunk.rows[:n], range(n))
-
-
 def _rows_within(work: Callable[[int], Any], most: int, seconds: float) -> int:
     """Return with how many rows a piece of work takes about some seconds; at most `most`."""
     n = min(FIRST_ROWS, most)
@@ -217,7 +214,7 @@ def _memory_of(work: Callable[[], Any]) -> tuple[int, int]:
         try:
             before = tracemalloc.get_traced_memory()[0]
             result = work()
-            found.extend([tracemalloc.get_traced_memory()[1] - before, _n_bytes(result)])
+            found.extend([tracemalloc.get_traced_memory()[1] - before, n_bytes(result)])
         finally:
             tracemalloc.stop()
 
@@ -225,15 +222,6 @@ def _memory_of(work: Callable[[], Any]) -> tuple[int, int]:
     thread.start()
     thread.join()
     return found[0], found[1]
-
-
-def _n_bytes(value: Any) -> int:
-    """Return the bytes of the arrays in dataclasses of arrays."""
-    if isinstance(value, np.ndarray):
-        return value.nbytes
-    if is_dataclass(value):
-        return sum(_n_bytes(getattr(value, field.name)) for field in fields(value))
-    return 0
 
 
 def _on_threads(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:

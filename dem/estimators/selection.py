@@ -18,8 +18,8 @@ from sklearn.utils import check_random_state
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.evaluate import Entropy, LogLikelihood, RowTotal
 from dem.em.loop import Fit, Model, Settings, Status, fit_models
+from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import LocalEngine, Work, current_engine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs

@@ -14,7 +14,7 @@ from dem.data.base import Batch, Chunk, Rows, batch_bounds
 from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
 from dem.data.sources import SourceOptions
-from dem.em.functions import RowFunction
+from dem.em.predict import RowFunction
 from dem.engine import current_engine
 from dem.errors import DataError, MissingDataError, OptionError
 from dem.estimators import inputs

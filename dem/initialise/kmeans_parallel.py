@@ -50,14 +50,14 @@ class DrawCandidates:
 
     def __call__(self, chunk: Chunk) -> Candidates:
         """Return the chunk's candidates and cost."""
-        index = np.asarray(chunk.index, dtype=np.int64)
         indices, drawn, cost = [], [], 0.0
         for where, block in blocks(chunk.rows, BLOCK_ROWS):
+            index = np.asarray(chunk.index[where], dtype=np.int64)
             rows = np.asarray(block, dtype=np.float64) - self.origin
             distance = squared_distances(rows, self.centres).min(axis=1)
             cost += float(distance.sum())
-            chosen = uniform_hash(index[where], self.seed) < self.per_cost * distance
-            indices.append(index[where][chosen])
+            chosen = uniform_hash(index, self.seed) < self.per_cost * distance
+            indices.append(index[chosen])
             drawn.append(rows[chosen])
         return Candidates((np.concatenate(indices),), (np.concatenate(drawn),), cost)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,18 +54,15 @@ class TakeRows:
 
     def __call__(self, chunk: Chunk) -> Pieces:
         """Return the chunk's share of the sample."""
-        rows: NDArray[Any] = chunk.rows
         if self.wanted is None:
-            index = np.asarray(chunk.index, dtype=np.int64)
+            part = chunk
         elif isinstance(chunk.index, range):
-            index = self.wanted[slice(*np.searchsorted(self.wanted, [chunk.index.start, chunk.index.stop]))]
-            rows = rows[index - chunk.index.start]
+            wanted = self.wanted[slice(*np.searchsorted(self.wanted, [chunk.index.start, chunk.index.stop]))]
+            part = chunk.take(wanted - chunk.index.start)
         else:
-            index = chunk.index
-            place = np.minimum(np.searchsorted(self.wanted, index), len(self.wanted) - 1)
-            chosen = self.wanted[place] == index
-            index, rows = index[chosen], rows[chosen]
-        return Pieces((index,), (np.array(rows, dtype=np.float64),))
+            place = np.minimum(np.searchsorted(self.wanted, chunk.index), len(self.wanted) - 1)
+            part = chunk.take(self.wanted[place] == chunk.index)
+        return Pieces((np.asarray(part.index, dtype=np.int64),), (np.array(part.rows, dtype=np.float64),))
 
 
 def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random.SeedSequence) -> RowSample:
