@@ -23,6 +23,7 @@ from common import load, save
 from sources import InPieces
 
 import dem
+from dem.data.base import Chunk
 from dem.em.blocks import N_BLOCKS
 from dem.events import IterationEnded
 
@@ -152,10 +153,11 @@ def limit_of(model: dem.GaussianMixture, rows: np.ndarray) -> float:
 
 def reads_until(trace: Trace, rows: np.ndarray, limit: float) -> dict[str, float]:
     """Return the number of reads until the parameters are within each distance of the limit; inf if never."""
+    chunk = Chunk(rows, range(len(rows)))
     needed = {}
     distances = list(DISTANCES)
     for number, events in enumerate(trace.steps, start=1):
-        reached = max(float(event.family.log_likelihood(event.parameters, rows).mean()) for event in events)
+        reached = max(float(event.family.log_likelihood(event.parameters, chunk).mean()) for event in events)
         while distances and reached >= limit - distances[0]:
             needed[str(distances.pop(0))] = number
         if not distances:

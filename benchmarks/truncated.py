@@ -96,7 +96,7 @@ def lost(kind: str, shape: tuple[int, int, str], rows_per_component: int) -> dic
     reached = {}
     for candidates in (k, *CANDIDATES):
         parameters = iterate(family, truncated(family, start, candidates), rows, 10)[0]
-        reached[candidates] = family.log_likelihood(parameters, table).mean()
+        reached[candidates] = family.log_likelihood(parameters, Chunk(table, range(len(table)))).mean()
     return {str(candidates): float(reached[k] - reached[candidates]) for candidates in CANDIDATES}
 
 

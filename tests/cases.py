@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import dem
+from dem.data.base import Chunk
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+
+def chunk_of(rows: np.ndarray) -> Chunk:
+    """Return rows as what an E-step is given."""
+    return Chunk(rows, range(len(rows)))
 
 
 WEIGHTS = np.array([0.5, 0.3, 0.2])

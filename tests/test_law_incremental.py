@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from agreement import assert_close, assert_same_bits
-from cases import CASES
+from cases import CASES, chunk_of
 from distributed import Client
 from sources import CutBatch, CutRows
 
@@ -160,8 +160,8 @@ def test_statistics_from_different_parameters_add(case):
     first, second = (rows.table[:1700], rows.table[1700:])
     parts = []
     for table, used in ((first, parameters), (second, later)):
-        parts.append(family.rebased(family.e_step(used, Block(table)), used))
-    joint = np.vstack([family.posterior(parameters, first), family.posterior(later, second)])
+        parts.append(family.rebased(family.e_step(used, chunk_of(table)), used))
+    joint = np.vstack([family.posterior(parameters, chunk_of(first)), family.posterior(later, chunk_of(second))])
     fitted = family.m_step(parts[0] + parts[1], parameters)
     table = rows.table.astype(float)
     means = (joint.T @ table) / joint.sum(axis=0)[:, np.newaxis]
@@ -172,11 +172,6 @@ def test_statistics_from_different_parameters_add(case):
     # And the other way round: parameters imply the statistics that they come from.
     again = family.m_step(family.implied(fitted), parameters)
     assert_close(User(family, again), User(family, fitted), case_names(case), rtol=1e-11)
-
-
-class Block:
-    def __init__(self, rows):
-        self.rows = rows
 
 
 @pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 from agreement import assert_same_bits, numbers
-from cases import CASES, gaussian_rows
+from cases import CASES, chunk_of, gaussian_rows
 from sources import CutBatch, CutRows
 
 import dem
@@ -52,7 +52,7 @@ def log_likelihood_by_reads(algorithm, table, **options):
 
     def watch(event):
         if isinstance(event, IterationEnded):
-            reached = event.family.log_likelihood(event.parameters, table).mean()
+            reached = event.family.log_likelihood(event.parameters, chunk_of(table)).mean()
             found.append((CountingBatch.read / len(table), reached))
 
     given = {"means_init": [[-0.5, 0.0], [1.0, 0.0], [0.0, 1.0]], "precisions_init": [np.eye(2)] * 3}

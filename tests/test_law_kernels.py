@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import numbers
-from cases import MEANS, WEIGHTS, binomial_rows, gaussian_rows
+from cases import MEANS, WEIGHTS, binomial_rows, chunk_of, gaussian_rows
 
 from dem.families.binomial import BinomialComponent
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
@@ -34,8 +34,7 @@ def problem(kind, dtype=np.float64):
 
 
 def statistics_of(kernel, rows, weights):
-    kernel.log_density(rows)
-    kernel.accumulate(weights.copy())
+    kernel.block(chunk_of(rows)).accumulate(weights.copy())
     return numbers(kernel.statistics())
 
 
@@ -62,22 +61,24 @@ def test_statistics_are_linear_in_the_weights(kind):
 def test_kernels_side_by_side_do_not_meet(kind):
     component, parameters, rows = problem(kind)
     weights = np.random.default_rng(3).dirichlet(np.ones(3), size=1000).T.copy()
-    blocks = [rows[start : start + 1000] for start in (0, 1000, 2000)]
+    parts = [chunk_of(rows[start : start + 1000]) for start in (0, 1000, 2000)]
 
     def kernels():
-        return [component.kernel(parameters, rows.dtype) for _ in blocks]
+        return [component.kernel(parameters, rows.dtype) for _ in parts]
 
     alone, densities = [], []
-    for kernel, block in zip(kernels(), blocks, strict=True):
-        densities.append(kernel.log_density(block).copy())
-        kernel.accumulate(weights.copy())
+    for kernel, part in zip(kernels(), parts, strict=True):
+        block = kernel.block(part)
+        densities.append(block.log_density().copy())
+        block.accumulate(weights.copy())
         alone.append(numbers(kernel.statistics()))
     together = kernels()
-    found = [kernel.log_density(block) for kernel, block in zip(together, blocks, strict=True)]
+    blocks = [kernel.block(part) for kernel, part in zip(together, parts, strict=True)]
+    found = [block.log_density() for block in blocks]
     for mine, expected in zip(found, densities, strict=True):
         np.testing.assert_array_equal(mine, expected)
-    for kernel in together:
-        kernel.accumulate(weights.copy())
+    for block in blocks:
+        block.accumulate(weights.copy())
     for kernel, expected in zip(together, alone, strict=True):
         np.testing.assert_array_equal(numbers(kernel.statistics()), expected)
 

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from cases import gaussian_rows
+from cases import chunk_of, gaussian_rows
 
 import dem
 from dem.families.expectation import normalise
@@ -116,13 +116,7 @@ def test_one_pass_against_extended_precision(covariance_type, condition, separat
             "precisions_cholesky": own_factors,
         }
     )
-
-    class Block:
-        pass
-
-    block = Block()
-    block.rows = rows
-    statistics = family.e_step(parameters, block)
+    statistics = family.e_step(parameters, chunk_of(rows))
 
     exact = np.longdouble
     log_joint = np.empty((3, len(rows)), dtype=exact)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from cases import chunk_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +16,6 @@ from dem.families.mixture import Mixture, MixtureParameters
 
 EXACT = np.longdouble
 K, N = 3, 200
-
-
-@dataclass
-class Block:
-    rows: np.ndarray
 
 
 @dataclass
@@ -84,7 +80,7 @@ def errors(case: Problem):
     """Return our errors and the Cholesky form's: log-likelihood per row, and means and covariances in units of σ."""
     log_norm, gamma, counts, means, x = one_pass(case, EXACT)
     plain_norm, plain_gamma, plain_counts, plain_means, plain_x = one_pass(case, np.float64)
-    statistics = case.family.e_step(case.parameters, Block(case.rows))
+    statistics = case.family.e_step(case.parameters, chunk_of(case.rows))
     ours = [abs(statistics.log_likelihood / N - log_norm.mean())]
     plain = [np.abs(plain_norm.mean() - log_norm.mean())]
     updated = case.family.m_step(statistics, case.parameters).components
@@ -132,13 +128,13 @@ def test_single_precision_keeps_its_promise(kind, separation, condition):
 def test_single_precision_is_used_and_sums_are_double():
     case = problem("full", 4, 2.0, 1.0, 0.0, 1, np.float32)
     kernel = case.family.component.kernel(case.parameters.components, case.rows.dtype)
-    assert kernel.log_density(case.rows).dtype == np.float32
+    assert kernel.block(chunk_of(case.rows)).log_density().dtype == np.float32
     assert kernel.statistics().second.dtype == np.float64
     tight = problem("full", 4, 1e4, 1.0, 0.0, 1, np.float32)
     kernel = tight.family.component.kernel(tight.parameters.components, tight.rows.dtype)
-    assert kernel.log_density(tight.rows).dtype == np.float64
+    assert kernel.block(chunk_of(tight.rows)).log_density().dtype == np.float64
     many = np.concatenate([case.rows] * 5000)
-    one = case.family.e_step(case.parameters, Block(case.rows))
-    all_of_them = case.family.e_step(case.parameters, Block(many))
+    one = case.family.e_step(case.parameters, chunk_of(case.rows))
+    all_of_them = case.family.e_step(case.parameters, chunk_of(many))
     assert all_of_them.log_likelihood / 5000 == pytest.approx(one.log_likelihood, rel=1e-6)
     np.testing.assert_allclose(all_of_them.counts / 5000, one.counts, rtol=1e-5)

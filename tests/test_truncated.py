@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from agreement import assert_close, assert_same_bits
-from cases import CASES
+from cases import CASES, chunk_of
 from click.testing import CliRunner
 from sources import CutRows
 
@@ -51,11 +51,9 @@ def model(kind, top_components, rows=None):
 
 def expected(family, parameters, rows):
     """Truncated log-likelihood and counts, from the densities of all components."""
+    kernel = family.component.kernel(parameters.components, rows.dtype)
     dense = np.log(parameters.weights) + np.array(
-        [
-            family.component.kernel(parameters.components, rows.dtype).log_density(row[np.newaxis])[:, 0].copy()
-            for row in rows
-        ]
+        [kernel.block(chunk_of(row[np.newaxis])).log_density()[:, 0].copy() for row in rows]
     )
     candidates = parameters.candidates
     allowed = np.zeros(dense.shape, dtype=bool)
@@ -77,7 +75,7 @@ def test_the_e_step_is_that_of_the_candidates(kind, own_frames):
     assert candidates.lists.shape == (N_COMPONENTS // 2, 8)
     assert all(k in candidates.lists[candidates.cell_of[k]] for k in range(N_COMPONENTS))
     if own_frames and kind in ("full", "diag", "spherical"):
-        chosen = family.component.kernel(parameters.components, rows.dtype)._plan
+        chosen = family.component.kernel(parameters.components, rows.dtype).plan
         assert 0 in chosen.own
         assert len(chosen.wide) > 0
     (ours,) = sweep_models(LocalEngine(1), CutRows(rows, [250]), [(family, parameters)])
@@ -117,7 +115,7 @@ def test_the_truncated_free_energy_never_falls_and_is_a_lower_bound(kind, top_co
     for _ in range(10):
         (statistics,) = sweep_models(engine, source, [(family, parameters)])
         values.append(statistics.log_likelihood)
-        assert values[-1] <= family.log_likelihood(parameters, rows).sum() + 1e-9 * abs(values[-1])
+        assert values[-1] <= family.log_likelihood(parameters, chunk_of(rows)).sum() + 1e-9 * abs(values[-1])
         after = family.m_step(statistics, parameters)
         assert after.candidates is parameters.candidates
         parameters = after

@@ -68,7 +68,7 @@ class RowFunction:
 
     def evaluate(self, chunk: Chunk) -> NDArray[Any]:
         """Return the results of valid rows."""
-        return np.asarray(getattr(self.family, self.method)(self.parameters, chunk.rows))
+        return np.asarray(getattr(self.family, self.method)(self.parameters, chunk))
 
 
 class Labels(RowFunction):
@@ -127,7 +127,7 @@ class LogLikelihood:
 
     def __call__(self, chunk: Chunk) -> RowTotal:
         """Return the chunk's total."""
-        return RowTotal(float(len(chunk)), float(self.family.log_likelihood(self.parameters, chunk.rows).sum()))
+        return RowTotal(float(len(chunk)), float(self.family.log_likelihood(self.parameters, chunk).sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,4 +139,4 @@ class Entropy:
 
     def __call__(self, chunk: Chunk) -> RowTotal:
         """Return the chunk's total."""
-        return RowTotal(float(len(chunk)), self.family.entropy(self.parameters, chunk.rows))
+        return RowTotal(float(len(chunk)), self.family.entropy(self.parameters, chunk))

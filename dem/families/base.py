@@ -20,11 +20,18 @@ S_co = TypeVar("S_co", bound=Statistics, covariant=True)
 
 
 class RowBlock(Protocol):
-    """What an E-step is given: rows in memory, shape (n, n_features)."""
+    """What an E-step is given: a record of rows in memory."""
 
     @property
     def rows(self) -> NDArray[Any]:
-        """The numbers, in the dtype of the source."""
+        """The numbers, shape (n, n_features), in the dtype of the source."""
+
+    @property
+    def weights(self) -> NDArray[Any] | None:
+        """How much each row counts, shape (n,); 1 where left out."""
+
+    def take(self, which: slice | NDArray[Any]) -> Self:
+        """Return some of the rows, with all that goes with them."""
 
 
 class Evidence(Protocol):
@@ -89,12 +96,25 @@ class IncrementalFamily(Family[P, S], Protocol[P, S]):
         """Return the free energy (nats) of rebased statistics: a lower bound of the log-likelihood at `parameters`."""
 
 
-class Kernel(Protocol[S_co]):
-    """The arithmetic of one E-step over blocks of rows, with what it precomputes from the parameters.
+class Block(Protocol):
+    """A few rows in the form that a kernel computes with. It is good until the kernel makes the next.
 
-    Blocks go through `log_density` and then, once the mixture has turned the densities into responsibilities,
-    through `accumulate`, which finds the rows of the last block still in the cache.
+    The mixture asks it for the densities, turns these into responsibilities and gives them back, while the rows are
+    still in the cache.
     """
+
+    def log_density(self) -> NDArray[Any]:
+        """Return log p(row | component), shape (n_components, n), in an array of the kernel, free to be overwritten."""
+
+    def accumulate(self, responsibilities: NDArray[Any]) -> None:
+        """Add the statistics of the rows to the kernel's, weighted by any numbers ≥ 0 (n_components, n); once."""
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows, shape (n,)."""
+
+
+class Kernel(Protocol[S_co]):
+    """The arithmetic of one E-step over blocks of rows, with what it precomputes from the parameters, and its sums."""
 
     @property
     def block_rows(self) -> int:
@@ -104,25 +124,16 @@ class Kernel(Protocol[S_co]):
     def trusted_above(self) -> float:
         """What the largest log-density of a row must reach, or the row has to be computed by an exact kernel."""
 
-    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return log p(row | component), shape (n_components, n), in an array of this kernel.
-
-        The caller may overwrite it; it is good until the next call, and as long as the kernel is there.
-        """
-
-    def accumulate(self, responsibilities: NDArray[Any]) -> None:
-        """Add the statistics of the rows last given to `log_density`, weighted by any numbers ≥ 0 (n_components, n)."""
-
-    def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows last given to `log_density`; shape (n,)."""
+    def block(self, chunk: RowBlock) -> Block:
+        """Return the rows in the form that the arithmetic needs."""
 
     def statistics(self) -> S_co:
-        """Return what was accumulated."""
+        """Return what the blocks have accumulated."""
 
     def clear(self) -> None:
         """Start the sums anew; they and all workspace are this kernel's own."""
 
-    def restricted(self, which: NDArray[np.intp]) -> Self:
+    def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components (increasing numbers), with sums of its own."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, gammaln, logit
 
-from dem.families.base import NEGLIGIBLE, Array
+from dem.families.base import NEGLIGIBLE, Array, RowBlock
 from dem.families.vector import Vector
 from dem.families.workspace import copy_with
 from dem.statistics import Statistics
@@ -148,46 +148,57 @@ class BinomialKernel:
     def __init__(self, parameters: Array, component: BinomialComponent) -> None:
         probabilities = np.clip(parameters, SMALLEST, 1.0 - SMALLEST)
         log_failure = np.log1p(-probabilities)
-        self._slope = np.log(probabilities) - log_failure
-        self._component = component
-        self._constant = component.n_trials * log_failure.sum(axis=1, keepdims=True)
-        self._rows = np.empty((0, parameters.shape[1]))
+        self.slope = np.log(probabilities) - log_failure
+        self.component = component
+        self.constant = component.n_trials * log_failure.sum(axis=1, keepdims=True)
         self.clear()
 
     def clear(self) -> None:
         """Start the sums anew."""
-        self._successes = np.zeros_like(self._slope)
+        self.successes = np.zeros_like(self.slope)
 
-    def restricted(self, which: NDArray[np.intp]) -> Self:
+    def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        part = copy_with(self, _slope=self._slope[which], _constant=self._constant[which])
+        part = copy_with(self, slope=self.slope[which], constant=self.constant[which])
         part.clear()
         return part
 
-    def log_density(self, rows: NDArray[Any]) -> Array:
-        """Return log p(row | component), shape (n_components, n); NaN for rows that are no counts."""
-        self._rows = rows = np.asarray(rows, dtype=np.float64)
-        density: Array = self._slope @ rows.T
-        density += self._constant
-        density += self._log_coefficients(rows)
-        # What is no count has no density; NaN makes the loop look for the rows and name them.
-        density[:, self._component.invalid(rows).any(axis=1)] = np.nan
-        return density
-
-    def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows last seen."""
-        self._rows = np.where(which[:, np.newaxis], 0.0, self._rows)
-
-    def accumulate(self, responsibilities: Array) -> None:
-        """Add Σγx of the rows last seen."""
-        self._successes += responsibilities @ self._rows
+    def block(self, chunk: RowBlock) -> BinomialBlock:
+        """Return rows in double precision."""
+        return BinomialBlock(self, np.asarray(chunk.rows, dtype=np.float64))
 
     def statistics(self) -> BinomialStatistics:
         """Return what was accumulated."""
-        return BinomialStatistics(self._successes)
+        return BinomialStatistics(self.successes)
 
-    def _log_coefficients(self, rows: Array) -> Array:
-        n = self._component.n_trials
+
+class BinomialBlock:
+    """Rows of a chunk; see `dem.families.base.Block`."""
+
+    def __init__(self, kernel: BinomialKernel, rows: Array) -> None:
+        self._kernel = kernel
+        self._rows = rows
+
+    def log_density(self) -> Array:
+        """Return log p(row | component), shape (n_components, n); NaN for rows that are no counts."""
+        kernel = self._kernel
+        density: Array = kernel.slope @ self._rows.T
+        density += kernel.constant
+        density += self._log_coefficients()
+        # What is no count has no density; NaN makes the loop look for the rows and name them.
+        density[:, kernel.component.invalid(self._rows).any(axis=1)] = np.nan
+        return density
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows."""
+        self._rows = np.where(which[:, np.newaxis], 0.0, self._rows)
+
+    def accumulate(self, responsibilities: Array) -> None:
+        """Add Σγx of the rows."""
+        self._kernel.successes += responsibilities @ self._rows
+
+    def _log_coefficients(self) -> Array:
+        n, rows = self._kernel.component.n_trials, self._rows
         if n == 1:  # log C(1, x) = 0
             return np.zeros(len(rows))
         rows = np.clip(rows, 0.0, n)

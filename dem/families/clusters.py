@@ -102,7 +102,7 @@ class Clusters:
         counts, offsets, total = np.zeros(len(centres)), np.zeros_like(centres), 0.0
         farthest = Farthest(len(centres), np.empty(0), np.empty(0, np.int64), np.empty((0, centres.shape[1])))
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the total
-            for _, block in blocks(chunk.rows, BLOCK_ROWS):
+            for _, block in blocks(chunk, BLOCK_ROWS):
                 rows = self._rows(block)
                 labels = self._nearest(centres, rows)
                 members = csc_array(
@@ -164,17 +164,17 @@ class Clusters:
         """Return the centres."""
         return vector.own
 
-    def labels(self, parameters: Array, rows: NDArray[Any]) -> NDArray[np.int64]:
+    def labels(self, parameters: Array, chunk: RowBlock) -> NDArray[np.int64]:
         """Return the nearest centre of each row, shape (n,)."""
-        result = np.empty(len(rows), dtype=np.int64)
-        for where, block in blocks(rows, BLOCK_ROWS):
+        result = np.empty(len(chunk.rows), dtype=np.int64)
+        for where, block in blocks(chunk, BLOCK_ROWS):
             result[where] = self._nearest(parameters, self._rows(block))
         return result
 
-    def distances(self, parameters: Array, rows: NDArray[Any]) -> Array:
+    def distances(self, parameters: Array, chunk: RowBlock) -> Array:
         """Return the distance of each row to each centre in the user's units, shape (n, n_clusters)."""
-        result = np.empty((len(rows), len(parameters)))
-        for where, block in blocks(rows, BLOCK_ROWS):
+        result = np.empty((len(chunk.rows), len(parameters)))
+        for where, block in blocks(chunk, BLOCK_ROWS):
             inner = self._rows(block)
             for k, centre in enumerate(parameters):
                 result[where, k] = np.linalg.norm(inner - centre, axis=1)
@@ -189,9 +189,9 @@ class Clusters:
         """Return parameters from what `to_user` gave."""
         return np.asarray((centres - self.frame.origin) / self.frame.scale)
 
-    def _rows(self, rows: NDArray[Any]) -> Array:
+    def _rows(self, chunk: RowBlock) -> Array:
         """Return rows in the frame, shape (n, n_features)."""
-        return np.ascontiguousarray(self.frame.apply(np.asarray(rows)).T, dtype=np.float64)
+        return np.ascontiguousarray(self.frame.apply(np.asarray(chunk.rows)).T, dtype=np.float64)
 
     def _nearest(self, centres: Array, rows: Array) -> NDArray[np.int64]:
         """Return the nearest centre of each row: where ‖row‖² does not matter, that of the largest c·x − ½‖c‖²."""

@@ -10,11 +10,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Kernel
+from dem.families.base import Array, Kernel, RowBlock
 from dem.families.workspace import constant_row
 from dem.statistics import Statistics
 
 S = TypeVar("S", bound=Statistics)
+C = TypeVar("C", bound=RowBlock)
 
 _LOWEST = {np.dtype(kind): float(np.finfo(kind).min) for kind in (np.float32, np.float64)}
 # The least logarithm of a responsibility in double precision. NumPy's exp takes 8 to 45 times as long where its result
@@ -23,11 +24,11 @@ _LOWEST = {np.dtype(kind): float(np.finfo(kind).min) for kind in (np.float32, np
 _LEAST = -600.0
 
 
-def blocks(rows: NDArray[Any], block_rows: int) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Cut rows into blocks; yields their places and themselves."""
-    for start in range(0, len(rows), block_rows):
-        where = slice(start, min(start + block_rows, len(rows)))
-        yield where, rows[where]
+def blocks(chunk: C, block_rows: int) -> Iterator[tuple[slice, C]]:
+    """Cut a chunk into blocks; yields their places and themselves."""
+    for start in range(0, len(chunk.rows), block_rows):
+        where = slice(start, min(start + block_rows, len(chunk.rows)))
+        yield where, chunk.take(where)
 
 
 def normalise(joint: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
@@ -73,45 +74,49 @@ def accumulate(
     exact: Callable[[], Kernel[S]],
     log_weights: Array,
     segments: Sequence[slice],
-    rows: NDArray[Any],
+    chunk: RowBlock,
 ) -> Sums[S]:
-    """Put rows through a kernel, and those that it does not do justice through an exact one."""
+    """Put a chunk through a kernel, and the rows that it does not do justice through an exact one."""
     counts = np.zeros(len(log_weights))
     log_likelihoods = [0.0] * len(segments)
     far_rows = []
     # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for _, block in blocks(rows, kernel.block_rows):
-            responsibilities = kernel.log_density(block)
+        for where, part in blocks(chunk, kernel.block_rows):
+            block = kernel.block(part)
+            responsibilities = block.log_density()
             responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
             largest = [responsibilities[segment].max(axis=0) for segment in segments]
             # A row is as trustworthy as the model that it is farthest from.
             far = distrusted_rows(kernel, largest[0] if len(largest) == 1 else np.minimum.reduce(largest))
-            totals = [normalise(responsibilities[part], most) for part, most in zip(segments, largest, strict=True)]
+            totals = [normalise(responsibilities[own], most) for own, most in zip(segments, largest, strict=True)]
             if far is not None:
-                far_rows.append(block[far])
+                far_rows.append(where.start + np.flatnonzero(far))
                 responsibilities[:, far] = 0.0
                 for total in totals:
                     total[far] = 0.0
-                kernel.forget(far)
+                block.forget(far)
             for number, total in enumerate(totals):
                 log_likelihoods[number] += float(total.sum(dtype=np.float64))
             counts += responsibilities.sum(axis=1)
-            kernel.accumulate(responsibilities)
+            block.accumulate(responsibilities)
     sums = Sums(counts, log_likelihoods, kernel.statistics())
     if far_rows:
-        more = accumulate(exact(), exact, log_weights, segments, np.concatenate(far_rows))
+        more = accumulate(exact(), exact, log_weights, segments, chunk.take(np.concatenate(far_rows)))
         both = zip(sums.log_likelihoods, more.log_likelihoods, strict=True)
         return Sums(sums.counts + more.counts, [a + b for a, b in both], sums.components + more.components)
     return sums
 
 
-def log_joint(kernel: Kernel[Any], log_weights: Array, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return log(weight · density), shape (n_components, n), and the largest of each column."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        joint = kernel.log_density(rows)
-        joint += log_weights.astype(joint.dtype, copy=False)
-    return joint, joint.max(axis=0)
+def log_joint(
+    kernel: Kernel[Any], log_weights: Array, chunk: RowBlock
+) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+    """Yield the place of each block, log(weight · density), shape (n_components, n), and the largest of each column."""
+    for where, part in blocks(chunk, kernel.block_rows):
+        with np.errstate(invalid="ignore", over="ignore"):
+            joint = kernel.block(part).log_density()
+            joint += log_weights.astype(joint.dtype, copy=False)
+        yield where, joint, joint.max(axis=0)
 
 
 def distrusted_rows(kernel: Kernel[Any], largest: NDArray[Any]) -> NDArray[np.bool_] | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock
-from dem.families.expectation import accumulate, blocks, distrusted_rows, log_joint, normalise
+from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
 from dem.families.truncation import Candidates
 from dem.families.vector import Vector
 from dem.families.workspace import largest_row
@@ -122,7 +122,7 @@ class Mixture(Generic[P, S]):
             return parameters
         candidates = Candidates.learnt(
             lambda labels, rng: self.component.draw(parameters.components, labels, rng),
-            lambda rows: self.posterior(parameters, rows),
+            lambda draws: self.posterior(parameters, draws),
             parameters.weights,
             self.top_components,
         )
@@ -143,12 +143,11 @@ class Mixture(Generic[P, S]):
                 which = candidates.lists[cell]
                 kernel = copy.copy(kernels[cell])
                 kernel.clear()
-                rows, whole = chunk.rows.take(where, axis=0), slice(0, len(which))
 
                 def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
-                    return component.kernel(parameters.components, dtype, exact=True).restricted(which)
+                    return component.kernel(parameters.components, dtype, exact=True).take(which)
 
-                own = accumulate(kernel, exact, log_weights[which], [whole], rows)
+                own = accumulate(kernel, exact, log_weights[which], [slice(len(which))], chunk.take(where))
                 counts[which] += own.counts
                 log_likelihoods.extend(own.log_likelihoods)
                 yield which, own.components
@@ -163,7 +162,7 @@ class Mixture(Generic[P, S]):
         kept = _KERNELS.setdefault(parameters, {})
         if (self.component, dtype) not in kept:
             kernel = self.component.kernel(parameters.components, dtype)
-            kept[self.component, dtype] = [kernel.restricted(which) for which in candidates.lists]
+            kept[self.component, dtype] = [kernel.take(which) for which in candidates.lists]
         return kept[self.component, dtype]
 
     def size(self, parameters: MixtureParameters[P]) -> int:
@@ -204,7 +203,7 @@ class Mixture(Generic[P, S]):
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
         n_rows = float(len(chunk.rows))
-        sums = accumulate(kernel, exact, _log_weights(parameters), segments, chunk.rows)
+        sums = accumulate(kernel, exact, _log_weights(parameters), segments, chunk)
         parts = [sums.components] if len(segments) == 1 else component.split(sums.components, n_components)
         return [
             MixtureStatistics(n_rows, log_likelihood, sums.counts[segment], part)
@@ -245,32 +244,32 @@ class Mixture(Generic[P, S]):
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
         return self.component.tolerated_fall(parameters.components, parameters.weights, dtype)
 
-    def log_likelihood(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Array:
+    def log_likelihood(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return log p(row), shape (n,)."""
-        result = np.empty(len(rows))
-        for where, joint, largest in self._joint(parameters, rows):
+        result = np.empty(len(chunk.rows))
+        for where, joint, largest in self._joint(parameters, chunk):
             result[where] = normalise(joint, largest)
         return result
 
-    def posterior(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> Array:
+    def posterior(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return the responsibilities, shape (n, n_components)."""
-        result = np.empty((len(rows), len(parameters.weights)))
-        for where, joint, largest in self._joint(parameters, rows):
+        result = np.empty((len(chunk.rows), len(parameters.weights)))
+        for where, joint, largest in self._joint(parameters, chunk):
             normalise(joint, largest)
             result[where] = joint.T
         return result
 
-    def labels(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> NDArray[np.int64]:
+    def labels(self, parameters: MixtureParameters[P], chunk: RowBlock) -> NDArray[np.int64]:
         """Return the most probable component of each row, shape (n,)."""
-        result = np.empty(len(rows), dtype=np.int64)
-        for where, joint, largest in self._joint(parameters, rows):
+        result = np.empty(len(chunk.rows), dtype=np.int64)
+        for where, joint, largest in self._joint(parameters, chunk):
             result[where] = largest_row(joint, largest)
         return result
 
-    def entropy(self, parameters: MixtureParameters[P], rows: NDArray[Any]) -> float:
+    def entropy(self, parameters: MixtureParameters[P], chunk: RowBlock) -> float:
         """Return the sum over the rows of the entropy of their responsibilities (nats)."""
-        result = np.empty(len(rows))
-        for where, joint, largest in self._joint(parameters, rows):
+        result = np.empty(len(chunk.rows))
+        for where, joint, largest in self._joint(parameters, chunk):
             normalise(joint, largest)
             # 0·log 0 = 0
             result[where] = -np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0)), axis=0)
@@ -316,25 +315,24 @@ class Mixture(Generic[P, S]):
         return MixtureParameters(weights, components, parameters.candidates)
 
     def _joint(
-        self, parameters: MixtureParameters[P], rows: NDArray[Any]
+        self, parameters: MixtureParameters[P], chunk: RowBlock
     ) -> Iterator[tuple[slice | NDArray[np.intp], Array, Array]]:
         """Yield log(weight · density), shape (n_components, n), and its largest, block by block.
 
         Rows that single precision does not do justice come a second time, in double precision.
         """
         log_weights, far = _log_weights(parameters), [np.empty(0, dtype=np.intp)]
-        kernel = self.component.kernel(parameters.components, rows.dtype)
-        for where, block in blocks(rows, kernel.block_rows):
-            joint, largest = log_joint(kernel, log_weights, block)
+        kernel = self.component.kernel(parameters.components, chunk.rows.dtype)
+        for where, joint, largest in log_joint(kernel, log_weights, chunk):
             if (distrusted := distrusted_rows(kernel, largest)) is not None:
                 far.append(where.start + np.flatnonzero(distrusted))
                 joint[:, distrusted] = largest[distrusted] = 0.0  # they may have overflowed
             yield where, joint, largest
         again = np.concatenate(far)
         if len(again):
-            kernel = self.component.kernel(parameters.components, rows.dtype, exact=True)
-            for where, block in blocks(rows[again], kernel.block_rows):
-                yield again[where], *log_joint(kernel, log_weights, block)
+            kernel = self.component.kernel(parameters.components, chunk.rows.dtype, exact=True)
+            for where, joint, largest in log_joint(kernel, log_weights, chunk.take(again)):
+                yield again[where], joint, largest
 
 
 def _log_weights(parameters: MixtureParameters[Any]) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array
+from dem.families.base import Array, RowBlock
 from dem.families.workspace import Workspace
 
 # Rows drawn from each component to learn which others compete for its rows, and from how many components at a time.
@@ -21,6 +21,18 @@ DRAWN_TOGETHER = 64
 CANDIDATES_PER_MEMBER = 8
 # Rows at a time whose discriminants stay in the cache.
 BLOCK_ROWS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Rows that come from no source."""
+
+    rows: Array
+    weights: None = None
+
+    def take(self, which: slice | NDArray[Any]) -> Self:
+        """Return some of the rows."""
+        return type(self)(self.rows[which])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +71,7 @@ class Candidates:
     def learnt(
         cls,
         draw: Callable[[NDArray[np.int64], np.random.Generator], NDArray[Any]],
-        posterior: Callable[[NDArray[Any]], Array],
+        posterior: Callable[[RowBlock], Array],
         weights: Array,
         n_candidates: int,
     ) -> Self:
@@ -100,7 +112,7 @@ class Candidates:
         share = np.zeros((len(partition.lists), len(weights)))
         for labels, rows in draws():
             in_cell = partition.cells(rows) == np.arange(len(share))[:, np.newaxis]
-            share += (in_cell * weights[labels]) @ posterior(rows)
+            share += (in_cell * weights[labels]) @ posterior(Draws(rows))
         share[cell_of, np.arange(len(weights))] = np.inf  # every component counts in its own cell
         lists = np.sort(np.argsort(-share, axis=1, kind="stable")[:, :n_candidates], axis=1)
         return cls(origin, scale, slopes, offsets, cell_of, lists)

@@ -51,9 +51,9 @@ class DrawCandidates:
     def __call__(self, chunk: Chunk) -> Candidates:
         """Return the chunk's candidates and cost."""
         indices, drawn, cost = [], [], 0.0
-        for where, block in blocks(chunk.rows, BLOCK_ROWS):
-            index = np.asarray(chunk.index[where], dtype=np.int64)
-            rows = np.asarray(block, dtype=np.float64) - self.origin
+        for _, block in blocks(chunk, BLOCK_ROWS):
+            index = np.asarray(block.index, dtype=np.int64)
+            rows = np.asarray(block.rows, dtype=np.float64) - self.origin
             distance = squared_distances(rows, self.centres).min(axis=1)
             cost += float(distance.sum())
             chosen = uniform_hash(index, self.seed) < self.per_cost * distance
@@ -72,8 +72,8 @@ class CountNearest:
     def __call__(self, chunk: Chunk) -> NDArray[np.int64]:
         """Return counts, shape (n_candidates,)."""
         counts = np.zeros(len(self.centres), dtype=np.int64)
-        for _, block in blocks(chunk.rows, BLOCK_ROWS):
-            nearest = nearest_centres(block, self.centres, self.origin)
+        for _, block in blocks(chunk, BLOCK_ROWS):
+            nearest = nearest_centres(block.rows, self.centres, self.origin)
             counts += np.bincount(nearest, minlength=len(counts))
         return counts
 
@@ -91,13 +91,12 @@ class HardEStep:
         """Return the statistics of the chunk."""
         kernel = self.family.component.kernel(self.parameters.components, chunk.rows.dtype)
         counts = np.zeros(len(self.centres))
-        for _, block in blocks(chunk.rows, kernel.block_rows):
-            responsibilities = kernel.log_density(block)
-            nearest = nearest_centres(block, self.centres, self.origin)
-            responsibilities[:] = 0.0
-            responsibilities[nearest, np.arange(len(block))] = 1.0
+        for _, part in blocks(chunk, kernel.block_rows):
+            block = kernel.block(part)
+            responsibilities = np.zeros_like(block.log_density())
+            responsibilities[nearest_centres(part.rows, self.centres, self.origin), np.arange(len(part))] = 1.0
             counts += responsibilities.sum(axis=1)
-            kernel.accumulate(responsibilities)
+            block.accumulate(responsibilities)
         return MixtureStatistics(float(len(chunk)), 0.0, counts, kernel.statistics())
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.kernel import OwnCovarianceKernel
 from dem.families.gaussian.precision import Plan, plan
 from dem.families.gaussian.shapes import (
     LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
-    block_rows,
     check_positive,
     component_names,
     occupied,
@@ -22,7 +22,6 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
-from dem.families.workspace import Workspace, add_weighted, copy_with
 
 
 def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
@@ -41,103 +40,43 @@ def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
     return plan(mean, np.full(len(means), np.sqrt(n_features)), n_features, np.inf, single=single)
 
 
-class DiagonalKernel:
-    """E-step for diagonal covariances.
+class DiagonalKernel(OwnCovarianceKernel):
+    """Diagonal covariances: z = [1, x, x²], y = (x − μ)/σ; second moments per feature, (n_components, n_features)."""
 
-    Most components share one wide product over z = [1, x, x²]; those far from the origin on the scale of their
-    own σ go one by one through their own frame y = (x − μ)/σ.
-    """
+    _second_axes = 1
 
     def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
-        self._frame = frame
         means = parameters.means
-        n_components, d = means.shape
-        factors = np.broadcast_to(parameters.precisions_cholesky.reshape(n_components, -1), means.shape)
-        self._plan = plan_for(means, factors, single=single)
-        wide, dtype = self._plan.wide, self._plan.dtype
-        constant = np.log(factors).sum(axis=1) - 0.5 * d * LOG_2PI - frame.log_volume
-        self.trusted_above = self._plan.trusted_above(constant)
-        self._constant = constant.astype(dtype)
-        self._weights = wide_weights(means[wide], factors[wide], constant[wide]).astype(dtype)
-        self._means = means.astype(dtype)[:, :, np.newaxis]
-        self._factors = factors.astype(dtype)[:, :, np.newaxis]
-        self._z: NDArray[Any] = np.empty(0)
-        self._y: NDArray[Any] = np.empty(0)
-        self.clear()
+        factors = np.broadcast_to(parameters.precisions_cholesky.reshape(len(means), -1), means.shape)
+        chosen = plan_for(means, factors, single=single)
+        constant = np.log(factors).sum(axis=1) - 0.5 * means.shape[1] * LOG_2PI - frame.log_volume
+        weights = wide_weights(means[chosen.wide], factors[chosen.wide], constant[chosen.wide])
+        super().__init__(parameters, frame, chosen, constant, weights, factors[:, :, np.newaxis])
 
-    @property
-    def block_rows(self) -> int:
-        """Rows per block that keep the workspace in the cache."""
-        n_components, d = self._means.shape[:2]
-        return block_rows(self._plan.dtype.itemsize * (1 + 2 * d + d * len(self._plan.own) + 2 * n_components))
+    def _shared_numbers(self, d: int) -> int:
+        return 1 + 2 * d
 
-    def clear(self) -> None:
-        """Start the sums anew, in a workspace of its own."""
-        self._workspace = Workspace()
-        n_components, d = self._means.shape[:2]
-        self._wide_sums = np.zeros((1 + 2 * d, len(self._plan.wide)))
-        self._first = np.zeros((n_components, d))
-        self._second = np.zeros((n_components, d))
+    def append_products(self, z: NDArray[Any], d: int) -> None:
+        """Append x²."""
+        np.multiply(z[1 : 1 + d], z[1 : 1 + d], out=z[1 + d :])
 
-    def restricted(self, which: NDArray[np.intp]) -> Self:
-        """Return the same arithmetic for some of the components, with sums of its own."""
-        chosen, places = self._plan.restricted(which)
-        part = copy_with(
-            self,
-            _plan=chosen,
-            _weights=self._weights[places],
-            _constant=self._constant[which],
-            _means=self._means[which],
-            _factors=self._factors[which],
-        )
-        part.clear()
-        return part
+    def to_own_frame(self, k: int, x: NDArray[Any], out: NDArray[Any]) -> None:
+        """Set `out` to (x − μ)/σ."""
+        np.subtract(x, self.means[k], out=out)
+        out *= self.factors[k]
 
-    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return log p(row | component), shape (n_components, n)."""
-        (n, d), dtype = rows.shape, self._plan.dtype
-        wide, own = self._plan.wide, self._plan.own
-        self._z = z = self._workspace.array("z", (1 + 2 * d, n), dtype)
-        z[0] = 1.0
-        x = self._frame.apply(rows, z[1 : 1 + d])
-        np.multiply(x, x, out=z[1 + d :])
-        density = self._workspace.array("density", (len(self._constant), n), dtype)
-        if not len(own):
-            return np.matmul(self._weights, z, out=density)
-        if len(wide):
-            density[wide] = self._weights @ z
-        self._y = self._workspace.array("y", (len(own), d, n), dtype)
-        for k, y in zip(own, self._y, strict=True):
-            np.subtract(x, self._means[k], out=y)
-            y *= self._factors[k]
-            np.einsum("ij,ij->j", y, y, out=density[k])
-            density[k] *= -0.5
-            density[k] += self._constant[k]
-        return density
-
-    def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows last seen."""
-        self._z[:, which] = 0.0
-        if len(self._plan.own):
-            self._y[..., which] = 0.0
-
-    def accumulate(self, responsibilities: NDArray[Any]) -> None:
-        """Add Σγz, and Σγy and Σγy², of the rows last seen."""
-        wide, own = self._plan.wide, self._plan.own
-        if len(wide):
-            chosen = responsibilities[wide] if len(own) else responsibilities
-            add_weighted(self._wide_sums, self._z, chosen)
-        for k, y in zip(own, self._y, strict=True):
-            self._first[k] += np.dot(y, responsibilities[k])
-            y *= y
-            self._second[k] += np.dot(y, responsibilities[k])
+    def add_own(self, k: int, y: NDArray[Any], responsibility: NDArray[Any]) -> None:
+        """Add Σγy and Σγy²."""
+        self.first[k] += np.dot(y, responsibility)
+        y *= y
+        self.second[k] += np.dot(y, responsibility)
 
     def statistics(self) -> GaussianStatistics:
-        """Return what was accumulated; the second moments per feature, shape (n_components, n_features)."""
-        d = self._first.shape[1]
-        self._first[self._plan.wide] = self._wide_sums[1 : 1 + d].T
-        self._second[self._plan.wide] = self._wide_sums[1 + d :].T
-        return GaussianStatistics(self._first, self._second)
+        """Return what was accumulated."""
+        d = self.first.shape[1]
+        self.first[self.plan.wide] = self.wide_sums[1 : 1 + d].T
+        self.second[self.plan.wide] = self.wide_sums[1 + d :].T
+        return GaussianStatistics(self.first, self.second)
 
 
 def wide_weights(means: Array, factors: Array, constant: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.kernel import OwnCovarianceKernel
 from dem.families.gaussian.precision import Plan, plan
 from dem.families.gaussian.shapes import (
     LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
     belonging,
-    block_rows,
     cholesky_of_precision,
     component_names,
     occupied,
@@ -24,7 +24,6 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
-from dem.families.workspace import Workspace, add_weighted, copy_with
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
@@ -47,132 +46,57 @@ def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
     return plan(mean, deviation, parameters.means.shape[1], WIDE_FEATURES, single=single)
 
 
-class FullKernel:
-    """E-step for full covariances.
+class FullKernel(OwnCovarianceKernel):
+    """Full covariances: z = [1, x, x_i x_j (i ≤ j)], y = Uᵀ(x − μ)."""
 
-    Well-conditioned components share one wide product over z = [1, x, x_i x_j (i ≤ j)]: log-densities are W z and
-    statistics γ zᵀ. The others go one by one through their own frame y = Uᵀ(x − μ).
-    """
+    _second_axes = 2
 
     def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
-        self._frame = frame
-        self._plan = plan_for(parameters, single=single)
-        wide, dtype = self._plan.wide, self._plan.dtype
-        d = parameters.means.shape[1]
-        self._n_wide = 1 + d + d * (d + 1) // 2 if len(wide) else 0
+        chosen = plan_for(parameters, single=single)
         constant = log_constants(parameters.precisions_cholesky, frame)
-        self.trusted_above = self._plan.trusted_above(constant)
-        self._constant = constant.astype(dtype)
-        self._weights = wide_weights(parameters, wide, constant).astype(dtype)
-        self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
-        self._factors = parameters.precisions_cholesky.swapaxes(1, 2).astype(dtype)
-        self._z: NDArray[Any] = np.empty(0)
-        self._y: NDArray[Any] = np.empty(0)
-        self.clear()
+        weights = wide_weights(parameters, chosen.wide, constant)
+        factors = parameters.precisions_cholesky.swapaxes(1, 2)
+        super().__init__(parameters, frame, chosen, constant, weights, factors)
 
-    @property
-    def block_rows(self) -> int:
-        """Rows per block that keep the workspace in the cache."""
-        n_components, d = self._means.shape[:2]
-        numbers = 2 * d + self._n_wide + d * len(self._plan.own) + 2 * n_components
-        return block_rows(self._plan.dtype.itemsize * numbers)
+    def _shared_numbers(self, d: int) -> int:
+        return 2 * d + (self.weights.shape[1] if len(self.plan.wide) else 0)
 
-    def clear(self) -> None:
-        """Start the sums anew, in a workspace of its own."""
-        self._workspace = Workspace()
-        n_components, d = self._means.shape[:2]
-        self._wide_sums = np.zeros((self._n_wide, len(self._plan.wide)))
-        self._first = np.zeros((n_components, d))
-        self._second = np.zeros((n_components, d, d))
+    def append_products(self, z: NDArray[Any], d: int) -> None:
+        """Append x_i x_j."""
+        x, start = z[1 : 1 + d], 1 + d
+        for i in range(d):
+            np.multiply(x[i], x[i:], out=z[start : start + d - i])
+            start += d - i
 
-    def restricted(self, which: NDArray[np.intp]) -> Self:
-        """Return the same arithmetic for some of the components, with sums of its own."""
-        chosen, places = self._plan.restricted(which)
-        part = copy_with(
-            self,
-            _plan=chosen,
-            _weights=self._weights[places],
-            _constant=self._constant[which],
-            _means=self._means[which],
-            _factors=self._factors[which] if len(chosen.own) else self._factors[:0],
-        )
-        part.clear()
-        return part
+    def to_own_frame(self, k: int, x: NDArray[Any], out: NDArray[Any]) -> None:
+        """Set `out` to Uᵀ(x − μ), without most of the zeros of U.
 
-    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return log p(row | component), shape (n_components, n)."""
-        (n, d), dtype = rows.shape, self._plan.dtype
-        wide, own = self._plan.wide, self._plan.own
-        density = self._workspace.array("density", (len(self._constant), n), dtype)
-        if len(wide):
-            self._z = z = self._workspace.array("z", (self._n_wide, n), dtype)
-            x = self._frame.apply(rows, z[1 : 1 + d])
-            append_products(z, d)
-            if not len(own):
-                return np.matmul(self._weights, z, out=density)
-            density[wide] = self._weights @ z
-        else:
-            x = self._frame.apply(rows, self._workspace.array("x", (d, n), dtype))
-        self._y = self._workspace.array("y", (len(own), d, n), dtype)
-        centred = self._workspace.array("centred", (d, n), dtype)
-        for k, y in zip(own, self._y, strict=True):
-            np.subtract(x, self._means[k], out=centred)
-            triangular_product(self._factors[k], centred, y)
-            np.einsum("ij,ij->j", y, y, out=density[k])
-            density[k] *= -0.5
-            density[k] += self._constant[k]
-        return density
+        BLAS has a routine for that, but SciPy's way to it keeps the interpreter's lock, so that threads wait.
+        """
+        centred = self.workspace.array("centred", x.shape, x.dtype)
+        np.subtract(x, self.means[k], out=centred)
+        for start in range(0, len(x), TRIANGLE_STEP):
+            end = start + TRIANGLE_STEP
+            np.matmul(self.factors[k][start:end, :end], centred[:end], out=out[start:end])
 
-    def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows last seen."""
-        if len(self._plan.wide):
-            self._z[:, which] = 0.0
-        if len(self._plan.own):
-            self._y[..., which] = 0.0
-
-    def accumulate(self, responsibilities: NDArray[Any]) -> None:
-        """Add Σγz, and Σγy and Σγyyᵀ, of the rows last seen."""
-        wide, own = self._plan.wide, self._plan.own
-        if len(wide):
-            chosen = responsibilities[wide] if len(own) else responsibilities
-            add_weighted(self._wide_sums, self._z, chosen)
-        for k, y in zip(own, self._y, strict=True):
-            responsibility, members = belonging(responsibilities[k], y)
-            root = np.sqrt(responsibility)
-            members *= root
-            self._first[k] += np.dot(members, root)
-            self._second[k] += np.dot(members, members.T)
+    def add_own(self, k: int, y: NDArray[Any], responsibility: NDArray[Any]) -> None:
+        """Add Σγy and Σγyyᵀ."""
+        responsibility, members = belonging(responsibility, y)
+        root = np.sqrt(responsibility)
+        members *= root
+        self.first[k] += np.dot(members, root)
+        self.second[k] += np.dot(members, members.T)
 
     def statistics(self) -> GaussianStatistics:
         """Return what was accumulated."""
-        d, wide = self._first.shape[1], self._plan.wide
+        d, wide = self.first.shape[1], self.plan.wide
         if len(wide):
             rows, columns = np.triu_indices(d)
-            sums = self._wide_sums.T
-            self._first[wide] = sums[:, 1 : 1 + d]
-            self._second[wide[:, np.newaxis], rows, columns] = sums[:, 1 + d :]
-            self._second[wide[:, np.newaxis], columns, rows] = sums[:, 1 + d :]
-        return GaussianStatistics(self._first, self._second)
-
-
-def triangular_product(lower: NDArray[Any], x: NDArray[Any], out: NDArray[Any]) -> None:
-    """Set `out` to the product of a lower-triangular matrix (d, d) and x (d, n), without most of the zeros.
-
-    BLAS has a routine for that, but SciPy's way to it keeps the interpreter's lock, so that threads wait.
-    """
-    for start in range(0, len(lower), TRIANGLE_STEP):
-        end = start + TRIANGLE_STEP
-        np.matmul(lower[start:end, :end], x[:end], out=out[start:end])
-
-
-def append_products(z: NDArray[Any], d: int) -> None:
-    """Complete z of a block, shape (1 + d + d(d+1)/2, n), whose rows 1 to d are x: ones before and products behind."""
-    x = z[1 : 1 + d]
-    z[0] = 1.0
-    start = 1 + d
-    for i in range(d):
-        np.multiply(x[i], x[i:], out=z[start : start + d - i])
-        start += d - i
+            sums = self.wide_sums.T
+            self.first[wide] = sums[:, 1 : 1 + d]
+            self.second[wide[:, np.newaxis], rows, columns] = sums[:, 1 + d :]
+            self.second[wide[:, np.newaxis], columns, rows] = sums[:, 1 + d :]
+        return GaussianStatistics(self.first, self.second)
 
 
 def wide_weights(parameters: GaussianParameters, which: NDArray[np.int64], constant: Array) -> Array:

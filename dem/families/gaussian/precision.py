@@ -53,7 +53,7 @@ class Plan:
             return -np.inf
         return float(np.max(constant - 0.5 * self.reach))
 
-    def restricted(self, which: NDArray[np.intp]) -> tuple[Self, NDArray[np.intp]]:
+    def take(self, which: NDArray[np.intp]) -> tuple[Self, NDArray[np.intp]]:
         """Return the plan of some of the components, and where those in `wide` stood there."""
         if not len(self.own):
             return type(self)(np.arange(len(which)), self.own, self.dtype, self.reach[which]), which

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array
+from dem.families.base import Array, RowBlock
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import factorise_precision, log_constants, refine
 from dem.families.gaussian.precision import Plan, plan
@@ -50,93 +50,102 @@ class TiedKernel:
     """
 
     def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
-        self._frame = frame
+        self.frame = frame
         chosen = plan_for(parameters, single=single)
-        self._dtype = dtype = chosen.dtype
-        self._own_frames = bool(len(chosen.own))
+        self.dtype = dtype = chosen.dtype
+        self.own_frames = bool(len(chosen.own))
         centres = parameters.means @ parameters.precisions_cholesky
-        self._factor = parameters.precisions_cholesky.T.astype(dtype)
-        self._means = parameters.means.astype(dtype)[:, :, np.newaxis]
-        self._centres = centres.astype(dtype)
-        self._constant = float(log_constants(parameters.precisions_cholesky, frame))
-        self.trusted_above = chosen.trusted_above(np.array(self._constant))
-        self._offsets = (self._constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
-        self._y: NDArray[Any] = np.empty(0)
+        self.factor = parameters.precisions_cholesky.T.astype(dtype)
+        self.means = parameters.means.astype(dtype)[:, :, np.newaxis]
+        self.centres = centres.astype(dtype)
+        self.constant = float(log_constants(parameters.precisions_cholesky, frame))
+        self.trusted_above = chosen.trusted_above(np.array(self.constant))
+        self.offsets = (self.constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
         self.clear()
 
     @property
-    def _n_frames(self) -> int:
-        return len(self._means) if self._own_frames else 1
+    def n_frames(self) -> int:
+        """Number of forms that a row takes."""
+        return len(self.means) if self.own_frames else 1
 
     @property
     def block_rows(self) -> int:
         """Rows per block that keep the workspace in the cache."""
-        n_components, d = self._means.shape[:2]
-        return block_rows(self._dtype.itemsize * (2 * d + d * self._n_frames + 2 * n_components))
+        n_components, d = self.means.shape[:2]
+        return block_rows(self.dtype.itemsize * (2 * d + d * self.n_frames + 2 * n_components))
 
     def clear(self) -> None:
         """Start the sums anew, in a workspace of its own."""
-        self._workspace = Workspace()
-        n_components, d = self._means.shape[:2]
-        self._first = np.zeros((n_components, d))
-        self._second = np.zeros((d, d))
+        self.workspace = Workspace()
+        n_components, d = self.means.shape[:2]
+        self.first = np.zeros((n_components, d))
+        self.second = np.zeros((d, d))
 
-    def restricted(self, which: NDArray[np.intp]) -> Self:
+    def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        part = copy_with(
-            self,
-            _means=self._means[which],
-            _centres=self._centres[which],
-            _offsets=self._offsets[which],
-        )
+        part = copy_with(self, means=self.means[which], centres=self.centres[which], offsets=self.offsets[which])
         part.clear()
         return part
 
-    def log_density(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return log p(row | component), shape (n_components, n)."""
-        n, d = rows.shape
-        x = self._frame.apply(rows, self._workspace.array("x", (d, n), self._dtype))
-        self._y = self._workspace.array("y", (self._n_frames, d, n), self._dtype)
-        density = self._workspace.array("density", (len(self._centres), n), self._dtype)
-        if self._own_frames:
-            centred = self._workspace.array("centred", (d, n), self._dtype)
-            for mean, y, row in zip(self._means, self._y, density, strict=True):
+    def block(self, chunk: RowBlock) -> TiedBlock:
+        """Return rows in the whitened frame, or in that of each component."""
+        return TiedBlock(self, chunk.rows)
+
+    def statistics(self) -> GaussianStatistics:
+        """Return what was accumulated."""
+        return GaussianStatistics(self.first, self.second)
+
+
+class TiedBlock:
+    """Rows of a chunk; see `dem.families.base.Block`."""
+
+    def __init__(self, kernel: TiedKernel, rows: NDArray[Any]) -> None:
+        self._kernel = kernel
+        (n, d), dtype, workspace = rows.shape, kernel.dtype, kernel.workspace
+        x = kernel.frame.apply(rows, workspace.array("x", (d, n), dtype))
+        self._y = workspace.array("y", (kernel.n_frames, d, n), dtype)
+        self._squares = workspace.array("squares", (kernel.n_frames, n), dtype)
+        centred = workspace.array("centred", (d, n), dtype) if kernel.own_frames else x
+        for mean, y, squares in zip(kernel.means, self._y, self._squares, strict=False):
+            if kernel.own_frames:
                 np.subtract(x, mean, out=centred)
-                np.matmul(self._factor, centred, out=y)
-                np.einsum("ij,ij->j", y, y, out=row)
-            density *= -0.5
-            density += self._constant
+            np.matmul(kernel.factor, centred, out=y)
+            np.einsum("ij,ij->j", y, y, out=squares)
+
+    def log_density(self) -> NDArray[Any]:
+        """Return log p(row | component), shape (n_components, n)."""
+        kernel = self._kernel
+        density = kernel.workspace.array("density", (len(kernel.centres), self._y.shape[-1]), kernel.dtype)
+        if kernel.own_frames:
+            np.multiply(self._squares, -0.5, out=density)
+            density += kernel.constant
         else:
-            y = np.matmul(self._factor, x, out=self._y[0])
-            np.matmul(self._centres, y, out=density)
-            density += self._offsets
-            density -= 0.5 * np.einsum("ij,ij->j", y, y)
+            np.matmul(kernel.centres, self._y[0], out=density)
+            density += kernel.offsets
+            density -= 0.5 * self._squares[0]
         return density
 
     def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows last seen."""
+        """Leave out some of the rows."""
         self._y[..., which] = 0.0
 
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
-        """Add Σγy and Σγyyᵀ of the rows last seen."""
-        if not self._own_frames:
+        """Add Σγy and Σγyyᵀ of the rows."""
+        kernel = self._kernel
+        if not kernel.own_frames:
             y = self._y[0]
-            self._first += responsibilities @ y.T
+            kernel.first += responsibilities @ y.T
             sums = np.dot(constant_row(1.0, len(responsibilities), responsibilities.dtype), responsibilities)
             # Without weights the sums are 1, but for rounding; that is worth a look.
             if np.abs(sums - 1.0).max() > 16.0 * np.finfo(sums.dtype).eps:
                 y *= np.sqrt(sums)
-            self._second += y @ y.T
+            kernel.second += y @ y.T
             return
         for k, y in enumerate(self._y):
             root = np.sqrt(responsibilities[k])
             y *= root
-            self._first[k] += y @ root
-            self._second += y @ y.T
-
-    def statistics(self) -> GaussianStatistics:
-        """Return what was accumulated."""
-        return GaussianStatistics(self._first, self._second)
+            kernel.first[k] += y @ root
+            kernel.second += y @ y.T
 
 
 class Tied:
