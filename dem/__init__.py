@@ -13,63 +13,38 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dem.estimators.registry import ESTIMATORS as _ESTIMATORS
+
+if TYPE_CHECKING:
+    from dem import plot as plot
+    from dem.data import open_rows as open_rows
+    from dem.estimators import *  # noqa: F403
+
 __version__ = "0.1.0"
 
 # Public names and where they live; imported on first use, so that `import dem` costs almost nothing.
 _PUBLIC = {
-    "BernoulliMixture": "dem.estimators",
-    "BinomialMixture": "dem.estimators",
-    "GaussianMixture": "dem.estimators",
-    "load": "dem.estimators",
-    "KMeans": "dem.estimators",
-    "Plan": "dem.estimators",
-    "Progress": "dem.estimators",
-    "Selection": "dem.estimators",
+    **{entry.class_name: entry.estimator.partition(":")[0] for entry in _ESTIMATORS.values()},
+    "Plan": "dem.estimators.forecast",
+    "Progress": "dem.estimators.progress",
+    "Selection": "dem.estimators.selection",
+    "load": "dem.estimators.persistence",
     "open_rows": "dem.data",
-    "plan": "dem.estimators",
-    "select": "dem.estimators",
+    "plan": "dem.estimators.planning",
+    "plot": "dem.plot",
+    "select": "dem.estimators.selection",
 }
 
-__all__ = [
-    "BernoulliMixture",
-    "BinomialMixture",
-    "GaussianMixture",
-    "KMeans",
-    "Plan",
-    "Progress",
-    "Selection",
-    "__version__",
-    "load",
-    "open_rows",
-    "plan",
-    "plot",
-    "select",
-]
-
-if TYPE_CHECKING:
-    from dem import plot
-    from dem.data import open_rows
-    from dem.estimators import (
-        BernoulliMixture,
-        BinomialMixture,
-        GaussianMixture,
-        KMeans,
-        Plan,
-        Progress,
-        Selection,
-        load,
-        plan,
-        select,
-    )
+__all__ = ["__version__"]
+__all__ += list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "plot":
-        return importlib.import_module("dem.plot")
     if name not in _PUBLIC:
         message = f"module 'dem' has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    module = importlib.import_module(_PUBLIC[name])
+    return module if name == "plot" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -14,9 +14,6 @@ from test_cli_commands import fails, figures, run, works, write
 from test_cli_signals import interrupt, start
 
 import dem
-from dem.cli.fit import FAMILIES, KMEANS_INITS
-from dem.estimators.kmeans import METHODS
-from dem.estimators.persistence import estimators
 
 K = ("--family", "kmeans", "-k", 4, "--seed", 0)
 
@@ -42,11 +39,6 @@ def model(tmp_path, rows):
 @pytest.fixture
 def out(tmp_path):
     return str(tmp_path / "out.zarr")
-
-
-def test_the_shell_knows_what_the_library_knows():
-    assert set(FAMILIES) == set(estimators())
-    assert set(KMEANS_INITS) == set(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dem.cli.model_options import check_decided, check_options, model_of, model_options, new_estimator, set_options
 from dem.cli.options import (
-    SEED,
     TEXT,
-    Count,
-    Finite,
-    check_mixture,
     check_output,
+    engine_of,
     engine_options,
     output_options,
     overwrite_option,
@@ -25,50 +23,26 @@ from dem.cli.progress import fit_progress
 from dem.cli.saving import Saved, remove_partial, save, save_partial
 from dem.cli.session import Stopped, open_engine, plain_warnings, say, stopped_by, undisturbed
 from dem.errors import DataError, DemError
+from dem.estimators.registry import DEFAULT, entry_of
 from dem.events import Callback
 
 if TYPE_CHECKING:
     from dem.data.sources import SourceOptions
 
-MIXTURES = ("gaussian", "bernoulli", "binomial")
-FAMILIES = (*MIXTURES, "kmeans")
-COVARIANCES = ("full", "tied", "diag", "spherical")
-ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
-INITS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
-KMEANS_INITS = ("k-means||", "k-means++", "random")
-
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The options of `dem fit`, by their names in Python; None means the library's default."""
+    """The options of `dem fit`; those of the model that are given by their names in Python."""
 
     data: str
     components: int | None
     family: str | None
-    covariance: str | None
-    trials: int | None
+    model: dict[str, Any]
+    start_from: str | None
+    source: SourceOptions
     out: str | None
     overwrite: bool
     keep_partial: bool
-    source: SourceOptions
-    start_from: str | None
-    init: str | None
-    n_init: int | None
-    racing: bool | None
-    seed: int | None
-    tol: float | None
-    max_iter: int | None
-    reg_covar: float | None
-    sample_rows: int | None
-    algorithm: str | None
-    max_in_flight: int | None
-    step_power: float | None
-    accelerate: str | None
-    top_components: int | None
-    scheduler: str | None
-    workers: int | None
-    memory_limit: str | None
-    worker_timeout: str | None
     as_json: bool
     quiet: bool
 
@@ -76,92 +50,39 @@ class FitOptions:
         """Judge the options that depend on one another; raises `click.UsageError`."""
         if self.keep_partial and self.out is None:
             refuse("--keep-partial needs --out, the name that an unfinished model gets too")
-        if self.start_from is None:
-            self._check_new()
-        else:
-            for name in ("family", "covariance", "trials", "init", "n_init", "racing", "sample_rows"):
-                if getattr(self, name) is not None:
-                    refuse(f"--{name.replace('_', '-')} does not go with --from: the saved model decides it")
-
-    def _check_new(self) -> None:
-        if self.components is None:
+        if self.start_from is not None:
+            check_decided(self.family, self.model)
+        elif self.components is None:
             refuse("give the number of components with --components, or a saved model with --from")
-        family = self.family or "gaussian"
-        if family == "binomial" and self.trials is None:
-            refuse("--family binomial needs --trials, the number of trials behind every value")
-        if family != "binomial" and self.trials is not None:
-            refuse("--trials is for --family binomial")
-        for name in ("covariance", "reg_covar"):
-            if family != "gaussian" and getattr(self, name) is not None:
-                refuse(f"--{name.replace('_', '-')} is for --family gaussian")
-        if family == "kmeans":
-            if option := self._option_of_mixtures():
-                refuse(f"{option} is for mixtures, not for --family kmeans")
-            if self.init is not None and self.init not in KMEANS_INITS:
-                refuse(f"--init {self.init} is for mixtures; --family kmeans has {', '.join(KMEANS_INITS)}")
-
-    def _option_of_mixtures(self) -> str | None:
-        """Return an option that is given and that k-means has no use for."""
-        for name in ("racing", "accelerate", "top_components", "max_in_flight", "step_power"):
-            if getattr(self, name) is not None:
-                return f"--{name.replace('_', '-')}"
-        return None if self.algorithm in (None, "batch") else f"--algorithm {self.algorithm}"
+        else:
+            check_options(self.family or DEFAULT, self.model)
 
     def estimator(self, callbacks: list[Callback]) -> Any:
         """Return the estimator to fit: a new one, or the saved one that the fit goes on from."""
+        if self.start_from is None:
+            return new_estimator(self.family, self.components, {**self.model, "callbacks": callbacks})
         import dem  # noqa: PLC0415
-        from dem.estimators.persistence import estimators  # noqa: PLC0415
 
-        given = _without_none(
-            {"tol": self.tol, "max_iter": self.max_iter, "random_state": self.seed, "callbacks": callbacks}
-        )
-        of_mixtures = _without_none(
-            {
-                "reg_covar": self.reg_covar,
-                "algorithm": self.algorithm,
-                "max_in_flight": self.max_in_flight,
-                "step_power": self.step_power,
-                "accelerate": self.accelerate,
-                "top_components": self.top_components,
-            }
-        )
-        if self.start_from is not None:
-            estimator: Any = dem.load(self.start_from)
-            self._check_saved(estimator)
-            if isinstance(estimator, dem.KMeans):
-                return estimator.set_params(**given, init=estimator.cluster_centers_, n_init=1)
-            return estimator.set_params(**given, **of_mixtures, warm_start=True)
-        given |= _without_none({"n_init": self.n_init, "sample_rows": self.sample_rows})
-        family = self.family or "gaussian"
-        if family == "kmeans":
-            return dem.KMeans(**given, **_without_none({"n_clusters": self.components, "init": self.init}))
-        of_mixtures |= _without_none(
-            {
-                "racing": self.racing,
-                "n_components": self.components,
-                "covariance_type": self.covariance,
-                "n_trials": self.trials,
-                "init_params": self.init,
-            }
-        )
-        return estimators()[family](**given, **of_mixtures)
+        estimator: Any = dem.load(self.start_from)
+        entry = entry_of(estimator)
+        self._check_saved(estimator)
+        set_options(estimator, self.model, self.start_from)
+        if entry.is_mixture:
+            return estimator.set_params(callbacks=callbacks, warm_start=True)
+        centres = getattr(estimator, f"{entry.location}_")
+        return estimator.set_params(callbacks=callbacks, **{entry.start: centres}, n_init=1)
 
     def _check_saved(self, estimator: Any) -> None:
         from dem.cli.report import size  # noqa: PLC0415
+        from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
         if self.components is not None and self.components != size(estimator):
             refuse(f"--components {self.components}, but {self.start_from} has {size(estimator)} of them")
-        if option := self._option_of_mixtures():
-            check_mixture(option, estimator, str(self.start_from))
-        from dem.estimators.inputs import rows_of  # noqa: PLC0415
-
         try:
             rows_of(estimator, self.data, reset=False, **self.source)
         except DataError as error:
             message = f"{error} ({self.start_from})"
             raise DataError(message) from error
-        if self.reg_covar is not None and "reg_covar" not in estimator.get_params():
-            refuse(f"--reg-covar is for Gaussian mixtures, and {self.start_from} is none")
 
 
 @click.command(
@@ -180,62 +101,12 @@ Examples:
 )
 @click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=click.IntRange(min=1), metavar="K", help="Number of components (clusters).")
-@click.option("--family", type=click.Choice(FAMILIES), help="Kind of the model.  [default: gaussian]")
-@click.option(
-    "--covariance",
-    type=click.Choice(COVARIANCES),
-    help="Shape of the Gaussians' covariances.  [default: full]",
-)
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the fitted model here, as a zarr group.")
 @overwrite_option
 @click.option("--keep-partial", is_flag=True, help="After Ctrl-C too save the model in --out, not in MODEL.partial.")
 @source_options
 @click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
-@click.option("--init", type=click.Choice(INITS), help="How the start is found.  [default: kmeans; k-means: k-means||]")
-@click.option(
-    "--n-init",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Starts to choose from.  [default: 1; k-means, random: 10]",
-)
-@click.option("--racing", is_flag=True, default=None, help="Drop starts that fall behind: fewer reads, some risk.")
-@click.option("--seed", type=SEED, metavar="S", help="Makes the fit repeatable.")
-@click.option(
-    "--tol",
-    type=Finite(min=0),
-    help="Stop below this gain per row; k-means: below this squared movement of the centres, as a share of the "
-    "mean variance.  [default: 1e-3; k-means: 1e-4]",
-)
-@click.option(
-    "--max-iter",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Iterations at most.  [default: 100; k-means: 300]",
-)
-@click.option(
-    "--algorithm",
-    type=click.Choice(ALGORITHMS),
-    help="Parameters move on after every read, or after every block of it; auto: batch with SQUAREM.  [default: batch]",
-)
-@click.option(
-    "--max-in-flight",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Blocks under way at once, unless the algorithm is batch.  [default: a tenth of all]",
-)
-@click.option(
-    "--step-power",
-    type=click.FloatRange(0.5, 1.0, min_open=True),
-    metavar="P",
-    help="Step t of stepwise EM has the size (t + 2)^-P.  [default: 0.7]",
-)
-@click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
-@click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the start.")
-@click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
-@click.option(
-    "--top-components", type=click.IntRange(min=1), metavar="C", help="Components computed per row.  [default: all]"
-)
+@model_options()
 @engine_options
 @output_options
 def fit(**given: Any) -> None:
@@ -245,7 +116,8 @@ def fit(**given: Any) -> None:
     given, saves the last parameters in MODEL.partial, where --from goes on; once that has saved MODEL, the partial
     one is removed.
     """
-    options = FitOptions(source=source_of(given), **given)
+    engine, source, (family, model) = engine_of(given), source_of(given), model_of(given)
+    options = FitOptions(source=source, family=family, model=model, **given)
     options.check()
     if options.out is not None:
         inputs = (options.data, options.start_from) if options.start_from else (options.data,)
@@ -253,7 +125,7 @@ def fit(**given: Any) -> None:
     from dem.cli.report import print_fit  # noqa: PLC0415
 
     with plain_warnings(options.quiet):
-        with open_engine(options.scheduler, options.workers, options.memory_limit, options.worker_timeout):
+        with open_engine(**engine):
             estimator = _run(options)
         saved = Saved(None)
         if options.out is not None:
@@ -318,7 +190,3 @@ def _keep_partial(estimator: Any, options: FitOptions, *, status: str) -> str:
     if estimator.history_[-1]["phase"] == "sample":
         iteration += " on the sample"
     return f"after {iteration}; {saved.problem or what}"
-
-
-def _without_none(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}

@@ -114,7 +114,7 @@ def _is_model(path: str) -> bool:
 
 def _print_model(path: str, as_json: bool) -> None:
     import dem  # noqa: PLC0415
-    from dem.cli.report import model_figures, outcome, print_components, print_json, size  # noqa: PLC0415
+    from dem.cli.report import headline, model_figures, outcome, print_components, print_json  # noqa: PLC0415
     from dem.cli.tables import console  # noqa: PLC0415
 
     estimator = dem.load(path)
@@ -123,13 +123,7 @@ def _print_model(path: str, as_json: bool) -> None:
         print_json({"kind": "model", "path": path, **figures})
         return
     to = console()
-    parts = "clusters" if "inertia" in figures else "components"
-    what = f"{figures['estimator']} of {size(estimator)} {parts}, {figures['n_features']} features"
-    if "covariance_type" in figures:
-        what += f", {figures['covariance_type']} covariances"
-    if "n_trials" in figures:
-        what += f", {figures['n_trials']} trials"
-    to.print(what, highlight=False)
+    to.print(headline(estimator), highlight=False)
     print_components(to, estimator)
     to.print(outcome(figures), highlight=False)
 

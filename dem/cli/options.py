@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from dem.errors import StoreError
+from dem.estimators.registry import entry_of
 
 if TYPE_CHECKING:
     from dem.data.sources import SourceOptions
@@ -102,14 +103,20 @@ def variable_option(function: F) -> F:
     return click.option("--variable", type=TEXT, metavar="NAME", help="The array to take if DATA is a group.")(function)
 
 
-class Columns(click.ParamType[list[str]]):
-    """Names with commas between them."""
+class Names(click.ParamType[list[str]]):
+    """Names with commas between them, from a list if one is given."""
 
     name = "names"
+
+    def __init__(self, valid: Sequence[str] = ()) -> None:
+        self.valid = valid
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         """Return the names in the order given."""
         names = [name.strip() for name in str(value).split(",")]
+        for name in names:
+            if self.valid and name not in self.valid:
+                self.fail(f"{name!r} is not one of {', '.join(self.valid)}", param, ctx)
         if not all(names):
             self.fail(f"{value!r} holds an empty name; write names with commas between them, such as u,g,r", param, ctx)
         return names
@@ -121,7 +128,7 @@ def source_options(function: F) -> F:
         click.option(
             "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
         ),
-        click.option("--columns", type=Columns(), metavar="NAMES", help="Columns of parquet, such as u,g,r."),
+        click.option("--columns", type=Names(), metavar="NAMES", help="Columns of parquet, such as u,g,r."),
         click.option(
             "--feature-dim",
             type=TEXT,
@@ -151,6 +158,11 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
     }
 
 
+def engine_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what `engine_options` has added out of the options of a command: keyword arguments of `open_engine`."""
+    return {name: given.pop(name) for name in ("scheduler", "workers", "memory_limit", "worker_timeout")}
+
+
 def overwrite_option(function: F) -> F:
     """Add ``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")(function)
@@ -168,11 +180,10 @@ def refuse(message: str) -> NoReturn:
 
 
 def check_mixture(what: str, estimator: Any, path: str) -> None:
-    """Refuse what only mixtures can do if the model saved at `path` is k-means."""
-    import dem  # noqa: PLC0415
-
-    if isinstance(estimator, dem.KMeans):
-        refuse(f"{what} is for mixtures, but {path} is a KMeans model")
+    """Refuse what only mixtures can do if the model saved at `path` is none."""
+    entry = entry_of(estimator)
+    if not entry.is_mixture:
+        refuse(f"{what} is for mixtures, but {path} is a {entry.class_name} model")
 
 
 def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dem.cli.tables import console, print_columns, print_pairs
 from dem.data.labels import coordinate_text
+from dem.estimators.registry import entry_of
 from dem.units import Column, human_bytes, human_seconds, plural
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
@@ -85,35 +86,31 @@ def _reads(estimator: Any) -> list[dict[str, Any]]:
     return list(reads.values())
 
 
-def _centres(estimator: Any) -> str:
-    """Return the name of what locates the components of a model."""
-    return str(estimator._centres)  # noqa: SLF001  (one of dem's own)
-
-
 def size(estimator: Any) -> int:
     """Return the number of components, or clusters, of a fitted model."""
-    return len(getattr(estimator, f"{_centres(estimator)}_"))
+    return len(locations(estimator))
+
+
+def locations(estimator: Any) -> NDArray[np.float64]:
+    """Return where the components of a fitted model are, shape (n_components, n_features)."""
+    return np.asarray(getattr(estimator, f"{entry_of(estimator).location}_"))
 
 
 def model_figures(estimator: Any) -> dict[str, Any]:
     """Return what is known about a fitted model."""
-    centres = _centres(estimator)
-    clusters = centres == "cluster_centers"
+    entry = entry_of(estimator)
     figures: dict[str, Any] = {
         "estimator": type(estimator).__name__,
-        "n_clusters" if clusters else "n_components": size(estimator),
+        entry.size: size(estimator),
         "n_features": estimator.n_features_in_,
         "converged": bool(estimator.converged_),
         "n_iter": int(estimator.n_iter_),
     }
-    if clusters:
-        figures["inertia"] = float(estimator.inertia_)
-    else:
+    if entry.is_mixture:
         figures["log_likelihood_per_row"] = float(estimator.lower_bound_)
-    if hasattr(estimator, "covariance_type"):
-        figures["covariance_type"] = estimator.covariance_type
-    if hasattr(estimator, "n_trials"):
-        figures["n_trials"] = estimator.n_trials
+    else:
+        figures["inertia"] = float(estimator.inertia_)
+    figures |= {option.parameter: getattr(estimator, option.parameter) for option in entry.options if option.said_as}
     if hasattr(estimator, "feature_names_in_"):
         figures["feature_names"] = [str(name) for name in estimator.feature_names_in_]
     if hasattr(estimator, "feature_dim_"):
@@ -121,30 +118,34 @@ def model_figures(estimator: Any) -> dict[str, Any]:
     if hasattr(estimator, "feature_coordinates_"):
         coordinates = estimator.feature_coordinates_
         figures["feature_coordinates"] = coordinates.astype(str) if coordinates.dtype.kind in "mM" else coordinates
-    if not clusters:
+    if entry.is_mixture:
         figures["weights"] = estimator.weights_
-    figures[centres] = getattr(estimator, f"{centres}_")
-    return figures
+    return {**figures, entry.location: locations(estimator)}
+
+
+def headline(estimator: Any) -> str:
+    """Say in a line what a fitted model is."""
+    entry = entry_of(estimator)
+    parts = "components" if entry.is_mixture else "clusters"
+    what = f"{type(estimator).__name__} of {size(estimator)} {parts}, {estimator.n_features_in_} features"
+    said = [option.said_as.format(getattr(estimator, option.parameter)) for option in entry.options if option.said_as]
+    return ", ".join([what, *said])
 
 
 def print_components(to: Console, estimator: Any) -> None:
-    """Print a table with the weight (k-means has none) and the centre of each component."""
-    name = _centres(estimator)
-    centres = getattr(estimator, f"{name}_")
-    deviations = _deviations(estimator) if name == "means" else None
-    weights = getattr(estimator, "weights_", None)
-    kinds = {"means": "mean ± standard deviation", "probabilities": "probability", "cluster_centers": "centre"}
-    component = "component" if weights is not None else "cluster"
+    """Print a table with the weight (k-means has none) and the location of each component."""
+    entry, centres, deviations = entry_of(estimator), locations(estimator), estimator._deviations()  # noqa: SLF001  (one of dem's own)
+    component = "component" if entry.is_mixture else "cluster"
     names = _feature_words(estimator)
-    caption = f"{kinds[name]} of each feature"
+    caption = f"{entry.location_words} of each feature"
     if len(names) > _MOST_FEATURES:
         caption += f"; {len(names) - _MOST_FEATURES} more features are not shown"
     if len(centres) > _MOST_COMPONENTS:
         caption += f"; {len(centres) - _MOST_COMPONENTS} more {component}s are not shown"
     shown = range(min(len(centres), _MOST_COMPONENTS))
     columns = [Column(component, [str(k) for k in shown], is_key=True)]
-    if weights is not None:
-        columns.append(Column("weight", [f"{weights[k]:.4f}" for k in shown]))
+    if entry.is_mixture:
+        columns.append(Column("weight", [f"{estimator.weights_[k]:.4f}" for k in shown]))
     for j, feature in enumerate(names[:_MOST_FEATURES]):
         spread = [f" ± {deviations[k, j]:.2g}" if deviations is not None else "" for k in shown]
         columns.append(Column(feature, [f"{centres[k, j]:.4g}{spread[k]}" for k in shown]))
@@ -158,19 +159,6 @@ def _feature_words(estimator: Any) -> list[str]:
     if hasattr(estimator, "feature_coordinates_"):
         return [coordinate_text(estimator.feature_dim_, value) for value in estimator.feature_coordinates_]
     return [f"feature {j}" for j in range(estimator.n_features_in_)]
-
-
-def _deviations(estimator: Any) -> NDArray[np.float64]:
-    """Return the standard deviation of each component in each feature, whatever the covariance type."""
-    shape = estimator.means_.shape
-    covariances = np.asarray(estimator.covariances_)
-    variances = {
-        "full": lambda: np.diagonal(covariances, axis1=1, axis2=2),
-        "tied": lambda: np.diagonal(covariances)[np.newaxis],
-        "diag": lambda: covariances,
-        "spherical": lambda: covariances[:, np.newaxis],
-    }[estimator.covariance_type]()
-    return np.broadcast_to(np.sqrt(variances), shape)
 
 
 def figures_table(figures: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import click
 
 from dem.cli.options import TEXT, engine_options, output_options, source_of, source_options
 from dem.cli.session import open_engine, plain_warnings
+from dem.estimators.registry import entry_of
 
 
 @click.command(
@@ -49,11 +50,9 @@ def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> No
 
 def _figures(estimator: Any, rows: Any) -> dict[str, Any]:
     """Return all figures from one read of the data."""
-    import dem  # noqa: PLC0415
-
     n_rows = rows.n_rows
     score = float(estimator.score(rows))
-    if isinstance(estimator, dem.KMeans):
+    if not entry_of(estimator).is_mixture:
         return {"inertia": -score, "inertia_per_row": -score / n_rows, "n_rows": n_rows}
     n_parameters = estimator._n_parameters()  # noqa: SLF001  (scikit-learn's name; `bic` and `aic` read again)
     deviance = -2.0 * score * n_rows

@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-from dem.cli.fit import COVARIANCES, INITS, MIXTURES
+from dem.cli.model_options import check_options, model_of, model_options
 from dem.cli.options import (
-    SEED,
     TEXT,
-    Count,
     Finite,
     check_output,
+    engine_of,
     engine_options,
     output_options,
     overwrite_option,
+    refuse,
     source_of,
     source_options,
 )
@@ -26,6 +26,7 @@ from dem.cli.saving import Saved, save
 from dem.cli.session import Stopped, is_terminal, log, open_engine, plain_warnings, stopped_by, undisturbed
 from dem.em.progress import waiting
 from dem.errors import StoreError
+from dem.estimators.registry import DEFAULT, ESTIMATORS
 from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes, plural
 
@@ -50,23 +51,6 @@ class Numbers(click.ParamType[tuple[int, ...]]):
                 self.fail(f"{part.strip()!r} is no number or range of numbers (such as 4 or 1:32)", param, ctx)
             numbers.update(range(first, (last or first) + 1, step or 1))
         return tuple(sorted(numbers))
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Names from a list, separated by commas."""
-
-    name = "names"
-
-    def __init__(self, valid: tuple[str, ...]) -> None:
-        self.valid = valid
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the names in the order given."""
-        names = tuple(part.strip() for part in str(value).split(","))
-        for name in names:
-            if name not in self.valid:
-                self.fail(f"{name!r} is not one of {', '.join(self.valid)}", param, ctx)
-        return names
 
 
 class GridProgress:
@@ -120,24 +104,24 @@ Examples:
 )
 @click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=Numbers(), required=True, metavar="K", help="Numbers, such as 1:32 or 2,4,8.")
-@click.option("--family", type=click.Choice(MIXTURES), default="gaussian", help="Kind of the components.")
-@click.option("--covariance", type=Names(COVARIANCES), metavar="NAMES", help=f"Of {', '.join(COVARIANCES)}.")
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials behind every value (binomial).")
 @click.option("--criterion", type=click.Choice(CRITERIA), default="bic", show_default=True, help="What decides.")
 @click.option("--holdout", type=Finite(0, 1, max_open=True), help="Share of rows held out of the fits.")
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the chosen model here, as a zarr group.")
 @overwrite_option
 @click.option("--plot", type=TEXT, metavar="FILE", help=f"Draw the criteria ({', '.join(PICTURES)}).")
 @source_options
-@click.option("--init", type=click.Choice(INITS), help="How the starts are found.  [default: kmeans]")
-@click.option("--n-init", type=click.IntRange(min=1), metavar="N", help="Starts of each model.  [default: 1]")
-@click.option("--racing", is_flag=True, default=None, help="Drop starts that fall behind: fewer reads, some risk.")
-@click.option("--seed", type=SEED, metavar="S", help="Makes the fits repeatable.")
-@click.option("--tol", type=Finite(min=0), help="Stop below this gain per row.  [default: 1e-3]")
-@click.option("--max-iter", type=click.IntRange(min=1), metavar="N", help="Iterations at most.  [default: 100]")
-@click.option("--reg-covar", type=Finite(min=0), help="Added to all variances.  [default: 1e-6]")
-@click.option("--sample-rows", type=Count(), metavar="N", help="Rows of the in-memory sample for the starts.")
-@click.option("--accelerate", type=click.Choice(["squarem"]), help="Fewer iterations where EM is slow.")
+@model_options(
+    "init_params",
+    "n_init",
+    "racing",
+    "random_state",
+    "tol",
+    "max_iter",
+    "sample_rows",
+    "accelerate",
+    clusters=False,
+    several=("covariance_type",),
+)
 @engine_options
 @output_options
 def select(data: str, **given: Any) -> None:
@@ -146,7 +130,12 @@ def select(data: str, **given: Any) -> None:
     All models advance together on each read of the data; one more read gives the criteria of all. Ctrl-C ends the
     command without a result.
     """
-    _check(given)
+    engine, source, (family, options) = engine_of(given), source_of(given), model_of(given)
+    if given["plot"] is not None and Path(given["plot"]).suffix not in PICTURES:
+        refuse(f"--plot {given['plot']}: the name must end in {', '.join(PICTURES)}")
+    if given["criterion"] == "held_out" and not given["holdout"]:
+        refuse("--criterion held_out needs held-out rows; give their share, such as --holdout 0.1")
+    check_options(family or DEFAULT, options)
     if given["out"] is not None:
         check_output(given["out"], given["overwrite"], (data,))
     if given["plot"] is not None and not Path(given["plot"]).resolve().parent.is_dir():
@@ -156,8 +145,9 @@ def select(data: str, **given: Any) -> None:
 
     quiet = given["quiet"]
     with plain_warnings(quiet):
-        with open_engine(given["scheduler"], given["workers"], given["memory_limit"], given["worker_timeout"]):
-            selection = _run(data, given)
+        with open_engine(**engine):
+            template = ESTIMATORS[family or DEFAULT].load()()
+            selection = _run(data, given, {**source, **options, "estimator": template})
         saved = Saved(None)
         if given["out"] is not None:
             with undisturbed():
@@ -171,25 +161,10 @@ def select(data: str, **given: Any) -> None:
         saved.check()
 
 
-def _run(data: str, given: dict[str, Any]) -> Any:
+def _run(data: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
     import dem  # noqa: PLC0415
     from dem.cli.report import print_json  # noqa: PLC0415
-    from dem.estimators.persistence import estimators  # noqa: PLC0415
 
-    options = {
-        "holdout": given["holdout"],
-        "covariance_type": given["covariance"],
-        "n_trials": given["trials"],
-        "init_params": given["init"],
-        "n_init": given["n_init"],
-        "racing": given["racing"],
-        "random_state": given["seed"],
-        "tol": given["tol"],
-        "max_iter": given["max_iter"],
-        "reg_covar": given["reg_covar"],
-        "sample_rows": given["sample_rows"],
-        "accelerate": given["accelerate"],
-    }
     reads = CountReads()
     try:
         # A line per model and iteration would be a flood; where nobody watches, there is one per read.
@@ -200,33 +175,12 @@ def _run(data: str, given: dict[str, Any]) -> Any:
                 data,
                 n_components=given["components"],
                 criterion=given["criterion"],
-                estimator=estimators()[given["family"]](),
-                **source_of(given),
+                holdout=given["holdout"] or 0.0,
                 callbacks=[reads, *callbacks],
-                **{name: value for name, value in options.items() if value is not None},
+                **options,
             )
     except KeyboardInterrupt:
         if given["as_json"]:
             print_json({"model": None, "status": "interrupted", "reads": reads.done})
         message = f"stopped by {stopped_by()} after {plural(reads.done, 'read')} of all data; nothing is saved"
         raise Stopped(message) from None
-
-
-def _check(given: dict[str, Any]) -> None:
-    """Judge the options that depend on one another; raises `click.UsageError`."""
-    family = given["family"]
-    message = None
-    if family == "binomial" and given["trials"] is None:
-        message = "--family binomial needs --trials, the number of trials behind every value"
-    elif family != "binomial" and given["trials"] is not None:
-        message = "--trials is for --family binomial"
-    elif family != "gaussian" and given["covariance"] is not None:
-        message = "--covariance is for --family gaussian"
-    elif family != "gaussian" and given["reg_covar"] is not None:
-        message = "--reg-covar is for --family gaussian"
-    elif given["plot"] is not None and Path(given["plot"]).suffix not in PICTURES:
-        message = f"--plot {given['plot']}: the name must end in {', '.join(PICTURES)}"
-    elif given["criterion"] == "held_out" and not given["holdout"]:
-        message = "--criterion held_out needs held-out rows; give their share, such as --holdout 0.1"
-    if message is not None:
-        raise click.UsageError(message, click.get_current_context(silent=True))

@@ -1,23 +1,21 @@
-"""scikit-learn's face of the families: thin classes without maths and without Dask."""
+"""scikit-learn's face of the families: thin classes without maths and without Dask.
 
-from dem.estimators.binomial import BernoulliMixture, BinomialMixture
-from dem.estimators.forecast import Plan
-from dem.estimators.gaussian import GaussianMixture
-from dem.estimators.kmeans import KMeans
-from dem.estimators.persistence import load
-from dem.estimators.planning import plan
-from dem.estimators.progress import Progress
-from dem.estimators.selection import Selection, select
+Nothing is imported here at run time: `dem` takes the names from where `registry` and its own list say they are. Type
+checkers read them below.
+"""
 
-__all__ = [
-    "BernoulliMixture",
-    "BinomialMixture",
-    "GaussianMixture",
-    "KMeans",
-    "Plan",
-    "Progress",
-    "Selection",
-    "load",
-    "plan",
-    "select",
-]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dem.estimators.binomial import BernoulliMixture as BernoulliMixture
+    from dem.estimators.binomial import BinomialMixture as BinomialMixture
+    from dem.estimators.forecast import Plan as Plan
+    from dem.estimators.gaussian import GaussianMixture as GaussianMixture
+    from dem.estimators.kmeans import KMeans as KMeans
+    from dem.estimators.persistence import load as load
+    from dem.estimators.planning import plan as plan
+    from dem.estimators.progress import Progress as Progress
+    from dem.estimators.selection import Selection as Selection
+    from dem.estimators.selection import select as select

@@ -157,9 +157,9 @@ class IndependentFeaturesMixture(MixtureEstimator):
         values: dict[str, NDArray[Any]] = {}
         if self.weights_init is not None:
             values["weights"] = check_weights(self.weights_init, self.n_components)
-        given = getattr(self, f"{self._centres}_init")
+        given = getattr(self, f"{self._entry.location}_init")
         if given is not None:
-            values[self._centres] = check_probabilities(given, self.n_components, n_features)
+            values[self._entry.location] = check_probabilities(given, self.n_components, n_features)
         return values
 
     def _fixed_values(self) -> dict[str, NDArray[Any]]:

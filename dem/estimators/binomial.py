@@ -33,8 +33,6 @@ class BernoulliMixture(IndependentFeaturesMixture):
     """
 
     probabilities_init: ArrayLike | None = option("array-like", None, default=None)
-    _parameter_names = ("weights", "probabilities")
-    _centres = "probabilities"
 
     def _component(self) -> BinomialComponent:
         return BinomialComponent(1)
@@ -74,8 +72,6 @@ class BinomialMixture(IndependentFeaturesMixture):
 
     n_trials: int = option(POSITIVE, default=1, kw_only=False)
     probabilities_init: ArrayLike | None = option("array-like", None, default=None)
-    _parameter_names = ("weights", "probabilities")
-    _centres = "probabilities"
 
     def _component(self) -> BinomialComponent:
         return BinomialComponent(self.n_trials)

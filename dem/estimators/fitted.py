@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.sources import SourceOptions
 from dem.em.predict import Labels, RowFunction
 from dem.estimators import inputs, persistence, streams
 from dem.estimators.options import POSITIVE, Options, option
+from dem.estimators.registry import Entry, entry_of
 from dem.events import Callback
 
 
@@ -48,16 +49,24 @@ class FittedModel(Options):
     sample_rows: int | None = option(POSITIVE, None, default=None)
     callbacks: Sequence[Callback] | None = option(list, tuple, None, default=None)
 
-    #: fitted attributes that are arrays, without the underscore at the end; the first has one entry for each component
-    _parameter_names: ClassVar[tuple[str, ...]]
-    #: the one of them that locates the components, shape (n_components, n_features)
-    _centres: ClassVar[str]
     #: other fitted attributes that tell how the fit went
     _outcome: ClassVar[tuple[str, ...]]
-    #: the option that is the number of components
-    _size: ClassVar[str]
     #: what `predict_to` can write
     _row_functions: ClassVar[dict[str, type[RowFunction]]]
+
+    @property
+    def _entry(self) -> Entry:
+        """What the registry tells: names of the size and of the parameter that locates the components."""
+        return entry_of(self)
+
+    @property
+    def _parameter_names(self) -> tuple[str, ...]:
+        """Fitted attributes that are arrays, without the underscore at the end, the weights of a mixture first."""
+        return ("weights", self._entry.location) if self._entry.is_mixture else (self._entry.location,)
+
+    def _deviations(self) -> NDArray[np.float64] | None:
+        """Return the standard deviation of each component in each feature, for models whose reports show it."""
+        return None
 
     @abstractmethod
     def _model(self) -> tuple[Any, Any]:
@@ -68,7 +77,7 @@ class FittedModel(Options):
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn whether there are parameters: the number of features alone is none."""
-        return hasattr(self, f"{self._centres}_")
+        return hasattr(self, f"{self._entry.location}_")
 
     def _map(self, kind: type[RowFunction], data: Any, source: SourceOptions) -> Any:
         return inputs.mapped(self, kind(*self._model()), data, **source)

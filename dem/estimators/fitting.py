@@ -31,9 +31,10 @@ from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
+from dem.estimators.registry import MIXTURE_STARTS
 from dem.events import Preparing, notify
 from dem.families.mixture import Mixture, MixtureParameters
-from dem.initialise import SAMPLE_METHODS, kmeans_parallel_start, row_sample, start_responsibilities
+from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample
 from dem.validation import check_sample, rows_to_blame
 
@@ -118,14 +119,13 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
     step_power: float = option(Interval(Real, 0.5, 1.0, closed="right"), default=0.7)
     n_init: int = option(POSITIVE, default=1)
     racing: bool = option("boolean", default=False)
-    init_params: str = option(StrOptions({*SAMPLE_METHODS, "k-means||"}), default="kmeans")
+    init_params: str = option(StrOptions(set(MIXTURE_STARTS)), default="kmeans")
     weights_init: ArrayLike | None = option("array-like", None, default=None)
     warm_start: bool = option("boolean", default=False)
     verbose_interval: int = option(POSITIVE, default=10)
     accelerate: str | None = option(StrOptions({"squarem"}), None, default=None)
     top_components: int | None = option(POSITIVE, None, default=None)
 
-    _size = "n_components"
     _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
 
     # What a subclass provides -------------------------------------------------------------------------------

@@ -68,7 +68,6 @@ class GaussianMixture(MixtureEstimator):
     dtype: str | None = option(StrOptions({"float32", "float64"}), None, default=None)
 
     _parameter_names = ("weights", "means", "covariances", "precisions_cholesky")
-    _centres = "means"
 
     def _component(self) -> GaussianComponent:
         return GaussianComponent(self.covariance_type, self.reg_covar, dtype=self.dtype)
@@ -102,3 +101,8 @@ class GaussianMixture(MixtureEstimator):
 
     def _complete(self) -> None:
         self.precisions_ = self._component().shape.precisions(self.precisions_cholesky_)
+
+    def _deviations(self) -> NDArray[np.float64]:
+        means = np.asarray(self.means_)
+        variances = self._component().shape.variances(np.asarray(self.covariances_), means.shape[1])
+        return np.broadcast_to(np.sqrt(variances), means.shape)

@@ -123,7 +123,7 @@ def check_options(estimator: Any) -> None:
 def features_kept_on_failure(estimator: Any) -> Iterator[None]:
     """Give an estimator its features back if fitting it fails: what was fitted before still works."""
     before = {name: getattr(estimator, name) for name in ATTRIBUTES if hasattr(estimator, name)}
-    fitted = f"{estimator._centres}_"
+    fitted = f"{estimator._entry.location}_"
     centres = getattr(estimator, fitted, None)
     try:
         yield

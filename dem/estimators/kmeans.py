@@ -30,6 +30,7 @@ from dem.estimators.fitted import FittedModel
 from dem.estimators.fitting import POLISHED, best_fits
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose, keeping_last, teller
+from dem.estimators.registry import ESTIMATORS
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Array
 from dem.families.clusters import Clusters, ClusterStatistics
@@ -42,7 +43,6 @@ from dem.validation import check_array, check_rows, check_spread, rows_to_blame,
 
 # What the mean of a cluster may change by though its rows are the same, in units of the frame.
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
-METHODS = ("k-means||", "k-means++", "random")
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FittedModel):
@@ -98,15 +98,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     16.0
     """
 
-    _parameter_names = ("cluster_centers",)
-    _centres = "cluster_centers"
-    _size = "n_clusters"
     _outcome = ("converged_", "n_iter_", "inertia_", "history_")
     _row_functions: ClassVar[dict[str, type[RowFunction]]] = {"labels": Labels, "distances": Distances}
 
     n_clusters: int = option(POSITIVE, default=8, kw_only=False)
     init: str | Callable[..., ArrayLike] | ArrayLike = option(
-        StrOptions(set(METHODS)), callable, "array-like", default="k-means||"
+        StrOptions(set(ESTIMATORS["kmeans"].starts)), callable, "array-like", default="k-means||"
     )
     n_init: str | int = option(StrOptions({"auto"}), POSITIVE, default="auto")
     max_iter: int = option(POSITIVE, default=300)

@@ -19,7 +19,6 @@ from dem.data.base import Batch, Chunk, Rows
 from dem.data.missing import Found
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
-from dem.estimators.kmeans import KMeans
 from dem.families.clusters import Clusters
 from dem.families.gaussian.frame import Frame
 from dem.tree import n_bytes
@@ -138,10 +137,10 @@ def compute_for(estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds
     A model too large to try (`TRIAL_BYTES`) is tried with fewer components; costs are taken to be in proportion.
     """
     largest = max(chunks, key=len)
-    n_components = getattr(estimator, estimator._size)
+    n_components = getattr(estimator, estimator._entry.size)
     n_tried = trial_size(estimator, largest.rows.shape[1])
     if n_tried < n_components:
-        estimator = clone(estimator).set_params(**{estimator._size: n_tried})
+        estimator = clone(estimator).set_params(**{estimator._entry.size: n_tried})
         if getattr(estimator, "top_components", None) is not None:
             estimator.top_components = min(estimator.top_components, n_tried)
     with single_threaded_blas():
@@ -182,7 +181,7 @@ def model_bytes(estimator: Any, n_components: int, n_features: int) -> int:
 
 def trial_size(estimator: Any, n_features: int) -> int:
     """Return how many components a trial model has: all of them, or a fraction whose memory is bounded."""
-    n = getattr(estimator, estimator._size)
+    n = getattr(estimator, estimator._entry.size)
     while n > 1 and _trial_bytes(estimator, n, n_features) > TRIAL_BYTES:
         n = -(-n // 2)
     return int(n)
@@ -241,10 +240,10 @@ def trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
         If the rows are not what the model takes.
     """
     rng = np.random.default_rng(0)
-    n_components = getattr(estimator, estimator._size)
+    n_components = getattr(estimator, estimator._entry.size)
     most = max(LEAST_ROWS, ROWS_PER_COMPONENT * n_components)
     sample = np.asarray(table[rng.permutation(len(table))[:most]], dtype=np.float64)
-    if isinstance(estimator, KMeans):
+    if not estimator._entry.is_mixture:
         clusters = Clusters(Frame.of(sample, isotropic=True))
         return clusters, clusters.from_user(sample[rng.integers(len(sample), size=n_components)])
     family = estimator._family()
@@ -265,7 +264,7 @@ def synthetic_chunk(estimator: Any, rows: Rows, n_rows: int) -> Chunk:
     rng = np.random.default_rng(0)
     n = max(1, min(n_rows, SYNTHETIC_BYTES // (8 * rows.n_features)))
     table: NDArray[Any] = rng.normal(size=(n, rows.n_features))
-    if not isinstance(estimator, KMeans) and estimator._family().component.invalid(table).any():
+    if estimator._entry.is_mixture and estimator._family().component.invalid(table).any():
         table = rng.integers(0, 2, size=table.shape)  # what counts and coins take
     elif rows.dtype.kind != "f":
         table = np.clip(np.rint(40 * table), 0 if rows.dtype.kind in "bu" else -127, 127)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dem import __version__, store
 from dem.errors import StoreError
+from dem.estimators.registry import ESTIMATORS, Entry, name_of
 
 #: number of the layout of model files; raised whenever older versions of dem could misread a newer file
 FORMAT = 1
@@ -19,23 +20,8 @@ _LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start")
 _NOT_SAVED = ("callbacks",)
 
 
-def estimators() -> dict[str, type[Any]]:
-    """Return the estimators by the family names that model files use."""
-    from dem.estimators.binomial import BernoulliMixture, BinomialMixture  # noqa: PLC0415
-    from dem.estimators.gaussian import GaussianMixture  # noqa: PLC0415
-    from dem.estimators.kmeans import KMeans  # noqa: PLC0415
-
-    return {
-        "gaussian": GaussianMixture,
-        "binomial": BinomialMixture,
-        "bernoulli": BernoulliMixture,
-        "kmeans": KMeans,
-    }
-
-
 def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     """Write a fitted estimator; see `FittedModel.save`."""
-    family = next(name for name, kind in estimators().items() if isinstance(estimator, kind))
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
     if hasattr(estimator, "_held_rows"):
         arrays["held_rows"] = estimator._held_rows
@@ -52,7 +38,7 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     names = getattr(estimator, "feature_names_in_", None)
     attributes = {
         "format": FORMAT,
-        "family": family,
+        "family": name_of(estimator),
         "options": options,
         "fitted": {
             name: getattr(estimator, name)
@@ -80,7 +66,7 @@ def load(path: str) -> Any:
 
     Returns
     -------
-    GaussianMixture, BinomialMixture, BernoulliMixture or KMeans
+    estimator
         Whatever was saved, ready to predict.
 
     Raises
@@ -108,33 +94,33 @@ def load(path: str) -> Any:
             f"it was written by dem {dict(attributes.get('versions') or {}).get('dem', '?')}"
         )
         raise StoreError(message)
-    known = estimators()
     family = str(attributes["family"])
-    if family not in known:
-        message = f"{path} is a model of the family {family!r}; this version of dem knows {', '.join(sorted(known))}"
+    if family not in ESTIMATORS:
+        known = ", ".join(sorted(ESTIMATORS))
+        message = f"{path} is a model of the family {family!r}; this version of dem knows {known}"
         raise StoreError(message)
     try:
-        return _restore(known[family], arrays, attributes)
+        return _restore(ESTIMATORS[family], arrays, attributes)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"the model at {path} is damaged ({type(error).__name__}: {error}); save it again"
         raise StoreError(message) from error
 
 
-def _restore(kind: type[Any], arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Any:
+def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Any:
     options = dict(attributes["options"])
     options.update({name.removeprefix("options/"): value for name, value in arrays.items() if "/" in name})
-    estimator = kind(**options)
-    for name in kind._parameter_names:
+    estimator = entry.load()(**options)
+    for name in estimator._parameter_names:
         setattr(estimator, f"{name}_", arrays[name])
-    size, n_features = getattr(estimator, kind._size), attributes["fitted"]["n_features_in_"]
-    first = kind._parameter_names[0]
+    size, n_features = getattr(estimator, entry.size), attributes["fitted"]["n_features_in_"]
+    first = estimator._parameter_names[0]
     if len(arrays[first]) != size:
-        message = f"{len(arrays[first])} {first} for {kind._size} {size}"
+        message = f"{len(arrays[first])} {first} for {entry.size} {size}"
         raise ValueError(message)
-    if arrays[kind._centres].shape != (size, n_features):
-        message = f"the {kind._centres} of {size} in {n_features} features have shape {arrays[kind._centres].shape}"
+    if arrays[entry.location].shape != (size, n_features):
+        message = f"the {entry.location} of {size} in {n_features} features have shape {arrays[entry.location].shape}"
         raise ValueError(message)
-    for name in ("n_features_in_", *kind._outcome):
+    for name in ("n_features_in_", *estimator._outcome):
         setattr(estimator, name, attributes["fitted"][name])
     if "held_rows" in arrays:
         estimator._held_rows = arrays["held_rows"]

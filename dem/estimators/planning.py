@@ -17,7 +17,6 @@ from dem.errors import DataError, OptionError
 from dem.estimators import inputs
 from dem.estimators.forecast import READS_HELD, Plan, foreseen
 from dem.estimators.gaussian import GaussianMixture
-from dem.estimators.kmeans import KMeans
 from dem.estimators.measuring import (
     Arithmetic,
     Reading,
@@ -108,7 +107,7 @@ def plan(
     inputs.check_options(estimator)
     limit = _limit(workers, memory_limit)
     rows = open_rows(X, **source)
-    n_components, n_threads = getattr(estimator, estimator._size), workers or available_cores()
+    n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     problems: list[str] = []
     free = psutil.virtual_memory().available
     parameters = model_bytes(estimator, n_components, rows.n_features)
@@ -258,13 +257,13 @@ def _driver_bytes(estimator: Any, rows: Rows, n_components: int, parameters: int
     """Return what the sample and the start need here: the sample, copies of it, and its responsibilities."""
     n = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)
     n = min(n, rows.n_rows)
-    responsibilities = 0 if isinstance(estimator, KMeans) else n_components
+    responsibilities = n_components if estimator._entry.is_mixture else 0
     return 8 * n * (3 * rows.n_features + responsibilities) + 3 * parameters
 
 
 def _passes(estimator: Any, rows: Rows) -> tuple[tuple[float, float], tuple[float, float]] | tuple[None, None]:
     """Return how many passes to expect; None for k-means, which nothing was counted of."""
-    if isinstance(estimator, KMeans):
+    if not estimator._entry.is_mixture:
         return None, None
     algorithm, acceleration = estimator._method()
     n_sample = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)

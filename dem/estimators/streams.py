@@ -40,7 +40,7 @@ def predict_to(
         raise OptionError(message)
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
-    wanted = _result_dtype(function, kind, getattr(estimator, estimator._size), dtype)
+    wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype)
     rows = inputs.rows_of(estimator, data, reset=False, **source)
     function = function.about(rows)
     engine = current_engine()

@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from dem.errors import OptionError
-from dem.estimators import Selection
+from dem.estimators.registry import entry_of
+from dem.estimators.selection import Selection
 from dem.plot.style import GREY, PALETTE, new_figure, save, style
 from dem.units import plural
 
@@ -69,7 +70,8 @@ def convergence(
     """
     history = _history_of(fit)
     if objective is None:
-        objective = "inertia" if hasattr(fit, "cluster_centers_") else "log-likelihood"
+        is_clusters = isinstance(fit, BaseEstimator) and not entry_of(fit).is_mixture
+        objective = "inertia" if is_clusters else "log-likelihood"
     if objective not in _OBJECTIVES:
         message = f"objective must be one of {', '.join(_OBJECTIVES)}, not {objective!r}"
         raise OptionError(message)
