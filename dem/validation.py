@@ -1,4 +1,4 @@
-"""Judges what users give: rows against the domain of a family, samples, initial parameters."""
+"""Judges what users give: rows against the support of a family, samples, initial parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,27 +15,16 @@ from dem.data.base import Chunk, Rows
 from dem.data.finite import CountNonFinite, describe, place_text
 from dem.engine.base import Engine
 from dem.errors import DataError, DataWarning, NonFiniteError, OptionError
-from dem.families.base import Array, Component
+from dem.families.base import Array, Support
 from dem.initialise.sample import RowSample
 
 # The square of a larger spread overflows, or the sum of a few such squares.
 LARGEST_SPREAD = 5e153
 
 
-class Judge(Protocol):
-    """What tells valid values from others: a component of a mixture, or the clusters of k-means."""
-
-    @property
-    def domain(self) -> str:
-        """What the values must be, for messages."""
-
-    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which values lie outside the domain; the shape of `rows`."""
-
-
 @dataclass(frozen=True)
 class InvalidValues:
-    """How many values lie outside a family's domain, and the first of them; ``+`` keeps the earlier one."""
+    """How many values lie outside a family's support, and the first of them; ``+`` keeps the earlier one."""
 
     count: int
     row: int = -1
@@ -52,13 +41,13 @@ class InvalidValues:
 
 @dataclass(frozen=True, eq=False)
 class CountInvalid:
-    """Work that counts the values outside a family's domain."""
+    """Work that counts the values outside a family's support."""
 
-    judge: Judge
+    support: Support
 
     def __call__(self, chunk: Chunk) -> InvalidValues:
         """Return the chunk's count and its first invalid value."""
-        places = np.argwhere(self.judge.invalid(chunk.rows))
+        places = np.argwhere(self.support.outside(chunk.rows))
         if not len(places):
             return InvalidValues(0)
         positions = np.asarray(chunk.index)[places[:, 0]]
@@ -66,44 +55,42 @@ class CountInvalid:
         return InvalidValues(len(places), int(positions.min()), int(column), float(chunk.rows[row, column]))
 
 
-def check_rows(rows: Rows, engine: Engine, judge: Judge) -> None:
-    """Read all rows and raise if any value is not finite or outside the family's domain.
+def check_rows(rows: Rows, engine: Engine, support: Support) -> None:
+    """Read all rows and raise if any value is not finite or outside the family's support.
 
     Raises
     ------
     DataError
         Saying how many values are bad and where the first one stands.
     """
-    non_finite, invalid = engine.sweep(rows, [CountNonFinite(), CountInvalid(judge)])
+    non_finite, invalid = engine.sweep(rows, [CountNonFinite(), CountInvalid(support)])
     if message := describe(rows, non_finite):
         raise DataError(message)
     if invalid.count:
         message = (
-            f"{rows.name} holds {invalid.count} values that are not {judge.domain}; the first is {invalid.value:g} "
-            f"{place_text(rows, invalid.row, invalid.column)}"
+            f"{rows.name} holds {invalid.count} values that are not {support.description}; "
+            f"the first is {invalid.value:g} {place_text(rows, invalid.row, invalid.column)}"
         )
         raise DataError(message)
 
 
 @contextmanager
-def rows_to_blame(rows: Rows, engine: Engine, judge: Judge) -> Iterator[None]:
+def rows_to_blame(rows: Rows, engine: Engine, support: Support) -> Iterator[None]:
     """Where a log-likelihood is not finite, say which values are the cause; see `check_rows`."""
     try:
         yield
     except NonFiniteError:
-        check_rows(rows, engine, judge)
+        check_rows(rows, engine, support)
         raise
 
 
-def check_sample(
-    sample: RowSample, rows: Rows, engine: Engine, component: Component[Any, Any], n_components: int
-) -> None:
+def check_sample(sample: RowSample, rows: Rows, engine: Engine, support: Support, n_components: int) -> None:
     """Look for trouble that a sample already shows, before any fit.
 
     Raises
     ------
     DataError
-        If a sampled value is not finite or outside the family's domain; the message is about all the data. If the
+        If a sampled value is not finite or outside the family's support; the message is about all the data. If the
         values spread so far that their squares overflow.
 
     Warns
@@ -111,8 +98,8 @@ def check_sample(
     DataWarning
         For constant columns, and for fewer distinct rows than components.
     """
-    if component.invalid(sample.rows).any():
-        check_rows(rows, engine, component)
+    if support.outside(sample.rows).any():
+        check_rows(rows, engine, support)
     check_spread(sample.rows, rows)
     where = "" if sample.complete else " in the sampled rows"
     constant = np.flatnonzero((sample.rows == sample.rows[0]).all(axis=0))

@@ -7,7 +7,7 @@ import pytest
 from cases import MEANS, gaussian_rows
 
 import dem
-from dem.families.gaussian.precision import SINGLE_TOLERANCE
+from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 TYPES = ["full", "tied", "diag", "spherical"]

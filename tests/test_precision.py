@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dem.families.gaussian import GaussianComponent, GaussianParameters
-from dem.families.gaussian.precision import SINGLE_TOLERANCE, WIDE_TOLERANCE
+from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE, WIDE_TOLERANCE
 from dem.families.mixture import Mixture, MixtureParameters
 
 EXACT = np.longdouble

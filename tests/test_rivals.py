@@ -81,8 +81,8 @@ def test_different_models_do_not_merge(case):
     family, parameters = case.estimator().fit(table)._model()
     assert merged(family, (parameters, 0.0), (permuted(family, parameters, (1, 2, 0)), 0.0))
     assert not merged(family, (parameters, 0.0), (parameters, 1e-4))
-    vector = family.to_vector(parameters)
-    moved = family.from_vector(vector + 0.1 * vector, parameters)
+    vector = family.unconstrain(parameters)
+    moved = family.constrain(vector + 0.1 * vector, parameters)
     assert not merged(family, (parameters, 0.0), (moved, 0.0))
 
 

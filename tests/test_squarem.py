@@ -23,12 +23,12 @@ from dem.families.mixture import Mixture
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vectors_hold_all_of_the_parameters(case):
     family, parameters = case.estimator(max_iter=300).fit(case.data())._model()
-    vector = family.to_vector(parameters)
-    again = family.from_vector(vector, parameters)
+    vector = family.unconstrain(parameters)
+    again = family.constrain(vector, parameters)
     for name, value in family.to_user(parameters).items():
         np.testing.assert_allclose(family.to_user(again)[name], value, rtol=1e-9, atol=1e-10, err_msg=name)
     # Any numbers are valid parameters.
-    anywhere = family.from_vector(vector + 3.0 * np.random.default_rng(0).normal() * vector, parameters)
+    anywhere = family.constrain(vector + 3.0 * np.random.default_rng(0).normal() * vector, parameters)
     user = family.to_user(anywhere)
     assert user["weights"].sum() == pytest.approx(1.0)
     assert user["weights"].min() > 0.0
@@ -81,7 +81,7 @@ def test_thirty_times_fewer_steps_where_em_is_slow():
     # And it is where EM goes: EM from the end moves nowhere.
     after = fit(family, [fast.parameters], rows, engine, Settings(0.0, 200))[0]
     assert after.log_likelihood == pytest.approx(limit, abs=1e-11)
-    assert (family.to_vector(after.parameters) - family.to_vector(fast.parameters)).largest < 1e-4
+    assert (family.unconstrain(after.parameters) - family.unconstrain(fast.parameters)).largest < 1e-4
 
 
 def test_a_trial_that_is_less_likely_is_refused(monkeypatch):

@@ -308,7 +308,7 @@ def check_monotone(
     """Warn if the log-likelihood fell by more than regularisation (in each step) and rounding explain."""
     if log_likelihood >= before or not math.isfinite(before):
         return
-    tolerated = n_steps * family.tolerated_fall(one.parameters, dtype) + ROUNDING * (1.0 + abs(before))
+    tolerated = n_steps * family.monotonicity_slack(one.parameters, dtype) + ROUNDING * (1.0 + abs(before))
     if before - log_likelihood > tolerated:
         message = (
             f"the log-likelihood per row fell from {before!r} to {log_likelihood!r} in iteration "

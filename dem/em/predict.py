@@ -50,11 +50,11 @@ class RowFunction:
         DataError
             If a row holds NaN, infinity or what the family cannot produce: it has no label.
         """
-        rows, component = chunk.rows, self.family.component
-        invalid = component.invalid(rows)
+        rows, support = chunk.rows, self.family.support
+        invalid = support.outside(rows)
         if invalid.any():
             row, column = np.argwhere(invalid)[0]
-            what = f"values that are not {component.domain}"
+            what = f"values that are not {support.description}"
             if not np.isfinite(rows[invalid]).all():
                 what = "NaN or inf values"
             name = f" ({self.feature_names[column]!r})" if self.feature_names else ""

@@ -34,7 +34,7 @@ def merged(family: Family[Any, Any], one: tuple[Any, float], other: tuple[Any, f
     """Tell whether two starts, each with its parameters and log-likelihood per row, have become the same model."""
     if abs(one[1] - other[1]) > SAME_LOG_LIKELIHOOD:
         return False
-    return not family.to_vector(one[0]).differs(family.to_vector(other[0]), SAME_PARAMETERS)
+    return not family.unconstrain(one[0]).differs(family.unconstrain(other[0]), SAME_PARAMETERS)
 
 
 def hopeless(log_likelihoods: Sequence[float], reached: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dem.families.base import Family
-from dem.families.vector import Vector
+from dem.families.unconstrained import Vector
 
 # The longest step in units of an EM step: at first, and by what factor it grows and shrinks.
 FIRST_LIMIT = 4.0
@@ -59,15 +59,15 @@ class Squarem:
             elif self._at_limit:
                 self._limit *= FACTOR
             self.trial = None
-            self._path = [family.to_vector(parameters)]
+            self._path = [family.unconstrain(parameters)]
             return
         if not self._path:
-            self._path = [family.to_vector(point)]
-        self._path.append(family.to_vector(parameters))
+            self._path = [family.unconstrain(point)]
+        self._path.append(family.unconstrain(parameters))
         if len(self._path) == 3:
             trial = self._extrapolate(*self._path)
             if trial is not None:
-                self.trial = family.from_vector(trial, parameters)
+                self.trial = family.constrain(trial, parameters)
             self._path = self._path[2:]
 
     def _extrapolate(self, v0: Vector, v1: Vector, v2: Vector) -> Vector | None:

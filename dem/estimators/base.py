@@ -76,7 +76,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             works: list[Work] = [LogLikelihood(*model), *(kind(*model) for kind in more)]
             totals: list[RowTotal] = engine.sweep(rows, works)
             if not math.isfinite(totals[0].total):
-                check_rows(rows, engine, model[0].component)
+                check_rows(rows, engine, model[0].support)
         finally:
             engine.close()
         return totals
@@ -103,7 +103,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         check_count("n_samples", n_samples)
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1, size=4))
         labels = np.sort(rng.choice(len(self.weights_), size=n_samples, p=self.weights_ / np.sum(self.weights_)))
-        return family.component.draw(parameters.components, labels, rng), labels
+        return family.component.sample(parameters.components, labels, rng), labels
 
     def sample_to(
         self,

@@ -215,7 +215,7 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
         try:
             with (
                 keeping_last(latest, lambda: keep(latest.family, latest.fit)),
-                rows_to_blame(rows, engine, self._family().component),
+                rows_to_blame(rows, engine, self._family().support),
             ):
                 family, best = self._search(rows, engine, settings, goes_on=goes_on)
         finally:
@@ -300,7 +300,7 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
             left = f"{len(sample.rows)} rows of {rows.name} are left for the fit"
             message = f"{left}, too few for {self.n_components} components"
             raise DataError(message)
-        check_sample(sample, rows, engine, self._family().component, self.n_components)
+        check_sample(sample, rows, engine, self._family().support, self.n_components)
         return sample
 
     def _start(

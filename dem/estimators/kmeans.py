@@ -33,8 +33,8 @@ from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose, ke
 from dem.estimators.registry import ESTIMATORS
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Array
-from dem.families.clusters import Clusters, ClusterStatistics
 from dem.families.gaussian.frame import Frame
+from dem.families.kmeans import Clusters, ClusterStatistics
 from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
@@ -150,7 +150,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             try:
                 with (
                     keeping_last(latest, keep),
-                    rows_to_blame(rows, engine, Clusters(Frame.identity(rows.n_features))),
+                    rows_to_blame(rows, engine, Clusters.support),
                 ):
                     family, best, inertia = self._search(rows, engine, [history, latest, *callbacks])
             finally:
@@ -170,7 +170,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
         sample = row_sample(rows, engine, n_wanted, seed)
         if not np.isfinite(sample.rows).all():
-            check_rows(rows, engine, Clusters(Frame.identity(rows.n_features)))
+            check_rows(rows, engine, Clusters.support)
         check_spread(sample.rows, rows)
         warn_of_few_distinct_rows(sample, rows, self.n_clusters, "clusters")
         family = Clusters(Frame.of(sample.rows, isotropic=True))
@@ -261,7 +261,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         try:
             total = engine.sweep(rows, [EStep(family, centres)])[0].log_likelihood
             if not math.isfinite(total):
-                check_rows(rows, engine, family)
+                check_rows(rows, engine, family.support)
         finally:
             engine.close()
         return float(total * family.frame.scale[0] ** 2)

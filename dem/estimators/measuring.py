@@ -19,8 +19,8 @@ from dem.data.base import Batch, Chunk, Rows
 from dem.data.missing import Found
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
-from dem.families.clusters import Clusters
 from dem.families.gaussian.frame import Frame
+from dem.families.kmeans import Clusters
 from dem.tree import n_bytes
 from dem.validation import shape_of_covariances
 
@@ -247,8 +247,8 @@ def trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
         clusters = Clusters(Frame.of(sample, isotropic=True))
         return clusters, clusters.from_user(sample[rng.integers(len(sample), size=n_components)])
     family = estimator._family()
-    if family.component.invalid(sample).any():
-        message = f"the rows hold values that are not {family.component.domain}"
+    if family.support.outside(sample).any():
+        message = f"the rows hold values that are not {family.support.description}"
         raise DataError(message)
     family = replace(family, component=family.component.adapted_to(sample))
     centres = sample[rng.integers(len(sample), size=n_components)]
@@ -264,7 +264,7 @@ def synthetic_chunk(estimator: Any, rows: Rows, n_rows: int) -> Chunk:
     rng = np.random.default_rng(0)
     n = max(1, min(n_rows, SYNTHETIC_BYTES // (8 * rows.n_features)))
     table: NDArray[Any] = rng.normal(size=(n, rows.n_features))
-    if estimator._entry.is_mixture and estimator._family().component.invalid(table).any():
+    if estimator._entry.is_mixture and estimator._family().support.outside(table).any():
         table = rng.integers(0, 2, size=table.shape)  # what counts and coins take
     elif rows.dtype.kind != "f":
         table = np.clip(np.rint(40 * table), 0 if rows.dtype.kind in "bu" else -127, 127)

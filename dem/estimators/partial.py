@@ -73,7 +73,7 @@ class LearnsFromStreams(FittedByEM):
             rows = inputs.rows_of(self, X, reset=begins, minimum=1, **source)
             engine = current_engine()
             try:
-                with rows_to_blame(rows, engine, self._family().component):
+                with rows_to_blame(rows, engine, self._family().support):
                     self._learn(rows, engine)
             finally:
                 engine.close()
@@ -86,8 +86,8 @@ class LearnsFromStreams(FittedByEM):
             self._step(family, parameters, rows, engine, n_seen)
             return
         sample = row_sample(rows, engine, self.sample_rows, np.random.SeedSequence(self._seed()))
-        if self._family().component.invalid(sample.rows).any():
-            check_rows(rows, engine, self._family().component)
+        if self._family().support.outside(sample.rows).any():
+            check_rows(rows, engine, self._family().support)
         table = np.concatenate([getattr(self, "_held_rows", sample.rows[:0]), sample.rows])
         if not sample.complete:  # the held rows, fewer than tell the components apart, count for the start alone
             self._step(*self._first_start(table, rows, engine), rows, engine, 0)

@@ -178,7 +178,7 @@ def select(
     random_state = check_random_state(template.random_state)
     engine = HoldoutEngine(current_engine(teller(template.callbacks or ())), Holdout(float(holdout)))
     try:
-        with rows_to_blame(rows, engine, template._family().component):
+        with rows_to_blame(rows, engine, template._family().support):
             sample = largest._sample(rows, engine, random_state)
             _fit(candidates, rows, engine, sample)
             table = _compare(candidates, rows, engine)

@@ -57,7 +57,7 @@ def predict_to(
     except MissingDataError:
         raise
     except DataError:
-        check_rows(rows, engine, function.family.component)  # says which row of all it is
+        check_rows(rows, engine, function.family.support)  # says which row of all it is
         raise
     finally:
         engine.close()
@@ -129,7 +129,7 @@ class Draw:
         """Return the number of rows written."""
         start, stop = chunk.index[0], chunk.index[-1] + 1
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, int(start)]))
-        rows, labels = self.family.draw(self.parameters, len(chunk), rng)
+        rows, labels = self.family.sample(self.parameters, len(chunk), rng)
         group = zarr.open_group(self.path, mode="r+")
         group["rows"][start:stop] = rows  # type: ignore[index]
         group["labels"][start:stop] = labels  # type: ignore[index]
@@ -158,7 +158,7 @@ def sample_to(
     n_features = estimator.n_features_in_
     chunk_rows = min(chunk_rows or max(CHUNK_BYTES // (8 * n_features), 1), n_rows)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if random_state is None else random_state
-    dtype = family.draw(parameters, 1, np.random.default_rng(0))[0].dtype
+    dtype = family.sample(parameters, 1, np.random.default_rng(0))[0].dtype
     engine = current_engine()
     try:
         with destination(path, overwrite=overwrite) as draft:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.vector import Vector
+from dem.families.unconstrained import Vector
 from dem.statistics import Statistics
 
 Array = NDArray[np.float64]
@@ -17,6 +19,36 @@ NEGLIGIBLE = 1e-36
 P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
 S_co = TypeVar("S_co", bound=Statistics, covariant=True)
+
+
+@dataclass(frozen=True)
+class Support:
+    """The values that a family allows: finite numbers within bounds.
+
+    Attributes
+    ----------
+    description : str
+        What the values must be, for messages.
+    lowest, highest : float
+    whole : bool
+        Whether they must be whole numbers.
+    """
+
+    description: str = "finite numbers"
+    lowest: float = -math.inf
+    highest: float = math.inf
+    whole: bool = False
+
+    def outside(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which values are not allowed; the shape of `rows`."""
+        inside: NDArray[np.bool_] = np.isfinite(rows)
+        if self.lowest > -math.inf:
+            inside &= rows >= self.lowest
+        if self.highest < math.inf:
+            inside &= rows <= self.highest
+        if self.whole:
+            inside &= rows == np.rint(rows)
+        return ~inside
 
 
 class RowBlock(Protocol):
@@ -67,14 +99,14 @@ class Family(Protocol[P, S]):
     def m_step(self, statistics: S, parameters: P) -> P:
         """Return the maximising parameters. `parameters` are those of the E-step. Runs on the driver."""
 
-    def tolerated_fall(self, parameters: P, dtype: np.dtype[Any]) -> float:
+    def monotonicity_slack(self, parameters: P, dtype: np.dtype[Any]) -> float:
         """Return how much the log-likelihood per row may fall in the step to `parameters`: regularisation, rounding."""
 
-    def to_vector(self, parameters: P) -> Vector:
+    def unconstrain(self, parameters: P) -> Vector:
         """Return the parameters as an unconstrained vector."""
 
-    def from_vector(self, vector: Vector, parameters: P) -> P:
-        """Return parameters from what `to_vector` gave; shapes and what is fixed come from `parameters`."""
+    def constrain(self, vector: Vector, parameters: P) -> P:
+        """Return parameters from what `unconstrain` gave; shapes and what is fixed come from `parameters`."""
 
 
 class IncrementalFamily(Family[P, S], Protocol[P, S]):
@@ -145,11 +177,8 @@ class Component(Protocol[P, S]):
         """Name in model files and on the command line."""
 
     @property
-    def domain(self) -> str:
-        """What the values must be, for messages."""
-
-    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which values lie outside the domain; the shape of `rows`."""
+    def support(self) -> Support:
+        """The values that have a density."""
 
     def adapted_to(self, sample: NDArray[Any]) -> Self:
         """Return this component with its fixed frame of reference (origin, scale) set from a sample."""
@@ -163,14 +192,8 @@ class Component(Protocol[P, S]):
     def joins(self, other: Self) -> bool:
         """Tell whether components of this kind and of the other can share the products of one kernel."""
 
-    def joined(self, parameters: Sequence[P]) -> P:
-        """Return the parameters of the components of several models, one model after another."""
-
-    def split(self, statistics: S, n_components: Sequence[int]) -> list[S]:
-        """Return the statistics of each model from those of their joined components."""
-
-    def gathered(self, parts: Iterable[tuple[NDArray[np.intp], S]], parameters: P) -> S:
-        """Return the sum of statistics of some of the components each, as statistics of all."""
+    def add_at(self, total: S, which: NDArray[np.intp], part: S) -> None:
+        """Add, in place, the statistics of some of the components to those of all."""
 
     def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
         """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,).
@@ -187,10 +210,10 @@ class Component(Protocol[P, S]):
     def expected_log_density(self, statistics: Any, counts: Array, parameters: P) -> float:
         """Return Σγ log p(row | component) of rebased statistics; terms that no parameter changes may be left out."""
 
-    def tolerated_fall(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:
+    def monotonicity_slack(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
 
-    def draw(self, parameters: P, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
+    def sample(self, parameters: P, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         """Draw one row for each label; shape (n, n_features)."""
 
     def n_parameters(self, parameters: P) -> int:
@@ -202,8 +225,8 @@ class Component(Protocol[P, S]):
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> P:
         """Return parameters from what `to_user` gave."""
 
-    def to_vector(self, parameters: P) -> Vector:
+    def unconstrain(self, parameters: P) -> Vector:
         """Return the parameters as an unconstrained vector."""
 
-    def from_vector(self, vector: Vector, parameters: P) -> P:
-        """Return parameters from what `to_vector` gave; their shapes come from `parameters`."""
+    def constrain(self, vector: Vector, parameters: P) -> P:
+        """Return parameters from what `unconstrain` gave; their shapes come from `parameters`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, gammaln, logit
 
-from dem.families.base import NEGLIGIBLE, Array, RowBlock
-from dem.families.vector import Vector
+from dem.families.base import NEGLIGIBLE, Array, RowBlock, Support
+from dem.families.unconstrained import Vector
 from dem.families.workspace import copy_with
 from dem.statistics import Statistics
 
@@ -44,17 +44,13 @@ class BinomialComponent:
     name: str = "binomial"
 
     @property
-    def domain(self) -> str:
-        """What the values must be."""
-        return f"whole numbers from 0 to {self.n_trials}"
+    def support(self) -> Support:
+        """Counts of successes."""
+        return Support(f"whole numbers from 0 to {self.n_trials}", 0.0, self.n_trials, whole=True)
 
     def adapted_to(self, sample: NDArray[Any]) -> Self:  # noqa: ARG002
         """Return this component: counts need no frame of reference."""
         return self
-
-    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which values are no count of successes."""
-        return np.asarray(~((rows >= 0) & (rows <= self.n_trials) & (rows == np.rint(rows))))
 
     def start(self, sample: NDArray[Any], responsibilities: Array) -> Array:
         """Return probabilities (n_components, n_features) from a sample and its responsibilities."""
@@ -72,23 +68,9 @@ class BinomialComponent:
         """Tell whether the other counts the same number of trials."""
         return other.n_trials == self.n_trials
 
-    def joined(self, parameters: Sequence[Array]) -> Array:
-        """Return the probabilities of several models, one model after another."""
-        return np.concatenate(parameters)
-
-    def split(self, statistics: BinomialStatistics, n_components: Sequence[int]) -> list[BinomialStatistics]:
-        """Return the statistics of each model."""
-        parts = np.split(statistics.successes, np.cumsum(n_components)[:-1])
-        return [BinomialStatistics(part) for part in parts]
-
-    def gathered(
-        self, parts: Iterable[tuple[NDArray[np.intp], BinomialStatistics]], parameters: Array
-    ) -> BinomialStatistics:
-        """Return the sum of statistics of some of the components each."""
-        successes = np.zeros_like(parameters)
-        for which, part in parts:
-            successes[which] += part.successes
-        return BinomialStatistics(successes)
+    def add_at(self, total: BinomialStatistics, which: NDArray[np.intp], part: BinomialStatistics) -> None:
+        """Add the statistics of some of the components."""
+        total.successes[which] += part.successes
 
     def m_step(self, statistics: BinomialStatistics, counts: Array, parameters: Array) -> Array:
         """Return Σγx / (n_trials Σγ); a component without any rows stays where it is."""
@@ -110,11 +92,11 @@ class BinomialComponent:
         failures = self.n_trials * counts[:, np.newaxis] - statistics.successes
         return float(np.sum(statistics.successes * np.log(probabilities) + failures * np.log1p(-probabilities)))
 
-    def tolerated_fall(self, parameters: Array, weights: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
+    def monotonicity_slack(self, parameters: Array, weights: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
         """Nothing is regularised beyond clipping at `SMALLEST`."""
         return float(self.n_trials * parameters.shape[1] * SMALLEST)
 
-    def draw(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    def sample(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw one row of counts for each label."""
         return rng.binomial(self.n_trials, parameters[labels])
 
@@ -130,12 +112,12 @@ class BinomialComponent:
         """Return parameters from what `to_user` gave."""
         return np.asarray(values["probabilities"], dtype=np.float64)
 
-    def to_vector(self, parameters: Array) -> Vector:
+    def unconstrain(self, parameters: Array) -> Vector:
         """Return the log-odds of the probabilities."""
         return Vector(logit(np.clip(parameters, SMALLEST, 1.0 - SMALLEST)), np.empty(0))
 
-    def from_vector(self, vector: Vector, parameters: Array) -> Array:  # noqa: ARG002
-        """Return parameters from what `to_vector` gave."""
+    def constrain(self, vector: Vector, parameters: Array) -> Array:  # noqa: ARG002
+        """Return parameters from what `unconstrain` gave."""
         return np.asarray(expit(vector.own))
 
 
@@ -186,7 +168,7 @@ class BinomialBlock:
         density += kernel.constant
         density += self._log_coefficients()
         # What is no count has no density; NaN makes the loop look for the rows and name them.
-        density[:, kernel.component.invalid(self._rows).any(axis=1)] = np.nan
+        density[:, kernel.component.support.outside(self._rows).any(axis=1)] = np.nan
         return density
 
     def forget(self, which: NDArray[np.bool_]) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock
+from dem import tree
+from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock, Support
 from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
 from dem.families.truncation import Candidates
-from dem.families.vector import Vector
+from dem.families.unconstrained import Vector
 from dem.families.workspace import largest_row
 from dem.statistics import Statistics
 
@@ -104,6 +105,11 @@ class Mixture(Generic[P, S]):
     fit_weights: bool = True
     top_components: int | None = None
 
+    @property
+    def support(self) -> Support:
+        """The values that have a density."""
+        return self.component.support
+
     def start(self, sample: NDArray[Any], responsibilities: Array) -> MixtureParameters[P]:
         """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
         weights = responsibilities.sum(axis=0) / len(responsibilities)
@@ -121,7 +127,7 @@ class Mixture(Generic[P, S]):
         if self.top_components is None or self.top_components >= n_components:
             return parameters
         candidates = Candidates.learnt(
-            lambda labels, rng: self.component.draw(parameters.components, labels, rng),
+            lambda labels, rng: self.component.sample(parameters.components, labels, rng),
             lambda draws: self.posterior(parameters, draws),
             parameters.weights,
             self.top_components,
@@ -137,22 +143,19 @@ class Mixture(Generic[P, S]):
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
         log_likelihoods = []
+        statistics = component.kernel(parameters.components, dtype).statistics()
+        for cell, where in candidates.rows_of_cells(chunk.rows):
+            which = candidates.lists[cell]
+            kernel = copy.copy(kernels[cell])
+            kernel.clear()
 
-        def parts() -> Iterator[tuple[NDArray[np.intp], S]]:
-            for cell, where in candidates.rows_of_cells(chunk.rows):
-                which = candidates.lists[cell]
-                kernel = copy.copy(kernels[cell])
-                kernel.clear()
+            def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
+                return component.kernel(parameters.components, dtype, exact=True).take(which)
 
-                def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
-                    return component.kernel(parameters.components, dtype, exact=True).take(which)
-
-                own = accumulate(kernel, exact, log_weights[which], [slice(len(which))], chunk.take(where))
-                counts[which] += own.counts
-                log_likelihoods.extend(own.log_likelihoods)
-                yield which, own.components
-
-        statistics = component.gathered(parts(), parameters.components)
+            own = accumulate(kernel, exact, log_weights[which], [slice(len(which))], chunk.take(where))
+            counts[which] += own.counts
+            log_likelihoods.extend(own.log_likelihoods)
+            component.add_at(statistics, which, own.components)
         return MixtureStatistics(float(len(chunk.rows)), math.fsum(log_likelihoods), counts, statistics)
 
     def _kernels_of_cells(
@@ -177,8 +180,7 @@ class Mixture(Generic[P, S]):
 
     def joined(self, parameters: Sequence[MixtureParameters[P]]) -> MixtureParameters[P]:
         """Return the weights and components of several models, one model after another, for `e_steps`."""
-        weights = np.concatenate([one.weights for one in parameters])
-        return MixtureParameters(weights, self.component.joined([one.components for one in parameters]))
+        return tree.concatenate(parameters)
 
     def e_steps(
         self, parameters: MixtureParameters[P], n_components: Sequence[int], chunk: RowBlock
@@ -204,7 +206,7 @@ class Mixture(Generic[P, S]):
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
         n_rows = float(len(chunk.rows))
         sums = accumulate(kernel, exact, _log_weights(parameters), segments, chunk)
-        parts = [sums.components] if len(segments) == 1 else component.split(sums.components, n_components)
+        parts = [sums.components] if len(segments) == 1 else tree.split(sums.components, n_components)
         return [
             MixtureStatistics(n_rows, log_likelihood, sums.counts[segment], part)
             for log_likelihood, segment, part in zip(sums.log_likelihoods, segments, parts, strict=True)
@@ -240,9 +242,9 @@ class Mixture(Generic[P, S]):
         expected = self.component.expected_log_density(statistics.components, counts, parameters.components)
         return statistics.entropy + float(np.sum(xlogy(counts, parameters.weights))) + expected
 
-    def tolerated_fall(self, parameters: MixtureParameters[P], dtype: np.dtype[Any]) -> float:
+    def monotonicity_slack(self, parameters: MixtureParameters[P], dtype: np.dtype[Any]) -> float:
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
-        return self.component.tolerated_fall(parameters.components, parameters.weights, dtype)
+        return self.component.monotonicity_slack(parameters.components, parameters.weights, dtype)
 
     def log_likelihood(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return log p(row), shape (n,)."""
@@ -275,12 +277,12 @@ class Mixture(Generic[P, S]):
             result[where] = -np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0)), axis=0)
         return float(result.sum())
 
-    def draw(
+    def sample(
         self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Draw rows, shape (n_rows, n_features), and the components they come from."""
         labels = rng.choice(len(parameters.weights), size=n_rows, p=parameters.weights)
-        return self.component.draw(parameters.components, labels, rng), labels
+        return self.component.sample(parameters.components, labels, rng), labels
 
     def n_parameters(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of free parameters."""
@@ -296,22 +298,22 @@ class Mixture(Generic[P, S]):
         weights = np.asarray(values["weights"], dtype=np.float64)
         return MixtureParameters(weights, self.component.from_user(values))
 
-    def to_vector(self, parameters: MixtureParameters[P]) -> Vector:
+    def unconstrain(self, parameters: MixtureParameters[P]) -> Vector:
         """Return the parameters as an unconstrained vector: the weights as log-ratios to their geometric mean."""
-        vector = self.component.to_vector(parameters.components)
+        vector = self.component.unconstrain(parameters.components)
         if not self.fit_weights:
             return vector
         logs = np.log(np.maximum(parameters.weights, np.finfo(np.float64).tiny))[:, np.newaxis]
         return Vector(np.hstack([logs - logs.mean(), vector.own]), vector.shared)
 
-    def from_vector(self, vector: Vector, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
-        """Return parameters from what `to_vector` gave; what is fixed comes from `parameters`."""
+    def constrain(self, vector: Vector, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return parameters from what `unconstrain` gave; what is fixed comes from `parameters`."""
         weights = parameters.weights
         if self.fit_weights:
             weights = np.exp(vector.own[:, 0] - vector.own[:, 0].max())
             weights /= weights.sum()
             vector = Vector(vector.own[:, 1:], vector.shared)
-        components = self.component.from_vector(vector, parameters.components)
+        components = self.component.constrain(vector, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
 
     def _joint(

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Kernel
+from dem.families.base import Array, Kernel, Support
+from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
+from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.diagonal import Diagonal, Spherical
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
 from dem.families.gaussian.moments import MOMENTS, GaussianMoments
-from dem.families.gaussian.precision import SINGLE_TOLERANCE
-from dem.families.gaussian.shapes import LOG_2PI, GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.tied import Tied
-from dem.families.gaussian.vector import from_vector, to_vector
-from dem.families.vector import Vector
+from dem.families.gaussian.unconstrained import constrain, unconstrain
+from dem.families.unconstrained import Vector
 
 __all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
 
@@ -57,8 +57,8 @@ class GaussianComponent:
     reg_covar: float = 1e-6
     frame: Frame | None = None
     dtype: str | None = None
-    name: str = "gaussian"
-    domain: str = "finite numbers"
+    name: ClassVar[str] = "gaussian"
+    support: ClassVar[Support] = Support()
 
     @property
     def shape(self) -> Shape:
@@ -75,10 +75,6 @@ class GaussianComponent:
         within = self.shape.variances(covariances, n_features).mean(axis=0)
         frame = Frame.about(means.mean(axis=0), within + means.var(axis=0), isotropic=self.shape.isotropic)
         return replace(self, frame=frame)
-
-    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which values no Gaussian can have produced."""
-        return np.asarray(~np.isfinite(rows))
 
     def from_precisions(self, precisions: Array) -> dict[str, Array]:
         """Return ``covariances`` and ``precisions_cholesky`` for given precisions."""
@@ -116,33 +112,10 @@ class GaussianComponent:
         alike = (self.covariance_type, self.dtype) == (other.covariance_type, other.dtype)
         return same_frame and alike and self.covariance_type != "tied"
 
-    def joined(self, parameters: Sequence[GaussianParameters]) -> GaussianParameters:
-        """Return the parameters of the components of several models, one model after another."""
-        return GaussianParameters(
-            np.concatenate([one.means for one in parameters]),
-            np.concatenate([one.covariances for one in parameters]),
-            np.concatenate([one.precisions_cholesky for one in parameters]),
-        )
-
-    def split(self, statistics: GaussianStatistics, n_components: Sequence[int]) -> list[GaussianStatistics]:
-        """Return the statistics of each model."""
-        edges = np.cumsum(n_components)[:-1]
-        parts = zip(np.split(statistics.first, edges), np.split(statistics.second, edges), strict=True)
-        return [GaussianStatistics(first, second) for first, second in parts]
-
-    def gathered(
-        self, parts: Iterable[tuple[NDArray[np.intp], GaussianStatistics]], parameters: GaussianParameters
-    ) -> GaussianStatistics:
-        """Return the sum of statistics of some of the components each."""
-        # Kernels give second moments per feature for spherical components too.
-        shared = self.covariance_type == "tied"
-        by_feature = self.covariance_type in ("diag", "spherical")
-        first = np.zeros_like(parameters.means)
-        second = np.zeros_like(first if by_feature else parameters.covariances)
-        for which, part in parts:
-            first[which] += part.first
-            second[... if shared else which] += part.second
-        return GaussianStatistics(first, second)
+    def add_at(self, total: GaussianStatistics, which: NDArray[np.intp], part: GaussianStatistics) -> None:
+        """Add the statistics of some of the components; tied ones have one second moment in common."""
+        total.first[which] += part.first
+        total.second[... if self.covariance_type == "tied" else which] += part.second
 
     def m_step(
         self, statistics: GaussianStatistics | GaussianMoments, counts: Array, parameters: GaussianParameters
@@ -168,16 +141,16 @@ class GaussianComponent:
         constant = statistics.log_determinants(parameters) - 0.5 * d * LOG_2PI - self._frame(d).log_volume
         return float(counts @ constant - 0.5 * np.sum(statistics.squares(parameters)))
 
-    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, dtype: np.dtype[Any]) -> float:
+    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return the most that `reg_covar` and single precision can cost the log-likelihood per row."""
         ridge = self._ridge(self._frame(parameters.means.shape[1]))
         rounding = SINGLE_TOLERANCE if self._single(dtype) else 0.0
-        return self.shape.tolerated_fall(parameters, weights, ridge) + rounding
+        return self.shape.monotonicity_slack(parameters, weights, ridge) + rounding
 
-    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw one row for each label; shape (n, n_features)."""
         frame = self._frame(parameters.means.shape[1])
-        return self.shape.draw(parameters, labels, rng) * frame.scale + frame.origin
+        return self.shape.sample(parameters, labels, rng) * frame.scale + frame.origin
 
     def n_parameters(self, parameters: GaussianParameters) -> int:
         """Return the number of free parameters of means and covariances."""
@@ -204,13 +177,13 @@ class GaussianComponent:
             self.shape.rescale(factors, 1.0 / frame.scale, -1),
         )
 
-    def to_vector(self, parameters: GaussianParameters) -> Vector:
+    def unconstrain(self, parameters: GaussianParameters) -> Vector:
         """Return means and log-Cholesky factors of the precisions, in the frame."""
-        return to_vector(parameters, self.covariance_type)
+        return unconstrain(parameters, self.covariance_type)
 
-    def from_vector(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
-        """Return parameters from what `to_vector` gave."""
-        return from_vector(vector, self.covariance_type, parameters.means.shape[1])
+    def constrain(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
+        """Return parameters from what `unconstrain` gave."""
+        return constrain(vector, self.covariance_type, parameters.means.shape[1])
 
     def _single(self, dtype: np.dtype[Any]) -> bool:
         """Tell whether rows of `dtype` are computed in single precision, accuracy permitting."""

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array
-from dem.families.gaussian.frame import Frame
-from dem.families.gaussian.kernel import OwnCovarianceKernel
-from dem.families.gaussian.precision import Plan, plan
-from dem.families.gaussian.shapes import (
+from dem.families.gaussian.arithmetic import Plan, plan
+from dem.families.gaussian.covariance import (
     LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
@@ -22,10 +20,12 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
+from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.kernel import OwnCovarianceKernel
 
 
 def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
-    """Choose the arithmetic of each component; see `precision.plan`.
+    """Choose the arithmetic of each component; see `arithmetic.plan`.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class Diagonal:
         """Multiply by a power of the scale of each feature."""
         return np.asarray(array * scale ** float(power))
 
-    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
+    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
         """Return the most that the ridge can cost the log-likelihood per row."""
         factors = self._per_feature(parameters.precisions_cholesky, parameters.means)
         return float(sum(w * ridge_loss(ridge * row**2) for w, row in zip(weights, factors, strict=True)))
@@ -150,7 +150,7 @@ class Diagonal:
         """Return K d."""
         return n_components * n_features
 
-    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row in the frame for each label."""
         factors = self._per_feature(parameters.precisions_cholesky, parameters.means)
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))

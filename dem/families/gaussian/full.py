@@ -9,10 +9,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dem.families.base import Array
-from dem.families.gaussian.frame import Frame
-from dem.families.gaussian.kernel import OwnCovarianceKernel
-from dem.families.gaussian.precision import Plan, plan
-from dem.families.gaussian.shapes import (
+from dem.families.gaussian.arithmetic import Plan, plan
+from dem.families.gaussian.covariance import (
     LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
@@ -24,6 +22,8 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
+from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.kernel import OwnCovarianceKernel
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
@@ -41,7 +41,7 @@ def cancellation(parameters: GaussianParameters) -> tuple[Array, Array]:
 
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
-    """Choose the arithmetic of each component; see `precision.plan`."""
+    """Choose the arithmetic of each component; see `arithmetic.plan`."""
     mean, deviation = np.sqrt(cancellation(parameters))
     return plan(mean, deviation, parameters.means.shape[1], WIDE_FEATURES, single=single)
 
@@ -193,7 +193,7 @@ class Full:
             return array * scale[:, np.newaxis] * scale
         return np.asarray(array * scale[:, np.newaxis] ** float(power))
 
-    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
+    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
         """Return the most that the ridge can cost the log-likelihood per row."""
         root = np.sqrt(ridge)[:, np.newaxis]
         losses = [
@@ -205,7 +205,7 @@ class Full:
         """Return K d(d+1)/2."""
         return n_components * n_features * (n_features + 1) // 2
 
-    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row in the frame for each label."""
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
         for k in np.unique(labels):

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array, RowBlock
+from dem.families.gaussian.arithmetic import Plan
+from dem.families.gaussian.covariance import GaussianParameters, GaussianStatistics, block_rows
 from dem.families.gaussian.frame import Frame
-from dem.families.gaussian.precision import Plan
-from dem.families.gaussian.shapes import GaussianParameters, GaussianStatistics, block_rows
 from dem.families.workspace import Workspace, add_weighted, copy_with
 
 

@@ -16,7 +16,7 @@ import scipy.linalg
 
 from dem.families.base import NEGLIGIBLE, Array
 from dem.families.gaussian import diagonal, full, tied
-from dem.families.gaussian.shapes import (
+from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
     check_positive,

@@ -9,10 +9,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dem.families.base import Array, RowBlock
-from dem.families.gaussian.frame import Frame
-from dem.families.gaussian.full import factorise_precision, log_constants, refine
-from dem.families.gaussian.precision import Plan, plan
-from dem.families.gaussian.shapes import (
+from dem.families.gaussian.arithmetic import Plan, plan
+from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
     block_rows,
@@ -22,6 +20,8 @@ from dem.families.gaussian.shapes import (
     slices,
     weighted_means,
 )
+from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.full import factorise_precision, log_constants, refine
 from dem.families.workspace import Workspace, constant_row, copy_with
 
 
@@ -205,7 +205,7 @@ class Tied:
             return array * scale[:, np.newaxis] * scale
         return np.asarray(array * scale[:, np.newaxis] ** float(power))
 
-    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:  # noqa: ARG002
+    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:  # noqa: ARG002
         """Return the most that the ridge can cost the log-likelihood per row."""
         scaled = np.sqrt(ridge)[:, np.newaxis] * parameters.precisions_cholesky
         return ridge_loss(np.asarray(np.linalg.svd(scaled, compute_uv=False) ** 2, dtype=np.float64))
@@ -214,7 +214,7 @@ class Tied:
         """Return d(d+1)/2."""
         return n_features * (n_features + 1) // 2
 
-    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row in the frame for each label."""
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
         spread = scipy.linalg.solve_triangular(parameters.precisions_cholesky, rows.T, trans="T").T

@@ -89,13 +89,13 @@ class Shape(Protocol):
     def rescale(self, array: Array, scale: Array, power: int) -> Array:
         """Multiply covariances (power 2) or precision factors (power −1) by powers of the features' scale."""
 
-    def tolerated_fall(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
+    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
         """Return the most that the ridge can cost the log-likelihood per row."""
 
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
         """Return the number of free parameters of the covariances."""
 
-    def draw(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row in the frame for each label."""
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import scipy.linalg
 
 from dem.families.base import Array
-from dem.families.gaussian.shapes import GaussianParameters
-from dem.families.vector import Vector
+from dem.families.gaussian.covariance import GaussianParameters
+from dem.families.unconstrained import Vector
 
 
-def to_vector(parameters: GaussianParameters, covariance_type: str) -> Vector:
+def unconstrain(parameters: GaussianParameters, covariance_type: str) -> Vector:
     """Return the unconstrained form of parameters of a covariance type."""
     means, factors = parameters.means, parameters.precisions_cholesky
     if covariance_type in ("diag", "spherical"):
@@ -22,7 +22,7 @@ def to_vector(parameters: GaussianParameters, covariance_type: str) -> Vector:
     return Vector(means, flat) if covariance_type == "tied" else Vector(np.hstack([means, flat]), np.empty(0))
 
 
-def from_vector(vector: Vector, covariance_type: str, n_features: int) -> GaussianParameters:
+def constrain(vector: Vector, covariance_type: str, n_features: int) -> GaussianParameters:
     """Return the parameters of which `vector` is the unconstrained form."""
     means, flat = vector.own[:, :n_features].copy(), vector.own[:, n_features:]
     if covariance_type in ("diag", "spherical"):

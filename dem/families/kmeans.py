@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from dem.families.base import Array, RowBlock
+from dem.families.base import Array, RowBlock, Support
 from dem.families.expectation import blocks
 from dem.families.gaussian.frame import Frame
-from dem.families.vector import Vector
+from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, largest_row
 from dem.statistics import Statistics
 
@@ -86,16 +86,7 @@ class Clusters:
     """
 
     frame: Frame
-    domain: str = "finite numbers"
-
-    @property
-    def component(self) -> Self:
-        """What judges rows: clusters have no densities of their own."""
-        return self
-
-    def invalid(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which values have no distance."""
-        return np.asarray(~np.isfinite(rows))
+    support: ClassVar[Support] = Support()
 
     def e_step(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
         """Give each row of a chunk to its nearest centre."""
@@ -152,15 +143,15 @@ class Clusters:
             means[k] = farthest.rows[i]
         return np.asarray(means)
 
-    def tolerated_fall(self, parameters: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
+    def monotonicity_slack(self, parameters: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
         """Return 0: the inertia falls in every step."""
         return 0.0
 
-    def to_vector(self, parameters: Array) -> Vector:
+    def unconstrain(self, parameters: Array) -> Vector:
         """Return the centres, which are free as they are."""
         return Vector(parameters, np.empty(0))
 
-    def from_vector(self, vector: Vector, parameters: Array) -> Array:  # noqa: ARG002
+    def constrain(self, vector: Vector, parameters: Array) -> Array:  # noqa: ARG002
         """Return the centres."""
         return vector.own
 
