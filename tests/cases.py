@@ -1,9 +1,12 @@
-"""The table of cases: each family with data, options and what is known of the answer. Laws run on every row."""
+"""The table of cases: each family with data, options and what is known of the answer. Laws run on every row.
+
+Laws name no family: whatever belongs to one stands in its row, and a new family needs nothing else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,43 +17,61 @@ from dem.data.base import Chunk
 
 @dataclass(frozen=True)
 class Case:
-    """A family, data drawn from a known mixture, and what must come out."""
+    """A family, 3,000 rows drawn from a known mixture of three components, and what must come out."""
 
     name: str
     make: Callable[..., Any]
     data: Callable[[], np.ndarray]
-    #: names of the fitted attributes that hold the parameters
+    #: names of the fitted attributes that hold the parameters: the weights, what locates the components, others
     parameters: tuple[str, ...]
     #: how many free parameters the model has, counted by hand: weights, means, covariances or probabilities
     n_parameters: int
+    #: what `dem fit` is told of the family
+    shell: tuple[str, ...]
     #: the mixture that the data comes from: weights and the attribute that locates the components
     truth: dict[str, np.ndarray] = field(default_factory=dict)
     #: how far a fit may be from the truth, in units of `truth`
     within: float = 0.1
+    #: the means of a component's rows, from what locates it
+    means: Callable[[np.ndarray], np.ndarray] = lambda located: located
+    #: whether parameters, under their users' names, are some that the family admits
+    admits: Callable[[dict[str, np.ndarray]], bool] = lambda _: True
+    #: iterations after which EM stands still
+    n_iterations: int = 25
 
     def estimator(self, **options: Any) -> Any:
         return self.make(**{"random_state": 0, "tol": 1e-6, **options})
+
+    def family(self, rows: np.ndarray | None = None, **options: Any) -> Any:
+        """Return what the estimator fits, in the frame of the rows."""
+        family = self.estimator(**options)._family()
+        return replace(family, component=family.component.adapted_to(self.data() if rows is None else rows))
+
+    @property
+    def located(self) -> str:
+        """The attribute that locates the components."""
+        return self.parameters[1]
 
     def __str__(self) -> str:
         return self.name
 
 
-def chunk_of(rows: np.ndarray) -> Chunk:
-    """Return rows as what an E-step is given."""
+def chunk_of(rows: Any) -> Chunk:
+    """Return the rows as a chunk that begins the table."""
     return Chunk(rows, range(len(rows)))
 
 
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([[0.0, 0.0, 1.0], [5.0, 1.0, -2.0], [-4.0, 6.0, 0.0]])
 PROBABILITIES = np.array([[0.9, 0.8, 0.1, 0.2, 0.9], [0.1, 0.2, 0.9, 0.7, 0.2], [0.5, 0.05, 0.05, 0.95, 0.95]])
+_NOISE = np.array([[1.0, 0.3, 0.0], [0.0, 0.8, 0.2], [0.0, 0.0, 0.6]])
 
 
-def gaussian_rows(n_rows: int = 3000, seed: int = 1) -> np.ndarray:
+def gaussian_rows(n_rows: int = 3000, seed: int = 1, width: float = 1.0) -> np.ndarray:
     """Rows of three Gaussian components in three features, with correlation."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size=n_rows, p=WEIGHTS)
-    noise = rng.normal(size=(n_rows, 3)) @ np.array([[1.0, 0.3, 0.0], [0.0, 0.8, 0.2], [0.0, 0.0, 0.6]])
-    return MEANS[labels] + noise
+    return MEANS[labels] + width * (rng.normal(size=(n_rows, 3)) @ _NOISE)
 
 
 def binomial_rows(n_trials: int, n_rows: int = 3000, seed: int = 2) -> np.ndarray:
@@ -61,15 +82,27 @@ def binomial_rows(n_trials: int, n_rows: int = 3000, seed: int = 2) -> np.ndarra
 
 
 def _gaussian(covariance_type: str, n_parameters: int) -> Case:
+    def admits(values: dict[str, np.ndarray]) -> bool:
+        factors, covariances = values["precisions_cholesky"], values["covariances"]
+        if covariance_type in ("diag", "spherical"):
+            return bool(np.allclose(factors**2 * covariances, 1.0, atol=1e-8))
+        return bool(np.allclose(factors.swapaxes(-1, -2) @ covariances @ factors, np.eye(3), atol=1e-8))
+
     return Case(
         f"gaussian-{covariance_type}",
         lambda **options: dem.GaussianMixture(3, covariance_type=covariance_type, **options),
         gaussian_rows,
         ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"),
         n_parameters,
+        ("--covariance", covariance_type),
         {"weights_": WEIGHTS, "means_": MEANS},
         within=0.15,
+        admits=admits,
     )
+
+
+def _are_probabilities(values: dict[str, np.ndarray]) -> bool:
+    return 0.0 <= values["probabilities"].min() <= values["probabilities"].max() <= 1.0
 
 
 CASES = [
@@ -83,8 +116,11 @@ CASES = [
         lambda: binomial_rows(1),
         ("weights_", "probabilities_"),
         2 + 15,
+        ("--family", "bernoulli"),
         {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
         within=0.15,
+        admits=_are_probabilities,
+        n_iterations=220,
     ),
     Case(
         "binomial",
@@ -92,7 +128,14 @@ CASES = [
         lambda: binomial_rows(12),
         ("weights_", "probabilities_"),
         2 + 15,
+        ("--family", "binomial", "--trials", "12"),
         {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
         within=0.05,
+        means=lambda probabilities: 12 * probabilities,
+        admits=_are_probabilities,
     ),
 ]
+#: one of them, for laws of what lies below the families, where each case would start processes of its own
+ANY_CASE = CASES[0]
+#: components so narrow that they get frames of their own, for laws of kernels
+NARROW = [replace(case, name=f"{case.name}-narrow", data=lambda: gaussian_rows(width=1e-5)) for case in CASES[:4]]

@@ -43,3 +43,24 @@ class CutRows(Rows):
         step = self.chunks_per_batch
         groups = [self.edges[i : i + step + 1] for i in range(0, len(self.edges) - 1, step)]
         return [CutBatch(self.table[group[0] : group[-1]], group[0], group) for group in groups]
+
+
+class CountingBatch(CutBatch):
+    """Counts the rows that are read."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunk in super().__iter__():
+            CountingBatch.read += len(chunk)
+            yield chunk
+
+
+class CountingRows(CutRows):
+    """Rows whose batches count, also where an algorithm asks for some of them only."""
+
+    def batches(self) -> list[CutBatch]:
+        batches = super().batches()
+        for batch in batches:
+            batch.__class__ = CountingBatch
+        return batches

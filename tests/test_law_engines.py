@@ -8,10 +8,9 @@ import time
 
 import pytest
 from agreement import assert_same_bits
-from cases import CASES, gaussian_rows
+from cases import ANY_CASE, CASES
 from sources import CutBatch, CutRows
 
-import dem
 from dem.engine import LocalEngine
 from dem.engine.base import read_ahead
 from dem.events import IterationEnded
@@ -33,8 +32,8 @@ def test_threads_and_processes_give_the_same_bits(case, cluster):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
-def test_number_of_threads(n_threads, monkeypatch):
-    case = CASES[0]
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_number_of_threads(case, n_threads, monkeypatch):
     expected = fit(case)
     monkeypatch.setattr("dem.estimators.fitting.current_engine", lambda _: LocalEngine(n_threads))
     assert_same_bits(fit(case), expected, (*case.parameters, "lower_bounds_"))
@@ -45,10 +44,10 @@ def test_number_of_threads(n_threads, monkeypatch):
 def test_number_of_worker_processes(n_workers):
     from dem.engine import connect
 
-    case = CASES[0]
     with connect(workers=n_workers):
-        on_cluster = fit(case)
-    assert_same_bits(fit(case), on_cluster, (*case.parameters, "lower_bounds_"))
+        on_cluster = [fit(case) for case in CASES]
+    for case, fitted in zip(CASES, on_cluster, strict=True):
+        assert_same_bits(fit(case), fitted, (*case.parameters, "lower_bounds_"))
 
 
 class SlowBatch(CutBatch):
@@ -71,8 +70,8 @@ class SlowRows(CutRows):
 def test_a_killed_worker_does_not_change_the_bits():
     from dem.engine import connect
 
-    table = gaussian_rows()
-    expected = dem.GaussianMixture(3, random_state=0, tol=1e-6).fit(SlowRows(table, EDGES))
+    case = ANY_CASE
+    expected = case.estimator().fit(SlowRows(case.data(), EDGES))
     killed = []
 
     with connect(workers=2) as engine:
@@ -87,13 +86,11 @@ def test_a_killed_worker_does_not_change_the_bits():
                 # Well after the next iteration began and well before it can end (16 chunks of 20 ms on 2 workers).
                 threading.Timer(0.08, os.kill, (pid, signal.SIGKILL)).start()
 
-        fitted = dem.GaussianMixture(3, random_state=0, tol=1e-6, callbacks=[kill_in_mid_iteration]).fit(
-            SlowRows(table, EDGES)
-        )
+        fitted = case.estimator(callbacks=[kill_in_mid_iteration]).fit(SlowRows(case.data(), EDGES))
         assert killed
         assert fitted.n_iter_ > 2
         assert killed[0] not in engine.client.run(os.getpid).values()
-    assert_same_bits(fitted, expected, ("weights_", "means_", "covariances_", "lower_bounds_"))
+    assert_same_bits(fitted, expected, (*case.parameters, "lower_bounds_"))
 
 
 def test_reads_one_chunk_ahead_and_no_more():
@@ -116,7 +113,7 @@ def test_an_error_in_a_chunk_reaches_the_user(client):
 
     from dem.engine import current_engine
 
-    rows = CutRows(gaussian_rows(), EDGES)
+    rows = CutRows(ANY_CASE.data(), EDGES)
     engine = current_engine()
     assert type(engine).__name__ == "ClusterEngine"
     with pytest.raises(ZeroDivisionError, match="range"):
@@ -151,7 +148,7 @@ def test_blas_runs_at_one_thread_inside_and_as_before_outside(n_threads):
         found = []
 
         def sweep():
-            rows = CutRows(gaussian_rows(), EDGES)
+            rows = CutRows(ANY_CASE.data(), EDGES)
             found.append(LocalEngine(n_threads).sweep(rows, [lambda chunk: Union(blas_threads(chunk))])[0])
 
         thread = threading.Thread(target=sweep)
@@ -183,7 +180,7 @@ def test_batches_are_spread_evenly():
     from dem.engine import connect
 
     with connect(workers=2) as engine:
-        rows = CutRows(gaussian_rows(), EDGES)
+        rows = CutRows(ANY_CASE.data(), EDGES)
         busy = engine.client.submit(time.sleep, 1.0)
         engine.sweep(rows, [len])
         held = engine.client.who_has(engine._batch_futures(rows))

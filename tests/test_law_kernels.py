@@ -5,31 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import numbers
-from cases import MEANS, WEIGHTS, binomial_rows, chunk_of, gaussian_rows
+from cases import CASES, NARROW, chunk_of
 
-from dem.families.binomial import BinomialComponent
-from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
-
-KINDS = [
-    *(f"{kind}-{frames}" for kind in COVARIANCE_TYPES for frames in ("wide", "own")),
-    "bernoulli",
-    "binomial",
-]
+KINDS = pytest.mark.parametrize("case", [*CASES, *NARROW], ids=str)
 
 
-def problem(kind, dtype=np.float64):
-    """Return a component, parameters and rows; the components of "own" are too tight for a common frame."""
-    labels = np.random.default_rng(1).choice(3, size=3000, p=WEIGHTS)
-    if kind in ("bernoulli", "binomial"):
-        n_trials = {"bernoulli": 1, "binomial": 12}[kind]
-        rows, component = binomial_rows(n_trials), BinomialComponent(n_trials)
-    else:
-        kind, frames = kind.split("-")
-        rows = gaussian_rows()
-        if frames == "own":
-            rows = MEANS[labels] + 1e-5 * np.random.default_rng(2).normal(size=rows.shape)
-        rows = rows.astype(dtype)
-        component = GaussianComponent(kind, reg_covar=0.0).adapted_to(rows)
+def problem(case):
+    """Return a component, parameters and rows."""
+    rows = case.data()
+    component = case.family(rows).component
+    labels = np.random.default_rng(1).choice(3, size=len(rows), p=case.truth["weights_"])
     return component, component.start(np.asarray(rows, dtype=np.float64), np.eye(3)[labels]), rows
 
 
@@ -38,10 +23,10 @@ def statistics_of(kernel, rows, weights):
     return numbers(kernel.statistics())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_statistics_are_linear_in_the_weights(kind):
+@KINDS
+def test_statistics_are_linear_in_the_weights(case):
     """Weights are responsibilities times how much a row counts: they sum to anything, also to 0."""
-    component, parameters, rows = problem(kind)
+    component, parameters, rows = problem(case)
     rng = np.random.default_rng(3)
     first, second = rng.exponential(size=(2, 3, len(rows)))
     first[:, :100] = 0.0
@@ -57,9 +42,23 @@ def test_statistics_are_linear_in_the_weights(kind):
     np.testing.assert_allclose(part, fewer, rtol=0, atol=1e-12 * np.abs(fewer).max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_kernels_side_by_side_do_not_meet(kind):
-    component, parameters, rows = problem(kind)
+@KINDS
+def test_rows_may_count_several_times(case):
+    """A row with the weight 3 is three rows."""
+    component, parameters, rows = problem(case)
+    rng = np.random.default_rng(5)
+    weights = rng.dirichlet(np.ones(3), size=len(rows)).T
+    times = rng.integers(0, 4, size=len(rows))
+    ours = statistics_of(component.kernel(parameters, rows.dtype), rows, weights * times)
+    repeated = statistics_of(
+        component.kernel(parameters, rows.dtype), rows.repeat(times, axis=0), weights.repeat(times, axis=1)
+    )
+    np.testing.assert_allclose(ours, repeated, rtol=0, atol=1e-12 * np.abs(repeated).max())
+
+
+@KINDS
+def test_kernels_side_by_side_do_not_meet(case):
+    component, parameters, rows = problem(case)
     weights = np.random.default_rng(3).dirichlet(np.ones(3), size=1000).T.copy()
     parts = [chunk_of(rows[start : start + 1000]) for start in (0, 1000, 2000)]
 
@@ -83,10 +82,10 @@ def test_kernels_side_by_side_do_not_meet(kind):
         np.testing.assert_array_equal(numbers(kernel.statistics()), expected)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.endswith("-own")])
-def test_a_start_takes_any_weights(kind):
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_start_takes_any_weights(case):
     """A row that counts twice is two rows."""
-    component, _, rows = problem(kind)
+    component, _, rows = problem(case)
     rows = np.asarray(rows, dtype=np.float64)
     responsibilities = np.random.default_rng(4).dirichlet(np.ones(3), size=len(rows))
     counts = 1 + np.arange(len(rows)) % 3
