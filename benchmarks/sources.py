@@ -16,9 +16,11 @@ import zarr
 from common import Stopwatch, mixture_rows, start_of
 
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
-from dem.em.e_step import EStep
-from dem.em.loop import Settings, fit
+from dem.em import algorithm
+from dem.em.fit import Settings, Start
+from dem.em.loop import run
 from dem.engine import Engine
+from dem.families.base import EStep
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics
 
@@ -169,7 +171,8 @@ class Model:
     def iteration(self, rows: Rows, engine: Engine) -> float:
         """Return the seconds of one iteration, M-step included."""
         watch = Stopwatch([])
-        self.parameters = fit(self.family, [self.parameters], rows, engine, Settings(0.0, 1, [watch]))[0].parameters
+        start = Start(self.family, self.parameters)
+        self.parameters = run([start], algorithm.Batch(), rows, engine, Settings(0.0, 1, [watch]))[0].parameters
         return watch.seconds[0]
 
 

@@ -19,7 +19,9 @@ from common import Stopwatch, announce, median, save, seconds_text, table, timed
 
 from dem.data.base import Chunk, Rows
 from dem.data.numpy import HeldBatch
-from dem.em.loop import Settings, fit
+from dem.em.algorithm import Batch
+from dem.em.fit import Settings, Start
+from dem.em.loop import run
 from dem.engine import LocalEngine
 from dem.engine.base import single_threaded_blas
 from dem.families.gaussian import GaussianComponent
@@ -77,7 +79,8 @@ def start_of(rows: np.ndarray, k: int, covariance: str) -> tuple[Mixture, Mixtur
 def iterate(family: Mixture, start: MixtureParameters, rows: Rows, n: int) -> tuple[MixtureParameters, list[float]]:
     """Return the parameters after n iterations, and the seconds of each."""
     watch = Stopwatch([])
-    (one,) = fit(family, [start], rows, LocalEngine(), Settings(tol=0.0, max_iter=n, callbacks=[watch]))
+    settings = Settings(tol=0.0, max_iter=n, callbacks=[watch])
+    (one,) = run([Start(family, start)], Batch(), rows, LocalEngine(), settings)
     return one.parameters, watch.seconds
 
 

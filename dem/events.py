@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,7 +35,7 @@ class FitStarted:
     max_iter : int
         Iterations at most.
     tol : float
-        EM stops once the gain in log-likelihood per row falls below this.
+        EM stops once the gain in log-likelihood per row falls below this; 0 where the gain does not decide.
     memo_bytes : int
         What incremental EM will remember of the blocks of the data, in memory or in a temporary file.
     objective : {'log-likelihood', 'inertia'}
@@ -79,6 +79,8 @@ class IterationEnded:
         The parameters after the M-step, in the frame of `family`.
     family : object
         The family that interprets `parameters`.
+    contest : hashable
+        Models of equal contest are starts of one; None where all are.
     """
 
     phase: str
@@ -89,6 +91,7 @@ class IterationEnded:
     seconds: float
     parameters: Any
     family: Any
+    contest: Hashable = None
 
 
 @dataclass(frozen=True)

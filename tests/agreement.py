@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dem.em.e_step import Reading
 from dem.tree import flatten
 
 
@@ -26,3 +27,9 @@ def assert_same_bits(ours: Any, theirs: Any, names: tuple[str, ...]) -> None:
 def numbers(tree):
     """Return all numbers of a tree of arrays, one after another."""
     return np.concatenate([np.ravel(array) for array in flatten(tree).values()])
+
+
+def sweep_models(engine, rows, models):
+    """Return the statistics of each (model, parameters), all from one read."""
+    found, _ = Reading(engine, rows, slice(None), dict(enumerate(models))).result()
+    return [found[number] for number in range(len(models))]

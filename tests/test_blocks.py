@@ -13,7 +13,7 @@ from distributed import Client
 
 import dem
 from dem.data import open_rows
-from dem.em.blocks import Blocks
+from dem.em.blocks import N_BLOCKS, Blocks
 from dem.families.mixture import Mixture
 
 N_ROWS, CHUNK = 4000, 100
@@ -99,7 +99,7 @@ def test_divided_rows_are_the_same_rows(source, tmp_path):
 def test_few_chunks_are_few_blocks(tmp_path):
     rows = open_rows(stored(tmp_path / "x.zarr", chunks=(1000, 2))).divided(40)
     assert len(rows.batches()) == 4
-    assert len(Blocks.of(None, rows, None, None)) == 4
+    assert len(Blocks.of(rows, None, N_BLOCKS)) == 4
     assert len(open_rows(overlapping(100)).divided(40).batches()) == 4  # of 32 rows, the last of the rest
 
 

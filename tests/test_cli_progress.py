@@ -18,7 +18,7 @@ import dem
 from dem.cli.counting import RowCount, counting
 from dem.cli.progress import LiveProgress, LogProgress, fit_progress
 from dem.data import open_rows
-from dem.em.loop import Fit, Status
+from dem.em.fit import Fit, Status
 from dem.em.progress import Tracker, describe, remaining_iterations
 from dem.engine import LocalEngine
 from dem.events import FitEnded, FitStarted, IterationEnded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import os
 import random
@@ -19,11 +18,11 @@ from cases import ANY_CASE, CASES, chunk_of
 from distributed import Client
 from sources import CutBatch, CutRows
 
-from dem.em import incremental
-from dem.em.block_table import BlockTable
-from dem.em.blocks import Blocks
+from dem.em.blocks import N_BLOCKS, Blocks
 from dem.em.e_step import EStep
-from dem.em.loop import Settings
+from dem.em.fit import Settings, Start
+from dem.em.incremental import Incremental
+from dem.em.loop import run
 from dem.engine import LocalEngine, connect
 from dem.events import IterationEnded
 from dem.families.mixture import Mixture, RebasedStatistics
@@ -56,8 +55,9 @@ class Watched(Mixture):
 def watched_fit(case, engine, max_in_flight, laps=3):
     family, parameters, rows = start_of(case)
     family = Watched(family.component, family.fit_weights)
-    settings = Settings(0.0, laps + 1, max_in_flight=max_in_flight)
-    one = incremental.fit(family, [parameters], rows, engine, settings)[0]
+    # An exact pass, some that move on after each block, and an exact one, which the last of all is.
+    algorithm = Incremental(max_in_flight)
+    (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(0.0, laps + 1))
     return one, np.array(family.seen), family, rows
 
 
@@ -110,19 +110,31 @@ def test_what_would_lower_the_free_energy_is_refused(case, monkeypatch):
     """However old the parameters of an E-step are, and whatever is delivered twice or out of turn."""
     family, old, rows = start_of(case)
     family = Watched(family.component, family.fit_weights)
-    blocks = Blocks.of(family, rows, LocalEngine(1), 1)
-    remembered = BlockTable.room_for(incremental.blank(family, old, rows), len(blocks))
-    state = incremental._State(blocks, remembered, old)
-    state.read(1)
-    stale = list(blocks.visit(range(len(blocks)), lambda: old))
-    reached = [state.lap(lap) for lap in (2, 3)]
-    order = [*range(len(blocks)), *range(9, -1, -1)]
-    late = [dataclasses.replace(stale[block], parameters=old) for block in order]
-    monkeypatch.setattr(Blocks, "visit", lambda *_: iter(late))
+    algorithm, blocks = Incremental(1), Blocks.of(rows, LocalEngine(1), N_BLOCKS)
+    state = algorithm.init(family, old, rows, len(blocks))
+
+    def visits(plan):
+        return blocks.visit(plan, [family], lambda: {0: algorithm.point(state)})
+
+    state, plan = algorithm.plan(state, len(blocks), confirm=False)
+    stale = list(visits(plan))
+    assert [visit.block for visit in stale] == list(range(len(blocks)))
+    for visit in stale:
+        state = algorithm.update(family, state, visit.block, visit.points[0], visit.statistics[0])
+    state, _ = algorithm.end_pass(family, state)
+    reached = []
+    for _ in range(2):
+        state, plan = algorithm.plan(state, len(blocks), confirm=False)
+        for visit in visits(plan):
+            state = algorithm.update(family, state, visit.block, visit.points[0], visit.statistics[0])
+        state, iterate = algorithm.end_pass(family, state)
+        reached.append(iterate.objective)
     family.seen.clear()
-    reached.append(state.lap(4))
+    for block in [*range(len(blocks)), *range(9, -1, -1)]:
+        state = algorithm.update(family, state, block, old, stale[block].statistics[0])
+    state, iterate = algorithm.end_pass(family, state)
     assert len(family.seen) < len(blocks)  # most were refused
-    assert np.diff([*reached[:2], *family.seen, reached[-1]]).min() > -1e-11 * abs(reached[0])
+    assert np.diff([*reached, *family.seen, iterate.objective]).min() > -1e-11 * abs(reached[0])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -89,8 +89,7 @@ def test_of_several_starts_the_best_is_told(capsys, algorithm):
     told = f"best: start {best + 1} of 4, log-likelihood per row {gm.lower_bound_:.6g} after {gm.n_iter_} iterations"
     assert last == told
     assert shown.out.splitlines()[-1] == f"{told} (model {best})"
-    n_reads = len({(record["iteration"], -1 if algorithm == "batch" else record["model"]) for record in gm.history_})
-    assert len(reads) == n_reads
+    assert len(reads) == max(record["iteration"] for record in gm.history_)  # all starts share each pass
     assert f"log-likelihood per row {gm.lower_bound_:.6g}" in reads[-1]
     assert f"(best: start {best + 1} of 4)" in reads[-1]
 

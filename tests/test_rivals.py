@@ -10,8 +10,10 @@ from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
-from dem.em.loop import Model, Settings, Status, fit, fit_models
-from dem.em.racing import highest, hopeless, merged
+from dem.em.algorithm import Batch
+from dem.em.fit import Settings, Start, Status
+from dem.em.loop import run
+from dem.em.racing import dominated, highest, merged
 from dem.engine import LocalEngine
 from dem.errors import FitError
 from dem.events import FitEnded
@@ -36,6 +38,11 @@ def starts_of(family, rows, n_components, seeds):
     return found
 
 
+def fit(family, starts, rows, settings):
+    """Run batch EM from several starts of one family that compete."""
+    return run([Start(family, start) for start in starts], Batch(), rows, LocalEngine(1), settings)
+
+
 def permuted(family, parameters, order):
     values = family.to_user(parameters)
     tied = getattr(family.component, "covariance_type", None) == "tied"
@@ -48,13 +55,13 @@ def test_a_grid_of_models_shares_its_reads_and_ends_as_each_alone():
     grid = []
     for k, covariance_type in itertools.product((1, 2, 4), ("full", "diag", "tied", "spherical")):
         family = Mixture(GaussianComponent(covariance_type).adapted_to(table))
-        grid.append(Model(family, starts_of(family, table, k, [k])[0], (k, covariance_type)))
+        grid.append(Start(family, starts_of(family, table, k, [k])[0], (k, covariance_type)))
     settings = Settings(tol=1e-4, max_iter=300)
     rows = CutRows(table, [1000, 2000])
-    fits = fit_models(grid, rows, LocalEngine(1), settings)
+    fits = run(grid, Batch(), rows, LocalEngine(1), settings)
     assert rows.reads == max(one.n_iter for one in fits) < sum(one.n_iter for one in fits) / 2
-    for model, one in zip(grid, fits, strict=True):
-        alone = fit(model.family, [model.parameters], rows, LocalEngine(1), settings)[0]
+    for start, one in zip(grid, fits, strict=True):
+        alone = run([start], Batch(), rows, LocalEngine(1), settings)[0]
         assert one.status is alone.status is Status.CONVERGED
         np.testing.assert_allclose(one.log_likelihoods, alone.log_likelihoods, rtol=1e-12)
 
@@ -67,7 +74,7 @@ def test_a_start_that_becomes_another_up_to_order_is_dropped(case):
     twin = permuted(family, start, (2, 0, 1))
     events = []
     settings = Settings(tol=1e-6, max_iter=300, callbacks=[events.append], racing=True)
-    fits = fit(family, [start, twin], CutRows(table, [1500]), LocalEngine(1), settings)
+    fits = fit(family, [start, twin], CutRows(table, [1500]), settings)
     assert [one.status for one in fits] in ([Status.CONVERGED, Status.MERGED], [Status.MERGED, Status.CONVERGED])
     kept = next(number for number, one in enumerate(fits) if one.status is Status.CONVERGED)
     assert fits[1 - kept].n_iter == 1
@@ -86,19 +93,19 @@ def test_different_models_do_not_merge(case):
     assert not merged(family, (parameters, 0.0), (moved, 0.0))
 
 
-def test_the_bound_of_hopeless_starts():
+def test_the_bound_of_dominated_starts():
     gains = [0.5**i for i in range(5)]  # they add up to 2 in the end
     values = [0.0, *np.cumsum(gains)]
     assert highest(values) == pytest.approx(values[-1] + 10.0 * gains[-1])
-    assert hopeless(values, 3.0)
-    assert not hopeless(values, 2.5)
+    assert dominated(values, 3.0)
+    assert not dominated(values, 2.5)
     assert highest(values[:4]) is None  # too early to tell
     assert highest([0.0, 1.0, 1.5, 1.6, 1.8]) is None  # a gain that grows
     assert highest([0.0, 1.0, 1.5, 1.5, 1.5]) is None  # no gain to speak of
 
 
 @pytest.mark.slow
-def test_hopeless_and_late_starts_are_dropped_with_a_reason():
+def test_dominated_and_late_starts_are_dropped_with_a_reason():
     table = blobs(2, spread=8.0, n_rows=1500)
     family = Mixture(GaussianComponent().adapted_to(table))
     rng = np.random.default_rng(0)
@@ -107,16 +114,16 @@ def test_hopeless_and_late_starts_are_dropped_with_a_reason():
         responsibilities = np.zeros((len(table), 5))
         responsibilities[rng.choice(len(table), 5, replace=False), range(5)] = 1.0
         starts.append(family.start(table, responsibilities + 1e-3))
-    fits = fit(family, starts, CutRows(table, [1000]), LocalEngine(1), Settings(tol=1e-8, max_iter=500, racing=True))
+    fits = fit(family, starts, CutRows(table, [1000]), Settings(tol=1e-8, max_iter=500, racing=True))
     best = max(fits, key=lambda one: one.log_likelihood)
     assert best.status is Status.CONVERGED
-    dropped = [one for one in fits if one.status is Status.HOPELESS]
+    dropped = [one for one in fits if one.status is Status.DOMINATED]
     assert dropped
     assert all("will hardly catch up" in one.reason for one in dropped)
     assert max(one.n_iter for one in fits) <= 1.2 * best.n_iter + 1
     # Here the rule was right: run to their ends alone, none of them wins.
     for one in dropped:
-        alone = fit(family, [one.parameters], CutRows(table, []), LocalEngine(1), Settings(tol=1e-8, max_iter=500))[0]
+        alone = fit(family, [one.parameters], CutRows(table, []), Settings(tol=1e-8, max_iter=500))[0]
         assert alone.log_likelihood < best.log_likelihood
 
 
@@ -142,12 +149,12 @@ def test_a_model_that_fails_does_not_stop_the_others():
     good = starts_of(family, table, 2, [0])[0]
     nowhere = family.from_user({**family.to_user(good), "weights": np.array([np.nan, 1.0])})
     settings = Settings(max_iter=200)
-    fits = fit(family, [nowhere, good], CutRows(table, [100]), LocalEngine(1), settings)
+    fits = fit(family, [nowhere, good], CutRows(table, [100]), settings)
     assert fits[0].status is Status.FAILED
     assert fits[0].reason.startswith("failed: the log-likelihood is nan")
     assert fits[1].status is Status.CONVERGED
     with pytest.raises(FitError, match="log-likelihood is nan"):
-        fit(family, [nowhere, nowhere], CutRows(table, [100]), LocalEngine(1), settings)
+        fit(family, [nowhere, nowhere], CutRows(table, [100]), settings)
 
 
 def test_the_best_few_starts_of_the_sample_are_polished_together():

@@ -183,7 +183,6 @@ def test_the_chosen_model_can_be_saved(chosen, tmp_path):
         ({"estimator": dem.KMeans()}, r"estimator must be a mixture such as dem.BernoulliMixture\(\), not KMeans\(\)"),
         ({"estimator": dem.BernoulliMixture}, "estimator must be a mixture"),
         ({"top_components": 2}, "top_components does not go with select"),
-        ({"algorithm": "incremental"}, "algorithm='incremental' does not go with select"),
         ({"n_components": []}, "need at least one value"),
         ({"n_components": [0]}, "'n_components' parameter of GaussianMixture must be"),
         ({"covariance_type": "round"}, "'covariance_type' parameter of GaussianMixture must be"),
@@ -195,6 +194,20 @@ def test_the_chosen_model_can_be_saved(chosen, tmp_path):
 def test_bad_options(options, message):
     with pytest.raises(OptionError, match=message):
         dem.select(gaussian_rows(30), **options)
+
+
+@pytest.mark.parametrize("algorithm", ["incremental", "stepwise", "auto"])
+def test_the_models_of_a_grid_share_each_pass_of_any_algorithm(algorithm):
+    rows = CutRows(gaussian_rows(), list(range(100, 3000, 100)))
+    options = {"algorithm": algorithm, "tol": 1e-6, "max_iter": 200, "random_state": 0, "n_init": 2}
+    chosen = dem.select(rows, n_components=(1, 3), covariance_type=("full", "tied"), **options)
+    assert chosen.best_estimator_.n_components == 3
+    assert chosen.reads == 2 + max(record["iteration"] for one in chosen.estimators for record in one.history_)
+    assert all(row["status"] == "converged" for row in chosen.table)
+    for one in chosen.estimators:
+        alone = dem.GaussianMixture(one.n_components, covariance_type=one.covariance_type, **options).fit(rows)
+        assert one.n_iter_ == alone.n_iter_
+        assert_close(one, alone, NAMES, rtol=1e-9)
 
 
 def test_bad_data():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import zarr
@@ -12,7 +14,10 @@ from sources import CutRows
 
 import dem
 from dem.cli import dem as command
-from dem.em.loop import Settings, Status, fit
+from dem.em import squarem
+from dem.em.algorithm import Batch
+from dem.em.fit import Settings, Start, Status
+from dem.em.loop import run
 from dem.em.squarem import Squarem
 from dem.engine import LocalEngine
 from dem.errors import OptionError
@@ -61,37 +66,42 @@ def slow_problem():
     table = np.where(rng.random(2000) < 0.4, 0.0, 1.0)[:, np.newaxis] + rng.normal(size=(2000, 1))
     low = table < np.median(table)
     family = Mixture(GaussianComponent("tied", reg_covar=0.0).adapted_to(table))
-    return family, family.start(table, np.hstack([low, ~low]) * 0.8 + 0.1), CutRows(table, [])
+    start = family.start(table, np.hstack([low, ~low]) * 0.8 + 0.1)
+    return family, Start(family, start), CutRows(table, [])
 
 
 def test_thirty_times_fewer_steps_where_em_is_slow():
     family, start, rows = slow_problem()
     engine = LocalEngine(1)
-    fast = fit(family, [start], rows, engine, Settings(1e-14, 1000, accelerate="squarem"))[0]
+    (fast,) = run([start], Squarem(), rows, engine, Settings(1e-14, 1000))
     assert fast.status is Status.CONVERGED
     limit = fast.log_likelihood
     needed = int(np.argmax(np.array(fast.log_likelihoods) > limit - 1e-8)) + 1
     # EM is not there after 30 times as many.
-    plain = fit(family, [start], rows, engine, Settings(0.0, 30 * needed))[0]
+    (plain,) = run([start], Batch(), rows, engine, Settings(0.0, 30 * needed))
     assert plain.log_likelihood < limit - 1e-8
     # And it is where EM goes: EM from the end moves nowhere.
-    after = fit(family, [fast.parameters], rows, engine, Settings(0.0, 200))[0]
+    (after,) = run([Start(family, fast.parameters)], Batch(), rows, engine, Settings(0.0, 200))
     assert after.log_likelihood == pytest.approx(limit, abs=1e-11)
     assert (family.unconstrain(after.parameters) - family.unconstrain(fast.parameters)).largest < 1e-4
 
 
 def test_a_trial_that_is_less_likely_is_refused(monkeypatch):
-    family, start, rows = slow_problem()
-    honest = Squarem._extrapolate
+    _, start, rows = slow_problem()
+    honest = squarem._extrapolated
 
-    def too_far(self, v0, v1, v2):
-        trial = honest(self, v0, v1, v2)
-        return None if trial is None else v2 + 2.0 * (v1 - trial)  # backwards
+    def too_far(model, state):
+        planned = honest(model, state)
+        if not planned.on_trial:
+            return planned
+        _, v1, v2 = state.path
+        backwards = v2 + 2.0 * (v1 - model.unconstrain(planned.trial))
+        return replace(planned, trial=model.constrain(backwards, state.parameters))
 
-    monkeypatch.setattr(Squarem, "_extrapolate", too_far)
+    monkeypatch.setattr(squarem, "_extrapolated", too_far)
     engine = LocalEngine(1)
-    refused = fit(family, [start], rows, engine, Settings(0.0, 60, accelerate="squarem"))[0]
-    plain = fit(family, [start], rows, engine, Settings(0.0, 60))[0]
+    (refused,) = run([start], Squarem(), rows, engine, Settings(0.0, 60))
+    (plain,) = run([start], Batch(), rows, engine, Settings(0.0, 60))
     # The refused reads are lost, and the others are EM's, in the same order.
     kept = np.array(refused.log_likelihoods)
     steps = kept[np.append(True, np.diff(kept) > 0)]
@@ -102,7 +112,11 @@ def test_a_trial_that_is_less_likely_is_refused(monkeypatch):
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_fit_that_ends_before_a_trial_was_judged_keeps_the_step_before(case, monkeypatch):
-    monkeypatch.setattr(Squarem, "_extrapolate", lambda _squarem, _v0, _v1, v2: v2 + 5.0 * v2)
+    def anywhere(model, state):
+        trial = model.constrain(state.path[2] + 5.0 * state.path[2], state.parameters)
+        return replace(state, trial=trial, on_trial=True)
+
+    monkeypatch.setattr(squarem, "_extrapolated", anywhere)
     rows = case.data()
     options = {"accelerate": "squarem", "tol": 0.0, "init_params": "random_from_data"}
     for max_iter in range(1, 9):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from agreement import sweep_models
 from cases import gaussian_rows
 from sources import CutRows
 
 import dem
-from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _groups, sweep_models
+from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _groups
 from dem.engine import LocalEngine
 from dem.families.binomial import BinomialComponent
 from dem.families.gaussian import GaussianComponent
@@ -62,20 +63,24 @@ def test_binomials():
     assert_same(ours, engine.sweep(source, [EStep(*model) for model in models]))
 
 
+def groups(models):
+    return _groups({number: EStep(*model) for number, model in enumerate(models)})
+
+
 def test_what_goes_together():
     rows = gaussian_rows()
     full, diag = gaussian("full", rows, [2, 2]), gaussian("diag", rows, [2])
     elsewhere = gaussian("full", rows + 1000.0, [2])
     equal_frame = gaussian("full", rows, [3])
     single = gaussian("full", rows, [2], "float32")
-    assert _groups([*full, *diag, *elsewhere, *equal_frame, *single]) == [[0, 1, 4], [2], [3], [5]]
+    assert groups([*full, *diag, *elsewhere, *equal_frame, *single]) == [[0, 1, 4], [2], [3], [5]]
     large = gaussian("diag", rows, [MOST_COMPONENTS - 1, 2, 1])
-    assert _groups(large) == [[0, 2], [1]]
+    assert groups(large) == [[0, 2], [1]]
 
 
 def test_a_fit_uses_it(monkeypatch):
     calls = []
     honest = ESteps.__call__
-    monkeypatch.setattr(ESteps, "__call__", lambda self, chunk: calls.append(self.n_components) or honest(self, chunk))
+    monkeypatch.setattr(ESteps, "__call__", lambda self, chunk: calls.append(self.sizes) or honest(self, chunk))
     dem.GaussianMixture(3, n_init=4, random_state=0).fit(gaussian_rows())
     assert (3, 3, 3, 3) in calls

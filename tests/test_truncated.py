@@ -6,18 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from agreement import assert_close, assert_same_bits
+from agreement import assert_close, assert_same_bits, sweep_models
 from cases import CASES, chunk_of
 from click.testing import CliRunner
 from sources import CutRows
 
 import dem
 from dem.cli import dem as command
-from dem.em.e_step import EStep, sweep_models
-from dem.em.loop import Settings, fit
+from dem.em.algorithm import Batch
+from dem.em.e_step import EStep
+from dem.em.fit import Settings, Start
+from dem.em.incremental import Incremental
+from dem.em.loop import run
+from dem.em.stepwise import Stepwise
 from dem.engine import LocalEngine
 from dem.errors import OptionError
-from dem.estimators.fitting import ALGORITHMS
 from dem.families.binomial import BinomialComponent
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
@@ -200,11 +203,12 @@ def test_incremental_em_keeps_the_candidates(kind, algorithm):
     """Its free energy is that of the candidates: it never falls, and is close below the truncated log-likelihood."""
     family, parameters, rows = model(kind, 8)
     source, engine = CutRows(rows, list(range(250, 2000, 250))), LocalEngine(1)
-    (batch,) = fit(family, [parameters], source, engine, Settings(tol=0.0, max_iter=20))
+    (batch,) = run([Start(family, parameters)], Batch(), source, engine, Settings(tol=0.0, max_iter=20))
     seen = []
     settings = Settings(tol=0.0, max_iter=5, callbacks=[lambda event: seen.append(getattr(event, "parameters", None))])
-    run, known = ALGORITHMS[algorithm], batch.log_likelihood
-    (ours,) = run(family, [batch.parameters], source, engine, settings, previous=known)
+    goes_on = Incremental() if algorithm == "incremental" else Stepwise(n_seen=len(rows))
+    begins, known = [Start(family, batch.parameters)], batch.log_likelihood
+    (ours,) = run(begins, goes_on, source, engine, settings, previous=known)
     assert ours.parameters.candidates is parameters.candidates
     bounds = ours.log_likelihoods[1:]  # the first is no free energy in stepwise EM
     assert min(np.diff(bounds)) > -1e-11 * abs(bounds[-1])

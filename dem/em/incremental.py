@@ -13,128 +13,119 @@ In Learning in Graphical Models.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dem import tree
 from dem.data.base import Chunk, Rows
+from dem.em.algorithm import Algorithm, Iterate, Plan, finite_objective
 from dem.em.block_table import BlockTable
-from dem.em.blocks import Blocks
-from dem.em.loop import Fit, Settings, Status, check_monotone, end, log_likelihood_per_row
-from dem.engine.base import Engine, single_threaded_blas
-from dem.events import FitStarted, IterationEnded, notify
-from dem.families.base import IncrementalFamily
+from dem.em.blocks import N_BLOCKS
+from dem.families.base import IncrementalModel
+
+# Blocks under way at once, as a share of all: what comes back is then almost up to date.
+SHARE_IN_FLIGHT = 0.1
 
 
-def fit(
-    family: IncrementalFamily[Any, Any],
-    starts: Sequence[Any],
-    rows: Rows,
-    engine: Engine,
-    settings: Settings,
-    *,
-    previous: float = -math.inf,
-) -> list[Fit]:
-    """Run incremental EM from each start in turn; parameters, results and errors as in `dem.em.loop.fit`.
+@dataclass(frozen=True, eq=False)
+class IncrementalState:
+    """Parameters and what they come from.
 
-    An iteration is one read. The first is exact: all blocks at the same parameters, as in batch EM. The log-likelihood
-    of the others is the free energy at their end, a lower bound that never falls. Once it rises by less than `tol`, an
-    exact read confirms, or puts EM back to work; the last read that `max_iter` allows is exact too.
+    Attributes
+    ----------
+    parameters : object
+        The latest.
+    table : BlockTable
+        The statistics of every block, at the parameters of its last E-step. It is changed in place.
+    objectives, n_rows : ndarray of shape (n_blocks,)
+        What the last E-step of each block has found, and its rows: 0 before the first.
+    exact : bool
+        Whether the present pass keeps the parameters until its end.
     """
-    blocks = Blocks.of(family, rows, engine, settings.max_in_flight)
-    announce(family, starts, blocks, settings)
-    return [run(blocks, Fit(start), number, settings, previous) for number, start in enumerate(starts)]
 
-
-def announce(family: IncrementalFamily[Any, Any], starts: Sequence[Any], blocks: Blocks, settings: Settings) -> None:
-    """Tell that a fit begins, and how large its memo will be."""
-    rows = blocks.rows
-    size = (rows.n_rows, rows.n_features, rows.n_bytes)
-    memo_bytes = len(blocks) * tree.n_bytes(blank(family, starts[0], rows))
-    notify(
-        settings.callbacks,
-        FitStarted(settings.phase, len(starts), *size, settings.max_iter, settings.tol, memo_bytes),
-    )
-
-
-def blank(family: IncrementalFamily[Any, Any], parameters: Any, rows: Rows) -> Any:
-    """Return the statistics of no rows."""
-    nothing = Chunk(np.empty((0, rows.n_features), rows.dtype), range(0))
-    return family.rebased(family.e_step(parameters, nothing), parameters)
-
-
-def run(blocks: Blocks, one: Fit, number: int, settings: Settings, previous: float) -> Fit:
-    """Take a start, or a fit that has made some reads already, to its end."""
-    family, rows = blocks.family, blocks.rows
-    memo = BlockTable.room_for(blank(family, one.parameters, rows), len(blocks))
-    state = _State(blocks, memo, one.parameters)
-    exact = True
-    while one.n_iter < settings.max_iter and one.status is Status.RUNNING:
-        exact = exact or one.n_iter + 1 == settings.max_iter
-        began = time.perf_counter()
-        with single_threaded_blas():  # also for the M-step after the last block
-            reached = (state.read(one.n_iter + 1) if exact else state.lap(one.n_iter + 1)) / rows.n_rows
-        seconds = time.perf_counter() - began
-        gain = reached - previous
-        if one.log_likelihoods:  # a warm start may go on with other data
-            # Each of the M-steps of a lap may lose what regularisation costs.
-            check_monotone(family, one, previous, reached, rows.dtype, n_steps=len(blocks))
-        one.parameters, previous = state.parameters, reached
-        one.log_likelihoods.append(reached)
-        notify(
-            settings.callbacks,
-            IterationEnded(settings.phase, number, one.n_iter, reached, gain, seconds, one.parameters, family),
-        )
-        still = abs(gain) < settings.tol
-        if still and exact:
-            end(one, number, settings, Status.CONVERGED)
-        exact = still and not exact
-    if one.status is Status.RUNNING:
-        end(one, number, settings, Status.MAX_ITER)
-    return one
-
-
-@dataclass
-class _State:
-    """Parameters and what they come from."""
-
-    blocks: Blocks
-    memo: BlockTable[Any]
     parameters: Any
+    table: BlockTable[Any]
+    objectives: np.ndarray[Any, np.dtype[np.float64]]
+    n_rows: np.ndarray[Any, np.dtype[np.float64]]
+    exact: bool = True
 
-    def read(self, iteration: int) -> float:
-        """Give all blocks responsibilities at the present parameters, then move on; return their log-likelihood."""
-        family, everything = self.blocks.family, len(self.blocks)
-        log_likelihoods = []
-        for visit in self.blocks.visit(range(everything), lambda: self.parameters, in_flight=everything):
-            log_likelihood_per_row(visit.statistics, iteration)
-            log_likelihoods.append(visit.statistics.log_likelihood)
-            self.memo[visit.block] = family.rebased(visit.statistics, visit.parameters)
-        self.parameters = family.m_step(self.memo.total(), self.parameters)
-        return math.fsum(log_likelihoods)
 
-    def lap(self, iteration: int) -> float:
-        """Give one block after the other new responsibilities and move on after each; return the free energy."""
-        family = self.blocks.family
-        for visit in self.blocks.visit(self.blocks.scattered(), lambda: self.parameters):
-            log_likelihood_per_row(visit.statistics, iteration)
-            fresh = family.rebased(visit.statistics, visit.parameters)
-            if self._is_better(visit.block, visit.parameters, fresh):
-                self.memo[visit.block] = fresh
-                self.parameters = family.m_step(self.memo.total(), self.parameters)
-        return family.free_energy(self.memo.total(), self.parameters)
+@dataclass(frozen=True)
+class Incremental(Algorithm):
+    """Incremental EM.
 
-    def _is_better(self, block: int, used: Any, fresh: Any) -> bool:
-        """Tell whether new responsibilities raise the free energy of a block, which those at older parameters may not.
+    The first pass is exact: all blocks at the same parameters, as in batch EM. The objective of the others is the free
+    energy at their end, a lower bound that never falls. Once it rises by less than `tol`, an exact pass confirms, or
+    puts EM back to work; the last pass that `max_iter` allows is exact too.
 
-        F is a sum over the blocks, so this makes it monotone whatever the delay; what is refused has its turn again in
-        the next lap.
+    Parameters
+    ----------
+    max_in_flight : int, optional
+        Blocks of the data under way at once; a tenth of all when left out.
+    """
+
+    max_in_flight: int | None = None
+    name: ClassVar[str] = "incremental"
+    n_blocks: ClassVar[int | None] = N_BLOCKS
+
+    def init(self, model: IncrementalModel[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> IncrementalState:
+        """Return the state before the first pass."""
+        nothing = Chunk(np.empty((0, rows.n_features), rows.dtype), range(0))
+        blank = model.rebased(model.e_step(parameters, nothing), parameters)
+        table = BlockTable.room_for(blank, n_blocks)
+        return IncrementalState(parameters, table, np.zeros(n_blocks), np.zeros(n_blocks))
+
+    def plan(self, state: IncrementalState, n_blocks: int, *, confirm: bool) -> tuple[IncrementalState, Plan]:
+        """Return a pass that keeps the parameters if it is to be exact, else one in a fixed order without pattern.
+
+        In sorted data neighbours hold the same components: under way at once, they do the same work twice (sorted
+        rows, four in flight: 0.73 instead of 0.63 of batch EM's passes).
         """
-        if used is self.parameters:
-            return True
-        family = self.blocks.family
-        return family.free_energy(fresh, self.parameters) >= family.free_energy(self.memo[block], self.parameters)
+        if confirm or not state.n_rows.any():
+            return replace(state, exact=True), Plan(range(n_blocks), n_blocks)
+        order: list[int] = np.random.default_rng(0).permutation(n_blocks).tolist()
+        return replace(state, exact=False), Plan(order, in_flight(self.max_in_flight, n_blocks))
+
+    def point(self, state: IncrementalState) -> Any:
+        """Return the latest parameters."""
+        return state.parameters
+
+    def update(
+        self, model: IncrementalModel[Any, Any], state: IncrementalState, block: int, at: Any, statistics: Any
+    ) -> IncrementalState:
+        """Give a block new responsibilities, and move on unless the pass is exact.
+
+        Those at older parameters may lower the free energy of the block. F is a sum over the blocks, so that refusing
+        them makes it monotone whatever the delay; what is refused has its turn again in the next pass.
+        """
+        state.objectives[block] = finite_objective(model, statistics, at)
+        state.n_rows[block] = statistics.n_rows
+        fresh = model.rebased(statistics, at)
+        if not state.exact and at is not state.parameters:
+            here = state.parameters
+            if not model.free_energy(fresh, here) >= model.free_energy(state.table[block], here):
+                return state
+        state.table[block] = fresh
+        if state.exact:
+            return state
+        return replace(state, parameters=model.m_step(state.table.total(), state.parameters))
+
+    def end_pass(self, model: IncrementalModel[Any, Any], state: IncrementalState) -> tuple[IncrementalState, Iterate]:
+        """Move on after an exact pass; return the log-likelihood that it found, or the free energy of any other."""
+        n_rows = float(state.n_rows.sum())
+        if not state.exact:
+            reached = model.free_energy(state.table.total(), state.parameters)
+            return state, Iterate(state.parameters, reached, n_rows, exact=False)
+        state = replace(state, parameters=model.m_step(state.table.total(), state.parameters))
+        return state, Iterate(state.parameters, math.fsum(state.objectives), n_rows)
+
+    def memory(self, state: IncrementalState) -> int:
+        """Return the size of the table."""
+        return tree.n_bytes(state.table)
+
+
+def in_flight(wanted: int | None, n_blocks: int) -> int:
+    """Return how many blocks are under way at once."""
+    return min(wanted or max(1, int(SHARE_IN_FLIGHT * n_blocks)), n_blocks)

@@ -64,8 +64,6 @@ class Tracker:
         """Tell whether no model has still to say what the last read has made of it."""
         if self.started is None or self.last is None:
             return False
-        if self.started.memo_bytes:  # fits by blocks go one after the other
-            return True
         there = {model for model, event in self.latest.items() if event.iteration >= self.last.iteration}
         return len(there | self.ended.keys()) >= self.started.n_models
 

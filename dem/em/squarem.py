@@ -6,11 +6,15 @@ Scandinavian Journal of Statistics 35.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
-from dem.families.base import Family
+from dem.data.base import Rows
+from dem.em.algorithm import Algorithm, Iterate, finite_objective
+from dem.families.base import Model
 from dem.families.unconstrained import Vector
 
 # The longest step in units of an EM step: at first, and by what factor it grows and shrinks.
@@ -20,69 +24,110 @@ FACTOR = 4.0
 LARGEST_MOVE = 10.0
 
 
-class Squarem:
-    """The acceleration of one model.
-
-    Two EM steps v0 → v1 → v2 say how fast EM advances and how fast its steps shrink; the next E-step looks at an
-    extrapolated point, the trial. It returns the log-likelihood and the statistics there together: a trial that is
-    accepted costs no read of its own, and one that is refused costs that read.
+@dataclass(frozen=True, eq=False)
+class SquaremState:
+    """Where EM has been, and where it looks next.
 
     Attributes
     ----------
-    trial : object or None
-        The parameters that the next E-step tries.
+    parameters : object
+        Those of the latest M-step.
+    trial : object
+        The parameters of the next E-step, if it is `on_trial`.
+    path : tuple of three Vector
+        What the latest EM steps have gone through; the last `known` of them count.
+    limit : float
+        The longest step now.
+    at_limit : bool
+        Whether the trial is a step of that length.
+    objective, n_rows : float
+        Of the latest E-step that was accepted.
+    tried : bool
+        Whether the latest E-step was a trial.
     """
 
-    def __init__(self) -> None:
-        self.trial: Any = None
-        self._limit = FIRST_LIMIT
-        self._at_limit = False
-        self._path: list[Vector] = []
+    parameters: Any
+    trial: Any
+    path: tuple[Vector, Vector, Vector]
+    known: int = 0
+    limit: float = FIRST_LIMIT
+    at_limit: bool = False
+    on_trial: bool = False
+    objective: float = -math.inf
+    n_rows: float = 1.0
+    tried: bool = False
 
-    def advance(self, family: Family[Any, Any], point: Any, parameters: Any, *, accepted: bool) -> None:
-        """Take note of an E-step.
 
-        Parameters
-        ----------
-        family : Family
-            The model.
-        point : object
-            The parameters of the E-step.
-        parameters : object
-            The parameters that EM goes on from: those of the M-step, or where the trial was refused those before it.
-        accepted : bool
-            Whether the E-step at `point` counts.
-        """
-        if self.trial is not None:
-            if not accepted:
-                self._limit = max(self._limit / FACTOR, 1.0)
-            elif self._at_limit:
-                self._limit *= FACTOR
-            self.trial = None
-            self._path = [family.unconstrain(parameters)]
-            return
-        if not self._path:
-            self._path = [family.unconstrain(point)]
-        self._path.append(family.unconstrain(parameters))
-        if len(self._path) == 3:
-            trial = self._extrapolate(*self._path)
-            if trial is not None:
-                self.trial = family.constrain(trial, parameters)
-            self._path = self._path[2:]
+@dataclass(frozen=True)
+class Squarem(Algorithm):
+    """Batch EM with extrapolation.
 
-    def _extrapolate(self, v0: Vector, v1: Vector, v2: Vector) -> Vector | None:
-        """Return v0 − 2a r + a² q, or None where there is nothing to gain."""
-        step = v1 - v0
-        bend = (v2 - v1) - step
-        length, curvature = step.norm, bend.norm
-        if not (np.isfinite(length) and np.isfinite(curvature)) or curvature == 0.0:
-            return None
-        wanted = length / curvature
-        self._at_limit = wanted >= self._limit
-        factor = min(wanted, self._limit)
-        if factor <= 1.0:  # that is the EM step itself
-            if self._at_limit:
-                self._limit *= FACTOR
-            return None
-        trial = v0 + (2.0 * factor) * step + factor**2 * bend
-        return trial if (trial - v2).largest <= LARGEST_MOVE else None
+    Two EM steps v0 → v1 → v2 say how fast EM advances and how fast its steps shrink; the next E-step looks at an
+    extrapolated point, the trial. It returns the log-likelihood and the statistics there together: a trial that is
+    accepted costs no pass of its own, and one that is refused costs that pass.
+    """
+
+    name: ClassVar[str] = "squarem"
+    steady: ClassVar[bool] = False
+
+    def init(self, model: Model[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> SquaremState:  # noqa: ARG002
+        """Return the state before the first pass."""
+        here = model.unconstrain(parameters)
+        return SquaremState(parameters, parameters, (here, here, here))
+
+    def point(self, state: SquaremState) -> Any:
+        """Return the trial, or the latest parameters."""
+        return state.trial if state.on_trial else state.parameters
+
+    def update(self, model: Model[Any, Any], state: SquaremState, block: int, at: Any, statistics: Any) -> SquaremState:  # noqa: ARG002
+        """Take the M-step, unless this was a trial that is less likely; plan the next trial."""
+        if state.on_trial:
+            return self._after_trial(model, state, at, statistics)
+        objective = finite_objective(model, statistics, at)
+        parameters = model.m_step(statistics, at)
+        _, v1, v2 = state.path if state.known else (model.unconstrain(at),) * 3
+        state = replace(
+            state,
+            parameters=parameters,
+            path=(v1, v2, model.unconstrain(parameters)),
+            known=max(state.known, 1) + 1,
+            objective=objective,
+            n_rows=statistics.n_rows,
+            tried=False,
+        )
+        return _extrapolated(model, replace(state, known=1)) if state.known == 3 else state
+
+    def _after_trial(self, model: Model[Any, Any], state: SquaremState, at: Any, statistics: Any) -> SquaremState:
+        objective, n_rows = model.objective(statistics, at), statistics.n_rows
+        state = replace(state, on_trial=False, tried=True)
+        if objective / n_rows >= state.objective / state.n_rows:
+            limit = state.limit * FACTOR if state.at_limit else state.limit
+            parameters = model.m_step(statistics, at)
+            state = replace(state, parameters=parameters, limit=limit, objective=objective, n_rows=n_rows)
+        else:
+            state = replace(state, limit=max(state.limit / FACTOR, 1.0))
+        here = model.unconstrain(state.parameters)
+        return replace(state, trial=state.parameters, path=(here, here, here), known=1)
+
+    def end_pass(self, model: Model[Any, Any], state: SquaremState) -> tuple[SquaremState, Iterate]:  # noqa: ARG002
+        """Return what the pass has found; the gain of a trial is not that of an EM step."""
+        return state, Iterate(state.parameters, state.objective, state.n_rows, exact=not state.tried)
+
+
+def _extrapolated(model: Model[Any, Any], state: SquaremState) -> SquaremState:
+    """Plan a trial at v0 − 2a r + a² q, if there is anything to gain."""
+    v0, v1, v2 = state.path
+    step = v1 - v0
+    bend = (v2 - v1) - step
+    length, curvature = step.norm, bend.norm
+    if not (np.isfinite(length) and np.isfinite(curvature)) or curvature == 0.0:
+        return state
+    wanted = length / curvature
+    at_limit = wanted >= state.limit
+    factor = min(wanted, state.limit)
+    if factor <= 1.0:  # that is the EM step itself
+        return replace(state, at_limit=at_limit, limit=state.limit * FACTOR if at_limit else state.limit)
+    trial = v0 + (2.0 * factor) * step + factor**2 * bend
+    if not (trial - v2).largest <= LARGEST_MOVE:  # also where it is no number
+        return replace(state, at_limit=at_limit)
+    return replace(state, trial=model.constrain(trial, state.parameters), on_trial=True, at_limit=at_limit)

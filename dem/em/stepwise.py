@@ -9,127 +9,147 @@ Liang, P. and Klein, D. (2009). Online EM for unsupervised models. NAACL.
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dem.data.base import Chunk, Rows
-from dem.em import incremental
-from dem.em.blocks import Blocks
-from dem.em.loop import Fit, Settings, log_likelihood_per_row
-from dem.engine.base import Engine
+from dem.em.algorithm import Algorithm, Iterate, Plan, finite_objective
+from dem.em.blocks import N_BLOCKS
+from dem.em.incremental import Incremental, IncrementalState, in_flight
 from dem.errors import DataWarning
-from dem.events import IterationEnded, notify
-from dem.families.base import IncrementalFamily
+from dem.families.base import IncrementalModel
 from dem.statistics import CentralMoments
 
 # Share of the variance of a column that lies between the blocks from which on the rows look sorted.
 SORTED = 0.1
 
 
-def fit(
-    family: IncrementalFamily[Any, Any],
-    starts: Sequence[Any],
-    rows: Rows,
-    engine: Engine,
-    settings: Settings,
-    *,
-    previous: float = -math.inf,
-) -> list[Fit]:
-    """Run one lap of stepwise EM and then incremental EM, from each start in turn; as in `dem.em.incremental.fit`.
-
-    A start whose log-likelihood is known (`previous`) counts as one that has seen the rows before: its steps are small.
-
-    Warns
-    -----
-    DataWarning
-        If the data look sorted: stepwise EM then follows the latest blocks.
-    """
-    blocks = Blocks.of(family, rows, engine, settings.max_in_flight)
-    incremental.announce(family, starts, blocks, settings)
-    n_seen = rows.n_rows if math.isfinite(previous) else 0
-    fits = []
-    for number, start in enumerate(starts):
-        one = Fit(start)
-        if settings.max_iter > 0:
-            began = time.perf_counter()
-            after = lap(blocks, start, n_seen=n_seen, power=settings.step_power, seed=settings.seed)
-            seconds = time.perf_counter() - began
-            if number == 0:
-                warn_if_sorted(rows, after.moments)
-            one.parameters = after.parameters
-            one.log_likelihoods.append(after.log_likelihood)
-            gain = after.log_likelihood - previous
-            notify(
-                settings.callbacks,
-                IterationEnded(settings.phase, number, 1, after.log_likelihood, gain, seconds, one.parameters, family),
-            )
-        fits.append(incremental.run(blocks, one, number, settings, -math.inf))
-    return fits
-
-
 @dataclass(frozen=True, eq=False)
-class Lap:
-    """What one lap of stepwise EM leaves.
+class StepwiseState:
+    """A running average, and what incremental EM goes on with.
 
     Attributes
     ----------
     parameters : object
-        After the last step.
-    log_likelihood : float
-        Per row, each block's under the parameters before it was learned from.
-    moments : list of CentralMoments
-        Of the rows of each block.
+        The latest.
+    average : Statistics
+        Rebased, per row.
+    n_seen, total : float
+        Numbers of rows that it has learned from, and that it stands for in an M-step.
+    objective, n_rows : float
+        What the blocks of this pass have found, each under the parameters before it was learned from.
+    then : IncrementalState
+        Counts once the first pass is over.
+    over : bool
+        Whether it is.
     """
 
     parameters: Any
-    log_likelihood: float
-    moments: list[CentralMoments]
+    average: Any
+    n_seen: float
+    total: float
+    objective: float
+    n_rows: float
+    then: IncrementalState
+    over: bool = False
 
 
-def lap(blocks: Blocks, parameters: Any, *, n_seen: float, power: float, seed: int, whole: float = 0.0) -> Lap:
-    """Visit every block once, in random order.
+@dataclass(frozen=True)
+class Stepwise(Algorithm):
+    """One pass of stepwise EM in random order, and then incremental EM.
+
+    A step of size (t + 2)^−power counts t in blocks as large as its own, so that a small block does not outweigh all
+    that came before.
 
     Parameters
     ----------
-    blocks : Blocks
-        The data.
-    parameters : object
-        The start. It stands for the statistics so far, from which the M-step would make it.
-    n_seen : float
-        Number of rows that the start has learned from. A step of size (t + 2)^−power counts t in blocks as large as its
-        own, so that a small block does not outweigh all that came before.
     power : float
         Above ½, at most 1.
     seed : int
         Determines the order together with `n_seen`.
+    max_in_flight : int, optional
+        As in `Incremental`.
+    n_seen : float
+        Number of rows that the start has learned from: it stands for the statistics from which the M-step makes it.
+    n_rows : float, optional
+        Number of rows that the average stands for in an M-step; those of the data when left out.
     whole : float
         A block of fewer rows makes only their share of a step.
+    watches_order : bool
+        Whether to warn if the rows look sorted: stepwise EM then follows the latest blocks.
     """
-    family = blocks.family
-    statistics = family.implied(parameters)
-    order = np.random.default_rng([seed, int(n_seen)]).permutation(len(blocks)).tolist()
-    log_likelihood, n_rows, moments = 0.0, 0.0, []
 
-    def latest() -> Any:
-        return parameters
+    power: float = 0.7
+    seed: int = 0
+    max_in_flight: int | None = None
+    n_seen: float = 0.0
+    n_rows: float | None = None
+    whole: float = 0.0
+    watches_order: bool = True
+    name: ClassVar[str] = "stepwise"
+    n_blocks: ClassVar[int | None] = N_BLOCKS
 
-    for visit in blocks.visit(order, latest, works=[row_moments]):
-        fresh = visit.statistics
-        log_likelihood_per_row(fresh, 1)
-        log_likelihood += fresh.log_likelihood
-        n_rows += fresh.n_rows
-        moments += visit.more
-        n_step = max(fresh.n_rows, whole)
-        step = (n_seen / n_step + 2.0) ** -power * (fresh.n_rows / n_step)
-        n_seen += fresh.n_rows
-        statistics = (1.0 - step) * statistics + (step / fresh.n_rows) * family.rebased(fresh, visit.parameters)
-        parameters = family.m_step(statistics, parameters)
-    return Lap(parameters, log_likelihood / n_rows, moments)
+    @property
+    def _then(self) -> Incremental:
+        return Incremental(self.max_in_flight)
+
+    def init(self, model: IncrementalModel[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> StepwiseState:
+        """Return the state before the first pass."""
+        then = self._then.init(model, parameters, rows, n_blocks)
+        total = self.n_rows or rows.n_rows
+        return StepwiseState(parameters, model.implied(parameters), self.n_seen, total, 0.0, 0.0, then)
+
+    def plan(self, state: StepwiseState, n_blocks: int, *, confirm: bool) -> tuple[StepwiseState, Plan]:
+        """Return a pass in random order, and after that those of incremental EM."""
+        if state.n_rows:
+            then, plan = self._then.plan(state.then, n_blocks, confirm=confirm)
+            return replace(state, then=then, over=True), plan
+        order: list[int] = np.random.default_rng([self.seed, int(self.n_seen)]).permutation(n_blocks).tolist()
+        works = (row_moments,) if self.watches_order else ()
+        return state, Plan(order, in_flight(self.max_in_flight, n_blocks), works)
+
+    def point(self, state: StepwiseState) -> Any:
+        """Return the latest parameters."""
+        return state.then.parameters if state.over else state.parameters
+
+    def update(
+        self, model: IncrementalModel[Any, Any], state: StepwiseState, block: int, at: Any, statistics: Any
+    ) -> StepwiseState:
+        """Take a step towards the statistics of a block."""
+        if state.over:
+            return replace(state, then=self._then.update(model, state.then, block, at, statistics))
+        objective, n_rows = finite_objective(model, statistics, at), statistics.n_rows
+        n_step = max(n_rows, self.whole)
+        step = (state.n_seen / n_step + 2.0) ** -self.power * (n_rows / n_step)
+        average = (1.0 - step) * state.average + (step / n_rows) * model.rebased(statistics, at)
+        return replace(
+            state,
+            parameters=model.m_step(state.total * average, state.parameters),
+            average=average,
+            n_seen=state.n_seen + n_rows,
+            objective=state.objective + objective,
+            n_rows=state.n_rows + n_rows,
+        )
+
+    def end_pass(self, model: IncrementalModel[Any, Any], state: StepwiseState) -> tuple[StepwiseState, Iterate]:
+        """Return what the blocks have found; the first pass of incremental EM is not to be compared with it."""
+        if state.over:
+            then, iterate = self._then.end_pass(model, state.then)
+            return replace(state, then=then), iterate
+        iterate = Iterate(state.parameters, state.objective, state.n_rows, exact=False, comparable=False)
+        return replace(state, then=replace(state.then, parameters=state.parameters)), iterate
+
+    def judge(self, rows: Rows, found: Sequence[Sequence[Any]]) -> None:
+        """Warn if the means of the blocks differ by more than chance, and by enough to matter."""
+        warn_if_sorted(rows, [moments for (moments,) in found])
+
+    def memory(self, state: StepwiseState) -> int:
+        """Return the size of the table of incremental EM."""
+        return self._then.memory(state.then)
 
 
 def row_moments(chunk: Chunk) -> CentralMoments:
@@ -153,4 +173,4 @@ def warn_if_sorted(rows: Rows, blocks: Sequence[CentralMoments]) -> None:
             f"the rows of {rows.name} look sorted: {share[column]:.0%} of the variance of column {column} lies between "
             "its blocks; stepwise EM follows the latest blocks, so take algorithm='incremental', or shuffle the rows"
         )
-        warnings.warn(message, DataWarning, stacklevel=5)
+        warnings.warn(message, DataWarning, stacklevel=7)

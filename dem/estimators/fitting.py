@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self, Unpack
@@ -18,13 +18,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em import incremental, stepwise
-from dem.em.blocks import N_BLOCKS
-from dem.em.loop import Fit, Settings, Status, fit
-from dem.engine import Engine, LocalEngine, current_engine
+from dem.em.algorithm import Algorithm, Batch
+from dem.em.fit import Fit, Settings, Start, Status
+from dem.em.incremental import Incremental
+from dem.em.loop import run
+from dem.em.squarem import Squarem
+from dem.em.stepwise import Stepwise
+from dem.engine import Engine, current_engine
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
@@ -32,6 +34,7 @@ from dem.estimators.fitted import FittedModel
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
 from dem.estimators.registry import MIXTURE_STARTS
+from dem.estimators.starts import search
 from dem.events import Preparing, notify
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
@@ -39,10 +42,9 @@ from dem.initialise.sample import RowSample
 from dem.validation import check_sample, rows_to_blame
 
 Values = Mapping[str, NDArray[Any]]
-ALGORITHMS = {"batch": fit, "incremental": incremental.fit, "stepwise": stepwise.fit}
-
-#: how many of the starts that were compared on the sample are polished together on all the data
-POLISHED = 3
+ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
+# Iterations on the sample at most, unless more are allowed on the data.
+SAMPLE_ITERATIONS = 100
 
 
 class FittedByEM(FittedModel, metaclass=ABCMeta):
@@ -114,7 +116,7 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
     n_components: int = option(POSITIVE, default=1, kw_only=False)
     tol: float = option(Interval(Real, 0.0, None, closed="left"), default=1e-3)
     max_iter: int = option(Interval(Integral, 0, None, closed="left"), default=100)
-    algorithm: str = option(StrOptions({*ALGORITHMS, "auto"}), default="batch")
+    algorithm: str = option(StrOptions(set(ALGORITHMS)), default="batch")
     max_in_flight: int | None = option(POSITIVE, None, default=None)
     step_power: float = option(Interval(Real, 0.5, 1.0, closed="right"), default=0.7)
     n_init: int = option(POSITIVE, default=1)
@@ -190,23 +192,14 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
                 f"n_samples = {rows.n_rows} in {rows.name}"
             )
             raise DataError(message)
-        if self._method()[0] != "batch":
-            rows = rows.divided(N_BLOCKS)
+        if n_blocks := self._algorithm().n_blocks:
+            rows = rows.divided(n_blocks)
         callbacks = [*(self.callbacks or ())]
         if self.verbose:
             callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
         engine = current_engine(teller(callbacks))
         history, latest = History(), Latest()
-        settings = Settings(
-            self.tol,
-            self.max_iter,
-            (history, latest, *callbacks),
-            racing=self.racing,
-            accelerate=self._method()[1],
-            max_in_flight=self.max_in_flight,
-            step_power=self.step_power,
-            seed=self._seed(),
-        )
+        settings = Settings(self.tol, self.max_iter, (history, latest, *callbacks), racing=self.racing)
 
         def keep(family: Mixture[Any, Any], best: Fit) -> None:
             self._keep(family, best, history.records)
@@ -235,32 +228,42 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
         self, rows: Rows, engine: Engine, settings: Settings, *, goes_on: bool
     ) -> tuple[Mixture[Any, Any], Fit]:
         """Return the best of all starts, fitted to all the data."""
-        algorithm = self._method()[0]
-        whole_fit = ALGORITHMS[algorithm]
         if goes_on:
             family, parameters = self._model()
-            start = _truncated(family, parameters)
+            start = _truncated(Start(family, parameters))
+            algorithm = self._algorithm(rows.n_rows if math.isfinite(self.lower_bound_) else 0)
             # Other candidates have another free energy: the fit before tells nothing of it but that there was one,
             # which is all that stepwise EM asks.
-            known = start.candidates is None or algorithm == "stepwise"
+            known = start.parameters.candidates is None or isinstance(algorithm, Stepwise)
             previous = self.lower_bound_ if known else -math.inf
-            return family, whole_fit(family, [start], rows, engine, settings, previous=previous)[0]
+            return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
         family, starts = self._starts(rows, engine, sample, random_state)
-        if not sample.complete and (self.n_init > 1 or not given) and settings.max_iter > 0:
-            # Starts are compared on the sample, in memory; only the best few are polished on all the data. A single
-            # start that the user has given is where EM begins.
-            on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample", racing=False)
-            fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
-            starts = [one.parameters for one in best_fits(fits, POLISHED if algorithm == "batch" else 1)]
-        starts = [_truncated(family, start) for start in starts]
-        return family, best_fits(whole_fit(family, starts, rows, engine, settings))[0]
+        found = search(
+            [Start(family, start) for start in starts],
+            sample,
+            rows,
+            engine,
+            self._algorithm(),
+            settings,
+            compare=self.n_init > 1 or not given,  # a single start that the user has given is where EM begins
+            sample_iterations=SAMPLE_ITERATIONS,
+            prepare=_truncated,
+        )
+        return family, found[None][0]
 
-    def _method(self) -> tuple[str, str | None]:
-        """Return the algorithm and its acceleration: docs/algorithms.md says why ``'auto'`` means these."""
-        return ("batch", "squarem") if self.algorithm == "auto" else (self.algorithm, self.accelerate)
+    def _algorithm(self, n_seen: int = 0) -> Algorithm:
+        """Return the algorithm that the options name: docs/algorithms.md says why ``'auto'`` means SQUAREM.
+
+        `n_seen` is the number of rows that the start has learned from.
+        """
+        if self.algorithm == "incremental":
+            return Incremental(self.max_in_flight)
+        if self.algorithm == "stepwise":
+            return Stepwise(self.step_power, self._seed(), self.max_in_flight, n_seen)
+        return Squarem() if self.algorithm == "auto" or self.accelerate else Batch()
 
     def _starts(
         self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
@@ -369,15 +372,11 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
 
 
-def _truncated(family: Mixture[Any, Any], start: MixtureParameters[Any]) -> MixtureParameters[Any]:
+def _truncated(start: Start) -> Start:
     """Return a start with its candidates; which ones, shall not depend on the number of cores."""
+    mixture: Any = start.model
     with single_threaded_blas():
-        return family.truncated(start)
-
-
-def best_fits(fits: Sequence[Fit], most: int = 1) -> list[Fit]:
-    """Return the fits with the largest log-likelihoods, the first of equals first; none that was dropped or failed."""
-    return sorted((one for one in fits if one.counts), key=lambda one: -one.log_likelihood)[:most]
+        return replace(start, parameters=mixture.truncated(start.parameters))
 
 
 # scikit-learn's words.

@@ -62,7 +62,7 @@ class HoldoutEngine:
     def __init__(self, engine: Engine, holdout: Holdout) -> None:
         self.engine = engine
         self.holdout = holdout
-        self.reads = 0
+        self.reads = 0.0
 
     def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
         """Read `rows` once; see `Engine.sweep`."""
@@ -74,7 +74,9 @@ class HoldoutEngine:
         return self.engine.sweep(rows, works)
 
     def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Pending:
-        """Begin a sweep over some batches, which does not count as a read; see `Engine.submit`."""
+        """Begin a sweep over some batches, which is part of a read; see `Engine.submit`."""
+        n_batches = len(rows.batches())
+        self.reads += len(range(n_batches)[batches]) / n_batches
         return self.engine.submit(rows, self._of_the_rest(works), batches)
 
     def close(self) -> None:

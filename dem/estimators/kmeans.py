@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import Any, ClassVar, Self, Unpack
 
@@ -17,22 +16,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.e_step import EStep
-from dem.em.loop import Fit, Settings, Status, fit
+from dem.em.algorithm import Batch
+from dem.em.fit import Fit, Settings, Start, Status
 from dem.em.predict import Distances, Labels, RowFunction
-from dem.engine import Engine, LocalEngine, current_engine
+from dem.engine import Engine, current_engine
 from dem.errors import DataError, OptionError
 from dem.estimators import inputs
 from dem.estimators.fitted import FittedModel
-from dem.estimators.fitting import POLISHED, best_fits
 from dem.estimators.options import POSITIVE, option
-from dem.estimators.recorders import History, InertiaEvents, Latest, Verbose, keeping_last, teller
+from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
 from dem.estimators.registry import ESTIMATORS
+from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
-from dem.families.base import Array
+from dem.families.base import Array, EStep
 from dem.families.gaussian.frame import Frame
 from dem.families.kmeans import Clusters, ClusterStatistics
 from dem.initialise import row_sample
@@ -40,9 +38,6 @@ from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
 from dem.units import plural
 from dem.validation import check_array, check_rows, check_spread, rows_to_blame, warn_of_few_distinct_rows
-
-# What the mean of a cluster may change by though its rows are the same, in units of the frame.
-ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FittedModel):
@@ -174,24 +169,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         check_spread(sample.rows, rows)
         warn_of_few_distinct_rows(sample, rows, self.n_clusters, "clusters")
         family = Clusters(Frame.of(sample.rows, isotropic=True))
-        unit = float(family.frame.scale[0]) ** 2
-        starts = self._starts(family, rows, engine, sample, random_state)
-        enough = self.tol * float(sample.rows.var(axis=0).mean()) / unit
-
-        def settled(before: Array, after: Array) -> bool:
-            moved = np.abs(after - before)
-            return bool(np.sum(moved**2) <= enough or np.all(moved <= ROUNDING * (1.0 + np.abs(before))))
-
-        settings = Settings(0.0, self.max_iter, [InertiaEvents(callbacks, unit)], settled=settled)
-        if len(starts) > 1 and not sample.complete:
-            on_sample = replace(settings, phase="sample")
-            fits = fit(family, starts, open_rows(sample.rows), LocalEngine(), on_sample)
-            starts = [one.parameters for one in best_fits(fits, POLISHED)]
-        fits = best_fits(fit(family, starts, rows, engine, settings), len(starts))
+        starts = [Start(family, start) for start in self._starts(family, rows, engine, sample, random_state)]
+        enough = self.tol * float(sample.rows.var(axis=0).mean()) / family.unit
+        settings = Settings(enough, self.max_iter, callbacks)
+        fits = search(starts, sample, rows, engine, Batch(), settings, compare=len(starts) > 1)[None]
+        fits = [one for one in fits if one.eligible]
         # The inertia of the centres that the last steps arrived at.
         ends: list[ClusterStatistics] = engine.sweep(rows, [EStep(family, one.parameters) for one in fits])
-        inertia, best = min(((-end.log_likelihood, i) for i, end in enumerate(ends)), default=(math.inf, 0))
-        return family, fits[best], inertia * unit
+        inertia, best = min((end.inertia, i) for i, end in enumerate(ends))
+        return family, fits[best], inertia * family.unit
 
     def _keep(self, family: Clusters, best: Fit, inertia: float, history: list[dict[str, Any]]) -> None:
         """Set the fitted attributes; the labels of an earlier fit are no longer true."""
@@ -259,12 +245,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         rows = inputs.rows_of(self, X, reset=False, **source)
         engine = current_engine()
         try:
-            total = engine.sweep(rows, [EStep(family, centres)])[0].log_likelihood
-            if not math.isfinite(total):
+            inertia = engine.sweep(rows, [EStep(family, centres)])[0].inertia
+            if not math.isfinite(inertia):
                 check_rows(rows, engine, family.support)
         finally:
             engine.close()
-        return float(total * family.frame.scale[0] ** 2)
+        return -float(inertia * family.unit)
 
     def _model(self) -> tuple[Any, Array]:
         """Return family and centres; the centres span the frame."""

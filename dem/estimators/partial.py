@@ -10,9 +10,9 @@ from sklearn.utils import check_random_state
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.blocks import Blocks
-from dem.em.loop import Fit
-from dem.em.stepwise import lap
+from dem.em.fit import Settings, Start
+from dem.em.loop import run
+from dem.em.stepwise import Stepwise
 from dem.engine import Engine, current_engine
 from dem.estimators import inputs
 from dem.estimators.fitting import FittedByEM
@@ -113,10 +113,17 @@ class LearnsFromStreams(FittedByEM):
         n_seen: int,
     ) -> None:
         """Learn from rows once, and keep what was learned."""
-        blocks = Blocks.of(family, rows, engine, self.max_in_flight)
-        whole = self._rows_of_whole_step(rows.n_features)
-        after = lap(blocks, parameters, n_seen=n_seen, power=self.step_power, seed=self._seed(), whole=whole)
-        self._keep(family, Fit(after.parameters, log_likelihoods=[after.log_likelihood]), [])
+        algorithm = Stepwise(
+            self.step_power,
+            self._seed(),
+            self.max_in_flight,
+            n_seen,
+            n_rows=n_seen + rows.n_rows,
+            whole=self._rows_of_whole_step(rows.n_features),
+            watches_order=False,
+        )
+        (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
+        self._keep(family, one, [])
         self.n_samples_seen_ = n_seen + rows.n_rows
 
     def _rows_of_whole_step(self, n_features: int) -> int:

@@ -265,7 +265,7 @@ def _passes(estimator: Any, rows: Rows) -> tuple[tuple[float, float], tuple[floa
     """Return how many passes to expect; None for k-means, which nothing was counted of."""
     if not estimator._entry.is_mixture:
         return None, None
-    algorithm, acceleration = estimator._method()
+    algorithm = estimator._algorithm().name
     n_sample = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)
     counted = PASSES_IN_MEMORY if rows.n_rows <= n_sample else PASSES
-    return counted[acceleration or algorithm]
+    return counted[algorithm]

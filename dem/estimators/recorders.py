@@ -1,13 +1,12 @@
-"""Callbacks that every fit has: history, the latest parameters, verbose lines; and how k-means tells its events."""
+"""Callbacks that every fit has: history, the latest parameters, verbose lines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
-from dem.em.loop import Fit, Status
+from dem.em.fit import Fit, Status
 from dem.em.progress import Tracker, outcome_of_starts, waiting
 from dem.engine.base import Told, warn_of_waiting
 from dem.errors import DataError, FitError
@@ -16,14 +15,15 @@ from dem.units import plural
 
 
 class History:
-    """Collects one dict per iteration: phase, model, iteration, log_likelihood, gain, seconds."""
+    """Collects one dict per iteration (of a contest): phase, model, iteration, log_likelihood, gain, seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, contest: Hashable = None) -> None:
+        self.contest = contest
         self.records: list[dict[str, Any]] = []
 
     def __call__(self, event: Event) -> None:
         """Note an iteration."""
-        if isinstance(event, IterationEnded):
+        if isinstance(event, IterationEnded) and self.contest in (None, event.contest):
             names = ("phase", "model", "iteration", "log_likelihood", "gain", "seconds")
             self.records.append({name: getattr(event, name) for name in names})
 
@@ -84,30 +84,6 @@ def keeping_last(latest: Latest, keep: Callable[[], None]) -> Iterator[None]:
             where = " on the sample" if on_sample else ""
             error.add_note(f"the estimator holds the parameters of iteration {last.iteration}{where}")
         raise
-
-
-class InertiaEvents:
-    """Passes events on with the log-likelihood, which k-means does not have, as −inertia per row in the user's units.
-
-    Parameters
-    ----------
-    callbacks : sequence of Callback
-        Who is told.
-    unit : float
-        The square of the scale of the frame.
-    """
-
-    def __init__(self, callbacks: Sequence[Callback], unit: float) -> None:
-        self.callbacks = callbacks
-        self.unit = unit
-
-    def __call__(self, event: Event) -> None:
-        """Pass the event on."""
-        if isinstance(event, FitStarted):
-            event = replace(event, objective="inertia")
-        elif isinstance(event, IterationEnded):
-            event = replace(event, log_likelihood=event.log_likelihood * self.unit, gain=event.gain * self.unit)
-        notify(self.callbacks, event)
 
 
 class Verbose:

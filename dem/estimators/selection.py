@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
@@ -15,22 +15,21 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.loop import Fit, Model, Settings, Status, fit_models
+from dem.em.fit import Fit, Settings, Start, Status
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
-from dem.engine import LocalEngine, Work, current_engine
+from dem.engine import Work, current_engine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
 from dem.estimators.base import MixtureEstimator
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.features import note_features
-from dem.estimators.fitting import POLISHED, best_fits
+from dem.estimators.fitting import SAMPLE_ITERATIONS
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.recorders import History, teller
-from dem.events import Callback
+from dem.estimators.starts import search
 from dem.initialise.sample import RowSample
 from dem.units import plural
 from dem.validation import rows_to_blame
@@ -91,7 +90,6 @@ class Candidate:
 
     estimator: Any
     family: Any = None
-    starts: list[Any] = field(default_factory=list)
     fit: Fit | None = None
     failure: str = ""
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -169,6 +167,8 @@ def select(
     _check(template, criterion, holdout)
     largest = max((one.estimator for one in candidates), key=lambda one: one.n_components)
     rows = inputs.rows_of(template, X, reset=True, **source)
+    if n_blocks := template._algorithm().n_blocks:
+        rows = rows.divided(n_blocks)
     if rows.n_rows < largest.n_components:
         message = f"{rows.name} has {rows.n_rows} rows, too few for {largest.n_components} components"
         raise DataError(message)
@@ -193,7 +193,7 @@ def select(
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
-    return Selection(table, criterion, best, [one.estimator for one in candidates], engine.reads)
+    return Selection(table, criterion, best, [one.estimator for one in candidates], round(engine.reads))
 
 
 def _grid(template: Any, n_components: int | Iterable[int], covariance_type: str | Sequence[str] | None) -> list[Any]:
@@ -222,9 +222,6 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
     if not (isinstance(holdout, Real) and 0.0 <= float(holdout) < 1.0):
         message = f"holdout must be a share of the rows, at least 0 and less than 1, not {holdout!r}"
         raise OptionError(message)
-    if template._method()[0] != "batch":
-        message = f"algorithm={template.algorithm!r} does not go with select, whose models share the reads of batch EM"
-        raise OptionError(message)
     if criterion == "held_out" and holdout == 0.0:
         message = "criterion 'held_out' needs held-out rows; give their share, such as holdout=0.1"
         raise OptionError(message)
@@ -239,49 +236,29 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
 
 def _fit(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sample: RowSample) -> None:
     """Fit all candidates together: on the sample where it is not all the data, then on all the data."""
-    for candidate in candidates:
+    starts: list[Start] = []
+    for number, candidate in enumerate(candidates):
         estimator = candidate.estimator
         random_state = check_random_state(estimator.random_state)
         try:
-            candidate.family, candidate.starts = estimator._starts(rows, engine, sample, random_state)
+            candidate.family, own = estimator._starts(rows, engine, sample, random_state)
+            starts += [Start(candidate.family, start, number) for start in own]
         except FitError as error:
             candidate.failure = f"failed: {error}"
-    first = candidates[0].estimator
-    settings = Settings(
-        first.tol,
-        first.max_iter,
-        tuple(first.callbacks or ()),
-        racing=first.racing,
-        accelerate=first._method()[1],
-    )
-    if not sample.complete and settings.max_iter > 0:
-        on_sample = replace(settings, max_iter=max(settings.max_iter, 100), phase="sample", racing=False)
-        for candidate, fits in _advance(candidates, open_rows(sample.rows), LocalEngine(), on_sample):
-            candidate.starts = [one.parameters for one in best_fits(fits, POLISHED)]
-    for candidate, fits in _advance(candidates, rows, engine, settings):
-        candidate.fit = next(iter(best_fits(fits)), None)
-
-
-def _advance(
-    candidates: Sequence[Candidate], rows: Rows, engine: LocalEngine | HoldoutEngine, settings: Settings
-) -> list[tuple[Candidate, list[Fit]]]:
-    """Run EM for the starts of all candidates that have not failed; note failures and histories."""
-    running = [one for one in candidates if not one.failure]
-    models = [Model(one.family, start, number) for number, one in enumerate(running) for start in one.starts]
-    if not models:
+    if not starts:
         raise FitError(candidates[0].failure.removeprefix("failed: "))
-    history = History()
-    callbacks: tuple[Callback, ...] = (history, *settings.callbacks)
-    fits = fit_models(models, rows, engine, replace(settings, callbacks=callbacks))
-    results = []
-    for number, candidate in enumerate(running):
-        own = [one for model, one in zip(models, fits, strict=True) if model.contest == number]
-        candidate.records += [one for one in history.records if models[one["model"]].contest == number]
-        if any(one.counts for one in own):
-            results.append((candidate, own))
-        else:
-            candidate.failure = own[0].reason
-    return results
+    first = candidates[0].estimator
+    histories = [History(number) for number in range(len(candidates))]
+    settings = Settings(first.tol, first.max_iter, (*histories, *(first.callbacks or ())), racing=first.racing)
+    algorithm = first._algorithm()
+    found = search(starts, sample, rows, engine, algorithm, settings, sample_iterations=SAMPLE_ITERATIONS)
+    for number, candidate in enumerate(candidates):
+        candidate.records = histories[number].records
+        fits = found.get(number, [])
+        if fits and fits[0].eligible:
+            candidate.fit = fits[0]
+        elif fits:
+            candidate.failure = fits[0].reason
 
 
 def _compare(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine) -> list[dict[str, Any]]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.unconstrained import Vector
-from dem.statistics import Statistics
+from dem.statistics import Additive
 
 Array = NDArray[np.float64]
 # A responsibility below this adds nothing to any sum.
 NEGLIGIBLE = 1e-36
 P = TypeVar("P")
-S = TypeVar("S", bound=Statistics)
-S_co = TypeVar("S_co", bound=Statistics, covariant=True)
+S = TypeVar("S", bound=Additive)
+S_co = TypeVar("S_co", bound=Additive, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -66,66 +67,94 @@ class RowBlock(Protocol):
         """Return some of the rows, with all that goes with them."""
 
 
-class Evidence(Protocol):
-    """What the EM loop asks of any family's statistics."""
+class Model(ABC, Generic[P, S]):
+    """A latent-variable model: a frozen dataclass of hyper-parameters; the parameters travel separately.
 
-    @property
-    def n_rows(self) -> float:
-        """Number of rows that were read."""
+    Its statistics are `Additive` and know ``n_rows``, the number of rows that they come from.
+    """
 
-    @property
-    def log_likelihood(self) -> float:
-        """Sum of the rows' log-likelihoods (nats) under the parameters of the E-step."""
+    #: what it maximises (or whose negative), for messages
+    criterion: str = "log-likelihood"
 
-
-class Family(Protocol[P, S]):
-    """A latent-variable model: a frozen dataclass of hyper-parameters; the parameters travel separately."""
-
+    @abstractmethod
     def e_step(self, parameters: P, chunk: RowBlock) -> S:
         """Return the expected sufficient statistics of one chunk. Runs on the worker; pure."""
 
+    @abstractmethod
+    def m_step(self, statistics: S, parameters: P) -> P:
+        """Return the maximising parameters, from totals over the data. Runs on the driver.
+
+        `parameters` are those of the E-step; with rebased statistics any.
+        """
+
+    @abstractmethod
+    def objective(self, statistics: S, parameters: P) -> float:
+        """Return what EM maximises, over all rows and in the user's units, at the `parameters` of the E-step."""
+
+    def reads(self, parameters: P) -> Generator[Any, Any, S]:
+        """Yield the works of one iteration, each of which is sent its total, and return the statistics."""
+        statistics: S = yield EStep(self, parameters)
+        return statistics
+
+    def settled(self, before: P, after: P, gain: float, tol: float) -> bool:  # noqa: ARG002
+        """Tell whether an iteration with this gain in the objective per row means convergence."""
+        return abs(gain) < tol
+
+    @abstractmethod
     def size(self, parameters: P) -> int:
         """Return the number of components, or of whatever the work and memory of an E-step are proportional to."""
 
-    def joins(self, other: Self) -> bool:
-        """Tell whether `e_steps` can take models of this family and of the other together."""
+    def joins(self, other: Any) -> bool:  # noqa: ARG002
+        """Tell whether `e_steps` can take models of this kind and of the other together."""
+        return False
 
     def joined(self, parameters: Sequence[P]) -> P:
         """Return the parameters of several models as one."""
+        raise NotImplementedError
 
     def e_steps(self, parameters: P, sizes: Sequence[int], chunk: RowBlock) -> list[S]:
         """Return what `e_step` gives for each of several models of certain sizes, given joined."""
+        raise NotImplementedError
 
-    def m_step(self, statistics: S, parameters: P) -> P:
-        """Return the maximising parameters. `parameters` are those of the E-step. Runs on the driver."""
+    def monotonicity_slack(self, parameters: P, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
+        """Return how much the objective per row may fall in the step to `parameters`: regularisation, rounding."""
+        return 0.0
 
-    def monotonicity_slack(self, parameters: P, dtype: np.dtype[Any]) -> float:
-        """Return how much the log-likelihood per row may fall in the step to `parameters`: regularisation, rounding."""
-
+    @abstractmethod
     def unconstrain(self, parameters: P) -> Vector:
         """Return the parameters as an unconstrained vector."""
 
+    @abstractmethod
     def constrain(self, vector: Vector, parameters: P) -> P:
         """Return parameters from what `unconstrain` gave; shapes and what is fixed come from `parameters`."""
 
 
-class IncrementalFamily(Family[P, S], Protocol[P, S]):
-    """A family whose E-steps at different parameters can be added: what incremental and stepwise EM need."""
+class IncrementalModel(Model[P, S]):
+    """A model whose E-steps at different parameters can be added: what incremental and stepwise EM need."""
 
-    def m_step(self, statistics: Any, parameters: P) -> P:
-        """Return the maximising parameters. Runs on the driver.
-
-        Statistics of an E-step come with its `parameters`; rebased ones with any.
-        """
-
+    @abstractmethod
     def rebased(self, statistics: S, parameters: P) -> Any:
         """Return statistics that add to those of E-steps at other parameters. `parameters` are those of the E-step."""
 
+    @abstractmethod
     def implied(self, parameters: P) -> Any:
         """Return the rebased statistics of one row, on average, from which the M-step makes `parameters`."""
 
+    @abstractmethod
     def free_energy(self, statistics: Any, parameters: P) -> float:
-        """Return the free energy (nats) of rebased statistics: a lower bound of the log-likelihood at `parameters`."""
+        """Return the free energy of rebased statistics: a lower bound of the objective at `parameters`."""
+
+
+@dataclass(frozen=True, eq=False)
+class EStep:
+    """Work: the E-step of one model."""
+
+    model: Model[Any, Any]
+    parameters: Any
+
+    def __call__(self, chunk: RowBlock) -> Any:
+        """Return the expected sufficient statistics of the chunk."""
+        return self.model.e_step(self.parameters, chunk)
 
 
 class Block(Protocol):

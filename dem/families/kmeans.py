@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from dem.families.base import Array, RowBlock, Support
+from dem.families.base import Array, Model, RowBlock, Support
 from dem.families.expectation import blocks
 from dem.families.gaussian.frame import Frame
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, largest_row
-from dem.statistics import Statistics
+from dem.statistics import Additive
 
 BLOCK_ROWS = 4096
+# What the mean of a cluster may change by though its rows are the same, in units of the frame.
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
-class Farthest:
+class Farthest(Additive):
     """The rows that are farthest from their centres, at most `most`, the farthest first; ``+`` joins.
 
     Attributes
@@ -53,14 +54,14 @@ class Farthest:
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterStatistics(Statistics):
+class ClusterStatistics(Additive):
     """What k-means needs of the rows; all in the frame.
 
     Attributes
     ----------
     n_rows : float
-    log_likelihood : float
-        −Σ squared distance to the nearest centre: what k-means maximises, in the place of a log-likelihood.
+    inertia : float
+        Σ squared distance to the nearest centre.
     counts : ndarray of shape (n_clusters,)
     offsets : ndarray of shape (n_clusters, n_features)
         Σ (row − its centre).
@@ -69,14 +70,14 @@ class ClusterStatistics(Statistics):
     """
 
     n_rows: float
-    log_likelihood: float
+    inertia: float
     counts: Array
     offsets: Array
     farthest: Farthest
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters:
+class Clusters(Model[Array, ClusterStatistics]):
     """The family of k-means; its parameters are the centres (n_clusters, n_features) in the frame.
 
     Parameters
@@ -87,6 +88,7 @@ class Clusters:
 
     frame: Frame
     support: ClassVar[Support] = Support()
+    criterion = "inertia"
 
     def e_step(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
         """Give each row of a chunk to its nearest centre."""
@@ -107,23 +109,11 @@ class Clusters:
                 if not farthest.full or distances.max() > farthest.distances[-1]:
                     far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
                     farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far])
-        return ClusterStatistics(float(len(chunk.rows)), -total, counts, offsets, farthest)
+        return ClusterStatistics(float(len(chunk.rows)), total, counts, offsets, farthest)
 
     def size(self, parameters: Array) -> int:
         """Return the number of clusters."""
         return len(parameters)
-
-    def joins(self, other: Self) -> bool:  # noqa: ARG002
-        """Return False: several sets of centres have no products in common that are worth sharing."""
-        return False
-
-    def joined(self, parameters: Sequence[Array]) -> Array:
-        """Return several sets of centres as one."""
-        return np.concatenate(parameters)
-
-    def e_steps(self, parameters: Array, sizes: Sequence[int], chunk: RowBlock) -> list[ClusterStatistics]:
-        """Return what `e_step` gives for each of several sets of centres, given joined."""
-        return [self.e_step(part, chunk) for part in np.split(parameters, np.cumsum(sizes)[:-1])]
 
     def m_step(self, statistics: ClusterStatistics, centres: Array) -> Array:
         """Return the means of the clusters; one without rows moves to a row that is farthest from its centre.
@@ -143,9 +133,19 @@ class Clusters:
             means[k] = farthest.rows[i]
         return np.asarray(means)
 
-    def monotonicity_slack(self, parameters: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
-        """Return 0: the inertia falls in every step."""
-        return 0.0
+    def objective(self, statistics: ClusterStatistics, parameters: Array) -> float:  # noqa: ARG002
+        """Return minus the inertia, in squared units of the user."""
+        return -statistics.inertia * self.unit
+
+    def settled(self, before: Array, after: Array, gain: float, tol: float) -> bool:  # noqa: ARG002
+        """Tell whether the squares of all movements add up to no more than `tol`, or are rounding."""
+        moved = np.abs(after - before)
+        return bool(np.sum(moved**2) <= tol or np.all(moved <= ROUNDING * (1.0 + np.abs(before))))
+
+    @property
+    def unit(self) -> float:
+        """The square of the scale of the frame."""
+        return float(self.frame.scale[0]) ** 2
 
     def unconstrain(self, parameters: Array) -> Vector:
         """Return the centres, which are free as they are."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from dem import tree
-from dem.families.base import NEGLIGIBLE, Array, Component, Kernel, RowBlock, Support
+from dem.families.base import NEGLIGIBLE, Array, Component, IncrementalModel, Kernel, RowBlock, Support
 from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
@@ -88,7 +88,7 @@ class RebasedStatistics(Statistics):
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture(Generic[P, S]):
+class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
     """A mixture with `component` as the kind of its components.
 
     Parameters
@@ -221,6 +221,10 @@ class Mixture(Generic[P, S]):
             weights = statistics.counts / statistics.counts.sum()
         components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
+
+    def objective(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> float:  # noqa: ARG002
+        """Return the log-likelihood (nats) of all rows."""
+        return statistics.log_likelihood
 
     def rebased(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> RebasedStatistics:
         """Return statistics that add to those of E-steps at other parameters."""

@@ -1,0 +1,148 @@
+"""What makes one way of EM different from another: which blocks it visits, and when the parameters move on."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from dem.data.base import Rows
+from dem.engine.base import Work
+from dem.errors import NonFiniteError
+from dem.families.base import Model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The next pass over the data.
+
+    Attributes
+    ----------
+    order : sequence of int
+        The blocks.
+    in_flight : int
+        Blocks under way at once. Of models that share a pass the one with the fewest decides.
+    works : sequence of callables
+        What else is done on the same read; see `Algorithm.judge`.
+    """
+
+    order: Sequence[int]
+    in_flight: int
+    works: Sequence[Work] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """What a pass has come to.
+
+    Attributes
+    ----------
+    parameters : object
+        From which EM goes on.
+    objective : float
+        What the model maximises, over all rows.
+    n_rows : float
+        Number of rows.
+    exact : bool
+        Whether a gain that is small enough ends the fit; else the next pass is to confirm it.
+    comparable : bool
+        Whether the next objective must not be smaller.
+    """
+
+    parameters: Any
+    objective: float
+    n_rows: float
+    exact: bool = True
+    comparable: bool = True
+
+
+class Algorithm(ABC):
+    """One way of EM: frozen options. What it knows of a fit is its state, a tree of arrays.
+
+    The loop (`dem.em.loop.run`) asks for a plan, takes every block of it through an E-step at `point`, hands the
+    statistics to `update` and closes the pass with `end_pass`.
+    """
+
+    #: as users call it
+    name: ClassVar[str]
+    #: whether each gain tells of the next, so that racing may extrapolate them
+    steady: ClassVar[bool] = True
+    #: blocks that it wants the data in, as far as there are chunks; None for all in one
+    n_blocks: ClassVar[int | None] = None
+
+    @abstractmethod
+    def init(self, model: Any, parameters: Any, rows: Rows, n_blocks: int) -> Any:
+        """Return the state of a fit that has made no pass."""
+
+    def plan(self, state: Any, n_blocks: int, *, confirm: bool) -> tuple[Any, Plan]:  # noqa: ARG002
+        """Return the state and the next pass; `confirm` asks for an exact one, as the last of all is."""
+        return state, Plan(range(n_blocks), n_blocks)
+
+    @abstractmethod
+    def point(self, state: Any) -> Any:
+        """Return the parameters of the next E-step."""
+
+    @abstractmethod
+    def update(self, model: Any, state: Any, block: int, at: Any, statistics: Any) -> Any:
+        """Return the state after the E-step of a block at the parameters `at`, which may be older than the latest."""
+
+    @abstractmethod
+    def end_pass(self, model: Any, state: Any) -> tuple[Any, Iterate]:
+        """Return the state after all blocks of a pass, and what it has come to."""
+
+    def judge(self, rows: Rows, found: Sequence[Sequence[Any]]) -> None:  # noqa: B027 - most ask for nothing
+        """Take note of what the works of a plan have found in each block."""
+
+    def memory(self, state: Any) -> int:  # noqa: ARG002
+        """Return how many bytes the state remembers of the blocks."""
+        return 0
+
+
+def finite_objective(model: Model[Any, Any], statistics: Any, parameters: Any) -> float:
+    """Return what an E-step has found, if it is a number.
+
+    Raises
+    ------
+    NonFiniteError
+        If it is not.
+    """
+    objective = model.objective(statistics, parameters)
+    if not math.isfinite(objective):
+        message = f"the {model.criterion} is {objective / statistics.n_rows}"
+        raise NonFiniteError(message)
+    return objective
+
+
+@dataclass(frozen=True, eq=False)
+class BatchState:
+    """Parameters, and what the pass has found."""
+
+    parameters: Any
+    objective: float = 0.0
+    n_rows: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch(Algorithm):
+    """Batch EM: all rows go through an E-step at the same parameters, and then one M-step (Dempster et al. 1977)."""
+
+    name: ClassVar[str] = "batch"
+
+    def init(self, model: Model[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> BatchState:  # noqa: ARG002
+        """Return the state before the first pass."""
+        return BatchState(parameters)
+
+    def point(self, state: BatchState) -> Any:
+        """Return the latest parameters."""
+        return state.parameters
+
+    def update(self, model: Model[Any, Any], state: BatchState, block: int, at: Any, statistics: Any) -> BatchState:  # noqa: ARG002
+        """Take the M-step."""
+        objective = finite_objective(model, statistics, at)
+        return replace(state, parameters=model.m_step(statistics, at), objective=objective, n_rows=statistics.n_rows)
+
+    def end_pass(self, model: Model[Any, Any], state: BatchState) -> tuple[BatchState, Iterate]:  # noqa: ARG002
+        """Return what the pass has found."""
+        return state, Iterate(state.parameters, state.objective, state.n_rows)
