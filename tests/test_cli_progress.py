@@ -316,7 +316,7 @@ def test_all_ways_to_be_out_of_the_running_are_known():
         tracker = Tracker()
         for event in several_starts(([-3.0], [-1.0]), ("converged", str(status.value))):
             tracker(event)
-        assert tracker.best.model == int(Fit(None, status).counts or status is Status.RUNNING), status
+        assert tracker.best.model == int(Fit(None, status).eligible or status is Status.RUNNING), status
 
 
 def test_the_terminal_is_told_the_best_start_at_the_end(capsys, monkeypatch):
