@@ -36,11 +36,13 @@ class Case:
     means: Callable[[np.ndarray], np.ndarray] = lambda located: located
     #: whether parameters, under their users' names, are some that the family admits
     admits: Callable[[dict[str, np.ndarray]], bool] = lambda _: True
+    #: parameters that all components share, under their users' names
+    shared: tuple[str, ...] = ()
     #: iterations after which EM stands still
     n_iterations: int = 25
 
     def estimator(self, **options: Any) -> Any:
-        return self.make(**{"random_state": 0, "tol": 1e-6, **options})
+        return self.make(**{"n_components": 3, "random_state": 0, "tol": 1e-6, **options})
 
     def family(self, rows: np.ndarray | None = None, **options: Any) -> Any:
         """Return what the estimator fits, in the frame of the rows."""
@@ -90,7 +92,7 @@ def _gaussian(covariance_type: str, n_parameters: int) -> Case:
 
     return Case(
         f"gaussian-{covariance_type}",
-        lambda **options: dem.GaussianMixture(3, covariance_type=covariance_type, **options),
+        lambda **options: dem.GaussianMixture(covariance_type=covariance_type, **options),
         gaussian_rows,
         ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"),
         n_parameters,
@@ -98,6 +100,7 @@ def _gaussian(covariance_type: str, n_parameters: int) -> Case:
         {"weights_": WEIGHTS, "means_": MEANS},
         within=0.15,
         admits=admits,
+        shared=("covariances", "precisions_cholesky") if covariance_type == "tied" else (),
     )
 
 
@@ -112,7 +115,7 @@ CASES = [
     _gaussian("spherical", 2 + 9 + 3),
     Case(
         "bernoulli",
-        lambda **options: dem.BernoulliMixture(3, **options),
+        dem.BernoulliMixture,
         lambda: binomial_rows(1),
         ("weights_", "probabilities_"),
         2 + 15,
@@ -124,7 +127,7 @@ CASES = [
     ),
     Case(
         "binomial",
-        lambda **options: dem.BinomialMixture(3, 12, **options),
+        lambda **options: dem.BinomialMixture(n_trials=12, **options),
         lambda: binomial_rows(12),
         ("weights_", "probabilities_"),
         2 + 15,

@@ -127,12 +127,6 @@ def test_fit_of_coins(tmp_path, out):
     assert "probability of each feature" in works("info", out).stdout
 
 
-def test_fit_of_bits(tmp_path):
-    bits = write(tmp_path / "bits.zarr", np.random.default_rng(0).integers(0, 2, (50, 3)))
-    found = figures("fit", bits, "-k", 2, "--family", "bernoulli", "--seed", 0)
-    assert np.shape(found["probabilities"]) == (2, 3)
-
-
 def test_variable_of_a_group(tmp_path, rows):
     group = zarr.create_group(str(tmp_path / "group.zarr"))
     group.create_array("values", data=rows)

@@ -43,11 +43,9 @@ def fit(family, starts, rows, settings):
     return run([Start(family, start) for start in starts], Batch(), rows, LocalEngine(1), settings)
 
 
-def permuted(family, parameters, order):
+def permuted(case, family, parameters, order):
     values = family.to_user(parameters)
-    tied = getattr(family.component, "covariance_type", None) == "tied"
-    kept = ("covariances", "precisions_cholesky") if tied else ()
-    return family.from_user({name: v if name in kept else v[list(order)] for name, v in values.items()})
+    return family.from_user({name: v if name in case.shared else v[list(order)] for name, v in values.items()})
 
 
 def test_a_grid_of_models_shares_its_reads_and_ends_as_each_alone():
@@ -71,7 +69,7 @@ def test_a_start_that_becomes_another_up_to_order_is_dropped(case):
     table = case.data()
     family, _ = case.estimator().fit(table)._model()
     start = starts_of(family, table, 3, [1])[0]
-    twin = permuted(family, start, (2, 0, 1))
+    twin = permuted(case, family, start, (2, 0, 1))
     events = []
     settings = Settings(tol=1e-6, max_iter=300, callbacks=[events.append], racing=True)
     fits = fit(family, [start, twin], CutRows(table, [1500]), settings)
@@ -86,7 +84,7 @@ def test_a_start_that_becomes_another_up_to_order_is_dropped(case):
 def test_different_models_do_not_merge(case):
     table = case.data()
     family, parameters = case.estimator().fit(table)._model()
-    assert merged(family, (parameters, 0.0), (permuted(family, parameters, (1, 2, 0)), 0.0))
+    assert merged(family, (parameters, 0.0), (permuted(case, family, parameters, (1, 2, 0)), 0.0))
     assert not merged(family, (parameters, 0.0), (parameters, 1e-4))
     vector = family.unconstrain(parameters)
     moved = family.constrain(vector + 0.1 * vector, parameters)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn.mixture
 from agreement import assert_close
-from cases import binomial_rows, gaussian_rows
+from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
@@ -136,22 +136,22 @@ def test_starts_are_compared_on_the_sample_and_the_best_few_polished():
     assert rows.reads == result.reads == max(row["reads"] for row in result.table)
 
 
-@pytest.mark.parametrize("criterion", ["bic", "aic", "icl"])
-def test_other_families(criterion):
-    rows = binomial_rows(12)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_family(case):
+    rows = CutRows(case.data(), [1000, 2000])
     result = dem.select(
-        rows,
-        n_components=range(1, 5),
-        criterion=criterion,
-        estimator=dem.BinomialMixture(n_trials=12, tol=1e-6, max_iter=1000),
-        random_state=0,
+        rows, n_components=range(1, 5), criterion="icl", estimator=case.estimator(tol=1e-5, max_iter=500), holdout=0.1
     )
-    assert result.best_estimator_.n_trials == 12
-    assert "covariance_type" not in result.table[0]
-    if criterion != "aic":  # which overfits by design
-        assert result.best_estimator_.n_components == 3
-    assert result.table[2][criterion] == pytest.approx(getattr(result.estimators[2], criterion)(rows), rel=1e-12)
+    assert rows.reads == result.reads == max(row["reads"] for row in result.table)
+    kept = case.data()[~Holdout(0.1).holds(range(3000))]
+    for row, estimator in zip(result.table, result.estimators, strict=True):
+        alone = case.estimator(tol=1e-5, max_iter=500, n_components=row["n_components"]).fit(kept)
+        assert_close(estimator, alone, case.parameters, rtol=1e-9)
+        for criterion in ("bic", "aic", "icl"):
+            assert row[criterion] == pytest.approx(getattr(estimator, criterion)(kept), rel=1e-12)
+    assert result.table[result.best_index]["icl"] == min(row["icl"] for row in result.table)
     assert list(result.to_pandas().columns) == list(result.table[0])
+    assert ("covariance_type" in result.table[0]) == ("covariance_type" in result.best_estimator_.get_params())
 
 
 @pytest.mark.filterwarnings("ignore::dem.errors.DataWarning")

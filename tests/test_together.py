@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import sweep_models
-from cases import gaussian_rows
+from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
 from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _groups
 from dem.engine import LocalEngine
-from dem.families.binomial import BinomialComponent
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
 
@@ -40,26 +39,14 @@ def assert_same(ours, alone):
             np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["full", "diag", "spherical", "tied"])
-def test_gaussians(kind):
-    rows = gaussian_rows()
-    models = gaussian(kind, rows, [1, 3, 2])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_each_model_gets_what_it_would_get_alone(case):
+    rows, family, rng = case.data(), case.family(), np.random.default_rng(3)
+    models = [(family, family.start(rows, rng.dirichlet(np.ones(size), len(rows)))) for size in (1, 3, 2)]
     engine = Counting(1)
     source = CutRows(rows, [700, 1900])
     ours = sweep_models(engine, source, models)
-    assert engine.works == (3 if kind == "tied" else 1)
-    assert_same(ours, engine.sweep(source, [EStep(*model) for model in models]))
-
-
-def test_binomials():
-    rows = np.random.default_rng(0).integers(0, 5, size=(500, 4))
-    family = Mixture(BinomialComponent(4))
-    rng = np.random.default_rng(1)
-    models = [(family, family.start(rows, rng.dirichlet(np.ones(size), len(rows)))) for size in (2, 3)]
-    engine = Counting(1)
-    source = CutRows(rows, [100])
-    ours = sweep_models(engine, source, models)
-    assert engine.works == 1
+    assert engine.works == len(groups(models))
     assert_same(ours, engine.sweep(source, [EStep(*model) for model in models]))
 
 
@@ -74,6 +61,8 @@ def test_what_goes_together():
     equal_frame = gaussian("full", rows, [3])
     single = gaussian("full", rows, [2], "float32")
     assert groups([*full, *diag, *elsewhere, *equal_frame, *single]) == [[0, 1, 4], [2], [3], [5]]
+    tied = gaussian("tied", rows, [2, 2])
+    assert groups([*tied, *full]) == [[0], [1], [2, 3]]
     large = gaussian("diag", rows, [MOST_COMPONENTS - 1, 2, 1])
     assert groups(large) == [[0, 2], [1]]
 
