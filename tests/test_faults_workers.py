@@ -109,7 +109,7 @@ def threads_of_this_process():
     from dem.engine import LocalEngine
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dem.estimators.fitting.current_engine", lambda _: LocalEngine())
+        patch.setattr("dem.estimators.base.current_engine", lambda _: LocalEngine())
         patch.setattr("dem.estimators.selection.current_engine", lambda _: LocalEngine())
         yield
 

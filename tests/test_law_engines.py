@@ -35,7 +35,7 @@ def test_threads_and_processes_give_the_same_bits(case, cluster):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_number_of_threads(case, n_threads, monkeypatch):
     expected = fit(case)
-    monkeypatch.setattr("dem.estimators.fitting.current_engine", lambda _: LocalEngine(n_threads))
+    monkeypatch.setattr("dem.estimators.base.current_engine", lambda _: LocalEngine(n_threads))
     assert_same_bits(fit(case), expected, (*case.parameters, "lower_bounds_"))
 
 

@@ -220,7 +220,7 @@ def test_same_bits_on_threads_and_processes(case, algorithm, max_in_flight, clus
     with Client(cluster):
         fits = [fit()]
     for n_threads in (1, 3):
-        monkeypatch.setattr("dem.estimators.fitting.current_engine", lambda _, n=n_threads: LocalEngine(n))
+        monkeypatch.setattr("dem.estimators.base.current_engine", lambda _, n=n_threads: LocalEngine(n))
         fits.append(fit())
     for other in fits[1:]:
         assert_same_bits(other, fits[0], (*case.parameters, "lower_bounds_"))

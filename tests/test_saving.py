@@ -139,7 +139,7 @@ def test_a_model_that_can_be_saved_nowhere(data, tmp_path, monkeypatch):
         message = "the disk is full"
         raise StoreError(message)
 
-    monkeypatch.setattr("dem.estimators.fitted.FittedModel.save", full)
+    monkeypatch.setattr("dem.estimators.base.Estimator.save", full)
     result = shell("fit", data, "-k", "1", "--out", tmp_path / "model.zarr", "--quiet")
     assert result.exit_code == 1
     assert result.stderr == "dem: the disk is full; and the model could not be saved anywhere else\n"

@@ -17,8 +17,8 @@ from dem.data.base import Chunk
 from dem.em.predict import LogLikelihood
 from dem.engine import LocalEngine
 from dem.errors import DataError, FitError, OptionError
+from dem.estimators.callbacks import History
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
-from dem.estimators.recorders import History
 
 NAMES = ("weights_", "means_", "covariances_")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
@@ -50,18 +49,16 @@ def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> No
 
 def _figures(estimator: Any, rows: Any) -> dict[str, Any]:
     """Return all figures from one read of the data."""
-    n_rows = rows.n_rows
-    score = float(estimator.score(rows))
     if not entry_of(estimator).is_mixture:
-        return {"inertia": -score, "inertia_per_row": -score / n_rows, "n_rows": n_rows}
-    n_parameters = estimator._n_parameters()  # noqa: SLF001  (scikit-learn's name; `bic` and `aic` read again)
-    deviance = -2.0 * score * n_rows
+        inertia = -float(estimator.score(rows))
+        return {"inertia": inertia, "inertia_per_row": inertia / rows.n_rows, "n_rows": rows.n_rows}
+    worth = estimator._criteria(rows, {})  # noqa: SLF001  (`score`, `bic` and `aic` read once each)
     return {
-        "log_likelihood_per_row": score,
-        "bic": deviance + n_parameters * math.log(n_rows),
-        "aic": deviance + 2.0 * n_parameters,
-        "n_rows": n_rows,
-        "n_parameters": n_parameters,
+        "log_likelihood_per_row": worth.log_likelihood.mean,
+        "bic": worth.bic,
+        "aic": worth.aic,
+        "n_rows": rows.n_rows,
+        "n_parameters": worth.n_parameters,
     }
 
 

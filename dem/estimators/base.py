@@ -1,166 +1,251 @@
-"""What all mixture estimators share: scoring and drawing with scikit-learn's face."""
+"""What all models do: fit, label rows in memory or into a store, save."""
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
-from typing import Any, Unpack
+import warnings
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import DensityMixin
-from sklearn.utils import check_random_state
+from numpy.typing import DTypeLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
 
+from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal
-from dem.engine import Work, current_engine
-from dem.estimators import inputs, streams
-from dem.estimators.options import option
-from dem.estimators.partial import LearnsFromStreams
-from dem.families.mixture import Mixture
-from dem.validation import check_count, check_probabilities, check_rows, check_weights
+from dem.em.fit import Fit, Status
+from dem.em.predict import Labels, RowFunction
+from dem.engine import Engine, current_engine
+from dem.errors import DataError
+from dem.estimators import inputs, persistence, streams
+from dem.estimators.callbacks import History, Latest, Verbose, keeping_last, teller
+from dem.estimators.options import POSITIVE, Options, option
+from dem.estimators.registry import Entry, entry_of
+from dem.events import Callback
+from dem.families.base import Support
+from dem.validation import rows_to_blame
 
 
-class MixtureEstimator(DensityMixin, LearnsFromStreams):
-    """Base of the mixtures: a model that `fit` has fitted, in use."""
-
-    _row_functions = ROW_FUNCTIONS
-
-    def fit_predict(
-        self,
-        X: Any,
-        y: object = None,
-        **source: Unpack[SourceOptions],
-    ) -> Any:
-        """Fit the mixture and return the labels of X; see `fit` and `predict`."""
-        return self.fit(X, y, **source).predict(X, **source)
-
-    def predict_proba(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
-        """Return the responsibilities, shape (n_samples, n_components); of the kinds that `predict` returns."""
-        return self._map(Posterior, X, source)
-
-    def score_samples(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
-        """Return the log-density of each row (nats), shape (n_samples,); of the kinds that `predict` returns."""
-        return self._map(LogDensity, X, source)
-
-    def score(
-        self,
-        X: Any,
-        y: object = None,  # noqa: ARG002
-        **source: Unpack[SourceOptions],
-    ) -> float:
-        """Return the mean log-likelihood per row (nats), in one read."""
-        return self._evaluate(X, source)[0].mean
-
-    def bic(self, X: Any, **source: Unpack[SourceOptions]) -> float:
-        """Return the Bayesian information criterion −2 log L + p log n (Schwarz 1978); lower is better."""
-        total = self._evaluate(X, source)[0]
-        return -2.0 * total.total + self._n_parameters() * math.log(total.n_rows)
-
-    def aic(self, X: Any, **source: Unpack[SourceOptions]) -> float:
-        """Return the Akaike information criterion −2 log L + 2p (Akaike 1974); lower is better."""
-        return -2.0 * self._evaluate(X, source)[0].total + 2.0 * self._n_parameters()
-
-    def icl(self, X: Any, **source: Unpack[SourceOptions]) -> float:
-        """Return the integrated completed likelihood BIC + 2 · entropy (Biernacki et al. 2000); lower is better."""
-        total, entropy = self._evaluate(X, source, Entropy)
-        bic = -2.0 * total.total + self._n_parameters() * math.log(total.n_rows)
-        return bic + 2.0 * entropy.total
-
-    def _evaluate(self, data: Any, source: SourceOptions, *more: type[Entropy]) -> list[RowTotal]:
-        """Return the log-likelihood, and what else is asked for, of all rows in one read."""
-        model = self._model()
-        rows = inputs.rows_of(self, data, reset=False, **source)
-        engine = current_engine()
-        try:
-            works: list[Work] = [LogLikelihood(*model), *(kind(*model) for kind in more)]
-            totals: list[RowTotal] = engine.sweep(rows, works)
-            if not math.isfinite(totals[0].total):
-                check_rows(rows, engine, model[0].support)
-        finally:
-            engine.close()
-        return totals
-
-    def _n_parameters(self) -> int:
-        family, parameters = self._model()
-        return family.n_parameters(parameters)
-
-    def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Draw rows from the fitted mixture.
-
-        Parameters
-        ----------
-        n_samples : int
-            Number of rows. For more than fit in memory see `sample_to`.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-        y : ndarray of int64, shape (n_samples,)
-            The components they come from, in increasing order as in scikit-learn.
-        """
-        family, parameters = self._model()
-        check_count("n_samples", n_samples)
-        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1, size=4))
-        labels = np.sort(rng.choice(len(self.weights_), size=n_samples, p=self.weights_ / np.sum(self.weights_)))
-        return family.component.sample(parameters.components, labels, rng), labels
-
-    def sample_to(
-        self,
-        n_rows: int,
-        path: str,
-        *,
-        random_state: int | None = None,
-        overwrite: bool = False,
-        chunk_rows: int | None = None,
-    ) -> None:
-        """Stream rows drawn from the mixture into a zarr group with the arrays ``rows`` and ``labels``.
-
-        Parameters
-        ----------
-        n_rows : int
-            Number of rows; memory holds a few chunks of them.
-        path : str
-            Where the group is written; it appears there only when it is whole.
-        random_state : int, optional
-            Seed; each chunk has its own stream of random numbers derived from it.
-        overwrite : bool
-            Whether to replace what is at `path`.
-        chunk_rows : int, optional
-            Rows per chunk; about 16 MB when left out.
-        """
-        streams.sample_to(self, n_rows, path, random_state=random_state, overwrite=overwrite, chunk_rows=chunk_rows)
-
-
-class IndependentFeaturesMixture(MixtureEstimator):
-    """Base of mixtures whose features are independent; a subclass names its component and its one parameter.
+class Estimator(Options, metaclass=ABCMeta):
+    """Base of mixtures and k-means: the frame of every fit, and what needs fitted attributes alone.
 
     Parameters
     ----------
-    fit_weights : bool, default=True
-        Whether EM updates the weights; else they stay as they start (equal without `weights_init`).
+    random_state : int, RandomState or None
+        Seed of the sample and the start.
+    verbose : int
+        Whether to print what happens.
+    sample_rows : int, optional
+        Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default.
+    callbacks : sequence of Callback, optional
+        Called with every event of `fit` (`dem.events`).
+
+    Attributes
+    ----------
+    converged_ : bool
+    n_iter_ : int
+        Iterations on all the data.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Defined when the data names its features.
     """
 
-    fit_weights: bool = option("boolean", default=True)
+    random_state: int | np.random.RandomState | None = option("random_state", default=None)
+    verbose: int = option("verbose", default=0)
+    sample_rows: int | None = option(POSITIVE, None, default=None)
+    callbacks: Sequence[Callback] | None = option(list, tuple, None, default=None)
+
+    #: fitted attributes that tell how the fit went
+    _outcome: ClassVar[tuple[str, ...]]
+    #: what `predict_to` can write
+    _row_functions: ClassVar[dict[str, type[RowFunction]]]
+    #: what is said of data with too few rows, with places for the estimator and the rows
+    _too_few: ClassVar[str]
+
+    # What a subclass provides -------------------------------------------------------------------------------
 
     @abstractmethod
-    def _component(self) -> Any:
-        """Return the component that the options describe."""
+    def _support(self) -> Support:
+        """Return the values that the model allows."""
 
-    def _family(self) -> Mixture[Any, Any]:
-        return Mixture(self._component(), self.fit_weights, self.top_components)
+    @abstractmethod
+    def _search(self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], *, goes_on: bool) -> tuple[Any, ...]:
+        """Return family and `Fit` of the best of all starts on all the data, and what else `_keep` needs."""
 
-    def _fitted_family(self) -> Mixture[Any, Any]:
-        return self._family()
+    @property
+    def _parameter_names(self) -> tuple[str, ...]:
+        """Fitted attributes that are arrays, without the underscore at the end, the weights of a mixture first."""
+        return ("weights", self._entry.location) if self._entry.is_mixture else (self._entry.location,)
 
-    def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
-        values: dict[str, NDArray[Any]] = {}
-        if self.weights_init is not None:
-            values["weights"] = check_weights(self.weights_init, self.n_components)
-        given = getattr(self, f"{self._entry.location}_init")
-        if given is not None:
-            values[self._entry.location] = check_probabilities(given, self.n_components, n_features)
-        return values
+    @abstractmethod
+    def _model(self) -> tuple[Any, Any]:
+        """Return family and parameters from the fitted attributes, which are the one truth."""
 
-    def _fixed_values(self) -> dict[str, NDArray[Any]]:
-        return {} if self.fit_weights else {"weights": np.full(self.n_components, 1.0 / self.n_components)}
+    @property
+    @abstractmethod
+    def _not_converged(self) -> str:
+        """What is said of a fit that has not converged."""
+
+    def _complete(self) -> None:
+        """Derive the attributes that follow from the parameters."""
+
+    def _finish(self, data: Any, source: SourceOptions) -> None:
+        """Do what remains after a fit to all of `data`."""
+
+    def _deviations(self) -> NDArray[np.float64] | None:
+        """Return the standard deviation of each component in each feature, for models whose reports show it."""
+        return None
+
+    def _check_options(self) -> None:
+        inputs.check_options(self)
+
+    def _goes_on(self) -> bool:
+        """Tell whether a fit goes on from the fitted parameters; raise `OptionError` if it cannot."""
+        return False
+
+    @property
+    def _entry(self) -> Entry:
+        """What the registry tells: names of the size and of the parameter that locates the components."""
+        return entry_of(self)
+
+    # Fitting ------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Self:  # noqa: ARG002
+        """Fit the model: mixtures by EM, k-means by Lloyd's algorithm.
+
+        Parameters
+        ----------
+        X : path or URL of a zarr array or group, zarr.Array, array, DataFrame, DataArray or Dataset
+            The data, shape (n_samples, n_features). It is read chunk by chunk, several times.
+        y : ignored
+            For scikit-learn's API.
+        **source
+            How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
+            feature dimension if X is a DataArray; `allow_missing_chunks`, whether chunks that are not in a zarr store
+            count as their fill value: by default they are an error.
+
+        Returns
+        -------
+        self
+            The fitted estimator. If the fit ends before its time (KeyboardInterrupt, an exception of a callback, a
+            cluster or a store that goes away), the estimator holds the parameters of the last whole iteration (k-means
+            the inertia from before it, and no labels), and a note of the exception says so.
+
+        Raises
+        ------
+        OptionError
+            If an option has an unknown or impossible value.
+        DataError
+            If the data cannot be read, is not finite, or has fewer rows than components; if chunks of a zarr store
+            are missing, or the store changes during the fit.
+        FitError
+            If a covariance is not positive definite.
+        """
+        self._check_options()
+        with inputs.features_kept_on_failure(self):
+            self._fit(X, source)
+        if not self.converged_ and self.max_iter > 0:
+            warnings.warn(self._not_converged, ConvergenceWarning, stacklevel=2)
+        self._finish(X, source)
+        return self
+
+    def _fit(self, data: Any, source: SourceOptions) -> None:
+        goes_on = self._goes_on()
+        rows = inputs.rows_of(self, data, reset=not goes_on, **source)
+        if rows.n_rows < getattr(self, self._entry.size):
+            raise DataError(self._too_few.format(self, rows))
+        callbacks = [*(self.callbacks or ())]
+        if self.verbose:
+            callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
+        engine = current_engine(teller(callbacks))
+        history, latest = History(), Latest()
+
+        def keep(family: Any, best: Fit, *more: Any) -> None:
+            self._keep(family, best, history.records, rows.n_rows, *more)
+
+        try:
+            with (
+                keeping_last(latest, lambda: keep(latest.family, latest.fit)),
+                rows_to_blame(rows, engine, self._support()),
+            ):
+                found = self._search(rows, engine, (history, latest, *callbacks), goes_on=goes_on)
+        finally:
+            engine.close()
+        keep(*found)
+
+    def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *_: Any) -> None:
+        """Set the fitted attributes, of a fit to `n_rows`."""
+        for name, value in family.to_user(best.parameters).items():
+            setattr(self, f"{name}_", value)
+        self.converged_ = best.status is Status.CONVERGED
+        self.n_iter_ = best.n_iter
+        self.history_ = history
+        self.n_samples_seen_ = n_rows
+        self._complete()
+
+    # What needs fitted attributes alone ---------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether there are parameters: the number of features alone is none."""
+        return hasattr(self, f"{self._entry.location}_")
+
+    def _map(self, kind: type[RowFunction], data: Any, source: SourceOptions) -> Any:
+        return inputs.mapped(self, kind(*self._model()), data, **source)
+
+    def predict(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
+        """Return the label of each row: its most probable component, or its nearest centre.
+
+        Parameters
+        ----------
+        X, **source
+            Data as in `fit`.
+
+        Returns
+        -------
+        array of int64, shape (n_samples,)
+            Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask and
+            zarr; a DataArray on the same grid, with its coordinates, for xarray.
+        """
+        return self._map(Labels, X, source)
+
+    def predict_to(
+        self,
+        X: Any,
+        path: str,
+        *,
+        kind: str = "labels",
+        dtype: DTypeLike | None = None,
+        overwrite: bool = False,
+        **source: Unpack[SourceOptions],
+    ) -> None:
+        """Stream the labels of X, or what else is said of each row, into a zarr array, chunk by chunk.
+
+        Parameters
+        ----------
+        X, **source
+            Data as in `fit`.
+        path : str
+            Where the array is written; it appears there only when it is whole.
+        kind : str
+            What is written: ``'labels'``; of a mixture also ``'proba'`` or ``'log_density'``, of `KMeans`
+            ``'distances'``.
+        dtype : dtype, optional
+            Of what is written: by default the smallest integer that holds the labels, and float64 for all else.
+        overwrite : bool
+            Whether to replace what is at `path`.
+        """
+        streams.predict_to(self, X, path, kind=kind, dtype=dtype, overwrite=overwrite, **source)
+
+    def save(self, path: str, *, overwrite: bool = False) -> None:
+        """Write the fitted model as a zarr group that is readable without dem; see `dem.load`.
+
+        Parameters
+        ----------
+        path : str
+            A directory or URL.
+        overwrite : bool
+            Whether to replace what is at `path`.
+        """
+        check_is_fitted(self)
+        persistence.save(self, path, overwrite=overwrite)

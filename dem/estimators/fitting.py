@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
-from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, Self, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -21,25 +19,24 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Algorithm, Batch
-from dem.em.fit import Fit, Settings, Start, Status
+from dem.em.fit import Fit, Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.em.squarem import Squarem
 from dem.em.stepwise import Stepwise
-from dem.engine import Engine, current_engine
+from dem.engine import Engine
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
-from dem.estimators import inputs
-from dem.estimators.fitted import FittedModel
+from dem.estimators.base import Estimator
 from dem.estimators.options import POSITIVE, option
-from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
 from dem.estimators.registry import MIXTURE_STARTS
 from dem.estimators.starts import search
-from dem.events import Preparing, notify
+from dem.events import Callback, Preparing, notify
+from dem.families.base import Support
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample
-from dem.validation import check_sample, rows_to_blame
+from dem.validation import check_sample
 
 Values = Mapping[str, NDArray[Any]]
 ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
@@ -47,7 +44,7 @@ ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
 SAMPLE_ITERATIONS = 100
 
 
-class FittedByEM(FittedModel, metaclass=ABCMeta):
+class FittedByEM(Estimator):
     """The fitting half of a mixture estimator; a subclass names its component and its parameters.
 
     Parameters
@@ -128,6 +125,14 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
     accelerate: str | None = option(StrOptions({"squarem"}), None, default=None)
     top_components: int | None = option(POSITIVE, None, default=None)
 
+    # Scikit-learn's words.
+    _too_few = (
+        "Expected n_samples >= n_components but got n_components = {0.n_components}, n_samples = {1.n_rows} in {1.name}"
+    )
+    _not_converged = (
+        "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, "
+        "or check for degenerate data."
+    )
     _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
 
     # What a subclass provides -------------------------------------------------------------------------------
@@ -144,80 +149,13 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
     def _fitted_family(self) -> Mixture[Any, Any]:
         """Return the mixture with a frame of reference that fits the fitted parameters."""
 
+    def _support(self) -> Support:
+        return self._family().support
+
     # Fitting ------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Self:  # noqa: ARG002
-        """Fit the mixture by EM.
-
-        Parameters
-        ----------
-        X : path or URL of a zarr array or group, zarr.Array, array, DataFrame, DataArray or Dataset
-            The data, shape (n_samples, n_features). It is read chunk by chunk, several times.
-        y : ignored
-            For scikit-learn's API.
-        **source
-            How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
-            feature dimension if X is a DataArray; `allow_missing_chunks`, whether chunks that are not in a zarr store
-            count as their fill value: by default they are an error.
-
-        Returns
-        -------
-        self
-            The fitted estimator. If the fit ends before its time (KeyboardInterrupt, an exception of a callback, a
-            cluster or a store that goes away), the estimator holds the parameters of the last whole iteration, and a
-            note of the exception says so.
-
-        Raises
-        ------
-        OptionError
-            If an option has an unknown or impossible value.
-        DataError
-            If the data cannot be read, is not finite, or has fewer rows than components; if chunks of a zarr store
-            are missing, or the store changes during the fit.
-        FitError
-            If a covariance is not positive definite.
-        """
-        self._check_options()
-        with inputs.features_kept_on_failure(self):
-            return self._fit(X, source)
-
-    def _fit(self, data: Any, source: SourceOptions) -> Self:
-        goes_on = self.warm_start and hasattr(self, "converged_")
-        if goes_on:
-            self._check_goes_on()
-        rows = inputs.rows_of(self, data, reset=not goes_on, **source)
-        if rows.n_rows < self.n_components:
-            message = (
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {rows.n_rows} in {rows.name}"
-            )
-            raise DataError(message)
-        if n_blocks := self._algorithm().n_blocks:
-            rows = rows.divided(n_blocks)
-        callbacks = [*(self.callbacks or ())]
-        if self.verbose:
-            callbacks.append(Verbose(int(self.verbose), self.verbose_interval))
-        engine = current_engine(teller(callbacks))
-        history, latest = History(), Latest()
-        settings = Settings(self.tol, self.max_iter, (history, latest, *callbacks), racing=self.racing)
-
-        def keep(family: Mixture[Any, Any], best: Fit) -> None:
-            self._keep(family, best, history.records)
-            self.n_samples_seen_ = rows.n_rows
-
-        try:
-            with (
-                keeping_last(latest, lambda: keep(latest.family, latest.fit)),
-                rows_to_blame(rows, engine, self._family().support),
-            ):
-                family, best = self._search(rows, engine, settings, goes_on=goes_on)
-        finally:
-            engine.close()
-        keep(family, best)
+    def _finish(self, data: Any, source: SourceOptions) -> None:  # noqa: ARG002
         self._forget_held_rows()
-        if best.status is Status.MAX_ITER and self.max_iter > 0:
-            warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=2)
-        return self
 
     def _forget_held_rows(self) -> None:
         """Forget the first rows of a stream, see `partial_fit`."""
@@ -225,9 +163,11 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
             self.__dict__.pop(name, None)
 
     def _search(
-        self, rows: Rows, engine: Engine, settings: Settings, *, goes_on: bool
+        self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], *, goes_on: bool
     ) -> tuple[Mixture[Any, Any], Fit]:
-        """Return the best of all starts, fitted to all the data."""
+        if n_blocks := self._algorithm().n_blocks:
+            rows = rows.divided(n_blocks)
+        settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing)
         if goes_on:
             family, parameters = self._model()
             start = _truncated(Start(family, parameters))
@@ -303,7 +243,7 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
             left = f"{len(sample.rows)} rows of {rows.name} are left for the fit"
             message = f"{left}, too few for {self.n_components} components"
             raise DataError(message)
-        check_sample(sample, rows, engine, self._family().support, self.n_components)
+        check_sample(sample, rows, engine, self._support(), self.n_components)
         return sample
 
     def _start(
@@ -330,19 +270,13 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
         """Return the parameters that options hold fixed."""
         return {}
 
-    def _keep(self, family: Mixture[Any, Any], best: Fit, history: list[dict[str, Any]]) -> None:
-        """Set the fitted attributes."""
-        for name, value in family.to_user(best.parameters).items():
-            setattr(self, f"{name}_", value)
-        self.converged_ = best.status is Status.CONVERGED
-        self.n_iter_ = best.n_iter
+    def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *more: Any) -> None:
         self.lower_bound_ = best.log_likelihood
         self.lower_bounds_ = list(best.log_likelihoods)
-        self.history_ = history
-        self._complete()
+        super()._keep(family, best, history, n_rows, *more)
 
     def _check_options(self) -> None:
-        inputs.check_options(self)
+        super()._check_options()
         if self.accelerate is not None and self.algorithm not in ("batch", "auto"):
             message = (
                 f"accelerate={self.accelerate!r} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
@@ -356,6 +290,12 @@ class FittedByEM(FittedModel, metaclass=ABCMeta):
         if self.sample_rows is not None and self.sample_rows < self.n_components:
             message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
             raise OptionError(message)
+
+    def _goes_on(self) -> bool:
+        goes_on = self.warm_start and hasattr(self, "converged_")
+        if goes_on:
+            self._check_goes_on()
+        return goes_on
 
     def _check_goes_on(self) -> None:
         """Compare the options with the model that a warm start goes on from."""
@@ -377,10 +317,3 @@ def _truncated(start: Start) -> Start:
     mixture: Any = start.model
     with single_threaded_blas():
         return replace(start, parameters=mixture.truncated(start.parameters))
-
-
-# scikit-learn's words.
-NOT_CONVERGED = (
-    "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, or "
-    "check for degenerate data."
-)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from dem.errors import OptionError
-from dem.estimators.base import MixtureEstimator
+from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
 from dem.families.mixture import Mixture

@@ -6,12 +6,11 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -19,28 +18,27 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Batch
-from dem.em.fit import Fit, Settings, Start, Status
+from dem.em.fit import Fit, Settings, Start
 from dem.em.predict import Distances, Labels, RowFunction
 from dem.engine import Engine, current_engine
-from dem.errors import DataError, OptionError
+from dem.errors import OptionError
 from dem.estimators import inputs
-from dem.estimators.fitted import FittedModel
+from dem.estimators.base import Estimator
 from dem.estimators.options import POSITIVE, option
-from dem.estimators.recorders import History, Latest, Verbose, keeping_last, teller
 from dem.estimators.registry import ESTIMATORS
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
-from dem.families.base import Array, EStep
+from dem.families.base import Array, EStep, Support
 from dem.families.gaussian.frame import Frame
 from dem.families.kmeans import Clusters, ClusterStatistics
 from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
 from dem.units import plural
-from dem.validation import check_array, check_rows, check_spread, rows_to_blame, warn_of_few_distinct_rows
+from dem.validation import check_array, check_rows, check_spread, warn_of_few_distinct_rows
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FittedModel):
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
     """k-means clustering by Lloyd's algorithm, on data in memory or far larger.
 
     Parameters, attributes and methods are those of `sklearn.cluster.KMeans`; the data may be of any kind that
@@ -93,6 +91,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     16.0
     """
 
+    _too_few = "n_samples={1.n_rows} should be >= n_clusters={0.n_clusters} ({1.name})"
     _outcome = ("converged_", "n_iter_", "inertia_", "history_")
     _row_functions: ClassVar[dict[str, type[RowFunction]]] = {"labels": Labels, "distances": Distances}
 
@@ -104,61 +103,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     max_iter: int = option(POSITIVE, default=300)
     tol: float = option(Interval(Real, 0.0, None, closed="left"), default=1e-4)
 
-    def fit(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Self:  # noqa: ARG002
-        """Find the clusters of X.
+    def _finish(self, data: Any, source: SourceOptions) -> None:
+        self.labels_ = self.predict(data, **source)
 
-        Parameters
-        ----------
-        X, **source
-            Data as for `GaussianMixture.fit`.
-        y : ignored
-            For scikit-learn's API.
+    def _support(self) -> Support:
+        return Clusters.support
 
-        Returns
-        -------
-        self
-            If the fit ends before its time (KeyboardInterrupt, an exception of a callback, a cluster or a store that
-            goes away), the estimator holds the centres of the last whole iteration, the inertia from before it, and no
-            labels; a note of the exception says so.
+    @property
+    def _not_converged(self) -> str:
+        return f"k-means did not converge within {plural(self.max_iter, 'iteration')}; increase max_iter or tol"
 
-        Raises
-        ------
-        OptionError
-            If an option has an unknown or impossible value.
-        DataError
-            If the data cannot be read, is not finite, or has fewer rows than clusters.
-        """
-        inputs.check_options(self)
-        with inputs.features_kept_on_failure(self):
-            rows = inputs.rows_of(self, X, reset=True, **source)
-            if rows.n_rows < self.n_clusters:
-                message = f"n_samples={rows.n_rows} should be >= n_clusters={self.n_clusters} ({rows.name})"
-                raise DataError(message)
-            callbacks = [*(self.callbacks or ()), *([Verbose(int(self.verbose), 1)] if self.verbose else [])]
-            engine = current_engine(teller(callbacks))
-            history, latest = History(), Latest()
-
-            def keep() -> None:
-                inertia = -latest.fit.log_likelihood * rows.n_rows
-                self._keep(latest.family, latest.fit, inertia, history.records)
-
-            try:
-                with (
-                    keeping_last(latest, keep),
-                    rows_to_blame(rows, engine, Clusters.support),
-                ):
-                    family, best, inertia = self._search(rows, engine, [history, latest, *callbacks])
-            finally:
-                engine.close()
-            self._keep(family, best, inertia, history.records)
-        if not self.converged_:
-            message = f"k-means did not converge within {plural(self.max_iter, 'iteration')}; increase max_iter or tol"
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.labels_ = self.predict(X, **source)
-        return self
-
-    def _search(self, rows: Rows, engine: Engine, callbacks: Sequence[Callback]) -> tuple[Clusters, Fit, float]:
-        """Return the best of all starts, fitted to all the data, and its inertia."""
+    def _search(
+        self,
+        rows: Rows,
+        engine: Engine,
+        callbacks: Sequence[Callback],
+        *,
+        goes_on: bool,  # noqa: ARG002
+    ) -> tuple[Clusters, Fit, float]:
         random_state = check_random_state(self.random_state)
         n_wanted = None if self.sample_rows is None else max(self.sample_rows, self.n_clusters)
         seed = np.random.SeedSequence(random_state.randint(2**31 - 1, size=4).tolist())
@@ -179,16 +141,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         inertia, best = min((end.inertia, i) for i, end in enumerate(ends))
         return family, fits[best], inertia * family.unit
 
-    def _keep(self, family: Clusters, best: Fit, inertia: float, history: list[dict[str, Any]]) -> None:
+    def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *inertia: float) -> None:
         """Set the fitted attributes; the labels of an earlier fit are no longer true."""
-        self.cluster_centers_ = family.to_user(best.parameters)
-        self.inertia_ = inertia
-        self.n_iter_ = best.n_iter
-        self.converged_ = best.status is Status.CONVERGED
-        self.history_ = history
-        if hasattr(self, "labels_"):
-            del self.labels_
-        self._complete()
+        self.inertia_ = inertia[0] if inertia else -best.log_likelihood * n_rows
+        self.__dict__.pop("labels_", None)
+        super()._keep(family, best, history, n_rows)
 
     def _complete(self) -> None:
         self._n_features_out = self.n_clusters
@@ -201,14 +158,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             if self.n_init not in ("auto", 1):
                 message = f"init gives the centres, so there is one start, not n_init={self.n_init}"
                 warnings.warn(message, RuntimeWarning, stacklevel=4)
-            return [family.from_user(check_array("init", self.init, (self.n_clusters, rows.n_features)))]
+            return [
+                family.from_user(
+                    {"cluster_centers": check_array("init", self.init, (self.n_clusters, rows.n_features))}
+                )
+            ]
         if len(sample.rows) < self.n_clusters:
             message = f"a sample of {len(sample.rows)} rows cannot start {self.n_clusters} clusters"
             raise OptionError(message)
         n_init = self.n_init
         if n_init == "auto":
             n_init = 10 if self.init == "random" or callable(self.init) else 1
-        return [family.from_user(self._start(rows, engine, sample, random_state)) for _ in range(int(n_init))]
+        drawn = [self._start(rows, engine, sample, random_state) for _ in range(int(n_init))]
+        return [family.from_user({"cluster_centers": centres}) for centres in drawn]
 
     def _start(self, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState) -> Array:
         callbacks = self.callbacks or ()
@@ -256,4 +218,4 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         """Return family and centres; the centres span the frame."""
         check_is_fitted(self)
         family = Clusters(Frame.of(self.cluster_centers_, isotropic=True))
-        return family, family.from_user(self.cluster_centers_)
+        return family, family.from_user({"cluster_centers": self.cluster_centers_})

@@ -245,7 +245,7 @@ def trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
     sample = np.asarray(table[rng.permutation(len(table))[:most]], dtype=np.float64)
     if not estimator._entry.is_mixture:
         clusters = Clusters(Frame.of(sample, isotropic=True))
-        return clusters, clusters.from_user(sample[rng.integers(len(sample), size=n_components)])
+        return clusters, clusters.from_user({"cluster_centers": sample[rng.integers(len(sample), size=n_components)]})
     family = estimator._family()
     if family.support.outside(sample).any():
         message = f"the rows hold values that are not {family.support.description}"

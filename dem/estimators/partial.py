@@ -123,8 +123,7 @@ class LearnsFromStreams(FittedByEM):
             watches_order=False,
         )
         (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
-        self._keep(family, one, [])
-        self.n_samples_seen_ = n_seen + rows.n_rows
+        self._keep(family, one, [], n_seen + rows.n_rows)
 
     def _rows_of_whole_step(self, n_features: int) -> int:
         """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""

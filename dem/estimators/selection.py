@@ -22,13 +22,14 @@ from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
-from dem.estimators.base import MixtureEstimator
+from dem.estimators.callbacks import History, teller
 from dem.estimators.comparison import as_html, choice
+from dem.estimators.criteria import Criteria
 from dem.estimators.features import note_features
 from dem.estimators.fitting import SAMPLE_ITERATIONS
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
-from dem.estimators.recorders import History, teller
+from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.starts import search
 from dem.initialise.sample import RowSample
 from dem.units import plural
@@ -188,8 +189,7 @@ def select(
     for candidate in candidates:
         if candidate.fit is not None:
             note_features(candidate.estimator, rows)
-            candidate.estimator._keep(candidate.family, candidate.fit, candidate.records)
-            candidate.estimator.n_samples_seen_ = candidate.n_rows
+            candidate.estimator._keep(candidate.family, candidate.fit, candidate.records, candidate.n_rows)
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
@@ -286,11 +286,9 @@ def _row(candidate: Candidate, totals: Any, *, held_out: bool) -> dict[str, Any]
     total, entropy = next(totals), next(totals)
     left: RowTotal | None = next(totals) if held_out else None
     candidate.n_rows = int(total.n_rows)
-    free = candidate.family.n_parameters(one.parameters)
-    bic = -2.0 * total.total + free * math.log(total.n_rows)
-    aic = -2.0 * total.total + 2.0 * free
+    worth = Criteria(total, candidate.family.n_parameters(one.parameters), entropy)
     score = None if left is None else left.mean if left.n_rows else math.nan
-    values = (total.mean, free, bic, aic, bic + 2.0 * entropy.total, score)
+    values = (total.mean, worth.n_parameters, worth.bic, worth.aic, worth.icl, score)
     # The sample and the criteria are a read each.
     reads = 2 + max((record["iteration"] for record in candidate.records if record["phase"] == "data"), default=0)
     status = {"status": _STATUS[one.status], "n_iter": one.n_iter, "reads": reads}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,13 +173,13 @@ class Clusters(Model[Array, ClusterStatistics]):
         result *= self.frame.scale[0]
         return result
 
-    def to_user(self, parameters: Array) -> Array:
-        """Return the centres in the user's units."""
-        return np.asarray(parameters * self.frame.scale + self.frame.origin)
+    def to_user(self, parameters: Array) -> dict[str, Array]:
+        """Return ``cluster_centers`` in the user's units."""
+        return {"cluster_centers": parameters * self.frame.scale + self.frame.origin}
 
-    def from_user(self, centres: Array) -> Array:
+    def from_user(self, values: Mapping[str, NDArray[Any]]) -> Array:
         """Return parameters from what `to_user` gave."""
-        return np.asarray((centres - self.frame.origin) / self.frame.scale)
+        return np.asarray((values["cluster_centers"] - self.frame.origin) / self.frame.scale)
 
     def _rows(self, chunk: RowBlock) -> Array:
         """Return rows in the frame, shape (n, n_features)."""
