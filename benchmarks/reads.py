@@ -24,7 +24,7 @@ from sources import InPieces
 
 import dem
 from dem.data.base import Chunk
-from dem.em.blocks import N_BLOCKS
+from dem.em.e_step import N_BLOCKS
 from dem.events import IterationEnded
 
 DISTANCES = (1e-3, 1e-4, 1e-6)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dem.em.e_step import Reading
+from dem.em.algorithm import Plan
+from dem.em.e_step import Blocks
 from dem.tree import flatten
 
 
@@ -31,5 +32,6 @@ def numbers(tree):
 
 def sweep_models(engine, rows, models):
     """Return the statistics of each (model, parameters), all from one read."""
-    found, _ = Reading(engine, rows, slice(None), dict(enumerate(models))).result()
-    return [found[number] for number in range(len(models))]
+    points = {number: parameters for number, (_, parameters) in enumerate(models)}
+    (visit,) = Blocks.of(rows, engine, None).visit(Plan([0], 1), [model for model, _ in models], lambda: points)
+    return [visit.statistics[number] for number in points]

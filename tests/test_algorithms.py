@@ -12,7 +12,7 @@ from sources import CutRows
 
 import dem
 from dem.em.algorithm import Batch
-from dem.em.blocks import Blocks
+from dem.em.e_step import Blocks
 from dem.em.fit import Settings, Start, Status
 from dem.em.incremental import Incremental
 from dem.em.loop import run

@@ -13,7 +13,7 @@ from distributed import Client
 
 import dem
 from dem.data import open_rows
-from dem.em.blocks import N_BLOCKS, Blocks
+from dem.em.e_step import N_BLOCKS, Blocks
 from dem.families.mixture import Mixture
 
 N_ROWS, CHUNK = 4000, 100

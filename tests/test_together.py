@@ -9,7 +9,7 @@ from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
-from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _groups
+from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _grouped
 from dem.engine import LocalEngine
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
@@ -51,7 +51,7 @@ def test_each_model_gets_what_it_would_get_alone(case):
 
 
 def groups(models):
-    return _groups({number: EStep(*model) for number, model in enumerate(models)})
+    return [group for group, _ in _grouped({number: EStep(*model) for number, model in enumerate(models)})]
 
 
 def test_what_goes_together():

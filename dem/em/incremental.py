@@ -22,7 +22,7 @@ from dem import tree
 from dem.data.base import Chunk, Rows
 from dem.em.algorithm import Algorithm, Iterate, Plan, finite_objective
 from dem.em.block_table import BlockTable
-from dem.em.blocks import N_BLOCKS
+from dem.em.e_step import N_BLOCKS
 from dem.families.base import IncrementalModel
 
 # Blocks under way at once, as a share of all: what comes back is then almost up to date.

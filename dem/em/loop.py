@@ -10,7 +10,7 @@ from typing import Any
 
 from dem.data.base import Rows
 from dem.em.algorithm import Algorithm, Plan
-from dem.em.blocks import Blocks, Visit
+from dem.em.e_step import Blocks, Visit
 from dem.em.fit import Fit, Settings, Start, Status
 from dem.em.racing import rivals_to_drop
 from dem.engine.base import Engine, single_threaded_blas
@@ -62,13 +62,8 @@ def run(
         If all models fail (NonFiniteError: because their log-likelihoods are NaN or infinite).
     """
     blocks = Blocks.of(rows, engine, algorithm.n_blocks)
-    fits = []
-    for start in starts:
-        state = algorithm.init(start.model, start.parameters, rows, len(blocks)) if settings.max_iter > 0 else None
-        fits.append(Fit(start.parameters, reached=previous, state=state))
-    race = _Race(starts, fits, algorithm, blocks, settings)
-    race.announce()
-    confirm = [False] * len(fits)
+    race = _Race(starts, algorithm, blocks, settings, previous)
+    fits, confirm = race.fits, dict.fromkeys(range(len(starts)), False)
     for iteration in range(1, settings.max_iter + 1):
         active = [number for number, one in enumerate(fits) if one.status is Status.RUNNING]
         if not active:
@@ -91,28 +86,32 @@ class _Race:
     """The models of one call of `run`, on their way."""
 
     def __init__(
-        self, starts: Sequence[Start], fits: list[Fit], algorithm: Algorithm, blocks: Blocks, settings: Settings
+        self,
+        starts: Sequence[Start],
+        algorithm: Algorithm,
+        blocks: Blocks,
+        settings: Settings,
+        previous: float,
     ) -> None:
-        self.starts, self.fits = starts, fits
-        self.algorithm, self.blocks, self.settings = algorithm, blocks, settings
-
-    def announce(self) -> None:
-        """Tell that EM begins."""
-        rows, settings, model = self.blocks.rows, self.settings, self.starts[0].model
-        size = (rows.n_rows, rows.n_features, rows.n_bytes)
-        notify(
-            settings.callbacks,
-            FitStarted(
-                settings.phase,
-                len(self.fits),
-                *size,
-                settings.max_iter,
-                settings.tol if model.criterion == "log-likelihood" else 0.0,
-                memo_bytes=sum(self.algorithm.memory(one.state) for one in self.fits if one.state is not None),
-                objective=model.criterion,
-                n_contests=len({start.contest for start in self.starts}),
-            ),
+        self.starts, self.algorithm, self.blocks, self.settings = starts, algorithm, blocks, settings
+        rows, model = blocks.rows, starts[0].model
+        self.fits = [Fit(start.parameters, reached=previous) for start in starts]
+        if settings.max_iter > 0:
+            for start, one in zip(starts, self.fits, strict=True):
+                one.state = algorithm.init(start.model, start.parameters, rows, len(blocks))
+        started = FitStarted(
+            settings.phase,
+            len(starts),
+            rows.n_rows,
+            rows.n_features,
+            rows.n_bytes,
+            settings.max_iter,
+            settings.tol if model.criterion == "log-likelihood" else 0.0,
+            memo_bytes=sum(algorithm.memory(one.state) for one in self.fits if one.state is not None),
+            objective=model.criterion,
+            n_contests=len({start.contest for start in starts}),
         )
+        notify(settings.callbacks, started)
 
     def make_pass(self, iteration: int, confirm: dict[int, bool]) -> None:
         """Take the models through an E-step on every block."""
@@ -169,8 +168,8 @@ class _Race:
             return False
         reached, before = float(iterate.objective / iterate.n_rows), one.parameters
         gain = reached - one.reached
-        if one.log_likelihoods:  # a warm start may go on with other data
-            self._check_monotone(model, one, reached)
+        if reached < one.reached and one.log_likelihoods:  # a warm start may go on with other data
+            self._check_fall(model, one, reached)
         one.parameters = iterate.parameters
         one.log_likelihoods.append(reached)
         one.reached = reached if iterate.comparable else -math.inf
@@ -197,10 +196,8 @@ class _Race:
         one.status, one.reason = status, reason or status.value
         notify(self.settings.callbacks, FitEnded(self.settings.phase, number, one.n_iter, one.reason))
 
-    def _check_monotone(self, model: Model[Any, Any], one: Fit, reached: float) -> None:
+    def _check_fall(self, model: Model[Any, Any], one: Fit, reached: float) -> None:
         """Warn if the objective fell by more than regularisation (in each M-step) and rounding explain."""
-        if reached >= one.reached or not math.isfinite(one.reached):
-            return
         slack = len(self.blocks) * model.monotonicity_slack(one.parameters, self.blocks.rows.dtype)
         slack += ROUNDING * (1.0 + abs(one.reached))
         if one.reached - reached > slack:

@@ -18,7 +18,7 @@ import numpy as np
 
 from dem.data.base import Chunk, Rows
 from dem.em.algorithm import Algorithm, Iterate, Plan, finite_objective
-from dem.em.blocks import N_BLOCKS
+from dem.em.e_step import N_BLOCKS
 from dem.em.incremental import Incremental, IncrementalState, in_flight
 from dem.errors import DataWarning
 from dem.families.base import IncrementalModel
