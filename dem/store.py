@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from dem.data.atomic import destination
 from dem.data.checks import reason
-from dem.data.destination import destination
 from dem.errors import StoreError
 
 

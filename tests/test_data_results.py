@@ -19,8 +19,8 @@ import dem.data.base
 import dem.data.results
 import dem.data.zarr
 from dem.data import open_rows
+from dem.data.atomic import destination
 from dem.data.base import Chunk
-from dem.data.destination import destination
 from dem.data.results import check_destination, write_rows
 from dem.engine import LocalEngine
 from dem.errors import DataError, StoreError

@@ -15,7 +15,7 @@ from cases import CASES, gaussian_rows
 
 import dem
 from dem import store
-from dem.data.destination import destination
+from dem.data.atomic import destination
 from dem.errors import StoreError
 
 

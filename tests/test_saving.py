@@ -149,7 +149,7 @@ def test_a_model_that_can_be_saved_nowhere(data, tmp_path, monkeypatch):
 
 WRITE_FOR_EVER = """
 import os, sys, time, zarr
-from dem.data.destination import destination
+from dem.data.atomic import destination
 with destination(sys.argv[1], overwrite=True) as draft:
     zarr.create_array(draft.path, shape=(3,), dtype="i1")
     print(draft.path, flush=True)

@@ -73,7 +73,7 @@ def _print(figures: dict[str, Any], as_json: bool) -> None:
 def _open(path: str) -> Any:
     import zarr  # noqa: PLC0415
 
-    from dem.data.destination import is_url  # noqa: PLC0415
+    from dem.data.atomic import is_url  # noqa: PLC0415
 
     if not is_url(path) and not local_path(path).exists():
         message = f"there is no {path}"
@@ -91,7 +91,7 @@ def _open(path: str) -> Any:
 
 
 def _is_parquet(path: str) -> bool:
-    from dem.data.destination import is_url  # noqa: PLC0415
+    from dem.data.atomic import is_url  # noqa: PLC0415
     from dem.data.urls import is_parquet  # noqa: PLC0415
 
     return is_parquet(path) and (is_url(path) or local_path(path).exists())

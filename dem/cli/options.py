@@ -203,7 +203,7 @@ def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> 
     StoreError
         If it exists, would destroy what is read, is not a zarr store, or its folder cannot be written.
     """
-    from dem.data.destination import check_destination, is_url  # noqa: PLC0415
+    from dem.data.atomic import check_destination, is_url  # noqa: PLC0415
 
     if is_url(output):
         check_destination(output, overwrite=overwrite)

@@ -73,7 +73,7 @@ def sample(
 
 def _check_room(out: str, n_bytes: int) -> None:
     """Refuse what cannot fit on the disk, however well it compresses: a byte for each number."""
-    from dem.data.destination import is_url  # noqa: PLC0415
+    from dem.data.atomic import is_url  # noqa: PLC0415
 
     if is_url(out):
         return

@@ -69,7 +69,7 @@ def partial_of(path: str) -> str:
 
 def remove_partial(path: str, start_from: str | None) -> str:
     """Remove the partial model from which the one at `path` went on, if it did; return what became of it, in words."""
-    from dem.data.destination import is_occupied, remove  # noqa: PLC0415
+    from dem.data.atomic import is_occupied, remove  # noqa: PLC0415
     from dem.data.objects import is_failure_of_store  # noqa: PLC0415
 
     partial = partial_of(path)
@@ -113,7 +113,7 @@ def _folders(path: str) -> Iterator[str]:
 
 def _free(path: str) -> str:
     """Return the path itself, or the first of ``model-2.zarr``, … that nothing has."""
-    from dem.data.destination import is_occupied, numbered  # noqa: PLC0415
+    from dem.data.atomic import is_occupied, numbered  # noqa: PLC0415
 
     number, place = 1, path
     while is_occupied(place):

@@ -13,8 +13,8 @@ import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
 
+from dem.data.atomic import check_destination, destination, remove
 from dem.data.base import READ_ROWS, Chunk, Rows
-from dem.data.destination import check_destination, destination, remove
 from dem.data.mapping import RowMap
 from dem.errors import DataError
 

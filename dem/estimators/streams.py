@@ -10,8 +10,8 @@ import numpy as np
 import zarr
 from numpy.typing import DTypeLike
 
+from dem.data.atomic import check_destination, destination
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
-from dem.data.destination import check_destination, destination
 from dem.data.results import write_rows
 from dem.data.sources import SourceOptions
 from dem.em.predict import RowFunction
