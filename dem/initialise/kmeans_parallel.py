@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
@@ -20,6 +20,7 @@ from dem.events import Callback, Preparing, notify
 from dem.families.base import Array
 from dem.families.expectation import blocks
 from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics
+from dem.initialise.sample import Pieces
 
 ROUNDS = 5
 # Candidates per round, as a multiple of the number of components (the paper's ℓ).
@@ -28,15 +29,10 @@ BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
-    """Rows drawn as candidates, where they stand, and Σ distance² to the candidates so far; ``+`` joins."""
+class Candidates(Pieces):
+    """Rows drawn as candidates, and Σ distance² of all rows to the candidates so far."""
 
-    indices: tuple[NDArray[np.int64], ...]
-    rows: tuple[Array, ...]
     cost: float
-
-    def __add__(self, other: Self) -> Self:
-        return type(self)(self.indices + other.indices, self.rows + other.rows, self.cost + other.cost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,9 +169,7 @@ def kmeans_parallel(
         notify(callbacks, Preparing(f"k-means‖, round {number} of {ROUNDS}"))
         per_cost = OVERSAMPLING * n_clusters / cost
         found: Candidates = engine.sweep(rows, [DrawCandidates(centres, origin, per_cost, int(seed))])[0]
-        # In the order of the rows: the result must not depend on how they are cut into chunks.
-        order = np.argsort(np.concatenate(found.indices), kind="stable")
-        centres = np.concatenate([centres, np.concatenate(found.rows)[order]])
+        centres = np.concatenate([centres, found.joined()[1]])
         cost = found.cost
     if len(centres) <= n_clusters:  # (nearly) only duplicates: fill up from the sample
         extra = random_state.choice(len(sample), size=n_clusters - len(centres))

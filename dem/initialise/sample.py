@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from dem.data.base import Chunk, Rows
 from dem.engine.base import Engine
 from dem.families.base import Array
+from dem.statistics import Additive
 
 #: size of the sample as float64 when the user does not say otherwise
 SAMPLE_BYTES = 32 * 2**20
@@ -36,14 +36,19 @@ class RowSample:
 
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
-    """Sampled rows of some chunks; ``+`` concatenates."""
+class Pieces(Additive):
+    """Rows taken from some chunks, and where they stand; ``+`` puts the chunks side by side."""
 
     indices: tuple[NDArray[np.int64], ...]
     rows: tuple[Array, ...]
 
-    def __add__(self, other: Self) -> Self:
-        return type(self)(self.indices + other.indices, self.rows + other.rows)
+    def joined(self) -> tuple[NDArray[np.int64], Array]:
+        """Return positions and rows in the order of the data: they must not depend on how it is cut into chunks."""
+        positions, rows = np.concatenate(self.indices), np.concatenate(self.rows)
+        if np.any(positions[1:] < positions[:-1]):
+            order = np.argsort(positions, kind="stable")
+            return positions[order], rows[order]
+        return positions, rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +94,7 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
     complete = rows.n_rows <= n_wanted
     wanted = None if complete else draw_positions(rows.n_rows, n_wanted, np.random.default_rng(seed))
     pieces: Pieces = engine.sweep(rows, [TakeRows(wanted)])[0]
-    positions = np.concatenate(pieces.indices)
-    table = np.concatenate(pieces.rows)
-    if np.any(positions[1:] < positions[:-1]):
-        table = table[np.argsort(positions, kind="stable")]
-    return RowSample(table, complete)
+    return RowSample(pieces.joined()[1], complete)
 
 
 def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
