@@ -1,0 +1,53 @@
+"""Exponential components: independent waiting times in each feature, whose mean is 1 / rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.families.base import Array, Support
+from dem.families.exponential_family import ExponentialFamily
+
+# Keeps log λ finite where all rows of a component are 0, whose density grows without bound.
+LARGEST = 1e100
+
+
+@dataclass(frozen=True)
+class ExponentialComponent(ExponentialFamily):
+    """Each feature x has the density p(x) = λ exp(−λx).
+
+    References
+    ----------
+    Jewell, N. P. (1982). Mixtures of exponential distributions. Annals of Statistics 10.
+    """
+
+    name: ClassVar[str] = "exponential"
+    parameter: ClassVar[str] = "rates"
+    support: ClassVar[Support] = Support("numbers of at least 0", lowest=0.0)
+
+    def natural_parameters(self, parameters: Array) -> tuple[Array, Array]:
+        """Return −λ and −Σ log λ."""
+        return -parameters, -np.log(parameters).sum(axis=1)
+
+    def mean_parameters(self, parameters: Array) -> Array:
+        """Return 1 / λ."""
+        return 1.0 / parameters
+
+    def from_mean_parameters(self, means: Array) -> Array:
+        """Return λ = 1 / mean."""
+        return 1.0 / np.maximum(means, 1.0 / LARGEST)
+
+    def unconstrained(self, parameters: Array) -> Array:
+        """Return log λ."""
+        return np.log(parameters)
+
+    def constrained(self, numbers: Array) -> Array:
+        """Return λ from log λ."""
+        return np.exp(np.minimum(numbers, np.log(LARGEST)))
+
+    def sample(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw one row of waiting times for each label."""
+        return rng.exponential(1.0 / parameters[labels])
