@@ -216,10 +216,12 @@ def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: 
     return array
 
 
-def check_probabilities(values: ArrayLike, n_components: int, n_features: int) -> Array:
-    """Return `probabilities_init` as an array (n_components, n_features) between 0 and 1."""
-    array = check_array("probabilities_init", values, (n_components, n_features))
-    if np.any(array < 0.0) or np.any(array > 1.0):
-        message = f"probabilities_init must lie between 0 and 1, but range from {array.min():g} to {array.max():g}"
+def check_bounded(name: str, values: ArrayLike, shape: tuple[int, ...], bounds: tuple[float, float]) -> Array:
+    """Return an option as an array of the given shape with values between two bounds."""
+    array = check_array(name, values, shape)
+    lowest, highest = bounds
+    if np.any(array < lowest) or np.any(array > highest):
+        where = f"lie between {lowest:g} and {highest:g}" if np.isfinite(highest) else f"be at least {lowest:g}"
+        message = f"{name} must {where}, but range from {array.min():g} to {array.max():g}"
         raise OptionError(message)
     return array

@@ -63,6 +63,7 @@ def chunk_of(rows: Any) -> Chunk:
     return Chunk(rows, range(len(rows)))
 
 
+RATES = np.array([[1.0, 9.0, 0.5, 4.0], [8.0, 1.0, 5.0, 0.2], [15.0, 3.0, 0.1, 20.0]])
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([[0.0, 0.0, 1.0], [5.0, 1.0, -2.0], [-4.0, 6.0, 0.0]])
 PROBABILITIES = np.array([[0.9, 0.8, 0.1, 0.2, 0.9], [0.1, 0.2, 0.9, 0.7, 0.2], [0.5, 0.05, 0.05, 0.95, 0.95]])
@@ -104,6 +105,13 @@ def _gaussian(covariance_type: str, n_parameters: int) -> Case:
     )
 
 
+def counting_rows(kind: str, rates: np.ndarray, n_rows: int = 3000, seed: int = 3) -> np.ndarray:
+    """Rows of three components, by the name of NumPy's method and what it takes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, size=n_rows, p=WEIGHTS)
+    return getattr(rng, kind)(rates[labels])
+
+
 def _are_probabilities(values: dict[str, np.ndarray]) -> bool:
     return 0.0 <= values["probabilities"].min() <= values["probabilities"].max() <= 1.0
 
@@ -135,6 +143,40 @@ CASES = [
         {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
         within=0.05,
         means=lambda probabilities: 12 * probabilities,
+        admits=_are_probabilities,
+    ),
+    Case(
+        "poisson",
+        lambda **options: dem.PoissonMixture(3, **options),
+        lambda: counting_rows("poisson", RATES),
+        ("weights_", "rates_"),
+        2 + 12,
+        ("--family", "poisson"),
+        {"weights_": WEIGHTS, "rates_": RATES},
+        within=0.6,
+    ),
+    Case(
+        "exponential",
+        lambda **options: dem.ExponentialMixture(3, **options),
+        lambda: counting_rows("exponential", 1.0 / RATES),
+        ("weights_", "rates_"),
+        2 + 12,
+        ("--family", "exponential"),
+        {"weights_": WEIGHTS, "rates_": RATES},
+        within=2.5,
+        means=lambda rates: 1.0 / rates,
+        n_iterations=60,
+    ),
+    Case(
+        "geometric",
+        lambda **options: dem.GeometricMixture(3, **options),
+        lambda: counting_rows("geometric", PROBABILITIES) - 1,
+        ("weights_", "probabilities_"),
+        2 + 15,
+        ("--family", "geometric"),
+        {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
+        within=0.15,
+        means=lambda probabilities: (1.0 - probabilities) / probabilities,
         admits=_are_probabilities,
     ),
 ]

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dem.estimators.binomial import BernoulliMixture as BernoulliMixture
     from dem.estimators.binomial import BinomialMixture as BinomialMixture
+    from dem.estimators.exponential import ExponentialMixture as ExponentialMixture
     from dem.estimators.forecast import Plan as Plan
     from dem.estimators.gaussian import GaussianMixture as GaussianMixture
+    from dem.estimators.geometric import GeometricMixture as GeometricMixture
     from dem.estimators.kmeans import KMeans as KMeans
     from dem.estimators.persistence import load as load
     from dem.estimators.planning import plan as plan
+    from dem.estimators.poisson import PoissonMixture as PoissonMixture
     from dem.estimators.progress import Progress as Progress
     from dem.estimators.selection import Selection as Selection
     from dem.estimators.selection import select as select

@@ -18,8 +18,9 @@ from dem.estimators import inputs, streams
 from dem.estimators.criteria import Criteria
 from dem.estimators.options import option
 from dem.estimators.partial import LearnsFromStreams
+from dem.families.exponential_family import ExponentialFamily
 from dem.families.mixture import Mixture
-from dem.validation import check_count, check_probabilities, check_rows, check_weights
+from dem.validation import check_bounded, check_count, check_rows, check_weights
 
 
 class MixtureEstimator(DensityMixin, LearnsFromStreams):
@@ -143,7 +144,7 @@ class IndependentFeaturesMixture(MixtureEstimator):
     fit_weights: bool = option("boolean", default=True)
 
     @abstractmethod
-    def _component(self) -> Any:
+    def _component(self) -> ExponentialFamily:
         """Return the component that the options describe."""
 
     def _family(self) -> Mixture[Any, Any]:
@@ -156,9 +157,10 @@ class IndependentFeaturesMixture(MixtureEstimator):
         values: dict[str, NDArray[Any]] = {}
         if self.weights_init is not None:
             values["weights"] = check_weights(self.weights_init, self.n_components)
-        given = getattr(self, f"{self._entry.location}_init")
-        if given is not None:
-            values[self._entry.location] = check_probabilities(given, self.n_components, n_features)
+        component = self._component()
+        name = f"{component.parameter}_init"
+        if (given := getattr(self, name)) is not None:
+            values[component.parameter] = check_bounded(name, given, (self.n_components, n_features), component.bounds)
         return values
 
     def _fixed_values(self) -> dict[str, NDArray[Any]]:

@@ -116,6 +116,9 @@ ESTIMATORS = {
             ),
         ),
     ),
+    "poisson": Entry("dem.estimators.poisson:PoissonMixture", "rates", "rate"),
+    "exponential": Entry("dem.estimators.exponential:ExponentialMixture", "rates", "rate"),
+    "geometric": Entry("dem.estimators.geometric:GeometricMixture", "probabilities", "probability"),
     "kmeans": Entry(
         "dem.estimators.kmeans:KMeans",
         "cluster_centers",

@@ -33,6 +33,7 @@ class BinomialComponent(ExponentialFamily):
     n_trials: int
     name: ClassVar[str] = "binomial"
     parameter: ClassVar[str] = "probabilities"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     @property
     def support(self) -> Support:

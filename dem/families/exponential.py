@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from dem.families.base import Array, Support
 from dem.families.exponential_family import ExponentialFamily
 
-# Keeps log λ finite where all rows of a component are 0, whose density grows without bound.
-LARGEST = 1e100
+# Of rates and means; keeps log λ finite where all rows of a component are 0, whose density grows without bound.
+SMALLEST = 1e-100
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,24 @@ class ExponentialComponent(ExponentialFamily):
 
     def natural_parameters(self, parameters: Array) -> tuple[Array, Array]:
         """Return −λ and −Σ log λ."""
-        return -parameters, -np.log(parameters).sum(axis=1)
+        rates = np.maximum(parameters, SMALLEST)
+        return -rates, -np.log(rates).sum(axis=1)
 
     def mean_parameters(self, parameters: Array) -> Array:
         """Return 1 / λ."""
-        return 1.0 / parameters
+        return 1.0 / np.maximum(parameters, SMALLEST)
 
     def from_mean_parameters(self, means: Array) -> Array:
         """Return λ = 1 / mean."""
-        return 1.0 / np.maximum(means, 1.0 / LARGEST)
+        return 1.0 / np.maximum(means, SMALLEST)
 
     def unconstrained(self, parameters: Array) -> Array:
         """Return log λ."""
-        return np.log(parameters)
+        return np.log(np.maximum(parameters, SMALLEST))
 
     def constrained(self, numbers: Array) -> Array:
         """Return λ from log λ."""
-        return np.exp(np.minimum(numbers, np.log(LARGEST)))
+        return np.asarray(np.exp(np.minimum(numbers, -np.log(SMALLEST))))
 
     def sample(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw one row of waiting times for each label."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class ExponentialFamily(ABC):
     name: ClassVar[str]
     #: what users call the parameters
     parameter: ClassVar[str]
+    #: between what numbers they lie
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     @property
     @abstractmethod

@@ -30,6 +30,7 @@ class GeometricComponent(ExponentialFamily):
 
     name: ClassVar[str] = "geometric"
     parameter: ClassVar[str] = "probabilities"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     support: ClassVar[Support] = Support("whole numbers of at least 0", lowest=0.0, whole=True)
 
     def natural_parameters(self, parameters: Array) -> tuple[Array, Array]:
@@ -39,7 +40,7 @@ class GeometricComponent(ExponentialFamily):
 
     def mean_parameters(self, parameters: Array) -> Array:
         """Return (1 − p) / p."""
-        return (1.0 - parameters) / parameters
+        return (1.0 - parameters) / np.maximum(parameters, SMALLEST)
 
     def from_mean_parameters(self, means: Array) -> Array:
         """Return p = 1 / (1 + mean)."""
