@@ -63,6 +63,7 @@ def chunk_of(rows: Any) -> Chunk:
     return Chunk(rows, range(len(rows)))
 
 
+SPEEDS = np.array([[0.1, 9.0, 20.0, 1.0], [8.0, 0.2, 5.0, 0.1], [1.0, 20.0, 0.1, 20.0]])
 RATES = np.array([[1.0, 9.0, 0.5, 4.0], [8.0, 1.0, 5.0, 0.2], [15.0, 3.0, 0.1, 20.0]])
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([[0.0, 0.0, 1.0], [5.0, 1.0, -2.0], [-4.0, 6.0, 0.0]])
@@ -158,11 +159,11 @@ CASES = [
     Case(
         "exponential",
         lambda **options: dem.ExponentialMixture(3, **options),
-        lambda: counting_rows("exponential", 1.0 / RATES),
+        lambda: counting_rows("exponential", 1.0 / SPEEDS),
         ("weights_", "rates_"),
         2 + 12,
         ("--family", "exponential"),
-        {"weights_": WEIGHTS, "rates_": RATES},
+        {"weights_": WEIGHTS, "rates_": SPEEDS},
         within=2.5,
         means=lambda rates: 1.0 / rates,
         n_iterations=60,
