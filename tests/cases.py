@@ -148,7 +148,7 @@ CASES = [
     ),
     Case(
         "poisson",
-        lambda **options: dem.PoissonMixture(3, **options),
+        dem.PoissonMixture,
         lambda: counting_rows("poisson", RATES),
         ("weights_", "rates_"),
         2 + 12,
@@ -158,7 +158,7 @@ CASES = [
     ),
     Case(
         "exponential",
-        lambda **options: dem.ExponentialMixture(3, **options),
+        dem.ExponentialMixture,
         lambda: counting_rows("exponential", 1.0 / SPEEDS),
         ("weights_", "rates_"),
         2 + 12,
@@ -170,7 +170,7 @@ CASES = [
     ),
     Case(
         "geometric",
-        lambda **options: dem.GeometricMixture(3, **options),
+        dem.GeometricMixture,
         lambda: counting_rows("geometric", PROBABILITIES) - 1,
         ("weights_", "probabilities_"),
         2 + 15,
