@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -22,12 +23,13 @@ from dem.estimators import inputs, persistence, streams
 from dem.estimators.callbacks import History, Latest, Verbose, keeping_last, teller
 from dem.estimators.options import POSITIVE, Options, option
 from dem.estimators.registry import Entry, entry_of
+from dem.estimators.sklearn_callbacks import StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
 from dem.events import Callback
 from dem.families.base import Support
 from dem.validation import rows_to_blame
 
 
-class Estimator(Options, metaclass=ABCMeta):
+class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     """Base of mixtures and k-means: the frame of every fit, and what needs fitted attributes alone.
 
     Parameters
@@ -150,6 +152,7 @@ class Estimator(Options, metaclass=ABCMeta):
         self._finish(X, source)
         return self
 
+    @with_callbacks
     def _fit(self, data: Any, source: SourceOptions) -> None:
         goes_on = self._goes_on()
         rows = inputs.rows_of(self, data, reset=not goes_on, **source)
@@ -160,19 +163,21 @@ class Estimator(Options, metaclass=ABCMeta):
             callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
         engine = current_engine(teller(callbacks))
         history, latest = History(), Latest()
+        tasks = Tasks(self, data, latest)
 
         def keep(family: Any, best: Fit, *more: Any) -> None:
             self._keep(family, best, history.records, rows.n_rows, *more)
 
         try:
             with (
+                suppress(StopAskedFor),
                 keeping_last(latest, lambda: keep(latest.family, latest.fit)),
                 rows_to_blame(rows, engine, self._support()),
             ):
-                found = self._search(rows, engine, (history, latest, *callbacks), goes_on=goes_on)
+                keep(*self._search(rows, engine, (history, latest, *callbacks, tasks), goes_on=goes_on))
         finally:
             engine.close()
-        keep(*found)
+        tasks.end()
 
     def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *_: Any) -> None:
         """Set the fitted attributes, of a fit to `n_rows`."""
