@@ -18,11 +18,11 @@ def children(tree: Any) -> list[tuple[str, Any]] | None:
         return [(field.name, getattr(tree, field.name)) for field in fields(tree) if field.init]
     if isinstance(tree, tuple):
         return [(str(number), part) for number, part in enumerate(tree)]
-    return [] if tree is None else None
+    return [] if tree is None or isinstance(tree, str) else None
 
 
 def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
-    """Apply a function to the corresponding leaves of trees of the same kind; None stays None.
+    """Apply a function to the corresponding leaves of trees of the same kind; None and words stay.
 
     Examples
     --------
@@ -32,8 +32,8 @@ def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     first = trees[0]
     if children(first) is None:
         return function(*trees)
-    if first is None:
-        return None
+    if first is None or isinstance(first, str):
+        return first
     mapped = [tree_map(function, *group) for group in zip(*(_values(tree) for tree in trees), strict=True)]
     return tuple(mapped) if isinstance(first, tuple) else type(first)(*mapped)
 
