@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,28 @@ class Column:
     cells: Sequence[str]
     is_key: bool = False
     is_text: bool = False
+
+
+def html_table(
+    columns: Sequence[Column], *, caption: str = "", strong: int | None = None, titles: Sequence[str] = ()
+) -> str:
+    """Return columns as a table for notebooks: one row bold, and what is shown where the mouse rests on each row."""
+
+    def row(tag: str, texts: Iterable[str], look: str = "") -> str:
+        sides = ("left" if column.is_text else "right" for column in columns)
+        return "".join(
+            f'<{tag} style="text-align:{side};vertical-align:top{look}">{escape(text)}</{tag}>'
+            for side, text in zip(sides, texts, strict=True)
+        )
+
+    headings = [column.heading for column in columns]
+    head = f"<thead><tr>{row('th', headings)}</tr></thead>" if any(headings) else ""
+    below = f'<caption style="caption-side:bottom;text-align:left">{escape(caption)}</caption>' if caption else ""
+    lines = []
+    for number, texts in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        title = f' title="{escape(titles[number])}"' if titles else ""
+        lines.append(f"<tr{title}>{row('td', texts, ';font-weight:bold' if number == strong else '')}</tr>")
+    return f"<table>{below}{head}<tbody>{''.join(lines)}</tbody></table>"
 
 
 def human_bytes(number: float) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
-from dem.units import Column, plural
+from dem.units import Column, html_table, plural
 
 _HEADINGS = {
     "n_components": "K",
@@ -49,18 +48,6 @@ def _cell(name: str, value: Any) -> str:
 
 def as_html(selection: Any) -> str:
     """Return the table as HTML, the best model in bold; a reason for failing is shown where the mouse rests on it."""
-    columns = selection_columns(selection.table)
-    align = ["left" if column.is_text else "right" for column in columns]
-    head = "".join(
-        f'<th style="text-align:{side}">{escape(one.heading)}</th>' for one, side in zip(columns, align, strict=True)
-    )
-    lines = []
-    for number, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
-        weight = ";font-weight:bold" if number == selection.best_index else ""
-        texts = (
-            f'<td style="text-align:{side}{weight}">{escape(text)}</td>'
-            for text, side in zip(cells, align, strict=True)
-        )
-        lines.append(f'<tr title="{escape(str(selection.table[number]["status"]))}">{"".join(texts)}</tr>')
-    title = f'<caption style="caption-side:bottom;text-align:left">{escape(choice(selection))}</caption>'
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    table = selection.table
+    titles = [str(row["status"]) for row in table]
+    return html_table(selection_columns(table), caption=choice(selection), strong=selection.best_index, titles=titles)

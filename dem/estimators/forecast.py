@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from html import escape
 from typing import Any
 
-from dem.units import human_bytes, human_count, human_seconds, plural
+from dem.units import Column, html_table, human_bytes, human_count, human_seconds, plural
 
 # Share of the memory limit at which Dask ends a worker.
 ENDS_AT = 0.95
@@ -110,12 +110,8 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """Return the same as a table, for notebooks."""
-        side = "text-align:left;vertical-align:top"
-        rows = [
-            f'<tr><th style="{side}">{escape(name)}</th><td style="{side}">{escape(value)}</td></tr>'
-            for name, value in [*self.lines(), *(("!", problem) for problem in self.problems)]
-        ]
-        return f"<table><tbody>{''.join(rows)}</tbody></table>"
+        names, texts = zip(*self.lines(), *(("!", problem) for problem in self.problems), strict=True)
+        return html_table([Column("", names, is_key=True, is_text=True), Column("", texts, is_text=True)])
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what there is to say, as pairs of a name and a text."""
@@ -123,35 +119,28 @@ class Plan:
         holder = "each worker" if self.n_workers else "this process"
         needs = ", ".join(f"{human_bytes(size)} {what}" for what, size in self.memory.items())
         limit = f" of {human_bytes(self.memory_limit)}" if self.memory_limit else ""
+        alone = f"reading {_seconds(self.reading_seconds)}, arithmetic {_seconds(self.arithmetic_seconds)}, each alone"
         lines = [
             ("data", f"{self.name}: {self.n_rows:,} rows x {self.n_features}, {human_bytes(self.data_bytes)} decoded"),
             ("reads", f"{self.n_reads:,} of {human_bytes(self.read_bytes)}, in {plural(self.n_tasks, 'task')}"),
             ("memory", f"{holder} needs {human_bytes(self.memory_bytes)}{limit}: {needs}"),
             ("start", f"this process needs {human_bytes(self.driver_bytes)} for the sample and the start"),
             ("measured on", self.measured_on),
-            ("a pass", f"{_seconds(self.pass_seconds)} on {where} ({self._parts()})"),
+            ("a pass", f"{_seconds(self.pass_seconds)} on {where} ({alone})"),
         ]
         if self.n_chunks is not None and self.chunk_bytes is not None:
             lines.insert(1, ("chunks", f"{self.n_chunks:,} of {human_bytes(self.chunk_bytes)}"))
         if self.cache_bytes:
-            share = min(self.cache_bytes / self.data_bytes, 1.0)
+            share = self.cache_bytes / self.data_bytes
             later = f"{_seconds(self.next_pass_seconds)} a pass after the first"
             lines.append(("cache", f"{human_bytes(self.cache_bytes)}, {share:.0%} of the data; {later}"))
-        return [*lines, *self._expected()]
-
-    def _parts(self) -> str:
-        return f"reading {_seconds(self.reading_seconds)}, arithmetic {_seconds(self.arithmetic_seconds)}, each alone"
-
-    def _expected(self) -> list[tuple[str, str]]:
         if self.passes is None or self.exact_passes is None:
             text = f"not counted for this model; at most {self.max_iter} and one for the sample"
-            return [("passes", text), ("in all", f"at most {_seconds(self.fit_seconds(self.max_iter))}")]
-        lines = []
-        for (low, high), near in ((self.passes, "1e-3"), (self.exact_passes, "1e-6")):
-            least, most = min(low, self.max_iter), min(high, self.max_iter)
-            capped = f", cut at max_iter={self.max_iter}," if high > self.max_iter else ""
-            text = _range(_number(low), _number(high))
-            times = _range(_seconds(self.fit_seconds(least)), _seconds(self.fit_seconds(most)))
+            return [*lines, ("passes", text), ("in all", f"at most {_seconds(self.fit_seconds(self.max_iter))}")]
+        for passes, near in ((self.passes, "1e-3"), (self.exact_passes, "1e-6")):
+            capped = f", cut at max_iter={self.max_iter}," if passes[1] > self.max_iter else ""
+            text = _range(f"{math.ceil(n):,}" for n in passes)
+            times = _range(_seconds(self.fit_seconds(min(n, self.max_iter))) for n in passes)
             lines.append((f"to {near} nats", f"{text} passes{capped} and one for the sample: {times}"))
         source = "smallest and largest median of four data sets in docs/algorithms.md, for Gaussian mixtures"
         return [*lines, ("passes from", f"{source}; yours may differ")]
@@ -163,12 +152,8 @@ def _seconds(seconds: float) -> str:
     return human_seconds(seconds) if seconds >= 0.05 else "under 0.1 s"
 
 
-def _range(least: str, most: str) -> str:
-    return least if least == most else f"{least} to {most}"
-
-
-def _number(passes: float) -> str:
-    return f"{math.ceil(passes):,}"
+def _range(ends: Iterable[str]) -> str:
+    return " to ".join(dict.fromkeys(ends))
 
 
 def foreseen(found: Plan, estimator: Any, n_components: int, free: int, *, shared: bool = False) -> list[str]:

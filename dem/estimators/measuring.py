@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,13 @@ from sklearn.base import clone
 from dem.data.base import Batch, Chunk, Rows
 from dem.data.missing import Found
 from dem.engine.base import single_threaded_blas
+from dem.engine.local import available_cores
 from dem.errors import DataError
 from dem.families.gaussian.frame import Frame
 from dem.families.kmeans import Clusters
+from dem.initialise.kmeans_parallel import nearest_centres
 from dem.tree import n_bytes
+from dem.units import human_bytes, human_count
 from dem.validation import shape_of_covariances
 
 # Rows that the trial model is made from, for each component and at least.
@@ -35,61 +37,75 @@ SYNTHETIC_BYTES = 8 * 2**20
 FIRST_ROWS = 512
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How fast rows were read.
+@dataclass
+class Measured:
+    """What a row costs, in seconds with all threads at once, and an E-step on a chunk, in bytes.
 
     Attributes
     ----------
-    n_rows, n_bytes : int
-        What was read, decoded.
-    seconds : float
-        Wall time, with all threads at once.
+    read_rows : int
+        Rows of the largest read.
+    parameter_bytes, workspace_bytes, statistics_bytes : int
+        Of the model, of an E-step beside the rows and the model, per thread, and of what remains of a chunk.
+    reading, arithmetic : float
+        Wall time of each alone; NaN where it could not be measured.
     busy : float
-        Seconds of the processor; what is left of all threads' wall time was spent waiting for the store.
-    chunks : list of Chunk
-        One of each thread.
+        Of the processor while reading; what is left of all threads' wall time was spent waiting for the store.
+    on : str
+        What was read and computed with.
+    problems : list of str
+        What was found to be wrong with the data.
     """
 
-    n_rows: int
-    n_bytes: int
-    seconds: float
-    busy: float
-    chunks: list[Chunk]
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """What E-steps cost.
-
-    Attributes
-    ----------
-    rows_per_second : float
-        With all threads at once.
-    workspace_bytes : int
-        Memory of an E-step on one chunk beside the rows, per thread.
-    statistics_bytes : int
-        Of what remains of a chunk.
-    n_components : int
-        Components of the model that was measured; where they are fewer than the estimator's, the other figures were
-        scaled in proportion.
-    """
-
-    rows_per_second: float
+    read_rows: int
+    parameter_bytes: int
     workspace_bytes: int
     statistics_bytes: int
-    n_components: int
+    reading: float = math.nan
+    busy: float = math.nan
+    arithmetic: float = math.nan
+    on: str = ""
+    problems: list[str] = field(default_factory=list)
 
 
-def read_for(rows: Rows, n_threads: int, seconds: float) -> Reading:
-    """Read chunks that are spread over the data, one thread for each core, until the time is over.
+def measure(rows: Rows, estimator: Any, n_threads: int, seconds: float, free: int) -> Measured:
+    """Read and compute, both for so many seconds, in `free` bytes of memory at most.
 
-    Raises
-    ------
-    DataError
-        If what is read cannot be, or is missing.
+    What cannot be measured becomes a problem, and random rows stand in.
     """
-    batches = rows.batches()
+    n_threads = min(n_threads, available_cores())
+    parameters = _model_bytes(estimator, getattr(estimator, estimator._entry.size), rows.n_features)
+    found = Measured(rows.read_rows, parameters, parameters, parameters)
+    chunks: list[Chunk] = []
+    read_bytes = rows.read_rows * rows.n_features * rows.dtype.itemsize
+    if 2 * n_threads * read_bytes > free:
+        why = f"reads of {human_bytes(read_bytes)} do not fit into the free memory, {human_bytes(free)}"
+    else:
+        try:
+            chunks = _read(found, rows, n_threads, seconds)
+        except DataError as error:
+            why = "they could not be read"  # the error is one of the problems
+            found.problems.append(str(error))
+    tried = _model_bytes(estimator, _trial_size(estimator, rows.n_features), rows.n_features)
+    if 4 * tried > free:
+        found.on = f"nothing: the parameters of a single component take {human_bytes(tried)}"
+        return found
+    if chunks:
+        try:
+            _compute(found, estimator, chunks, n_threads, seconds)
+        except DataError as error:
+            found.problems.append(str(error))
+            why = "the rows that were read are no data for this model"
+        else:
+            return found
+    chunk = _synthetic_chunk(estimator, rows)
+    found.on = f"{human_count(len(chunk))} random rows instead of the data ({why})"
+    _compute(found, estimator, [chunk], n_threads, seconds)
+    return found
+
+
+def _read(measured: Measured, rows: Rows, n_threads: int, seconds: float) -> list[Chunk]:
+    """Read chunks that are spread over the data, on threads, until the time is over; return one of each thread."""
     deadline = time.perf_counter() + seconds
     kept: list[Chunk] = []
 
@@ -103,13 +119,16 @@ def read_for(rows: Rows, n_threads: int, seconds: float) -> Reading:
                 break
         return n_rows, n_bytes, found
 
+    batches = rows.batches()
     begun, busy = time.perf_counter(), time.process_time()
-    parts = [part for part in (batches[i::n_threads] for i in range(n_threads)) if part]
-    counts = _on_threads(read, [_spread(part) for part in parts])
+    counts = _on_threads(read, [_spread(part) for i in range(n_threads) if (part := batches[i::n_threads])])
     took, busy = time.perf_counter() - begun, time.process_time() - busy
     n_rows, n_bytes, found = zip(*counts, strict=True)
     rows.check_found(sum(found, start=Found()))
-    return Reading(sum(n_rows), sum(n_bytes), took, busy, kept)
+    measured.read_rows = max(map(len, kept))
+    measured.reading, measured.busy = took / sum(n_rows), busy / sum(n_rows)
+    measured.on = f"{human_bytes(sum(n_bytes))} of the data, read at {human_bytes(sum(n_bytes) / took)}/s"
+    return kept
 
 
 def _spread(batches: Sequence[Batch]) -> list[Batch]:
@@ -131,47 +150,52 @@ def _in_turns(batches: Sequence[Batch]) -> Iterator[Chunk]:
         iterators = left
 
 
-def compute_for(estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds: float) -> Arithmetic:
-    """Make E-steps of a trial model on chunks in memory until the time is over; see `trial_model`.
+def _compute(measured: Measured, estimator: Any, chunks: Sequence[Chunk], n_threads: int, seconds: float) -> None:
+    """Make E-steps of a trial model on chunks in memory until the time is over; see `_trial_model`.
 
     A model too large to try (`TRIAL_BYTES`) is tried with fewer components; costs are taken to be in proportion.
+
+    Raises
+    ------
+    DataError
+        If the rows are not what the model takes.
     """
+    if not all(np.isfinite(chunk.rows).all() for chunk in chunks):
+        message = "the rows that were read hold NaN or infinite values: drop or fill them first"
+        raise DataError(message)
     largest = max(chunks, key=len)
     n_components = getattr(estimator, estimator._entry.size)
-    n_tried = trial_size(estimator, largest.rows.shape[1])
+    n_tried = _trial_size(estimator, largest.rows.shape[1])
     if n_tried < n_components:
         estimator = clone(estimator).set_params(**{estimator._entry.size: n_tried})
         if getattr(estimator, "top_components", None) is not None:
             estimator.top_components = min(estimator.top_components, n_tried)
     with single_threaded_blas():
-        family, parameters = trial_model(estimator, largest.rows)
+        family, parameters = _trial_model(estimator, largest.rows)
 
-        def e_step(chunk: Chunk) -> Any:
-            return family.e_step(parameters, chunk)
+        def e_step(n: int) -> Any:
+            return family.e_step(parameters, largest.take(slice(n)))
 
-        n = _rows_within(lambda n: e_step(largest.take(slice(n))), len(largest), seconds / 4)
-        workspace, statistics_bytes = _memory_of(lambda: e_step(largest.take(slice(n))))
+        n = _rows_within(e_step, len(largest), seconds / 4)
+        workspace, statistics = _memory_of(lambda: e_step(n))
         deadline = time.perf_counter() + seconds
 
-        def repeat(chunk: Chunk) -> tuple[int, float]:
+        def repeat(chunk: Chunk) -> float:
             n_rows, begun = 0, time.perf_counter()
             while n_rows == 0 or time.perf_counter() < deadline:
-                e_step(chunk)
+                family.e_step(parameters, chunk)
                 n_rows += len(chunk)
-            return n_rows, time.perf_counter() - begun
+            return n_rows / (time.perf_counter() - begun)
 
-        parts = [chunks[i % len(chunks)].take(slice(n)) for i in range(n_threads)]
-        done = _on_threads(repeat, parts)
-    rate = sum(rows / took for rows, took in done)
-    return Arithmetic(
-        rate * (n_tried / n_components),
-        workspace * n_components // n_tried,
-        statistics_bytes * n_components // n_tried,
-        n_tried,
-    )
+        rates = _on_threads(repeat, [chunks[i % len(chunks)].take(slice(n)) for i in range(n_threads)])
+    if n_tried < n_components:
+        measured.on += f"; E-steps with {n_tried:,} of {n_components:,} components, scaled in proportion"
+    measured.arithmetic = n_components / n_tried / sum(rates)
+    measured.workspace_bytes = workspace * n_components // n_tried
+    measured.statistics_bytes = statistics * n_components // n_tried
 
 
-def model_bytes(estimator: Any, n_components: int, n_features: int) -> int:
+def _model_bytes(estimator: Any, n_components: int, n_features: int) -> int:
     """Return what the parameters of a model with so many components take."""
     numbers = n_components * n_features
     if hasattr(estimator, "covariance_type"):
@@ -179,18 +203,18 @@ def model_bytes(estimator: Any, n_components: int, n_features: int) -> int:
     return 8 * numbers
 
 
-def trial_size(estimator: Any, n_features: int) -> int:
+def _trial_size(estimator: Any, n_features: int) -> int:
     """Return how many components a trial model has: all of them, or a fraction whose memory is bounded."""
-    n = getattr(estimator, estimator._entry.size)
-    while n > 1 and _trial_bytes(estimator, n, n_features) > TRIAL_BYTES:
+
+    def needs(n: int) -> int:
+        """Return the bytes of the sample, its distances and responsibilities, and some copies of the parameters."""
+        n_rows = max(LEAST_ROWS, ROWS_PER_COMPONENT * n)
+        return 24 * n_rows * (n + n_features) + 4 * _model_bytes(estimator, n, n_features)
+
+    n = int(getattr(estimator, estimator._entry.size))
+    while n > 1 and needs(n) > TRIAL_BYTES:
         n = -(-n // 2)
-    return int(n)
-
-
-def _trial_bytes(estimator: Any, n_components: int, n_features: int) -> int:
-    """Return the memory of the sample, its distances and responsibilities, and of some copies of the parameters."""
-    n_rows = max(LEAST_ROWS, ROWS_PER_COMPONENT * n_components)
-    return 24 * n_rows * (n_components + n_features) + 4 * model_bytes(estimator, n_components, n_features)
+    return n
 
 
 def _rows_within(work: Callable[[int], Any], most: int, seconds: float) -> int:
@@ -206,20 +230,17 @@ def _rows_within(work: Callable[[int], Any], most: int, seconds: float) -> int:
 
 def _memory_of(work: Callable[[], Any]) -> tuple[int, int]:
     """Return the bytes that a piece of work needs at most, in a thread of its own, and those of its result."""
-    found: list[int] = []
 
-    def measured() -> None:
+    def measured(_: None) -> tuple[int, int]:
         tracemalloc.start(1)
         try:
             before = tracemalloc.get_traced_memory()[0]
             result = work()
-            found.extend([tracemalloc.get_traced_memory()[1] - before, n_bytes(result)])
+            return tracemalloc.get_traced_memory()[1] - before, n_bytes(result)
         finally:
             tracemalloc.stop()
 
-    thread = threading.Thread(target=measured, name="dem-measure")
-    thread.start()
-    thread.join()
+    (found,) = _on_threads(measured, [None])
     return found[0], found[1]
 
 
@@ -228,63 +249,39 @@ def _on_threads(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
         return list(pool.map(work, parts))
 
 
-def trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
+def _trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
     """Return a family and parameters whose E-steps cost what those of a fit do, made from a few rows in one step.
 
     Each component takes the rows that are nearest to one of them, and a tenth of its weight from all, so that the
     components overlap as they do in the middle of a fit.
-
-    Raises
-    ------
-    DataError
-        If the rows are not what the model takes.
     """
     rng = np.random.default_rng(0)
     n_components = getattr(estimator, estimator._entry.size)
     most = max(LEAST_ROWS, ROWS_PER_COMPONENT * n_components)
     sample = np.asarray(table[rng.permutation(len(table))[:most]], dtype=np.float64)
+    centres = sample[rng.integers(len(sample), size=n_components)]
     if not estimator._entry.is_mixture:
         clusters = Clusters(Frame.of(sample, isotropic=True))
-        return clusters, clusters.from_user({"cluster_centers": sample[rng.integers(len(sample), size=n_components)]})
+        return clusters, clusters.from_user({"cluster_centers": centres})
     family = estimator._family()
     if family.support.outside(sample).any():
         message = f"the rows hold values that are not {family.support.description}"
         raise DataError(message)
     family = replace(family, component=family.component.adapted_to(sample))
-    centres = sample[rng.integers(len(sample), size=n_components)]
     scale = sample.std(axis=0) + np.finfo(np.float64).tiny
-    squares = np.sum((centres / scale) ** 2, axis=1) - 2.0 * (sample / scale) @ (centres / scale).T
+    nearest = nearest_centres(sample / scale, centres / scale, np.zeros(len(scale)))
     responsibilities = np.full((len(sample), n_components), 0.1 / n_components)
-    responsibilities[np.arange(len(sample)), squares.argmin(axis=1)] += 0.9
+    responsibilities[np.arange(len(sample)), nearest] += 0.9
     return family, family.truncated(family.start(sample, responsibilities))
 
 
-def synthetic_chunk(estimator: Any, rows: Rows, n_rows: int) -> Chunk:
+def _synthetic_chunk(estimator: Any, rows: Rows) -> Chunk:
     """Return a chunk of random rows with the features and the dtype of the data, that the model takes."""
     rng = np.random.default_rng(0)
-    n = max(1, min(n_rows, SYNTHETIC_BYTES // (8 * rows.n_features)))
+    n = max(1, min(rows.read_rows, SYNTHETIC_BYTES // (8 * rows.n_features)))
     table: NDArray[Any] = rng.normal(size=(n, rows.n_features))
-    if estimator._entry.is_mixture and estimator._family().support.outside(table).any():
+    if estimator._support().outside(table).any():
         table = rng.integers(0, 2, size=table.shape)  # what counts and coins take
     elif rows.dtype.kind != "f":
         table = np.clip(np.rint(40 * table), 0 if rows.dtype.kind in "bu" else -127, 127)
     return Chunk(table.astype(rows.dtype), range(n))
-
-
-def pass_seconds(reading: float, busy: float, arithmetic: float, n_threads: int) -> float:
-    """Return the wall time of a pass: it reads ahead, so that waiting for the store hides behind the arithmetic.
-
-    It is NaN if the arithmetic is.
-
-    Parameters
-    ----------
-    reading, arithmetic : float
-        Wall times of each alone.
-    busy : float
-        Processor time of the reading, which the arithmetic has to share the cores with.
-    n_threads : int
-        Number of cores.
-    """
-    if math.isnan(arithmetic):
-        return arithmetic
-    return arithmetic if math.isnan(reading) else max(reading, arithmetic + busy / n_threads)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, Unpack
 
-import numpy as np
 import psutil
 from sklearn.base import clone
 
@@ -13,23 +12,13 @@ from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.engine.local import available_cores
-from dem.errors import DataError, OptionError
+from dem.errors import OptionError
 from dem.estimators import inputs
 from dem.estimators.forecast import READS_HELD, Plan, foreseen
 from dem.estimators.gaussian import GaussianMixture
-from dem.estimators.measuring import (
-    Arithmetic,
-    Reading,
-    compute_for,
-    model_bytes,
-    pass_seconds,
-    read_for,
-    synthetic_chunk,
-    trial_size,
-)
+from dem.estimators.measuring import Measured, measure
 from dem.initialise.sample import SAMPLE_BYTES
 from dem.statistics import TREE_ARITY
-from dem.units import human_bytes, human_count
 
 # Passes until the log-likelihood per row is within 1e-3, and within 1e-6, of its limit: the smallest and the largest
 # median of four problems in benchmarks/results/reads.json (docs/algorithms.md), for data larger than the sample and,
@@ -107,32 +96,24 @@ def plan(
     inputs.check_options(estimator)
     limit = _limit(workers, memory_limit)
     rows = open_rows(X, **source)
-    n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
-    problems: list[str] = []
     free = psutil.virtual_memory().available
-    parameters = model_bytes(estimator, n_components, rows.n_features)
-    reading, arithmetic, measured_on = _measure(rows, estimator, n_threads, seconds, free, problems)
-    if arithmetic is not None and arithmetic.n_components < n_components:
-        measured_on += (
-            f"; E-steps with {arithmetic.n_components:,} of {n_components:,} components, scaled in proportion"
-        )
-    if n_threads > available_cores():
-        measured_on += f"; for {n_threads:,} cores as fast as the {available_cores()} here, and a store that keeps up"
-    read_rows = rows.read_rows if reading is None else max(map(len, reading.chunks))
-    read_bytes = read_rows * rows.n_features * rows.dtype.itemsize
+    n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())
-    speedup = n_threads / here
-    alone = busy = math.nan
-    if reading is not None:
-        alone = rows.n_rows * reading.seconds / reading.n_rows / speedup
-        busy = rows.n_rows * reading.busy / reading.n_rows / speedup
-    computing = math.nan if arithmetic is None else rows.n_rows / arithmetic.rows_per_second / speedup
-    n_tasks = len(rows.batches())
+    measured = measure(rows, estimator, here, seconds, free)
+    if n_threads > here:
+        measured.on += f"; for {n_threads:,} cores as fast as the {here} here, and a store that keeps up"
+    read_bytes = measured.read_rows * rows.n_features * rows.dtype.itemsize
+    n_tasks, chunks = len(rows.batches()), rows.stored_chunks
+    share = rows.n_rows * here / n_threads
+    reading, arithmetic, busy = share * measured.reading, share * measured.arithmetic, share * measured.busy / here
     overhead = n_tasks * TASK_SECONDS if workers else 0.0
-    memory = _memory(arithmetic, parameters, read_bytes, n_threads, n_tasks, workers)
-    cache = _cache(workers, limit)
-    missed = max(0.0, 1.0 - cache / rows.n_bytes)
-    chunks = rows.stored_chunks
+
+    def pass_seconds(read: float) -> float:
+        """Tell how long a pass takes that reads a share: waiting for the store hides behind the arithmetic."""
+        hidden = arithmetic if math.isnan(reading) else max(read * reading, arithmetic + read * busy)
+        return math.nan if math.isnan(arithmetic) else max(hidden, overhead)
+
+    cache = min(_cache(workers, limit), rows.n_bytes)
     passes, exact = _passes(estimator, rows)
     found = Plan(
         name=rows.name,
@@ -141,27 +122,27 @@ def plan(
         data_bytes=rows.n_bytes,
         n_chunks=chunks and chunks[0],
         chunk_bytes=chunks and chunks[1],
-        n_reads=-(-rows.n_rows // read_rows),
+        n_reads=-(-rows.n_rows // measured.read_rows),
         read_bytes=read_bytes,
         n_tasks=n_tasks,
         n_workers=workers or 0,
         n_threads=n_threads,
         memory_limit=limit if workers else free,
-        memory=memory,
-        cache_bytes=min(cache, rows.n_bytes),
-        driver_bytes=_driver_bytes(estimator, rows, n_components, parameters),
-        measured_on=measured_on,
-        reading_seconds=alone,
-        arithmetic_seconds=computing,
-        pass_seconds=max(pass_seconds(alone, busy, computing, here), overhead),
-        next_pass_seconds=max(pass_seconds(missed * alone, missed * busy, computing, here), overhead),
+        memory=_memory(measured, read_bytes, n_threads, n_tasks, workers),
+        cache_bytes=cache,
+        driver_bytes=_driver_bytes(estimator, rows, measured.parameter_bytes),
+        measured_on=measured.on,
+        reading_seconds=reading,
+        arithmetic_seconds=arithmetic,
+        pass_seconds=pass_seconds(1.0),
+        next_pass_seconds=pass_seconds(1.0 - cache / rows.n_bytes),
         passes=passes,
         exact_passes=exact,
         max_iter=estimator.max_iter,
-        problems=problems,
+        problems=measured.problems,
     )
     shared = workers is not None and memory_limit is None
-    problems += foreseen(found, estimator, n_components, free, shared=shared)
+    found.problems.extend(foreseen(found, estimator, n_components, free, shared=shared))
     return found
 
 
@@ -189,58 +170,17 @@ def _limit(workers: int | None, memory_limit: str | int | None) -> int | None:
     return limit
 
 
-def _measure(
-    rows: Rows, estimator: Any, n_threads: int, seconds: float, free: int, problems: list[str]
-) -> tuple[Reading | None, Arithmetic | None, str]:
-    """Read and compute; what cannot be measured becomes a problem, and random rows stand in."""
-    n_threads = min(n_threads, available_cores())
-    read_bytes = rows.read_rows * rows.n_features * rows.dtype.itemsize
-    reading: Reading | None = None
-    if 2 * n_threads * read_bytes > free:
-        why = f"reads of {human_bytes(read_bytes)} do not fit into the free memory, {human_bytes(free)}"
-    else:
-        try:
-            reading = read_for(rows, n_threads, seconds)
-            why = ""
-        except DataError as error:
-            why = "they could not be read"  # the error is one of the problems
-            problems.append(str(error))
-    tried = model_bytes(estimator, trial_size(estimator, rows.n_features), rows.n_features)
-    if 4 * tried > free:
-        return reading, None, f"nothing: the parameters of a single component take {human_bytes(tried)}"
-    if reading is not None:
-        what = f"{human_bytes(reading.n_bytes)} of the data, read at {human_bytes(reading.n_bytes / reading.seconds)}/s"
-        for chunk in reading.chunks:
-            if chunk.rows.dtype.kind == "f" and not np.isfinite(chunk.rows).all():
-                problems.append("the rows that were read hold NaN or infinite values: drop or fill them first")
-                break
-        else:
-            try:
-                return reading, compute_for(estimator, reading.chunks, n_threads, seconds), what
-            except DataError as error:
-                problems.append(str(error))
-        why = "the rows that were read are no data for this model"
-    chunk = synthetic_chunk(estimator, rows, rows.read_rows)
-    arithmetic = compute_for(estimator, [chunk], n_threads, seconds)
-    return reading, arithmetic, f"{human_count(len(chunk))} random rows instead of the data ({why})"
-
-
-def _memory(
-    arithmetic: Arithmetic | None, parameters: int, read_bytes: int, n_threads: int, n_tasks: int, workers: int | None
-) -> dict[str, int]:
+def _memory(measured: Measured, read_bytes: int, n_threads: int, n_tasks: int, workers: int | None) -> dict[str, int]:
     """Return what the memory of a worker is for, or that of this process with all its threads."""
     threads = 1 if workers else n_threads
-    workspace = parameters if arithmetic is None else arithmetic.workspace_bytes
-    statistics = parameters if arithmetic is None else arithmetic.statistics_bytes
-    # On a cluster they are added sixteen by sixteen, on threads at the end of the pass.
-    sums = (TREE_ARITY + 1 if workers else n_tasks) * statistics
-    base = WORKER_BYTES if workers else psutil.Process().memory_info().rss
+    # On a cluster statistics are added sixteen by sixteen, on threads at the end of the pass.
+    n_statistics = TREE_ARITY + 1 if workers else n_tasks
     return {
-        "Python and packages": base,
+        "Python and packages": WORKER_BYTES if workers else psutil.Process().memory_info().rss,
         "chunks": READS_HELD * threads * read_bytes,
         "freed but kept by malloc": min(6 * read_bytes, MALLOC_KEEPS),
-        "E-step": threads * workspace + parameters,
-        "statistics": sums,
+        "E-step": threads * measured.workspace_bytes + measured.parameter_bytes,
+        "statistics": n_statistics * measured.statistics_bytes,
     }
 
 
@@ -253,19 +193,19 @@ def _cache(workers: int | None, limit: int | None) -> int:
     return workers * max(0, int(CACHE_UP_TO * limit) - WORKER_BYTES - CACHE_RESERVE)
 
 
-def _driver_bytes(estimator: Any, rows: Rows, n_components: int, parameters: int) -> int:
+def _sample_rows(estimator: Any, rows: Rows) -> int:
+    return min(estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1), rows.n_rows)
+
+
+def _driver_bytes(estimator: Any, rows: Rows, parameter_bytes: int) -> int:
     """Return what the sample and the start need here: the sample, copies of it, and its responsibilities."""
-    n = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)
-    n = min(n, rows.n_rows)
-    responsibilities = n_components if estimator._entry.is_mixture else 0
-    return 8 * n * (3 * rows.n_features + responsibilities) + 3 * parameters
+    responsibilities = estimator.n_components if estimator._entry.is_mixture else 0
+    return 8 * _sample_rows(estimator, rows) * (3 * rows.n_features + responsibilities) + 3 * parameter_bytes
 
 
 def _passes(estimator: Any, rows: Rows) -> tuple[tuple[float, float], tuple[float, float]] | tuple[None, None]:
     """Return how many passes to expect; None for k-means, which nothing was counted of."""
     if not estimator._entry.is_mixture:
         return None, None
-    algorithm = estimator._algorithm().name
-    n_sample = estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1)
-    counted = PASSES_IN_MEMORY if rows.n_rows <= n_sample else PASSES
-    return counted[algorithm]
+    in_memory = rows.n_rows == _sample_rows(estimator, rows)
+    return (PASSES_IN_MEMORY if in_memory else PASSES)[estimator._algorithm().name]
