@@ -2,53 +2,48 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
+import platform
+import re
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import zarr
 
 from dem.data.checks import reason
-from dem.data.directory import Directory, clear, local_path, numbered
-from dem.data.objects import Objects, is_failure_of_store, is_url, open_url
+from dem.data.objects import BY_FOLDERS, Objects, is_failure_of_store, is_url, numbered, open_url
 from dem.errors import DemError, StoreError
 
-__all__ = ["Draft", "check_destination", "destination", "is_occupied", "is_url", "numbered", "remove"]
+__all__ = ["Directory", "check_destination", "destination", "is_occupied", "is_url", "numbered", "remove"]
 
-
-@dataclass(frozen=True)
-class Draft:
-    """What is being written.
-
-    Attributes
-    ----------
-    path : str
-        Where, until it is whole.
-    by_dots : bool
-        Whether the chunks of its arrays must be named with dots; see `dem.data.objects`.
-    """
-
-    path: str
-    by_dots: bool = False
-
-    @property
-    def chunk_names(self) -> Any:
-        """The ``chunk_key_encoding`` with which its arrays must be created."""
-        return {"name": "v2", "separator": "."} if self.by_dots else {"name": "default", "separator": "/"}
+# Part of the temporary names: only on the machine that wrote it can a lock tell whether its writer is still there.
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "localhost"
 
 
 def is_occupied(path: str | os.PathLike[str]) -> bool:
     """Tell whether anything is at a path or URL; raises `StoreError` if a store does not answer."""
     if not is_url(path):
-        return os.path.lexists(local_path(path))
+        return os.path.lexists(_local(path))
     filesystem, inner = open_url(path)
     with _failures_told(path):
         return bool(filesystem.exists(inner))
+
+
+def remove(path: str) -> None:
+    """Remove a directory or all objects below a URL."""
+    if is_url(path):
+        filesystem, inner = open_url(path)
+        with suppress(FileNotFoundError):
+            filesystem.rm(inner, recursive=True)
+    else:
+        _remove(_local(path))
 
 
 def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -63,8 +58,8 @@ def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         message = "the path to write to is empty; give a directory or URL"
         raise StoreError(message)
     if not is_url(path):
-        local = local_path(path)
-        clear(local)
+        local = _local(path)
+        _clear(local)
         parent = next(parent for parent in local.parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             message = f"cannot write {path}: {parent} is not a writable directory"
@@ -75,7 +70,7 @@ def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 
 @contextmanager
-def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Draft]:
+def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Directory | Objects]:
     """Let a zarr array or group be written under a temporary name, and give it its own once the block has ended.
 
     What was at `path` stays until then; after an error or an interrupt nothing is left of the new.
@@ -89,8 +84,8 @@ def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Dr
 
     Yields
     ------
-    Draft
-        Where and how to write meanwhile.
+    Directory or Objects
+        Its `path` is where to write meanwhile, its `chunk_names` the ``chunk_key_encoding`` of arrays there.
 
     Raises
     ------
@@ -100,24 +95,24 @@ def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Dr
     """
     check_destination(path, overwrite=overwrite)
     with _failures_told(path):
-        place = Objects(path) if is_url(path) else Directory(path)
+        draft = Objects(path) if is_url(path) else Directory(path)
         try:
-            yield Draft(place.temporary, place.by_dots)
-            _consolidate(place.temporary)
+            yield draft
+            _consolidate(draft.path)
             try:
-                place.publish(overwrite=overwrite)
+                draft.publish(overwrite=overwrite)
             except FileExistsError as error:
-                kept = place.publish_beside()
+                kept = draft.publish_beside()
                 message = f"{path} was written by something else meanwhile; what was to be there is in {kept}"
                 failure = StoreError(message)
                 failure.kept = kept
                 raise failure from error
         except BaseException:
-            if not place.is_whole:
-                _discard(place)
+            if not draft.is_whole:
+                _discard(draft.path)
             raise
         finally:
-            place.close()
+            draft.close()
 
 
 @contextmanager
@@ -143,23 +138,144 @@ def _consolidate(path: str) -> None:
             zarr.consolidate_metadata(path)
 
 
-def _discard(place: Directory | Objects) -> None:
+def _discard(path: str) -> None:
     """Remove what was written, until it stays away: a thread that was interrupted may still write its chunk."""
     absent = 0
     with suppress(Exception):  # a store that has failed; what it keeps has a name that nobody reads
         for _ in range(40):
-            absent = 0 if place.is_there() else absent + 1
+            absent = 0 if is_occupied(path) else absent + 1
             if absent == 3:
                 return
-            place.remove()
+            remove(path)
             time.sleep(0.05)
 
 
-def remove(path: str) -> None:
-    """Remove a directory or all objects below a URL."""
-    if is_url(path):
-        filesystem, inner = open_url(path)
+class Directory:
+    """A directory to be: written under a temporary name beside its own, and renamed once it is whole.
+
+    While it lives, the temporary directory is locked; one that a killed process has left is not, so that
+    `check_destination` can tell the two apart. Attributes are those of `dem.data.objects.Objects`.
+    """
+
+    chunk_names = BY_FOLDERS
+    is_whole = False
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._final = _local(path)
+        self._final.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self._lock = _new_directory(self._final)
+        Path(self.path).chmod(0o755)
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Give the directory its name; raises `FileExistsError` if something has it that may not be replaced."""
+        if not overwrite:
+            _rename(self.path, self._final)
+            return
+        # A directory cannot be replaced in one step: the old one steps aside, and back if the new one fails.
+        aside = Path(f"{self.path}.old")
         with suppress(FileNotFoundError):
-            filesystem.rm(inner, recursive=True)
+            self._final.rename(aside)
+        try:
+            Path(self.path).rename(self._final)
+        except OSError:
+            if os.path.lexists(aside):
+                aside.rename(self._final)
+            raise
+        _remove(aside)
+
+    def publish_beside(self) -> str:
+        """Give the directory the first free name of its kind: ``model-2.zarr``, … for ``model.zarr``; return it."""
+        for number in itertools.count(2):
+            beside = numbered(str(self._final), number)
+            with suppress(FileExistsError):
+                _rename(self.path, Path(beside))
+                break
+        return beside
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path).removeprefix("file://")
+    return Path(text.rstrip("/") or text).absolute()
+
+
+def _new_directory(final: Path) -> tuple[str, int | None]:
+    """Make a temporary directory and lock it; None for the lock on a file system that has none."""
+    while True:
+        path = tempfile.mkdtemp(prefix=f".{final.name}.{_HOST}.", suffix=".part", dir=final.parent)
+        try:
+            lock = _locked(path)
+        except BlockingIOError:  # another process was quicker, and took it for one that was left behind
+            continue
+        if lock is None or Path(path).exists():
+            return path, lock
+        os.close(lock)
+
+
+def _locked(path: str | os.PathLike[str]) -> int | None:
+    """Return the open file that holds the lock of a directory, None where directories cannot be locked.
+
+    Raises `BlockingIOError` if a living process holds it.
+    """
+    file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return file
+
+
+def _clear(final: Path) -> None:
+    """Remove what a process of this machine that was killed while it wrote `final` has left beside it.
+
+    If it was killed between the two renames of `Directory.publish`, what was replaced gets its name back.
+    """
+    beside: list[Path] = []
+    pattern = re.compile(rf"{re.escape(f'.{final.name}.{_HOST}.')}\w+\.part(\.old)?")
+    with suppress(OSError):
+        beside = [entry for entry in final.parent.iterdir() if pattern.fullmatch(entry.name)]
+    for path in beside:
+        if path.suffix == ".old":
+            if not path.with_suffix("").exists():  # it was replaced, but not yet removed
+                _remove(path)
+            continue
+        try:
+            lock = _locked(path)
+        except OSError:  # held by a living process, or gone
+            continue
+        if lock is None:
+            continue
+        old = Path(f"{path}.old")
+        if os.path.lexists(old) and not os.path.lexists(final):
+            old.rename(final)
+        _remove(old)
+        _remove(path)
+        os.close(lock)
+
+
+def _rename(path: str, name: Path) -> None:
+    """Rename a directory; raises `FileExistsError` if anything but an empty directory has the name."""
+    if os.path.lexists(name):
+        raise FileExistsError(name)
+    try:
+        Path(path).rename(name)
+    except OSError as error:
+        if os.path.lexists(name):  # since a moment ago
+            raise FileExistsError(name) from error
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever is at `path`, if anything is and it can be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        shutil.rmtree(local_path(path), ignore_errors=True)
+        with suppress(OSError):
+            path.unlink()

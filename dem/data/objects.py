@@ -9,6 +9,7 @@ seen to by zarr's two ways of naming them, by folders (``c/0/0``) and by dots (`
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import warnings
@@ -18,10 +19,12 @@ from typing import Any
 from uuid import uuid4
 
 from dem.data.checks import reason
-from dem.data.directory import numbered
 from dem.errors import DataWarning, StoreError
 
 MARKER = "zarr.json"
+# The two ways of naming chunks, as zarr's ``chunk_key_encoding`` has them.
+BY_FOLDERS: dict[str, Any] = {"name": "default", "separator": "/"}
+BY_DOTS: dict[str, Any] = {"name": "v2", "separator": "."}
 # Whose exceptions tell of a store, not of a mistake in dem, where they are not of the kind OSError.
 _STORES = {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"}
 
@@ -54,20 +57,22 @@ def open_url(path: str | os.PathLike[str]) -> tuple[Any, str]:
     return filesystem, inner.rstrip("/")
 
 
+def numbered(path: str, number: int) -> str:
+    """Return a path or URL beside another: ``a/model-2.zarr`` for ``a/model.zarr`` and 2."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    return f"{folder}{slash}{stem}-{number}{dot}{suffix}" if stem else f"{path}-{number}"
+
+
 class Objects:
     """Objects to be: written under a temporary name beside their own, and copied once all are there.
 
-    Parameters
-    ----------
-    path : str
-        URL that they get in the end.
-
     Attributes
     ----------
-    temporary : str
+    path : str
         Where to write meanwhile.
-    by_dots : bool
-        Whether the names of chunks must be those with dots: what is at `path` has those by folders.
+    chunk_names : dict
+        How the chunks of arrays must be named: otherwise than those of what is replaced.
     is_whole : bool
         Whether all is under the temporary name, and stays there because it could not be copied.
     """
@@ -75,22 +80,18 @@ class Objects:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._filesystem, self._final = open_url(path)
         self._inner = f"{self._final}.{uuid4().hex}.part"
-        self.temporary = self._url(self._inner)
-        self.by_dots = self._must_use_dots()
+        self.path = self._url(self._inner)
+        self.chunk_names = self._free_names()
         self.is_whole = False
 
     def publish(self, *, overwrite: bool) -> None:
         """Copy all objects to their names.
 
-        Raises
-        ------
-        FileExistsError
-            If something has that name and may not be replaced, or was written there meanwhile.
-        StoreError
-            If the store fails; the error tells where all of the new is.
+        Raises `FileExistsError` if something has that name and may not be replaced, or was written there meanwhile,
+        and `StoreError` if the store fails; that tells where all of the new is.
         """
         old = self._names(self._final)
-        if (old and not overwrite) or self.by_dots is not self._must_use_dots():
+        if (old and not overwrite) or self.chunk_names != self._free_names():
             raise FileExistsError(self._final)
         try:
             self._copy(self._final, old)
@@ -98,7 +99,7 @@ class Objects:
             if not is_failure_of_store(error):
                 raise
             self.is_whole = True
-            message = f"cannot write {self._url(self._final)}: {reason(error)}; all of it is in {self.temporary}"
+            message = f"cannot write {self._url(self._final)}: {reason(error)}; all of it is in {self.path}"
             raise StoreError(message) from error
         # From here on the new stands, whatever comes.
         new = self._names(self._inner)
@@ -107,21 +108,11 @@ class Objects:
 
     def publish_beside(self) -> str:
         """Copy all objects to the first free name of its kind (``model-2.zarr``, …) and return it."""
-        number = 2
-        while self._filesystem.exists(beside := numbered(self._final, number)):
-            number += 1
+        besides = (numbered(self._final, number) for number in itertools.count(2))
+        beside = next(name for name in besides if not self._filesystem.exists(name))
         self._copy(beside, set())
         self._tidy(f"{self._inner}/{name}" for name in self._names(self._inner))
         return self._url(beside)
-
-    def remove(self) -> None:
-        """Remove what was written so far."""
-        with suppress(FileNotFoundError):
-            self._filesystem.rm(self._inner, recursive=True)
-
-    def is_there(self) -> bool:
-        """Whether anything is left under the temporary name."""
-        return bool(self._names(self._inner))
 
     def close(self) -> None:
         """Do nothing; connections are shared."""
@@ -156,7 +147,7 @@ class Objects:
                 raise
             message = (
                 f"{self._url(self._final)} is written, but objects that are no longer needed could not be removed, "
-                f"there or in {self.temporary} ({reason(error)})"
+                f"there or in {self.path} ({reason(error)})"
             )
             warnings.warn(message, DataWarning, stacklevel=2)
 
@@ -168,20 +159,17 @@ class Objects:
         """Return the names of all objects below a path, relative to it."""
         return {name.removeprefix(f"{path}/") for name in self._filesystem.find(path)}
 
-    def _must_use_dots(self) -> bool:
-        """Tell whether what is at the final path has its chunks named by folders."""
+    def _free_names(self) -> dict[str, Any]:
+        """Return how chunks are named so that none has the name of one that is at the final path."""
         try:
             found = json.loads(self._filesystem.cat_file(f"{self._final}/{MARKER}"))
         except (FileNotFoundError, ValueError):
-            return False
+            return BY_FOLDERS
         members = (found.get("consolidated_metadata") or {}).get("metadata") or {}
-        encodings = [node["chunk_key_encoding"]["name"] for node in (found, *members.values()) if _is_array(node)]
+        arrays = [node for node in (found, *members.values()) if node.get("node_type") == "array"]
         # Groups of earlier versions of dem do not tell; their chunks are named by folders.
-        return all(name == "default" for name in encodings)
+        by_folders = all(array["chunk_key_encoding"]["name"] == "default" for array in arrays)
+        return BY_DOTS if by_folders else BY_FOLDERS
 
     def _url(self, path: str) -> str:
         return str(self._filesystem.unstrip_protocol(path))
-
-
-def _is_array(node: dict[str, Any]) -> bool:
-    return node.get("node_type") == "array"
