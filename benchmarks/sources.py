@@ -41,6 +41,15 @@ class Repeated(Batch):
     n_chunks: int
     reads_ahead: bool = False
 
+    @property
+    def span(self) -> None:
+        """Not that of rows of their own."""
+
+    @property
+    def n_rows(self) -> int:
+        with _LOCK:
+            return self.n_chunks * len(_first_chunk(self.path))
+
     def __iter__(self) -> Iterator[Chunk]:
         with _LOCK:
             rows = _first_chunk(self.path)
@@ -80,6 +89,11 @@ class Sliced(Batch):
     stop: int
     reads_ahead: bool = False
 
+    @property
+    def span(self) -> range:
+        """Its rows."""
+        return range(self.first * self.chunk_rows, self.stop * self.chunk_rows)
+
     def __iter__(self) -> Iterator[Chunk]:
         places = max(len(self.rows) // self.chunk_rows, 1)
         for number in range(self.first, self.stop):
@@ -111,8 +125,13 @@ class Piece(Batch):
     first: int
     reads_ahead: bool = False
 
+    @property
+    def span(self) -> range:
+        """Its rows."""
+        return range(self.first, self.first + len(self.rows))
+
     def __iter__(self) -> Iterator[Chunk]:
-        yield Chunk(self.rows, range(self.first, self.first + len(self.rows)))
+        yield Chunk(self.rows, self.span)
 
 
 class InPieces(Rows):

@@ -123,11 +123,30 @@ class WorkersAwaited:
     n_workers: int = 0
 
 
-Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited
+@dataclass(frozen=True)
+class BatchEnded:
+    """Some rows went through all that is done with them on a read, on whichever thread or worker.
+
+    Attributes
+    ----------
+    n_rows : int
+        How many.
+    of_rows : int
+        Rows of all the data.
+    seconds : float
+        Wall time since the read of these rows was begun.
+    """
+
+    n_rows: int
+    of_rows: int
+    seconds: float
+
+
+Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited | BatchEnded
 
 
 class Callback(Protocol):
-    """Anything that can be called with an event, on the driver, between reads, or while a read waits for workers."""
+    """Anything that can be called with an event, on the driver, between reads, or while one goes on."""
 
     def __call__(self, event: Event, /) -> None:
         """Take note of the event; an exception ends the fit."""

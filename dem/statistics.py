@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,47 @@ def tree_sum(parts: Sequence[Sequence[S]]) -> list[S]:
     list of Additive
         One total per model. The bits depend on the parts and their order alone.
     """
-    level = list(parts)
-    while len(level) > 1:
-        level = [add_models(level[i : i + TREE_ARITY]) for i in range(0, len(level), TREE_ARITY)]
-    return list(level[0])
+    total: TreeSum[S] = TreeSum(len(parts))
+    for number, part in enumerate(parts):
+        total.add(number, part)
+    return total.result
+
+
+class TreeSum(Generic[S]):
+    """The sum of parts that become ready in any order, in the tree of `tree_sum`: keeps what waits for one before it.
+
+    Parameters
+    ----------
+    n_parts : int
+
+    Attributes
+    ----------
+    result : list of Additive
+        One total per model, once all parts are added.
+    """
+
+    result: list[S]
+
+    def __init__(self, n_parts: int) -> None:
+        self._sizes = [n_parts]
+        while self._sizes[-1] > 1:
+            self._sizes.append(-(-self._sizes[-1] // TREE_ARITY))
+        self._ready: dict[tuple[int, int], Sequence[S]] = {}
+        self._sums: dict[tuple[int, int], tuple[int, Sequence[S]]] = {}
+
+    def add(self, number: int, part: Sequence[S], level: int = 0) -> None:
+        """Add the part of that number, or a sum of parts on a higher level of the tree."""
+        self._ready[level, number] = part
+        group = number // TREE_ARITY
+        stop = min((group + 1) * TREE_ARITY, self._sizes[level])
+        n_done, total = self._sums.pop((level, group), (group * TREE_ARITY, ()))
+        while (ready := self._ready.pop((level, n_done), None)) is not None:
+            total = add_models([total, ready]) if total else ready
+            n_done += 1
+        if n_done < stop:
+            if total:
+                self._sums[level, group] = n_done, total
+        elif len(self._sizes) == level + 1:
+            self.result = list(total)
+        else:
+            self.add(group, total, level + 1)

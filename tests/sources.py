@@ -20,6 +20,10 @@ class CutBatch(Batch):
         self.first = first
         self.edges = edges
 
+    @property
+    def span(self) -> range:
+        return range(self.edges[0], self.edges[-1])
+
     def __iter__(self) -> Iterator[Chunk]:
         for start, stop in itertools.pairwise(self.edges):
             yield Chunk(self.table[start - self.first : stop - self.first], range(start, stop))

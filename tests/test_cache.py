@@ -27,6 +27,10 @@ class Counted(Batch):
     def __init__(self):
         self.reads = 0
 
+    @property
+    def span(self):
+        return range(4000)
+
     def __iter__(self):
         for number in range(4):
             self.reads += 1

@@ -10,18 +10,14 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-import xarray as xr
-from reassembly import reassemble
 from sources import CutRows
 
 import dem
-from dem.cli.counting import RowCount, counting
-from dem.cli.progress import LiveProgress, LogProgress, fit_progress
-from dem.data import open_rows
+from dem.cli.progress import LiveProgress, LogProgress, RowCount, fit_progress, row_progress
 from dem.em.fit import Fit, Status
 from dem.em.progress import Tracker, describe, remaining_iterations
-from dem.engine import LocalEngine
-from dem.events import FitEnded, FitStarted, IterationEnded
+from dem.engine import current_engine
+from dem.events import BatchEnded, FitEnded, FitStarted, IterationEnded, Preparing
 from dem.units import human_bytes, human_count, human_seconds
 
 K_MEANS_PARALLEL = [
@@ -117,7 +113,7 @@ def test_every_step_of_the_search_for_a_start_is_told(capsys):
         ("k-means||", K_MEANS_PARALLEL),
     ):
         shown = []
-        callbacks = [log, live, lambda _: shown.append(live.__rich__().plain)]  # noqa: B023
+        callbacks = [log, live, lambda event: shown.append((event, live.__rich__().plain))]  # noqa: B023
         model = dem.GaussianMixture(2, init_params=init, random_state=0, max_iter=9, tol=10, callbacks=callbacks)
         model.fit(np.random.default_rng(0).normal(size=(500, 2)))
         lines = [untimed(line) for line in capsys.readouterr().err.splitlines()]
@@ -127,7 +123,11 @@ def test_every_step_of_the_search_for_a_start_is_told(capsys):
             "fitting all data: 500 rows x 2 features (8 kB)",
         ]
         if init == "kmeans":
-            assert [re.fullmatch(r". preparing: (.+)  \d\.\d s", line)[1] for line in shown[:2]] == steps
+            lines = [line for event, line in shown if isinstance(event, Preparing)]
+            assert [re.fullmatch(r". preparing: (.+)  \d\.\d s", line)[1] for line in lines] == steps
+            lines = [line for event, line in shown if isinstance(event, BatchEnded)]
+            assert re.match(r". preparing: drawing a sample of the rows  100 %  500 of 500 rows  \S+", lines[0])
+            assert re.match(r". reading  100 %  500 of 500 rows  \S+", lines[1])
 
 
 def test_the_search_for_centres_is_told(capsys):
@@ -181,82 +181,55 @@ def test_the_live_line_shows_what_the_issue_asks_for():
         assert part in line
 
 
-def counted(engine, monkeypatch, *, terminal, quiet=False):
-    """Sweep 1000 rows in chunks of 100 and return what was counted, by the chunk."""
-    monkeypatch.setattr("dem.cli.counting.is_terminal", lambda: terminal)
-    seen = []
-    with counting("reading", engine, quiet) as watched:
-        rows = watched(CutRows(np.arange(2000.0).reshape(1000, 2), range(100, 1000, 100), 5))
-        count = getattr(getattr(rows, "_add", None), "__self__", None)
-
-        def work(chunk):
-            seen.append((count and count.done, len(chunk)))
-            return 0.0
-
-        engine.sweep(rows, [work])
-        return seen, count and count.figures()
-
-
-def test_rows_are_counted_as_they_are_read(monkeypatch):
-    seen, figures = counted(LocalEngine(1), monkeypatch, terminal=False)
-    assert [done for done, _ in seen] == list(range(0, 1000, 100))
-    assert figures[:2] == ["100 %", "1 k of 1 k rows"]
-    assert figures[2].endswith(" rows/s")
-    assert figures[3] == "about 0.0 s left"
+def count_rows(monkeypatch, *, quiet=False):
+    """Sweep 1000 rows in ten batches where nobody watches."""
+    monkeypatch.setattr("dem.cli.progress.is_terminal", lambda: False)
+    with row_progress("reading", quiet), current_engine() as engine:
+        engine.sweep(CutRows(np.arange(2000.0).reshape(1000, 2), range(100, 1000, 100)), [len])
 
 
 def test_the_live_line_of_a_read(monkeypatch):
-    count = RowCount("writing labels")
+    count = RowCount("writing labels", writes_lines=False)
     assert re.fullmatch(r". writing labels  0\.\d s", count.__rich__().plain)
-    count.watch(CutRows(np.zeros((1000, 2)), []))
-    count.add(250)
-    monkeypatch.setattr(count, "began", time.monotonic() - 5)
+    count(BatchEnded(250, 1000, 5.0))
+    monkeypatch.setattr(count.current, "began", time.monotonic() - 5)
     assert re.fullmatch(
         r". writing labels  25 %  250 of 1 k rows  50 rows/s  about 15 s left", count.__rich__().plain
     ), count.__rich__().plain
-    count.add(2000)  # the search for a bad value reads once more
-    assert count.figures()[0] == "100 %"
+    count(BatchEnded(2000, 1000, 5.0))  # the search for a bad value reads once more
+    figures = count.current.figures()
+    assert (figures[0], figures[3]) == ("100 %", "about 0.0 s left")
 
 
 def test_where_nobody_watches_there_is_a_line_now_and_then(monkeypatch, capsys):
-    counted(LocalEngine(1), monkeypatch, terminal=False)
+    count_rows(monkeypatch)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("dem.cli.counting.LINE_SECONDS", 0.0)
-    counted(LocalEngine(1), monkeypatch, terminal=False)
+    monkeypatch.setattr("dem.cli.progress.LINE_SECONDS", 0.0)
+    count_rows(monkeypatch)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
     assert untimed(lines[0]).startswith("reading: 10 %, 100 of 1 k rows, ")
-    counted(LocalEngine(1), monkeypatch, terminal=False, quiet=True)
+    assert untimed(lines[-1]).startswith("reading: 100 %, 1 k of 1 k rows, ")
+    count_rows(monkeypatch, quiet=True)
     assert capsys.readouterr().err == ""
 
 
-def test_what_other_processes_read_is_not_counted(monkeypatch):
-    rows = CutRows(np.zeros((10, 2)), [])
-    with counting("reading", object(), quiet=False) as watched:
-        assert watched(rows) is rows
+def test_what_workers_read_is_counted_too(monkeypatch, capsys, client):
+    monkeypatch.setattr("dem.cli.progress.LINE_SECONDS", 0.0)
+    count_rows(monkeypatch)
+    assert untimed(capsys.readouterr().err.splitlines()[-1]).startswith("reading: 100 %, 1 k of 1 k rows, ")
 
 
-def test_counted_rows_are_divided_as_before(tmp_path):
-    cube = xr.DataArray(np.random.default_rng(0).normal(size=(4, 5, 6, 2)), dims=("t", "y", "x", "band")).chunk(
-        t=2, y=3
-    )
-    rows = open_rows(cube)
-    found = RowCount("reading").watch(rows)
-    for name in (
-        "name",
-        "n_rows",
-        "n_features",
-        "dtype",
-        "feature_names",
-        "grid",
-        "grid_names",
-        "grid_chunks",
-        "n_bytes",
-    ):
-        assert getattr(found, name) == getattr(rows, name)
-    pairs = zip(found.batches(), rows.batches(), strict=True)
-    assert all(mine.reads_ahead == theirs.reads_ahead for mine, theirs in pairs)
-    np.testing.assert_array_equal(reassemble(found), reassemble(rows))
+def test_the_line_of_a_fit_tells_the_share_of_the_pass():
+    live = LiveProgress()
+    live(started())
+    live(BatchEnded(250_000, 1_000_000, 0.5))
+    assert re.match(r". reading  25 %  250 k of 1 M rows  \S+", live.__rich__().plain)
+    for event in (iteration(1), iteration(2, 0.1), iteration(3, 0.01), BatchEnded(600_000, 1_000_000, 0.3)):
+        live(event)
+    assert live.__rich__().plain.endswith("96 MB read  60 % of this pass  about 0.2 s left  ")
+    live(iteration(4, 0.001))
+    assert "of this pass" not in live.__rich__().plain
 
 
 def test_several_starts_are_numbered():

@@ -375,6 +375,6 @@ def test_batches_are_spread_anew_when_a_worker_comes_back():
         engine.client.wait_for_workers(2, timeout=60)
         time.sleep(1.5)  # until the workers are looked at again
         assert engine.sweep(table, [len]) == [3000]
-        held = engine.client.who_has(engine._batch_futures(table))
+        held = engine.client.who_has(engine._spread_evenly(table).futures)
         places = [worker for workers in held.values() for worker in workers]
         assert min(places.count(worker) for worker in engine.client.nthreads()) >= 7

@@ -183,7 +183,7 @@ def test_batches_are_spread_evenly():
         rows = CutRows(ANY_CASE.data(), EDGES)
         busy = engine.client.submit(time.sleep, 1.0)
         engine.sweep(rows, [len])
-        held = engine.client.who_has(engine._batch_futures(rows))
+        held = engine.client.who_has(engine._spread_evenly(rows).futures)
         places = [worker for workers in held.values() for worker in workers]
         assert min(places.count(worker) for worker in engine.client.nthreads()) >= 7
         assert busy.result() is None

@@ -67,7 +67,7 @@ def predict(
     check_output(out, overwrite, (model, data))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
-        from dem.cli.counting import counting  # noqa: PLC0415
+        from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
         from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
@@ -77,8 +77,8 @@ def predict(
         rows = rows_of(estimator, data, reset=False, **source)
         n_rows = rows.n_rows
         began = time.perf_counter()
-        with open_engine(**given) as where, counting(f"writing {_WHAT[kind]}", where, quiet) as watched:
-            estimator.predict_to(watched(rows), out, kind=kind, dtype=dtype, overwrite=overwrite)
+        with open_engine(**given), row_progress(f"writing {_WHAT[kind]}", quiet):
+            estimator.predict_to(rows, out, kind=kind, dtype=dtype, overwrite=overwrite)
         seconds = time.perf_counter() - began
         if as_json:
             print_json({"out": out, "kind": kind, "n_rows": n_rows, "seconds": seconds})

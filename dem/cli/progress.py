@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log, say
-from dem.em.progress import Tracker, beginning, describe, outcome_of_starts, remembering, waiting
-from dem.events import Callback, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
+from dem.em.progress import Pass, Tracker, beginning, describe, outcome_of_starts, remembering, waiting
+from dem.engine import telling
+from dem.engine.base import warn_of_waiting
+from dem.events import BatchEnded, Callback, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+
+# Seconds between two lines about a single read, where nobody watches.
+LINE_SECONDS = 10.0
 
 
 def log_step(event: Preparing, before: str) -> None:
@@ -70,6 +76,52 @@ def spinner(begun: float) -> Text:
     return Text(f"{sign} ", style="cyan", no_wrap=True, overflow="ellipsis")
 
 
+class RowCount:
+    """Shows how far a single read of the data is: as a live line, or as a line now and then where nobody watches."""
+
+    def __init__(self, what: str, *, writes_lines: bool) -> None:
+        self.what = what
+        self.writes_lines = writes_lines
+        self.current = Pass()
+        self._last_line = time.monotonic()
+
+    def __call__(self, event: BatchEnded | WorkersAwaited) -> None:
+        """Count rows that were read."""
+        if isinstance(event, WorkersAwaited):
+            warn_of_waiting(event)
+            return
+        self.current.add(event)
+        if self.writes_lines and time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            log(f"{self.what}: {', '.join(self.current.figures())}")
+
+    def __rich__(self) -> Text:
+        """Return the line as it stands now."""
+        line = spinner(self.current.began)
+        line.append(f"{self.what}  ", style="default")
+        line.append("  ".join(self.current.figures()), style="dim")
+        return line
+
+
+@contextmanager
+def row_progress(what: str, quiet: bool) -> Iterator[None]:
+    """Show how far reading or writing has come, on whichever engine: live on a terminal, a line now and then elsewhere.
+
+    Parameters
+    ----------
+    what : str
+        What is being done.
+    quiet : bool
+        Whether to show nothing.
+    """
+    if quiet:
+        yield
+        return
+    count = RowCount(what, writes_lines=not is_terminal())
+    with telling(count), nullcontext() if count.writes_lines else live(count):
+        yield
+
+
 class LiveProgress:
     """Renders the state of the fit as one line; `rich.live` asks for it several times a second."""
 
@@ -89,7 +141,9 @@ class LiveProgress:
         figures = describe(self.tracker)
         if not figures:
             line.append(beginning(self.tracker), style="default")
-            line.append(f"  {human_seconds(time.monotonic() - self.begun)}", style="dim")
+            counted = self.tracker.current.n_rows > 0
+            figured = self.tracker.current.figures() if counted else [human_seconds(time.monotonic() - self.begun)]
+            line.append("".join(f"  {figure}" for figure in figured), style="dim")
         for name, value in figures:
             if name:
                 line.append(f"{name.replace(' per row', '/row')} ", style="dim")

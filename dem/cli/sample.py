@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from typing import Any
 
 import click
 
@@ -42,28 +43,23 @@ def sample(
     out: str,
     seed: int | None,
     overwrite: bool,
-    scheduler: str | None,
-    workers: int | None,
-    memory_limit: str | None,
-    worker_timeout: str | None,
     as_json: bool,
     quiet: bool,
+    **given: Any,
 ) -> None:
     """Draw N rows from MODEL, a mixture, and write them to the zarr array OUT, chunk by chunk."""
     check_output(out, overwrite, (model,))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
-        from dem.cli.counting import counting  # noqa: PLC0415
+        from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
-        from dem.estimators.streams import sample_to  # noqa: PLC0415
 
         estimator = dem.load(model)
         check_mixture("sampling", estimator, model)
         _check_room(out, n_rows * estimator.n_features_in_)
         began = time.perf_counter()
-        engine = open_engine(scheduler, workers, memory_limit, worker_timeout)
-        with engine as where, counting("drawing", where, quiet) as watched:
-            sample_to(estimator, n_rows, out, random_state=seed, overwrite=overwrite, watched=watched)
+        with open_engine(**given), row_progress("drawing", quiet):
+            estimator.sample_to(n_rows, out, random_state=seed, overwrite=overwrite)
         seconds = time.perf_counter() - began
         if as_json:
             print_json({"out": out, "n_rows": n_rows, "seconds": seconds})

@@ -32,14 +32,14 @@ def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> No
     source = source_of(given)
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
-        from dem.cli.counting import counting  # noqa: PLC0415
+        from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
         from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
         estimator = dem.load(model)
         rows = rows_of(estimator, data, reset=False, **source)
-        with open_engine(**given) as where, counting("reading", where, quiet) as watched:
-            figures = _figures(estimator, watched(rows))
+        with open_engine(**given), row_progress("reading", quiet):
+            figures = _figures(estimator, rows)
         if as_json:
             print_json(figures)
         else:

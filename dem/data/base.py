@@ -77,6 +77,16 @@ class Batch(ABC):
     def __iter__(self) -> Iterator[Chunk]:
         """Read the chunks in order, each only when it is asked for."""
 
+    @property
+    @abstractmethod
+    def span(self) -> range | None:
+        """Which rows of the table these are; None where they are not consecutive. Another array can be cut to it."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows; what has no span tells it otherwise."""
+        return len(self.span or ())
+
     #: whether reading costs time, so that reading one chunk ahead in a thread is worth it
     reads_ahead: bool = True
 

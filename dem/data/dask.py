@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_dtype, check_table, reason
 from dem.data.graph import Nodes, batch_edges, check_futures, downwards, low_level, run_blocks, shared_values
-from dem.data.grid import Region, feature_axis
+from dem.data.grid import Region, feature_axis, span_of
 from dem.errors import DataError, DataWarning
 
 
@@ -86,6 +86,16 @@ class DaskBatch(Batch):
     def pending(self) -> Mapping[Hashable, Any]:
         """Blocks that were persisted on a cluster."""
         return self._pending
+
+    @property
+    def span(self) -> range | None:
+        """Its rows, where the blocks are consecutive ones."""
+        return span_of(self._reads[0][0], self._reads[-1][-1], self.n_rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return sum(block.n_rows for block in itertools.chain.from_iterable(self._reads))
 
     def with_values(self, values: Mapping[Hashable, Any]) -> Self:
         """Return the batch with the results of its futures."""

@@ -50,6 +50,20 @@ class Region:
         return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), self.whole).ravel()
 
 
+def span_of(first: Region, last: Region, n_rows: int) -> range | None:
+    """Return which rows are in blocks that follow one another in C order, `n_rows` in all; None where not all between.
+
+    Examples
+    --------
+    >>> span_of(Region((0, 0), (1, 3), (2, 6)), Region((0, 3), (1, 3), (2, 6)), 6)
+    range(0, 6)
+    """
+    start = int(np.ravel_multi_index(first.offset, first.whole))
+    end = tuple(a + n - 1 for a, n in zip(last.offset, last.shape, strict=True))
+    span = range(start, int(np.ravel_multi_index(end, last.whole)) + 1)
+    return span if len(span) == n_rows else None
+
+
 def feature_axis(name: str, ndim: int, dims: Sequence[Hashable] | None, feature_dim: Hashable | None) -> int:
     """Return the axis that holds the features.
 

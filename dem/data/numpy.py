@@ -41,11 +41,16 @@ class Slabs:
     def chunk(self, number: int) -> Chunk:
         """Return a chunk: a view, or a copy where the rows are not beside one another."""
         *before, last = (int(i) for i in np.unravel_index(number, self._counts()))
-        start = last * self.step
-        rows = self.table[tuple(before)][start : start + self.step].reshape(-1, self.table.shape[-1])
-        first = int(np.ravel_multi_index((*before, start), self.table.shape[: self.axis + 1]))
-        first *= math.prod(self.table.shape[self.axis + 1 : -1])
-        return Chunk(rows, range(first, first + len(rows)))
+        place = slice(last * self.step, (last + 1) * self.step)
+        rows = self.table[tuple(before)][place].reshape(-1, self.table.shape[-1])
+        return Chunk(rows, range(self.start(number), self.start(number) + len(rows)))
+
+    def start(self, number: int) -> int:
+        """Return the first row of a chunk."""
+        extent = self.table.shape[self.axis]
+        before, last = divmod(number, -(-extent // self.step))
+        start: int = (before * extent + last * self.step) * math.prod(self.table.shape[self.axis + 1 : -1])
+        return start
 
     def _counts(self) -> tuple[int, ...]:
         return (*self.table.shape[: self.axis], -(-self.table.shape[self.axis] // self.step))
@@ -57,6 +62,11 @@ class HeldBatch(Batch):
 
     chunks: Sequence[Chunk]
     reads_ahead: bool = False
+
+    @property
+    def span(self) -> range:
+        """Its rows."""
+        return range(int(self.chunks[0].index[0]), int(self.chunks[-1].index[-1]) + 1)
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks."""
@@ -71,6 +81,11 @@ class ArrayBatch(Batch):
     first: int
     stop: int
     reads_ahead: bool = False
+
+    @property
+    def span(self) -> range:
+        """Its rows."""
+        return range(self.slabs.start(self.first), self.slabs.start(self.stop))
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks, views where possible."""

@@ -129,6 +129,11 @@ class ParquetBatch(Batch):
 
     reads: Sequence[RowGroups]
 
+    @property
+    def span(self) -> range:
+        """Its rows."""
+        return range(self.reads[0].start, self.reads[-1].start + self.reads[-1].n_rows)
+
     def __iter__(self) -> Iterator[Chunk]:
         """Read piece by piece."""
         for read in self.reads:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.cf import Packing
 from dem.data.checks import check_table, reason
-from dem.data.grid import Region
+from dem.data.grid import Region, span_of
 from dem.data.missing import Found, Ledger, Missing, refusal
 from dem.data.presence import WatchedArray
 from dem.data.zarr_store import packing_of
@@ -193,16 +193,32 @@ class ZarrBatch(Batch):
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read block by block; the last read sees whether the store is still the one that was opened."""
-        *grid, n_features = self.table.shape
-        counts = _counts(grid, self.block)
         for number in range(self.first, self.stop):
-            lower = tuple(int(i) * n for i, n in zip(np.unravel_index(number, counts), self.block, strict=True))
-            upper = tuple(min(a + n, end) for a, n, end in zip(lower, self.block, grid, strict=True))
-            region = Region(lower, tuple(b - a for a, b in zip(lower, upper, strict=True)), tuple(grid))
-            rows, missing = self.table.read(lower, upper, check=number == self.stop - 1)
+            region = self._region(number)
+            upper = tuple(a + n for a, n in zip(region.offset, region.shape, strict=True))
+            rows, missing = self.table.read(region.offset, upper, check=number == self.stop - 1)
             found = Found({(self.first, self.stop, *self.block): missing})
-            yield Chunk(rows.reshape(-1, n_features), region.index(), found=found)
+            yield Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
             del rows  # the next ones are read meanwhile
+
+    @property
+    def span(self) -> range | None:
+        """Its rows, where blocks of the grid are consecutive ones."""
+        return span_of(self._region(self.first), self._region(self.stop - 1), self.n_rows)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        grid = self.table.shape[:-1]
+        places = np.unravel_index(np.arange(self.first, self.stop), _counts(grid, self.block))
+        extents = [np.minimum(n, end - i * n) for i, n, end in zip(places, self.block, grid, strict=True)]
+        return int(np.prod(extents, axis=0).sum())
+
+    def _region(self, number: int) -> Region:
+        grid = self.table.shape[:-1]
+        places = np.unravel_index(number, _counts(grid, self.block))
+        lower = tuple(int(i) * n for i, n in zip(places, self.block, strict=True))
+        return Region(lower, tuple(min(n, end - a) for a, n, end in zip(lower, self.block, grid, strict=True)), grid)
 
 
 def _counts(grid: Sequence[int], block: Sequence[int]) -> Corner:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.events import BatchEnded, Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_count, human_seconds, plural
 
 # How the words begin for a start that is out of the running, see `dem.em.loop.Status`.
@@ -16,6 +16,36 @@ _OUT = ("failed", "dropped")
 _LOOK_BACK = 5
 # Less time than this is not told to be left.
 _SHOWN_SECONDS = 0.05
+
+
+class Pass:
+    """How far a read of all the data is."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.n_rows = self.of_rows = 0
+
+    def add(self, event: BatchEnded) -> None:
+        """Count rows that were read; a search for bad values reads them a second time."""
+        self.of_rows = event.of_rows
+        self.n_rows = min(self.n_rows + event.n_rows, self.of_rows)
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self.n_rows / self.of_rows if self.n_rows else 0.0
+
+    def figures(self) -> list[str]:
+        """Return the share, the rows, the speed and the time left; only the time until the first rows were read."""
+        seconds = time.monotonic() - self.began
+        if not self.n_rows or seconds <= 0:
+            return [human_seconds(seconds)]
+        return [
+            f"{int(100 * self.share)} %",
+            f"{human_count(self.n_rows)} of {human_count(self.of_rows)} rows",
+            f"{human_count(self.n_rows / seconds)} rows/s",
+            f"about {human_seconds(seconds / self.share - seconds)} left",
+        ]
 
 
 @dataclass
@@ -34,12 +64,15 @@ class Tracker:
     latest: dict[int, IterationEnded] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
     alone_since: float | None = None
+    current: Pass = field(default_factory=Pass)
     read_ended: bool = False
     _reads: bool = False
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
-        if isinstance(event, WorkersAwaited):
+        if isinstance(event, BatchEnded):
+            self.current.add(event)
+        elif isinstance(event, WorkersAwaited):
             self.alone_since = None if event.n_workers else time.monotonic() - event.seconds
         elif isinstance(event, Preparing):
             self.preparing = event.what
@@ -57,6 +90,8 @@ class Tracker:
             self._reads = True
         elif isinstance(event, FitEnded):
             self.ended[event.model] = event.status
+        if isinstance(event, Preparing | FitStarted | IterationEnded):
+            self.current = Pass()
         self.read_ended = self._reads and self._all_told()
         self._reads &= not self.read_ended
 
@@ -104,7 +139,7 @@ class Tracker:
             expected = remaining_iterations(gains, self.started.tol)
             is_bound |= expected is None or expected > most
             reads = max(reads, most if expected is None else min(expected, most))
-        return reads * median(self.seconds[-_LOOK_BACK:]), is_bound
+        return max(reads - self.current.share, 0.0) * median(self.seconds[-_LOOK_BACK:]), is_bound
 
 
 def remaining_iterations(gains: list[float], tol: float) -> int | None:
@@ -154,6 +189,8 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
         figures.append(("", f"{human_count(tracker.rows_per_second)} rows/s"))
     if tracker.bytes_read:
         figures.append(("", f"{human_bytes(tracker.bytes_read)} read"))
+    if tracker.current.n_rows:
+        figures.append(("", f"{int(100 * tracker.current.share)} % of this pass"))
     left_over = tracker.time_left()
     if left_over is not None and left_over[0] >= _SHOWN_SECONDS and last.phase != "sample":
         seconds, is_bound = left_over

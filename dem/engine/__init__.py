@@ -4,42 +4,59 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-from dem.engine.base import Engine, Told, Work, warn_of_waiting
+from dem.engine.base import ByBatch, Engine, Told, Work, warn_of_waiting
 from dem.engine.local import LocalEngine
 from dem.errors import OptionError
 
-__all__ = ["Engine", "LocalEngine", "Work", "connect", "current_engine"]
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["ByBatch", "Engine", "LocalEngine", "Work", "connect", "current_engine", "telling"]
+
+_told: ContextVar[Told] = ContextVar("told", default=warn_of_waiting)
 
 
-def current_engine(told: Told = warn_of_waiting) -> Engine:
+@contextmanager
+def telling(told: Told) -> Iterator[None]:
+    """Let the engines that `current_engine` returns meanwhile tell of themselves, unless they are given another one."""
+    token = _told.set(told)
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
+def current_engine(told: Told | None = None) -> Engine:
     """Return the engine of the active `distributed.Client` if there is one, else threads of this process.
 
     Parameters
     ----------
-    told : callable
-        Called with `WorkersAwaited` while a cluster has no worker that is ready.
+    told : callable, optional
+        Called with `BatchEnded`, and with `WorkersAwaited` while a cluster has no worker that is ready.
     """
+    told = told or _told.get()
     # Without `distributed` imported there can be no active client, and its import takes half a second.
-    if "distributed" not in sys.modules:
-        return LocalEngine()
+    client = _active_client() if "distributed" in sys.modules else None
+    if client is None or client.status != "running":
+        return LocalEngine(told=told)
+    from dem.engine.cluster import ClusterEngine  # noqa: PLC0415
+
+    return ClusterEngine(client, told)
+
+
+def _active_client() -> Client | None:
     from distributed import get_client, get_worker  # noqa: PLC0415
 
     try:
         get_worker()
-    except ValueError:  # not inside a task, where waiting for other tasks could block the cluster
-        try:
-            client = get_client()
-        except ValueError:  # there is none
-            return LocalEngine()
-    else:
-        return LocalEngine()
-    if client.status != "running":
-        return LocalEngine()
-    from dem.engine.cluster import ClusterEngine  # noqa: PLC0415
-
-    return ClusterEngine(client, told)
+    except ValueError:
+        with suppress(ValueError):  # there is none
+            return get_client()
+    return None  # inside a task, where waiting for other tasks could block the cluster
 
 
 @contextmanager

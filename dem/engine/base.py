@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import threadpoolctl
 
@@ -16,7 +18,7 @@ from dem.data.base import Batch, Chunk, Rows
 from dem.data.missing import Found
 from dem.engine.cache import ChunkCache
 from dem.errors import EngineWarning
-from dem.events import WorkersAwaited
+from dem.events import BatchEnded, WorkersAwaited
 from dem.statistics import add_models
 from dem.units import human_seconds
 
@@ -26,13 +28,13 @@ T = TypeVar("T")
 Work = Callable[[Chunk], Any]
 
 
-#: Who is told that workers are awaited.
-Told = Callable[[WorkersAwaited], None]
+#: Who is told how far a read has come, and that workers are awaited: on the driver, by whoever waits for a result.
+Told = Callable[[WorkersAwaited | BatchEnded], None]
 
 
-def warn_of_waiting(event: WorkersAwaited) -> None:
+def warn_of_waiting(event: WorkersAwaited | BatchEnded) -> None:
     """Tell by a warning that workers are awaited."""
-    if event.n_workers == 0:
+    if isinstance(event, WorkersAwaited) and event.n_workers == 0:
         message = (
             f"waiting for workers of the cluster: none has been ready for {human_seconds(event.seconds)}; given up "
             f"after {human_seconds(event.timeout)} (dask's setting dem.worker-timeout)"
@@ -40,17 +42,40 @@ def warn_of_waiting(event: WorkersAwaited) -> None:
         warnings.warn(message, EngineWarning, stacklevel=2)
 
 
+@dataclass(frozen=True, eq=False)
+class ByBatch:
+    """A work that differs from batch to batch, as where a second array is cut to their spans.
+
+    Attributes
+    ----------
+    works : sequence of callables
+        One for each of ``rows.batches()``. Each travels with its batch alone.
+    """
+
+    works: Sequence[Work]
+
+    def map(self, change: Callable[[Work], Work]) -> ByBatch:
+        """Return the work with each of its works changed."""
+        return ByBatch([change(work) for work in self.works])
+
+
 class Pending(Protocol):
     """A sweep over some batches that has begun."""
 
     def result(self) -> list[Any]:
-        """Wait for it and return one total per work, as `Engine.sweep` does."""
+        """Wait for it and return the totals, as `Engine.sweep` does."""
 
 
-class Engine(Protocol):
-    """Where the work runs."""
+class Engine(ABC):
+    """Where the work runs. As a context manager it gives back at the end what it holds."""
 
-    def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def sweep(self, rows: Rows, works: Sequence[Work | ByBatch], *, by_batch: bool = False) -> list[Any]:
         """Read `rows` once and apply every work to every chunk.
 
         Parameters
@@ -58,42 +83,49 @@ class Engine(Protocol):
         rows : Rows
             The data.
         works : sequence of callables
-            Each maps a `Chunk` to a `Statistics` (or anything with an associative ``+``).
+            Each maps a `Chunk` to something `Additive` (or anything with an associative ``+``).
+        by_batch : bool
+            Whether to leave the totals of the batches as they are.
 
         Returns
         -------
         list
-            One total per work. The additions run in the order of the data over a fixed tree, so that the bits
-            depend neither on the engine nor on the number of its workers.
+            One total per work; if `by_batch`, such a list for each of ``rows.batches()``. The additions run in the
+            order of the data over a fixed tree, so that the bits depend neither on the engine nor on the number of
+            its workers.
         """
+        return self.submit(rows, works, by_batch=by_batch).result()
 
-    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Pending:
+    @abstractmethod
+    def submit(
+        self, rows: Rows, works: Sequence[Work | ByBatch], batches: slice = slice(None), *, by_batch: bool = False
+    ) -> Pending:
         """Begin a sweep over some consecutive batches of `rows` and return at once, so that several can be under way.
 
         Parameters
         ----------
-        rows : Rows
-            The data.
-        works : sequence of callables
+        rows, works, by_batch
             As in `sweep`.
         batches : slice
             Which of ``rows.batches()``. The bits of the totals depend on them alone.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what the engine holds."""
 
 
-def with_found(works: Sequence[Work]) -> list[Work]:
+def with_found(works: Sequence[Work | ByBatch]) -> list[Work | ByBatch]:
     """Return works of a sweep, and one more that tells what was missing; see `checked`."""
     return [*works, _found]
 
 
-def checked(rows: Rows, totals: Sequence[Any]) -> list[Any]:
+def checked(rows: Rows, totals: Sequence[Any], *, by_batch: bool) -> list[Any]:
     """Return the totals of the works that `with_found` was given, if `rows` does not object to what was missing."""
-    *wanted, found = totals
-    rows.check_found(found)
-    return wanted
+    parts = totals if by_batch else [totals]
+    rows.check_found(sum((part[-1] for part in parts), start=Found()))
+    wanted = [list(part[:-1]) for part in parts]
+    return wanted if by_batch else wanted[0]
 
 
 def _found(chunk: Chunk) -> Found:

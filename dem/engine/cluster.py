@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 import uuid
 import weakref
 from collections import Counter
@@ -18,16 +19,17 @@ from distributed import Client, Future, get_worker
 from distributed import wait as all_done
 
 from dem.data.base import Batch, Rows
-from dem.engine.base import Told, Work, checked, run_batch, warn_of_waiting, with_found
+from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting, with_found
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
+from dem.events import BatchEnded
 from dem.statistics import TREE_ARITY, tree_sum
 
 # Memory of a worker that the cache leaves alone: chunks in work, workspaces of the kernels, statistics.
 CACHE_RESERVE = 160 * 2**20
 
 
-class ClusterEngine:
+class ClusterEngine(Engine):
     """Runs the batches as tasks of a Dask cluster.
 
     Batches live on the workers as results of their own tasks, so that a batch goes back to the worker that had
@@ -40,7 +42,7 @@ class ClusterEngine:
     client : distributed.Client
         The connection to the cluster; it stays open when the engine is closed.
     told : callable
-        Called with `WorkersAwaited` while no worker is ready.
+        Called with `BatchEnded`, and with `WorkersAwaited` while no worker is ready.
 
     Raises
     ------
@@ -51,24 +53,36 @@ class ClusterEngine:
     def __init__(self, client: Client, told: Told = warn_of_waiting) -> None:
         self.client = client
         self.workers = Workers(client, told)
+        self.told = told
+        self._under_way: weakref.WeakSet[Summed] = weakref.WeakSet()
         self._held: weakref.WeakKeyDictionary[Rows, _Held] = weakref.WeakKeyDictionary()
         self._cache = dask.config.get("dem.cache", "auto")
 
-    def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
-        """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
-        return self.submit(rows, works, slice(None)).result()
-
-    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Summed:
+    def submit(
+        self, rows: Rows, works: Sequence[Work | ByBatch], batches: slice = slice(None), *, by_batch: bool = False
+    ) -> Summed:
         """Begin a sweep over some batches; see `Engine.submit`."""
         with self.workers.errors_in_one_line(rows):
-            total = self._total(self._batch_futures(rows)[batches], with_found(works))
-            return Summed(total, self.workers, rows)
+            held = self._spread_evenly(rows)
+            these, n_rows = held.futures[batches], held.n_rows[batches]
+            parts = self._parts(these, with_found(works), range(len(held.futures))[batches])
+            total = parts if by_batch else [self._sum(parts)]
+        begun = Summed(self, rows, total, dict(zip(parts, n_rows, strict=True)), by_batch=by_batch)
+        self._under_way.add(begun)
+        return begun
 
-    def _total(self, held: Sequence[Future[Any]], works: Sequence[Work]) -> Future[Any]:
+    def _parts(
+        self, held: Sequence[Future[Any]], works: Sequence[Work | ByBatch], numbers: Sequence[int]
+    ) -> list[Future[Any]]:
+        """Return the totals to be of each of some batches, which have numbers."""
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
-        shared_works = self.client.submit(_identity, list(works), key=_key("works"), pure=False)
+        shared = [None if isinstance(work, ByBatch) else work for work in works]
+        shared_works = self.client.submit(_identity, shared, key=_key("works"), pure=False)
+        own = [[work.works[number] for work in works if isinstance(work, ByBatch)] for number in numbers]
         keys = [_key("batch") for _ in held]
-        level = self.client.map(_run, held, [shared_works] * len(held), cache=self._cache, key=keys, pure=False)
+        return self.client.map(_run, held, [shared_works] * len(held), own, cache=self._cache, key=keys, pure=False)
+
+    def _sum(self, level: list[Future[Any]]) -> Future[Any]:
         while len(level) > 1:
             level = [
                 self.client.submit(tree_sum, level[i : i + TREE_ARITY], key=_key("sum"), pure=False)
@@ -76,17 +90,23 @@ class ClusterEngine:
             ]
         return level[0]
 
+    def tell(self) -> None:
+        """Tell of batches that have ended since the last time."""
+        for begun in list(self._under_way):
+            begun.tell()
+
     def close(self) -> None:
         """Forget the batches; the client stays open."""
         self._held.clear()
+        self._under_way.clear()
 
-    def _batch_futures(self, rows: Rows) -> list[Future[Any]]:
+    def _spread_evenly(self, rows: Rows) -> _Held:
         """Return the batches, spread evenly over the workers that are there now; wait for the first one."""
         while True:
             cores = self.workers.cores()
-            held = self._held.setdefault(rows, _Held([], {}))
+            held = self._held.setdefault(rows, _Held([], [], {}))
             if held.cores == cores:
-                return held.futures
+                return held
             try:
                 self._spread(rows.batches(), held, cores)
             except WorkersChanged:
@@ -113,7 +133,7 @@ class ClusterEngine:
         self.workers.wait(lambda: all_done(held.futures), there=cores)
         free = {future.key: None for future in held.futures if future.status == "finished"}
         self.workers.wait(lambda: self.workers.scheduler.set_restrictions(worker=free))
-        held.cores = cores
+        held.n_rows, held.cores = [batch.n_rows for batch in batches], cores
 
     def _hold(self, batch: Batch, worker: str) -> Future[Any]:
         # Futures are only seen as such outside of objects, so they travel beside the batch.
@@ -132,25 +152,53 @@ class ClusterEngine:
 
 @dataclass
 class _Held:
-    """The batches of a table as results of tasks, and the cores that they are spread over."""
+    """The batches of a table as results of tasks, their lengths, and the cores that they are spread over."""
 
     futures: list[Future[Any]]
+    n_rows: list[int]
     cores: Mapping[str, int]
 
 
-@dataclass(frozen=True)
 class Summed:
-    """The sum of a sweep over `rows`, under way on the cluster."""
+    """A sweep under way on the cluster.
 
-    total: Future[Any]
-    workers: Workers
-    rows: Rows
+    Parameters
+    ----------
+    engine : ClusterEngine
+    rows : Rows
+        The data.
+    totals : list of Future
+        What is wanted: the sum, or the totals of each batch.
+    parts : dict
+        The totals of each batch, as futures that are let go once they are told of, and its number of rows.
+    by_batch : bool
+    """
+
+    def __init__(
+        self,
+        engine: ClusterEngine,
+        rows: Rows,
+        totals: list[Future[Any]],
+        parts: dict[Future[Any], int],
+        *,
+        by_batch: bool,
+    ) -> None:
+        self._engine, self._rows, self._totals, self._parts, self._by_batch = engine, rows, totals, parts, by_batch
+        self._began = time.monotonic()
 
     def result(self) -> list[Any]:
-        """Wait for it."""
-        with self.workers.errors_in_one_line(self.rows):
-            totals = self.workers.wait(lambda: self.total.client.gather(self.total, asynchronous=True))
-        return checked(self.rows, totals)
+        """Wait for it; see `Pending.result`."""
+        workers, client = self._engine.workers, self._engine.client
+        with workers.errors_in_one_line(self._rows):
+            found = workers.wait(lambda: client.gather(self._totals, asynchronous=True), tick=self._engine.tell)
+        self.tell(all_of_them=True)
+        return checked(self._rows, found if self._by_batch else found[0], by_batch=self._by_batch)
+
+    def tell(self, *, all_of_them: bool = False) -> None:
+        """Tell of batches that have ended since the last time."""
+        seconds = time.monotonic() - self._began
+        for part in [part for part in self._parts if all_of_them or part.status == "finished"]:
+            self._engine.told(BatchEnded(self._parts.pop(part), self._rows.n_rows, seconds))
 
 
 def even_places(places: Sequence[str | None], cores: Mapping[str, int]) -> list[str]:
@@ -197,7 +245,10 @@ def _complete(batch: Batch, keys: list[Any], values: list[Any]) -> Batch:
     return batch.with_values(dict(zip(keys, values, strict=True)))
 
 
-def _run(batch: Batch, works: list[Work], cache: str | int) -> list[Any]:
+def _run(batch: Batch, shared: list[Work | None], own: list[Work], cache: str | int) -> list[Any]:
+    """Take a batch through all works: those that all batches share, with its own in their places."""
+    others = iter(own)
+    works = [work or next(others) for work in shared]
     return run_batch(batch, works, cache=_worker_cache(cache))
 
 

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 # Seconds between two looks at the workers; a shorter pass has none.
 LOOK = 1.0
+# Seconds between two looks at what has come of a sweep.
+TICK = 0.25
 # Seconds that a scheduler has to answer; one that is busy may take longer, and is asked again.
 PATIENCE = 10.0
 #: seconds without a worker after which the user is told for the first time
@@ -89,7 +91,12 @@ class Workers:
             time.sleep(LOOK)
         return cores
 
-    def wait(self, ask: Callable[[], Awaitable[T]], there: Mapping[str, int] | None = None) -> T:
+    def wait(
+        self,
+        ask: Callable[[], Awaitable[T]],
+        there: Mapping[str, int] | None = None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> T:
         """Wait for an answer of the cluster.
 
         Parameters
@@ -98,6 +105,8 @@ class Workers:
             Called on the client's event loop.
         there : mapping, optional
             The workers that the answer depends on, as from `cores`.
+        tick : callable, optional
+            Called several times a second meanwhile.
 
         Raises
         ------
@@ -107,9 +116,12 @@ class Workers:
             If there has been no worker for too long.
         """
         # Not `Future.result`, which prints a traceback of its own when Ctrl-C comes as it begins to wait.
-        answer = self._asked(ask)
-        while not wait([answer], timeout=LOOK).done:
-            cores = self._look()
+        answer, looked = self._asked(ask), time.monotonic()
+        while not wait([answer], timeout=min(TICK, LOOK)).done:
+            tick()
+            if time.monotonic() < looked + LOOK:
+                continue
+            cores, looked = self._look(), time.monotonic()
             if there is not None and cores != there:
                 answer.cancel()
                 raise WorkersChanged

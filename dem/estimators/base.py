@@ -161,22 +161,19 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         callbacks = [*(self.callbacks or ())]
         if self.verbose:
             callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
-        engine = current_engine(teller(callbacks))
         history, latest = History(), Latest()
         tasks = Tasks(self, data, latest)
 
         def keep(family: Any, best: Fit, *more: Any) -> None:
             self._keep(family, best, history.records, rows.n_rows, *more)
 
-        try:
-            with (
-                suppress(StopAskedFor),
-                keeping_last(latest, lambda: keep(latest.family, latest.fit)),
-                rows_to_blame(rows, engine, self._support()),
-            ):
-                keep(*self._search(rows, engine, (history, latest, *callbacks, tasks), goes_on=goes_on))
-        finally:
-            engine.close()
+        with (
+            current_engine(teller(callbacks)) as engine,
+            suppress(StopAskedFor),
+            keeping_last(latest, lambda: keep(latest.family, latest.fit)),
+            rows_to_blame(rows, engine, self._support()),
+        ):
+            keep(*self._search(rows, engine, (history, latest, *callbacks, tasks), goes_on=goes_on))
         tasks.end()
 
     def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *_: Any) -> None:

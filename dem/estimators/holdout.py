@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
-from dem.engine import Engine, Work
+from dem.engine import ByBatch, Engine, Work
 from dem.engine.base import Pending
 from dem.initialise.kmeans_parallel import uniform_hash
 
@@ -48,7 +48,7 @@ class OnPart:
         return self.work(chunk.take(self.holdout.holds(chunk.index) == self.held_out))
 
 
-class HoldoutEngine:
+class HoldoutEngine(Engine):
     """An engine that counts its reads and shows the works only the rows that are not held out.
 
     Parameters
@@ -64,27 +64,33 @@ class HoldoutEngine:
         self.holdout = holdout
         self.reads = 0.0
 
-    def sweep(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
+    def sweep(self, rows: Rows, works: Sequence[Work | ByBatch], *, by_batch: bool = False) -> list[Any]:
         """Read `rows` once; see `Engine.sweep`."""
-        return self.sweep_all(rows, self._of_the_rest(works))
+        return self.sweep_all(rows, self._of_the_rest(works), by_batch=by_batch)
 
-    def sweep_all(self, rows: Rows, works: Sequence[Work]) -> list[Any]:
+    def sweep_all(self, rows: Rows, works: Sequence[Work | ByBatch], *, by_batch: bool = False) -> list[Any]:
         """Read `rows` once and show the works all of them."""
         self.reads += 1
-        return self.engine.sweep(rows, works)
+        return self.engine.sweep(rows, works, by_batch=by_batch)
 
-    def submit(self, rows: Rows, works: Sequence[Work], batches: slice) -> Pending:
+    def submit(
+        self, rows: Rows, works: Sequence[Work | ByBatch], batches: slice = slice(None), *, by_batch: bool = False
+    ) -> Pending:
         """Begin a sweep over some batches, which is part of a read; see `Engine.submit`."""
         n_batches = len(rows.batches())
         self.reads += len(range(n_batches)[batches]) / n_batches
-        return self.engine.submit(rows, self._of_the_rest(works), batches)
+        return self.engine.submit(rows, self._of_the_rest(works), batches, by_batch=by_batch)
 
     def close(self) -> None:
         """Give back what the engine holds."""
         self.engine.close()
 
-    def _of_the_rest(self, works: Sequence[Work]) -> Sequence[Work]:
+    def _of_the_rest(self, works: Sequence[Work | ByBatch]) -> Sequence[Work | ByBatch]:
         """Return works that see the rows that are not held out."""
         if self.holdout.share == 0.0:
             return works
-        return [OnPart(work, self.holdout, held_out=False) for work in works]
+
+        def of_the_rest(work: Work) -> Work:
+            return OnPart(work, self.holdout, held_out=False)
+
+        return [work.map(of_the_rest) if isinstance(work, ByBatch) else of_the_rest(work) for work in works]

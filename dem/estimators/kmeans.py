@@ -205,13 +205,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         """Return −Σ squared distance to the nearest centre, in one read."""
         family, centres = self._model()
         rows = inputs.rows_of(self, X, reset=False, **source)
-        engine = current_engine()
-        try:
+        with current_engine() as engine:
             inertia = engine.sweep(rows, [EStep(family, centres)])[0].inertia
             if not math.isfinite(inertia):
                 check_rows(rows, engine, family.support)
-        finally:
-            engine.close()
         return -float(inertia * family.unit)
 
     def _model(self) -> tuple[Any, Array]:

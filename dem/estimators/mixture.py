@@ -70,14 +70,11 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         """Return what the model is worth on data, in one read."""
         model = self._model()
         rows = inputs.rows_of(self, data, reset=False, **source)
-        engine = current_engine()
-        try:
-            works: list[Work] = [LogLikelihood(*model), *(kind(*model) for kind in more)]
+        works: list[Work] = [LogLikelihood(*model), *(kind(*model) for kind in more)]
+        with current_engine() as engine:
             totals: list[RowTotal] = engine.sweep(rows, works)
             if not math.isfinite(totals[0].total):
                 check_rows(rows, engine, model[0].support)
-        finally:
-            engine.close()
         return Criteria(totals[0], model[0].n_parameters(model[1]), *totals[1:])
 
     def _n_parameters(self) -> int:

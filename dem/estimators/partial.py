@@ -71,12 +71,8 @@ class LearnsFromStreams(FittedByEM):
             if hasattr(self, "weights_"):
                 self._check_goes_on()
             rows = inputs.rows_of(self, X, reset=begins, minimum=1, **source)
-            engine = current_engine()
-            try:
-                with rows_to_blame(rows, engine, self._family().support):
-                    self._learn(rows, engine)
-            finally:
-                engine.close()
+            with current_engine() as engine, rows_to_blame(rows, engine, self._family().support):
+                self._learn(rows, engine)
         return self
 
     def _learn(self, rows: Rows, engine: Engine) -> None:

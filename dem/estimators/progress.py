@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
+import time
 from html import escape
 from typing import Any
 
 from dem.em.progress import Tracker, beginning, describe, outcome_of_starts
-from dem.events import Event, FitEnded, FitStarted, Preparing, WorkersAwaited
+from dem.events import BatchEnded, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
 from dem.units import timed
+
+# Seconds between two states of the bar within a read.
+REDRAWN_SECONDS = 0.2
 
 
 class Progress:
@@ -31,12 +36,16 @@ class Progress:
         self.tracker = Tracker()
         self._handle: Any = None
         self._width = 0
+        self._shown = -math.inf
 
     def __call__(self, event: Event) -> None:
         """Take note of an event and show how things stand."""
         if self._is_another(event):
             self._begin()
         self.tracker(event)
+        if isinstance(event, BatchEnded) and time.monotonic() < self._shown + REDRAWN_SECONDS:
+            return
+        self._shown = time.monotonic()
         if _in_notebook():
             self._show_bar()
         elif sys.stderr.isatty():
@@ -78,7 +87,7 @@ class Progress:
             return 1.0
         if left is None:
             return None
-        gone = sum(self.tracker.seconds)
+        gone = sum(self.tracker.seconds) + self.tracker.current.share * self.tracker.seconds[-1]
         return gone / (gone + left[0]) if gone + left[0] > 0 else None
 
     @property
@@ -86,7 +95,8 @@ class Progress:
         """The state in words."""
         figures = [f"{name} {value}".strip() for name, value in describe(self.tracker)]
         if not figures:
-            return self.tracker.waits or beginning(self.tracker)
+            counted = self.tracker.current.figures() if self.tracker.current.n_rows else []
+            return self.tracker.waits or ", ".join([beginning(self.tracker), *counted])
         if self.tracker.done:
             best = outcome_of_starts(self.tracker)
             where, others = (best, figures[2:]) if best else (figures[0], figures[1:])

@@ -177,14 +177,13 @@ def select(
         message = f"holdout={holdout} of the {rows.n_rows} rows of {rows.name} is less than one row"
         raise OptionError(message)
     random_state = check_random_state(template.random_state)
-    engine = HoldoutEngine(current_engine(teller(template.callbacks or ())), Holdout(float(holdout)))
-    try:
-        with rows_to_blame(rows, engine, template._family().support):
-            sample = largest._sample(rows, engine, random_state)
-            _fit(candidates, rows, engine, sample)
-            table = _compare(candidates, rows, engine)
-    finally:
-        engine.close()
+    with (
+        HoldoutEngine(current_engine(teller(template.callbacks or ())), Holdout(float(holdout))) as engine,
+        rows_to_blame(rows, engine, template._family().support),
+    ):
+        sample = largest._sample(rows, engine, random_state)
+        _fit(candidates, rows, engine, sample)
+        table = _compare(candidates, rows, engine)
     best = _choose(table, criterion)
     for candidate in candidates:
         if candidate.fit is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -43,24 +43,14 @@ def predict_to(
     wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype)
     rows = inputs.rows_of(estimator, data, reset=False, **source)
     function = function.about(rows)
-    engine = current_engine()
-    try:
-        write_rows(
-            rows,
-            function,
-            path,
-            dtype=wanted,
-            columns=function.columns,
-            overwrite=overwrite,
-            engine=engine,
-        )
-    except MissingDataError:
-        raise
-    except DataError:
-        check_rows(rows, engine, function.family.support)  # says which row of all it is
-        raise
-    finally:
-        engine.close()
+    with current_engine() as engine:
+        try:
+            write_rows(rows, function, path, dtype=wanted, columns=function.columns, overwrite=overwrite, engine=engine)
+        except MissingDataError:
+            raise
+        except DataError:
+            check_rows(rows, engine, function.family.support)  # says which row of all it is
+            raise
 
 
 def _result_dtype(function: RowFunction, kind: str, n_components: int, wanted: DTypeLike | None) -> np.dtype[Any]:
@@ -95,25 +85,28 @@ class ToDraw(Rows):
 
     def batches(self) -> Sequence[Batch]:
         """Return batches of whole chunks."""
-        n_chunks = -(-self.n_rows // self.chunk_rows)
-        return [ChunksToDraw(self.n_rows, self.chunk_rows, *bounds) for bounds in batch_bounds(n_chunks)]
+        starts = range(0, self.n_rows + self.chunk_rows, self.chunk_rows)
+        bounds = batch_bounds(-(-self.n_rows // self.chunk_rows))
+        return [ChunksToDraw(range(starts[a], min(starts[b], self.n_rows)), self.chunk_rows) for a, b in bounds]
 
 
 @dataclass(frozen=True)
 class ChunksToDraw(Batch):
-    """Chunks `first` to `stop` (exclusive) of `ToDraw`."""
+    """Some chunks of `ToDraw`."""
 
-    n_rows: int
+    rows: range
     chunk_rows: int
-    first: int
-    stop: int
     reads_ahead = False
 
+    @property
+    def span(self) -> range:
+        """The rows to draw."""
+        return self.rows
+
     def __iter__(self) -> Iterator[Chunk]:
-        for number in range(self.first, self.stop):
-            start = number * self.chunk_rows
-            end = min(start + self.chunk_rows, self.n_rows)
-            yield Chunk(np.empty((end - start, 0)), range(start, end))
+        for start in self.rows[:: self.chunk_rows]:
+            part = range(start, min(start + self.chunk_rows, self.rows.stop))
+            yield Chunk(np.empty((len(part), 0)), part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +129,6 @@ class Draw:
         return len(chunk)
 
 
-def _as_they_are(rows: Rows) -> Rows:
-    return rows
-
-
 def sample_to(
     estimator: Any,
     n_rows: int,
@@ -148,9 +137,8 @@ def sample_to(
     random_state: int | None,
     overwrite: bool,
     chunk_rows: int | None = None,
-    watched: Callable[[Rows], Rows] = _as_they_are,
 ) -> None:
-    """Write draws; see `MixtureEstimator.sample_to`; swept is what `watched` makes of the rows to draw."""
+    """Write draws; see `MixtureEstimator.sample_to`."""
     check_count("n_rows", n_rows)
     check_count("chunk_rows", 1 if chunk_rows is None else chunk_rows)
     check_seed(random_state)
@@ -159,19 +147,15 @@ def sample_to(
     chunk_rows = min(chunk_rows or max(CHUNK_BYTES // (8 * n_features), 1), n_rows)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if random_state is None else random_state
     dtype = family.sample(parameters, 1, np.random.default_rng(0))[0].dtype
-    engine = current_engine()
-    try:
-        with destination(path, overwrite=overwrite) as draft:
-            attributes = {"seed": seed, "model": family.component.name}
-            group = zarr.create_group(store=draft.path, attributes=attributes)
-            for name, shape, kind in (("rows", (n_features,), dtype), ("labels", (), np.int64)):
-                group.create_array(
-                    name,
-                    shape=(n_rows, *shape),
-                    chunks=(chunk_rows, *shape),
-                    dtype=kind,
-                    chunk_key_encoding=draft.chunk_names,
-                )
-            engine.sweep(watched(ToDraw(n_rows, chunk_rows)), [Draw(family, parameters, draft.path, seed)])
-    finally:
-        engine.close()
+    with current_engine() as engine, destination(path, overwrite=overwrite) as draft:
+        attributes = {"seed": seed, "model": family.component.name}
+        group = zarr.create_group(store=draft.path, attributes=attributes)
+        for name, shape, kind in (("rows", (n_features,), dtype), ("labels", (), np.int64)):
+            group.create_array(
+                name,
+                shape=(n_rows, *shape),
+                chunks=(chunk_rows, *shape),
+                dtype=kind,
+                chunk_key_encoding=draft.chunk_names,
+            )
+        engine.sweep(ToDraw(n_rows, chunk_rows), [Draw(family, parameters, draft.path, seed)])
