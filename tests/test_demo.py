@@ -15,8 +15,8 @@ import dem
 from dem.cli import dem as command
 from dem.demo import Demo, DemoReport, run_demo
 from dem.demo import run as steps
-from dem.demo.memory import peak_memory
 from dem.demo.photographs import Photographs, write_store
+from dem.demo.run import peak_memory
 from dem.errors import EngineError
 
 pytest.importorskip("matplotlib")
@@ -62,7 +62,7 @@ def test_the_store_begins_with_the_photographs(small, tmp_path):
 
 def test_peak_memory_sees_what_was_freed():
     code = (
-        "import numpy; from dem.demo.memory import peak_memory\n"
+        "import numpy; from dem.demo.run import peak_memory\n"
         "before = peak_memory()[1]; numpy.ones(25_000_000); print(peak_memory()[1] - before)"
     )
     grown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

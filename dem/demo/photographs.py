@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
 
 FEATURES = ("red", "green", "blue", "x", "y")
 
@@ -119,7 +120,5 @@ def _write_chunk(path: str, photographs: Photographs, number: int, seed: int) ->
 
 def _interpolate(image: NDArray[np.float64], where: NDArray[np.float64]) -> NDArray[np.float64]:
     """Interpolate linearly along the first axis; the border goes on outside."""
-    inside = np.clip(where, 0.0, len(image) - 1.0)
-    below = np.minimum(inside.astype(np.int64), len(image) - 2)
-    fraction = (inside - below)[:, np.newaxis, np.newaxis]
-    return np.asarray(image[below] * (1.0 - fraction) + image[below + 1] * fraction)
+    last = len(image) - 1
+    return np.asarray(make_interp_spline(np.arange(last + 1), image, k=1)(np.clip(where, 0, last)))

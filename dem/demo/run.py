@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dem import plot
-from dem.demo.memory import peak_memory
 from dem.demo.photographs import FEATURES, Photographs, load_photographs, write_store
 from dem.engine import connect
 from dem.errors import EngineError, OptionError
@@ -111,12 +113,16 @@ def run_demo(
     out = Path(demo.out)
     out.mkdir(parents=True, exist_ok=True)
     report = DemoReport(memory_allowed=demo.workers * demo.memory_limit)
-    clock = _Clock(report.seconds)
+    begun = time.perf_counter()
+
+    def note_time(step: str) -> None:
+        report.seconds[step] = time.perf_counter() - begun - sum(report.seconds.values())
+
     with (
         tempfile.TemporaryDirectory(prefix="store-", dir=out) as folder,
         connect(workers=demo.workers, memory_limit=f"{demo.memory_limit} B") as engine,
     ):
-        clock.lap("start")
+        note_time("start")
         store, labels = str(Path(folder) / "pixels.zarr"), str(Path(folder) / "labels.zarr")
         processes = _peaks(engine).keys()
         n_copies = max(1, round(demo.size / (len(photographs.panorama.reshape(-1, 3)) * len(FEATURES) * 8)))
@@ -124,15 +130,15 @@ def run_demo(
         write_store(store, photographs, n_copies, demo.seed)
         report.n_rows = n_copies * len(photographs.images) * photographs.rows_per_image
         report.data_bytes = report.n_rows * len(FEATURES) * 8
-        clock.lap("write")
+        note_time("write")
         say("fitting the mixture")
         mixture = dem.GaussianMixture(demo.n_components, random_state=demo.seed, callbacks=list(callbacks), **SETTINGS)
         mixture.fit(store)
-        clock.lap("fit")
+        note_time("fit")
         say(f"writing the labels of all rows to {labels}")
         mixture.predict_to(store, labels)
-        clock.lap("predict")
-        report.worker_peaks = list(check_peaks(engine, processes, demo.memory_limit))
+        note_time("predict")
+        report.worker_peaks = check_peaks(engine, processes, demo.memory_limit)
         if demo.keep:
             for path in (store, labels):
                 _replace(Path(path), out / Path(path).name, report)
@@ -141,7 +147,7 @@ def run_demo(
     mixture.save(str(out / "model.zarr"), overwrite=True)
     report.written.append(str(out / "model.zarr"))
     _draw(mixture, photographs, out, report)
-    clock.lap("draw")
+    note_time("draw")
     report.converged, report.n_iter = bool(mixture.converged_), int(mixture.n_iter_)
     report.log_likelihood_per_row = float(mixture.lower_bound_)
     report.weights, report.means = mixture.weights_.tolist(), mixture.means_.tolist()
@@ -150,17 +156,6 @@ def run_demo(
 
 #: of the mixture; the sample for the start is small because it passes through the workers' memory
 SETTINGS: dict[str, Any] = {"tol": 1e-3, "max_iter": 20, "sample_rows": 200_000}
-
-
-class _Clock:
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds = seconds
-        self.last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Note the time since the last lap."""
-        now = time.perf_counter()
-        self.seconds[name], self.last = now - self.last, now
 
 
 def _photographs() -> Photographs:
@@ -174,6 +169,19 @@ def _photographs() -> Photographs:
         raise OptionError(message) from error
 
 
+def peak_memory() -> tuple[int, int]:
+    """Return the id of this process and the most memory (resident set, bytes) it has held so far.
+
+    Runs on workers. Linux' `VmHWM` is preferred: after a fork and exec `getrusage` still reports the peak of
+    the process that forked.
+    """
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s*(\d+)", status.read_text(errors="replace"))):
+        return os.getpid(), int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return os.getpid(), peak if sys.platform == "darwin" else peak * 1024
+
+
 def _peaks(engine: Any) -> dict[int, int]:
     """Return the peak memory of each worker process by its id."""
     return dict(engine.client.run(peak_memory).values())
@@ -185,10 +193,9 @@ def check_peaks(engine: Any, processes: Any, limit: int) -> list[int]:
     if set(peaks) != set(processes):
         message = f"a worker was restarted; it must have used more than its {limit / 1e6:.0f} MB of memory"
         raise EngineError(message)
-    for peak in peaks.values():
-        if peak > limit:
-            message = f"a worker used {peak / 1e6:.0f} MB of memory; {limit / 1e6:.0f} MB are allowed"
-            raise EngineError(message)
+    if (most := max(peaks.values())) > limit:
+        message = f"a worker used {most / 1e6:.0f} MB of memory; {limit / 1e6:.0f} MB are allowed"
+        raise EngineError(message)
     return list(peaks.values())
 
 
@@ -200,17 +207,13 @@ def _replace(source: Path, target: Path, report: DemoReport) -> None:
 
 
 def _draw(mixture: Any, photographs: Photographs, out: Path, report: DemoReport) -> None:
-    labels: NDArray[Any] = np.concatenate(
-        [
-            mixture.predict(photographs.rows(number)).reshape(image.shape[:2])
-            for number, image in enumerate(photographs.images)
-        ],
-        axis=1,
-    )
+    parts = [
+        mixture.predict(photographs.rows(k)).reshape(image.shape[:2]) for k, image in enumerate(photographs.images)
+    ]
     picture, curve = str(out / "segmentation.png"), str(out / "convergence.png")
     plot.segmentation(
         photographs.panorama,
-        labels,
+        np.concatenate(parts, axis=1),
         picture,
         colours=mixture.means_[:, :3],
         title=f"{mixture.n_components} Gaussian components of colour and position, each in its mean colour",

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from dem.errors import OptionError
 from dem.estimators.registry import entry_of
 from dem.estimators.selection import Selection
-from dem.plot.style import GREY, PALETTE, new_figure, save, style
+from dem.plot.style import GREY, PALETTE, new_figure, save, style, tick_integers
 from dem.units import plural
 
 if TYPE_CHECKING:
@@ -79,8 +79,6 @@ def convergence(
         message = "the history is empty; fit the model first"
         raise OptionError(message)
     with style():
-        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
-
         if axes is None:
             figure = new_figure((6.4, 5.2))
             above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -91,11 +89,13 @@ def convergence(
         for phase, (name, colour) in _PHASES.items():
             if models := _by_model(history, phase):
                 best = _best(models, getattr(fit, "lower_bound_", None) if phase == "data" else None)
+                for model, records in models.items():
+                    look = {"label": name, "zorder": 3} if model == best else {"alpha": 0.3, "zorder": 2}
+                    _draw(above, below, records, before, {"color": colour, "ms": 4, **look})
                 last = models[best][-1]["log_likelihood"]
-                _draw_phase(above, below, models, best, before, name, colour)
                 before += int(models[best][-1]["iteration"])
         # Set by hand, and before the scale: matplotlib warns where all of an axis is one value.
-        shown = [gain for line in below.get_lines() for gain in np.asarray(line.get_ydata(), dtype=float)]
+        shown = _values(below)
         if not shown:
             middle: dict[str, Any] = {"xycoords": "axes fraction", "ha": "center", "va": "center", "color": GREY}
             below.annotate("no iteration gained more than rounding", (0.5, 0.8), **middle)
@@ -110,7 +110,7 @@ def convergence(
             below.axhline(tol, color=PALETTE[5], lw=1, ls="--", zorder=2)
             where = {"xycoords": ("axes fraction", "data"), "xytext": (4, 3), "textcoords": "offset points"}
             below.annotate(f"tol = {tol:g}", (0.0, tol), color=PALETTE[5], **where)
-        below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        tick_integers(below)
         save(figure, path)
     return figure
 
@@ -144,43 +144,24 @@ def _best(models: dict[int, list[Mapping[str, Any]]], reached: float | None) -> 
     return max(ends, key=lambda model: ends[model])
 
 
-def _draw_phase(
-    above: Axes,
-    below: Axes,
-    models: dict[int, list[Mapping[str, Any]]],
-    best: int,
-    before: int,
-    name: str,
-    colour: str,
-) -> None:
-    """Draw the iterations of one phase behind the first `before`."""
-    for model, records in models.items():
-        look: dict[str, Any] = {"color": colour, "ms": 4, "zorder": 3}
-        if model != best:
-            look |= {"alpha": 0.3, "zorder": 2}
-        above.plot(
-            [before + record["iteration"] for record in records],
-            [record["log_likelihood"] for record in records],
-            "o-",
-            label=name if model == best else None,
-            **look,
-        )
-        rises = [record for record in records if _rises(record)]
-        if rises:
-            iterations = [before + record["iteration"] for record in rises]
-            below.plot(iterations, [record["gain"] for record in rises], "o-", **look)
+def _draw(above: Axes, below: Axes, records: list[Mapping[str, Any]], before: int, look: dict[str, Any]) -> None:
+    """Draw the iterations of one start in one phase behind the first `before`."""
+    names = ("iteration", "log_likelihood", "gain")
+    iterations, values, gains = np.array([[float(record[name]) for name in names] for record in records]).T
+    above.plot(before + iterations, values, "o-", **look)
+    rises = np.isfinite(gains) & (gains > _ROUNDING * np.maximum(1.0, np.abs(values)))  # the first gains from nothing
+    if rises.any():
+        below.plot(before + iterations[rises], gains[rises], "o-", **look)
 
 
-def _rises(record: Mapping[str, Any]) -> bool:
-    """Tell whether an iteration gained more than rounding; the first has nothing to gain from."""
-    gain = record["gain"]
-    return math.isfinite(gain) and gain > _ROUNDING * max(1.0, abs(record["log_likelihood"]))
+def _values(axes: Axes) -> list[float]:
+    """Return the heights of all that is drawn."""
+    return [value for line in axes.get_lines() for value in np.asarray(line.get_ydata(), dtype=float)]
 
 
 def _widen(axes: Axes) -> None:
     """Give an axis on which nothing but rounding happens a range with labels that can be read."""
-    values = [value for line in axes.get_lines() for value in np.asarray(line.get_ydata(), dtype=float)]
-    least, most = min(values), max(values)
+    least, most = min(_values(axes)), max(_values(axes))
     smallest = 1e-6 * max(abs(least), abs(most), 1e-300)
     if most - least < smallest:
         axes.set_ylim((least + most) / 2 - smallest, (least + most) / 2 + smallest)
@@ -220,8 +201,6 @@ def selection(models: Any, path: str | Path | None = None, *, criterion: str | N
     best = (max if criterion == "held_out" else min)(rows, key=lambda row: row[criterion])
     kinds = list(dict.fromkeys(row.get("covariance_type") for row in rows))
     with style():
-        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
-
         figure = new_figure((6.4, 4.0))
         axes = figure.subplots()
         for kind, colour in zip(kinds, itertools.cycle(PALETTE), strict=False):
@@ -230,7 +209,7 @@ def selection(models: Any, path: str | Path | None = None, *, criterion: str | N
         axes.plot(best["n_components"], best[criterion], "o", ms=12, mfc="none", mec="#222222", zorder=4)
         name = "log-likelihood per held-out row" if criterion == "held_out" else criterion.upper()
         axes.set(title=f"Best: {plural(best['n_components'], 'component')}", xlabel="number of components", ylabel=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        tick_integers(axes)
         if kinds != [None]:
             axes.legend(title="covariance")
         save(figure, path)

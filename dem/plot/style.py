@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dem.errors import OptionError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart by colour-blind readers too.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-_GREY = "#555555"
 GREY = "#555555"
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -47,10 +48,28 @@ def style() -> Iterator[None]:
 
 
 def new_figure(size: tuple[float, float]) -> Figure:
-    """Return an empty figure; `size` in inches."""
-    from dem.plot.figure import NotebookFigure  # noqa: PLC0415
+    """Return an empty figure, `size` in inches, that a notebook shows, once, although pyplot knows nothing of it.
+
+    Not through pyplot: no display is asked for and no figure stays in memory. But it is pyplot that teaches IPython how
+    to show a figure, when it is imported.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            """Return the picture, for IPython."""
+            picture = BytesIO()
+            self.savefig(picture, format="png", facecolor="white")
+            return picture.getvalue()
 
     return NotebookFigure(figsize=size, layout="constrained")
+
+
+def tick_integers(axes: Axes) -> None:
+    """Label whole numbers alone on the horizontal axis."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def save(figure: Figure, path: str | Path | None) -> None:
