@@ -20,7 +20,7 @@ COMMANDS = {
     "dem": "import dem",
     "dem.GaussianMixture": "from dem import GaussianMixture",
     "sklearn.mixture": "import sklearn.mixture",
-    "dem --help": "import sys; sys.argv = ['dem', '--help']; import dem.cli; dem.cli.main()",
+    "dem --help": "import sys; sys.argv = ['dem', '--help']; from dem.__main__ import main; main()",
 }
 TARGET = 1 / 3
 
