@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dem.data.base import Chunk, Rows
-from dem.data.finite import CountNonFinite, describe, place_text
+from dem.data.labels import coordinate_text
 from dem.engine.base import Engine
 from dem.errors import DataError, DataWarning, NonFiniteError, OptionError
 from dem.families.base import Array, Support
@@ -23,36 +23,51 @@ LARGEST_SPREAD = 5e153
 
 
 @dataclass(frozen=True)
-class InvalidValues:
-    """How many values lie outside a family's support, and the first of them; ``+`` keeps the earlier one."""
+class BadValues:
+    """Counts of values that are NaN, infinite, or finite and outside a support, and the one to tell of; ``+`` adds.
 
-    count: int
-    row: int = -1
-    column: int = -1
-    value: float = 0.0
+    Attributes
+    ----------
+    n_nan, n_infinite, n_outside : int
+    first : tuple of (bool, int, int, float)
+        Whether it is finite, its row of the whole table, its column, and the value. Of others than finite ones it is
+        the first, as far as there are any.
+    """
 
-    def __add__(self, other: InvalidValues) -> InvalidValues:
-        found = [part for part in (self, other) if part.count]
-        if not found:
-            return self
-        first = min(found, key=lambda part: part.row)
-        return InvalidValues(self.count + other.count, first.row, first.column, first.value)
+    n_nan: int = 0
+    n_infinite: int = 0
+    n_outside: int = 0
+    first: tuple[bool, int, int, float] = (True, -1, -1, 0.0)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.n_nan + self.n_infinite + self.n_outside
+
+    def __add__(self, other: BadValues) -> BadValues:
+        if not self.count or not other.count:
+            return other if other.count else self
+        counts = (self.n_nan + other.n_nan, self.n_infinite + other.n_infinite, self.n_outside + other.n_outside)
+        return BadValues(*counts, min(self.first, other.first))
 
 
 @dataclass(frozen=True, eq=False)
-class CountInvalid:
+class CountBadValues:
     """Work that counts the values outside a family's support."""
 
     support: Support
 
-    def __call__(self, chunk: Chunk) -> InvalidValues:
-        """Return the chunk's count and its first invalid value."""
-        places = np.argwhere(self.support.outside(chunk.rows))
+    def __call__(self, chunk: Chunk) -> BadValues:
+        """Return the chunk's counts and the value to tell of."""
+        places, columns = np.nonzero(self.support.outside(chunk.rows))
         if not len(places):
-            return InvalidValues(0)
-        positions = np.asarray(chunk.index)[places[:, 0]]
-        row, column = places[positions.argmin()]
-        return InvalidValues(len(places), int(positions.min()), int(column), float(chunk.rows[row, column]))
+            return BadValues()
+        values = chunk.rows[places, columns].astype(np.float64)
+        finite, positions = np.isfinite(values), np.asarray(chunk.index)[places]
+        n_nan, n_outside = int(np.isnan(values).sum()), int(finite.sum())
+        i = np.lexsort((columns, positions, finite))[0]
+        first = (bool(finite[i]), int(positions[i]), int(columns[i]), float(values[i]))
+        return BadValues(n_nan, len(values) - n_nan - n_outside, n_outside, first)
 
 
 def check_rows(rows: Rows, engine: Engine, support: Support) -> None:
@@ -63,15 +78,41 @@ def check_rows(rows: Rows, engine: Engine, support: Support) -> None:
     DataError
         Saying how many values are bad and where the first one stands.
     """
-    non_finite, invalid = engine.sweep(rows, [CountNonFinite(), CountInvalid(support)])
-    if message := describe(rows, non_finite):
-        raise DataError(message)
-    if invalid.count:
-        message = (
-            f"{rows.name} holds {invalid.count} values that are not {support.description}; "
-            f"the first is {invalid.value:g} {place_text(rows, invalid.row, invalid.column)}"
+    bad: BadValues = engine.sweep(rows, [CountBadValues(support)])[0]
+    if bad.count:
+        raise DataError(describe(rows, bad, support))
+
+
+def describe(rows: Rows, bad: BadValues, support: Support) -> str:
+    """Word what was found in one line: values that are not finite, or else those that are not in the support."""
+    finite, row, column, value = bad.first
+    place = place_text(rows, row, column)
+    if finite:
+        return (
+            f"{rows.name} holds {bad.n_outside} values that are not {support.description}; "
+            f"the first is {value:g} {place}"
         )
-        raise DataError(message)
+    which = "the first is" if bad.n_nan + bad.n_infinite > 1 else "it is"
+    dims = rows.grid_names if len(rows.grid) > 1 else None
+    advice = ".dropna() of a DataFrame" if dims is None else f".stack(row={list(dims)}).dropna('row') of xarray"
+    return (
+        f"{rows.name} holds {bad.n_nan} NaN and {bad.n_infinite} infinite (inf) values; {which} {place}; drop or fill "
+        f"them first: rows must be complete, as after {advice}"
+    )
+
+
+def place_text(rows: Rows, row: int, column: int) -> str:
+    """Word where a value is: its row, on a grid that names its dimensions by their indices, and its feature."""
+    if rows.feature_names is not None:
+        feature = f"column {column} ({rows.feature_names[column]!r})"
+    elif rows.feature_coordinates is not None:
+        feature = coordinate_text(rows.feature_dim, rows.feature_coordinates[column])
+    else:
+        feature = f"column {column}"
+    if rows.grid_names is None or len(rows.grid) == 1:
+        return f"in row {row}, {feature}"
+    indices = zip(rows.grid_names, np.unravel_index(row, rows.grid), strict=True)
+    return f"at index {', '.join(f'{dim} {index}' for dim, index in indices)} (row {row}), {feature}"
 
 
 @contextmanager

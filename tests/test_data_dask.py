@@ -14,7 +14,7 @@ from dask._task_spec import Task, TaskRef
 from reassembly import CountingArray, reassemble
 
 import dem.data.dask
-import dem.data.graph
+import dem.data.dask_graph
 from dem.data import map_rows, open_rows
 from dem.errors import DataError, DataWarning
 
@@ -135,7 +135,7 @@ def test_neighbours_that_overlap_each_read_the_edge():
 
 
 def test_what_is_large_is_not_kept(monkeypatch):
-    monkeypatch.setattr(dem.data.graph, "SHARED_BYTES", 1000)
+    monkeypatch.setattr(dem.data.dask_graph, "SHARED_BYTES", 1000)
     x, _ = counting()
     order = np.random.default_rng(0).permutation(1000)
     rows = open_rows(x[order])
@@ -175,7 +175,7 @@ def test_intermediate_results_are_dropped_after_their_last_use():
 
 @pytest.mark.parametrize("kept", [0, 3 * 240, 2**20])
 def test_few_results_wait_for_a_later_block(monkeypatch, kept):
-    monkeypatch.setattr(dem.data.graph, "KEPT_BYTES", kept)
+    monkeypatch.setattr(dem.data.dask_graph, "KEPT_BYTES", kept)
     alive, most, made = 0, [0], [0]
 
     def make(i):
@@ -196,7 +196,7 @@ def test_few_results_wait_for_a_later_block(monkeypatch, kept):
     nodes |= {("b", i): Task(("b", i), np.copy, TaskRef(("a", i))) for i in range(20)}
     nodes |= {("c", i): Task(("c", i), np.negative, TaskRef(("b", i))) for i in range(20)}
     outputs = [("b", i) for i in range(20)] + [("c", i) for i in range(20)]
-    for i, block in enumerate(dem.data.graph.run_blocks(nodes, outputs)):
+    for i, block in enumerate(dem.data.dask_graph.run_blocks(nodes, outputs)):
         np.testing.assert_array_equal(block, float(i) if i < 20 else -float(i - 20))
     assert most[0] == 1
     assert made[0] == {0: 40, 720: 37, 2**20: 20}[kept]

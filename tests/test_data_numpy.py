@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
@@ -11,8 +13,9 @@ from reassembly import reassemble
 
 from dem.data import map_rows, open_rows
 from dem.data.dask import DaskRows
-from dem.data.finite import CountNonFinite, describe
 from dem.errors import DataError
+from dem.families.base import Support
+from dem.validation import CountBadValues, describe
 
 RNG = np.random.default_rng(2)
 DTYPES = ["bool", "int8", "uint16", "int64", "float16", "float32", "float64", ">i4", ">f8"]
@@ -184,7 +187,7 @@ def count(rows):
     total = None
     for batch in reversed(rows.batches()):  # the order does not matter
         for chunk in batch:
-            found = CountNonFinite()(chunk)
+            found = CountBadValues(Support())(chunk)
             total = found if total is None else total + found
     return total
 
@@ -195,8 +198,8 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_named():
     table[7_000, 1] = -np.inf
     rows = open_rows(pd.DataFrame(table, columns=["a", "salinity", "c"]))
     found = count(rows)
-    assert (found.n_nan, found.n_infinite, found.row, found.column) == (2, 1, 7_000, 1)
-    assert describe(rows, found) == (
+    assert (found.n_nan, found.n_infinite, *found.first[:3]) == (2, 1, False, 7_000, 1)
+    assert describe(rows, found, Support()) == (
         "pandas DataFrame holds 2 NaN and 1 infinite (inf) values; the first is in row 7000, column 1 ('salinity'); "
         "drop or fill them first: rows must be complete, as after .dropna() of a DataFrame"
     )
@@ -205,7 +208,7 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_named():
 @pytest.mark.parametrize("dtype", ["f2", "f4", ">f8", "i4", "bool"])
 def test_finite_data_has_nothing_to_say(dtype):
     rows = open_rows(np.ones((10, 2), dtype))
-    assert describe(rows, count(rows)) is None
+    assert count(rows).count == 0
 
 
 def test_the_first_row_counts_also_where_chunks_are_not_in_order():
@@ -213,8 +216,21 @@ def test_the_first_row_counts_also_where_chunks_are_not_in_order():
 
     table = np.zeros((4, 2))
     table[[1, 2], [0, 1]] = np.nan
-    found = CountNonFinite()(Chunk(table, np.array([3, 9, 5, 1])))
-    assert (found.n_nan, found.row, found.column) == (2, 5, 1)  # not row 9, which comes first in the chunk
+    found = CountBadValues(Support())(Chunk(table, np.array([3, 9, 5, 1])))
+    assert (found.n_nan, *found.first[:3]) == (2, False, 5, 1)  # not row 9, which comes first in the chunk
+
+
+def test_values_that_are_not_finite_are_told_before_others():
+    from dem.data.base import Chunk
+
+    support = Support("whole numbers from 0", lowest=0.0, whole=True)
+    rows = open_rows(np.array([[0.5, 1.0], [-2.0, 1.0], [3.0, 4.0], [1.0, np.inf]]))
+    parts = [CountBadValues(support)(Chunk(rows.table[i : i + 1], range(i, i + 1))) for i in range(4)]
+    assert [part.count for part in parts] == [1, 1, 0, 1]
+    expected = r"holds 2 values that are not whole numbers from 0; the first is 0.5 in row 0, column 0$"
+    assert re.search(expected, describe(rows, parts[1] + parts[2] + parts[0], support))
+    total = parts[1] + parts[3] + parts[2] + parts[0]
+    assert "holds 0 NaN and 1 infinite (inf) values; it is in row 3, column 1; drop" in describe(rows, total, support)
 
 
 def test_optional_packages_are_not_imported_for_arrays():

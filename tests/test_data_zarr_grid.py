@@ -14,7 +14,7 @@ from reassembly import reassemble
 import dem
 import dem.data.zarr
 from dem.data import map_rows, open_rows
-from dem.data.results import write_rows
+from dem.data.zarr_writer import write_rows
 from dem.engine import LocalEngine
 from dem.errors import DataError
 

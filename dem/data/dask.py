@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_dtype, check_table, reason
-from dem.data.graph import Nodes, batch_edges, check_futures, downwards, low_level, run_blocks, shared_values
+from dem.data.dask_graph import Nodes, batch_edges, check_futures, downwards, low_level, run_blocks, shared_values
 from dem.data.grid import Region, feature_axis, span_of
 from dem.errors import DataError, DataWarning
 

@@ -14,7 +14,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dem.data.base import Rows
 from dem.data.checks import check_dtype, frame_columns, frame_name, reason
 from dem.data.dask import DaskRows
-from dem.data.graph import Nodes
+from dem.data.dask_graph import Nodes
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table, reason
-from dem.data.graph import Nodes
+from dem.data.dask_graph import Nodes
 from dem.data.urls import split_scheme
 from dem.errors import DataError
 

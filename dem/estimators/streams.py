@@ -12,8 +12,8 @@ from numpy.typing import DTypeLike
 
 from dem.data.atomic import check_destination, destination
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
-from dem.data.results import write_rows
 from dem.data.sources import SourceOptions
+from dem.data.zarr_writer import write_rows
 from dem.em.predict import RowFunction
 from dem.engine import current_engine
 from dem.errors import DataError, MissingDataError, OptionError

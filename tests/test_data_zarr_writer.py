@@ -16,12 +16,12 @@ import zarr
 from sources import CutRows
 
 import dem.data.base
-import dem.data.results
 import dem.data.zarr
+import dem.data.zarr_writer
 from dem.data import open_rows
 from dem.data.atomic import destination
 from dem.data.base import Chunk
-from dem.data.results import check_destination, write_rows
+from dem.data.zarr_writer import check_destination, write_rows
 from dem.engine import LocalEngine
 from dem.errors import DataError, StoreError
 
@@ -135,7 +135,7 @@ def test_a_grid_is_written_as_a_grid(tmp_path, columns, chunks):
 
 
 def test_wide_results_have_smaller_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(dem.data.results, "RESULT_BYTES", 3200)
+    monkeypatch.setattr(dem.data.zarr_writer, "RESULT_BYTES", 3200)
     zarr.create_array(tmp_path / "x.zarr", data=TABLE, chunks=(500, 3))
     result = write(open_rows(tmp_path / "x.zarr"), tmp_path / "out.zarr", 2)
     assert result.chunks == (125, 2)
@@ -143,7 +143,7 @@ def test_wide_results_have_smaller_chunks(tmp_path, monkeypatch):
 
 
 def test_the_function_sees_few_rows_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(dem.data.results, "READ_ROWS", 100)
+    monkeypatch.setattr(dem.data.zarr_writer, "READ_ROWS", 100)
     monkeypatch.setattr(dem.data.base, "RESULT_CHUNK_ROWS", 30)
     seen = []
 
@@ -202,7 +202,7 @@ def test_a_failure_leaves_nothing_behind_and_the_old_in_place(tmp_path, error, e
 
 def test_a_task_that_outlives_its_sweep_writes_nothing(tmp_path):
     (tmp_path / "gone").mkdir()
-    work = dem.data.results.WriteResults(total, str(tmp_path / "gone" / "x"), (1000,), (100,), None)
+    work = dem.data.zarr_writer.WriteResults(total, str(tmp_path / "gone" / "x"), (1000,), (100,), None)
     with pytest.raises(FileNotFoundError):
         work(whole(TABLE))
     assert names(tmp_path / "gone") == []
