@@ -6,6 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +67,7 @@ def test_readable_without_dem(saved):
         "assert not any(name.split('.')[0] == 'dem' for name in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert json.loads(output.stdout) == [model.means_.tolist(), "gaussian", 1]
+    assert json.loads(output.stdout) == [model.means_.tolist(), "gaussian", 2]
 
 
 def test_never_a_pickle(saved):
@@ -140,7 +142,7 @@ def test_missing_array(saved):
 
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
-    [("format", 99, "format 99.*reads format 1"), ("family", "poissonian", "poissonian.*knows .*gaussian")],
+    [("format", 99, "format 99.*reads format 1 and 2"), ("family", "poissonian", "poissonian.*knows .*gaussian")],
 )
 def test_other_formats_and_families(saved, attribute, value, message):
     path, _ = saved
@@ -194,3 +196,38 @@ def test_memory_url():
         store.write("memory://somewhere/model", {}, {})
     store.write("memory://somewhere/model", {"x": np.zeros(2)}, {}, overwrite=True)
     np.testing.assert_array_equal(store.read("memory://somewhere/model")[0]["x"], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("options", [{}, {"covariance_type": "tied"}, {"algorithm": "auto"}], ids=str)
+def test_a_loaded_model_goes_on_to_the_bits_of_one_that_was_not_saved(tmp_path, options):
+    rows = 1e3 + gaussian_rows()
+    options = {"max_iter": 4, "tol": 0.0, "warm_start": True, "random_state": 0, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = dem.GaussianMixture(3, **options).fit(rows)
+        model.save(path := str(tmp_path / "model.zarr"))
+        after, loaded = model.fit(rows), dem.load(path).fit(rows)
+        whole = dem.GaussianMixture(3, **{**options, "max_iter": 8}).fit(rows)
+    for name in ("weights_", "means_", "covariances_", "precisions_cholesky_"):
+        assert np.array_equal(getattr(loaded, name), getattr(after, name)), name
+        if "algorithm" not in options:  # the acceleration begins anew
+            assert np.array_equal(getattr(loaded, name), getattr(whole, name)), name
+
+
+def test_what_a_user_has_changed_is_where_a_fit_goes_on():
+    rows = gaussian_rows()
+    model = dem.GaussianMixture(3, max_iter=2, tol=0.0, warm_start=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(rows)
+    model.means_ = model.means_ + 1.0
+    family, parameters = model._where_it_ended()
+    np.testing.assert_allclose(family.to_user(parameters)["means"], model.means_, rtol=0, atol=1e-12)
+
+
+def test_files_of_format_1_are_read():
+    model = dem.load(str(Path(__file__).parent / "data" / "model_format_1.zarr"))
+    assert (model.n_components, model.covariance_type, model.converged_) == (2, "full", True)
+    assert model.predict([[1.0, 2.0], [10.0, 2.0]]).tolist() == model.predict([[1.0, 0.0], [10.0, 4.0]]).tolist()
+    assert not hasattr(model, "_raw")
+    assert model.set_params(warm_start=True).fit(gaussian_rows()[:, :2]).converged_

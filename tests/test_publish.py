@@ -56,7 +56,7 @@ def test_a_model_on_s3_is_saved_replaced_and_replaced_again(any_bucket, models):
         model.save(url, overwrite=model is not models[0] or bool(s3.objects(bucket)))
         assert same(url, model)
         names = {name.split("/")[2] for name in s3.objects(bucket)}
-        assert names == {"zarr.json", *(f"{name}" for name in model._parameter_names)}
+        assert names == {"zarr.json", "raw", *(f"{name}" for name in model._parameter_names)}
     with pytest.raises(StoreError, match="exists already"):
         models[1].save(url)
     assert zarr.open_group(url, mode="r", use_consolidated=False)["means"][:].tolist() == models[0].means_.tolist()

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 import dem
 from dem.cli import dem as command
 from dem.cli.model_options import _OPTIONS
-from dem.estimators import fitting
+from dem.estimators import mixture
 from dem.estimators.registry import ESTIMATORS, MIXTURE_STARTS, entry_of, name_of
 from dem.families.gaussian import COVARIANCE_TYPES
 from dem.initialise import SAMPLE_METHODS
@@ -43,7 +43,7 @@ def test_an_entry_tells_the_truth(name, entry):
 def test_the_shell_offers_what_the_library_has():
     assert set(MIXTURE_STARTS) == {*SAMPLE_METHODS, "k-means||"}
     assert set(ESTIMATORS["gaussian"].options[0].values) == set(COVARIANCE_TYPES)
-    assert set(_OPTIONS["algorithm"].values.choices) == {*fitting.ALGORITHMS, "auto"}
+    assert set(_OPTIONS["algorithm"].values.choices) == {*mixture.ALGORITHMS, "auto"}
     assert _OPTIONS.keys() <= dem.BernoulliMixture().get_params().keys()
     text = CliRunner().invoke(command, ["fit", "--help"]).output
     for option in (option for entry in ESTIMATORS.values() for option in entry.options):

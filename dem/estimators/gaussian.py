@@ -13,8 +13,7 @@ from dem.errors import OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
-from dem.families.mixture import Mixture
-from dem.validation import check_array, check_precisions, check_weights, shape_of_covariances
+from dem.validation import check_array, check_precisions, shape_of_covariances
 
 
 class GaussianMixture(MixtureEstimator):
@@ -72,17 +71,11 @@ class GaussianMixture(MixtureEstimator):
     def _component(self) -> GaussianComponent:
         return GaussianComponent(self.covariance_type, self.reg_covar, dtype=self.dtype)
 
-    def _family(self) -> Mixture[Any, Any]:
-        return Mixture(self._component(), top_components=self.top_components)
-
-    def _fitted_family(self) -> Mixture[Any, Any]:
-        component = self._component().around(np.asarray(self.means_), np.asarray(self.covariances_))
-        return Mixture(component, top_components=self.top_components)
+    def _component_as_fitted(self) -> GaussianComponent:
+        return self._component().around(np.asarray(self.means_), np.asarray(self.covariances_))
 
     def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
-        values: dict[str, NDArray[Any]] = {}
-        if self.weights_init is not None:
-            values["weights"] = check_weights(self.weights_init, self.n_components)
+        values = super()._initial_values(n_features)
         if self.means_init is not None:
             values["means"] = check_array("means_init", self.means_init, (self.n_components, n_features), "means")
         if self.precisions_init is not None:

@@ -1,32 +1,335 @@
-"""What all mixture estimators share: scoring and drawing with scikit-learn's face."""
+"""What all mixtures share: their options, the search for a start, EM, scoring and drawing."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
+from dem.data.base import Rows
 from dem.data.sources import SourceOptions
+from dem.em.algorithm import Algorithm, Batch
+from dem.em.fit import Fit, Settings, Start
+from dem.em.incremental import Incremental
+from dem.em.loop import run
 from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal
-from dem.engine import Work, current_engine
+from dem.em.squarem import Squarem
+from dem.em.stepwise import Stepwise
+from dem.engine import Engine, Work, current_engine
+from dem.engine.base import single_threaded_blas
+from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs, streams
 from dem.estimators.criteria import Criteria
-from dem.estimators.options import option
+from dem.estimators.options import POSITIVE, option
 from dem.estimators.partial import LearnsFromStreams
+from dem.estimators.registry import MIXTURE_STARTS
+from dem.estimators.starts import search
+from dem.events import Callback, Preparing, notify
+from dem.families.base import Component, Support
 from dem.families.exponential_family import ExponentialFamily
-from dem.families.mixture import Mixture
-from dem.validation import check_bounded, check_count, check_rows, check_weights
+from dem.families.mixture import Mixture, MixtureParameters
+from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
+from dem.initialise.sample import RowSample
+from dem.tree import flatten, unflatten
+from dem.validation import check_bounded, check_count, check_rows, check_sample, check_weights
+
+ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
+# Iterations on the sample at most, unless more are allowed on the data.
+SAMPLE_ITERATIONS = 100
 
 
 class MixtureEstimator(DensityMixin, LearnsFromStreams):
-    """Base of the mixtures: a model that `fit` has fitted, in use."""
+    """Base of the mixtures; a subclass names its component and checks the start that a user gives.
 
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components.
+    tol : float, default=1e-3
+        EM stops when the log-likelihood per row changes by less.
+    max_iter : int, default=100
+        EM iterations at most; each one reads all the data once.
+    algorithm : {'auto', 'batch', 'incremental', 'stepwise'}, default='batch'
+        When the parameters move on: after each read of all data, as in scikit-learn; after each of some 40 blocks of
+        it, in EM whose free energy never falls (Neal and Hinton 1998) and which needs fewer reads; or in one read of
+        stepwise EM (Cappé and Moulines 2009) and then as incremental. All end at maxima of the same likelihood.
+        ``'auto'`` takes what needed the fewest reads in the benchmark of docs/algorithms.md: batch with SQUAREM.
+    max_in_flight : int, optional
+        Blocks under way at once unless the algorithm is batch; a tenth of all by default. More keep more workers busy
+        and need more reads. The bits depend on it, but not on the workers.
+    step_power : float, default=0.7
+        In stepwise EM and `partial_fit` step t has the size (t + 2)^−step_power; between ½ and 1.
+    n_init : int, default=1
+        Number of starts; the likeliest is kept, and no start ends otherwise than it would alone. In batch EM they
+        advance together on each read, each to its own end, so that they cost the reads of the slowest. Data larger than
+        the sample compares them on the sample and polishes the best three together. In incremental and stepwise EM only
+        the best of the sample goes on; if the sample is all the data, they run one after another. A start that fails
+        is left out; it is an error if all do.
+    racing : bool, default=False
+        Whether starts that fall behind in batch EM are dropped before they have converged: fewer reads, at most 1.2
+        times those of the one that wins, but what is dropped might have won. docs/algorithms.md says how often.
+    init_params : {'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'}, default='kmeans'
+        How to start; all but the last look at the sample only, with scikit-learn's meaning. ``'k-means||'``
+        draws its seeds from all chunks.
+    weights_init : array-like of shape (n_components,), optional
+        Start given by the user.
+    warm_start : bool, default=False
+        Whether another `fit` goes on from the current parameters.
+    verbose, verbose_interval : int
+        As in scikit-learn.
+    sample_rows : int, optional
+        Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default. Data
+        with no more rows is used whole, in order, so that it gives scikit-learn's own start.
+    accelerate : {'squarem'}, optional
+        SQUAREM extrapolates EM along its slow direction: worth it where EM takes hundreds of iterations (overlapping
+        components, small `tol`). The log-likelihood still never falls: a point that is less likely is refused, and
+        costs the one read that told so.
+    top_components : int, optional
+        How many components an E-step computes for each row, for mixtures of hundreds: those that compete in its region,
+        found before the data is read (after the sample, where there is one) and kept, so that the truncated
+        log-likelihood, a lower bound, never falls. `lower_bound_` is that one. All components when left out, and in
+        everything but `fit`. docs/performance.md says what it saves and what it loses.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+    lower_bound_ : float
+        Log-likelihood per row (nats) of the parameters that entered the last iteration.
+    lower_bounds_ : list of float
+        The same for each iteration.
+    n_samples_seen_ : int
+        Rows that `fit`, or all calls of `partial_fit`, have learned from.
+    history_ : list of dict
+        One per iteration and model, on the sample and on the data: phase, model, iteration, log_likelihood,
+        gain, seconds.
+    """
+
+    n_components: int = option(POSITIVE, default=1, kw_only=False)
+    tol: float = option(Interval(Real, 0.0, None, closed="left"), default=1e-3)
+    max_iter: int = option(Interval(Integral, 0, None, closed="left"), default=100)
+    algorithm: str = option(StrOptions(set(ALGORITHMS)), default="batch")
+    max_in_flight: int | None = option(POSITIVE, None, default=None)
+    step_power: float = option(Interval(Real, 0.5, 1.0, closed="right"), default=0.7)
+    n_init: int = option(POSITIVE, default=1)
+    racing: bool = option("boolean", default=False)
+    init_params: str = option(StrOptions(set(MIXTURE_STARTS)), default="kmeans")
+    weights_init: ArrayLike | None = option("array-like", None, default=None)
+    warm_start: bool = option("boolean", default=False)
+    verbose_interval: int = option(POSITIVE, default=10)
+    accelerate: str | None = option(StrOptions({"squarem"}), None, default=None)
+    top_components: int | None = option(POSITIVE, None, default=None)
+
+    # Scikit-learn's words.
+    _too_few = (
+        "Expected n_samples >= n_components but got n_components = {0.n_components}, n_samples = {1.n_rows} in {1.name}"
+    )
+    _not_converged = (
+        "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, "
+        "or check for degenerate data."
+    )
+    _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
     _row_functions = ROW_FUNCTIONS
+
+    # What a subclass provides -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _component(self) -> Component[Any, Any]:
+        """Return the component that the options describe, without a frame of reference."""
+
+    def _component_as_fitted(self) -> Component[Any, Any]:
+        """Return the component with a frame of reference that fits the fitted parameters."""
+        return self._component()
+
+    def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:  # noqa: ARG002
+        """Return the checked ``*_init`` options that are given, by the names of the parameters they replace."""
+        return {} if self.weights_init is None else {"weights": check_weights(self.weights_init, self.n_components)}
+
+    def _fixed_values(self) -> dict[str, NDArray[Any]]:
+        """Return the parameters that options hold fixed."""
+        return {}
+
+    def _family(self, component: Component[Any, Any] | None = None) -> Mixture[Any, Any]:
+        return Mixture(component or self._component(), not self._fixed_values(), self.top_components)
+
+    def _support(self) -> Support:
+        return self._component().support
+
+    # Fitting ------------------------------------------------------------------------------------------------
+
+    def _finish(self, data: Any, source: SourceOptions) -> None:  # noqa: ARG002
+        self._forget_held_rows()
+
+    def _search(
+        self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], *, goes_on: bool
+    ) -> tuple[Mixture[Any, Any], Fit]:
+        if n_blocks := self._algorithm().n_blocks:
+            rows = rows.divided(n_blocks)
+        settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing)
+        if goes_on:
+            family, parameters = self._where_it_ended()
+            start = _truncated(Start(family, parameters))
+            algorithm = self._algorithm(rows.n_rows if math.isfinite(self.lower_bound_) else 0)
+            # Other candidates have another free energy: the fit before tells nothing of it but that there was one,
+            # which is all that stepwise EM asks.
+            known = start.parameters.candidates is None or isinstance(algorithm, Stepwise)
+            previous = self.lower_bound_ if known else -math.inf
+            return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
+        random_state = check_random_state(self.random_state)
+        given = self._initial_values(rows.n_features)
+        sample = self._sample(rows, engine, random_state)
+        family, starts = self._starts(rows, engine, sample, random_state)
+        found = search(
+            [Start(family, start) for start in starts],
+            sample,
+            rows,
+            engine,
+            self._algorithm(),
+            settings,
+            compare=self.n_init > 1 or not given,  # a single start that the user has given is where EM begins
+            sample_iterations=SAMPLE_ITERATIONS,
+            prepare=_truncated,
+        )
+        return family, found[None][0]
+
+    def _algorithm(self, n_seen: int = 0) -> Algorithm:
+        """Return the algorithm that the options name: docs/algorithms.md says why ``'auto'`` means SQUAREM.
+
+        `n_seen` is the number of rows that the start has learned from.
+        """
+        if self.algorithm == "incremental":
+            return Incremental(self.max_in_flight)
+        if self.algorithm == "stepwise":
+            return Stepwise(self.step_power, self._seed(), self.max_in_flight, n_seen)
+        return Squarem() if self.algorithm == "auto" or self.accelerate else Batch()
+
+    def _starts(
+        self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
+    ) -> tuple[Mixture[Any, Any], list[MixtureParameters[Any]]]:
+        """Return the mixture with its frame of reference, and `n_init` starts, but for those that fail at once.
+
+        Raises
+        ------
+        FitError
+            If all of them do.
+        """
+        family = self._family(self._component().adapted_to(sample.rows))
+        values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
+        starts: list[MixtureParameters[Any]] = []
+        failures: list[FitError] = []
+        for _ in range(self.n_init):
+            try:
+                starts.append(self._start(family, rows, engine, sample, values, random_state))
+            except FitError as error:
+                failures.append(error)
+        if not starts:
+            raise failures[0]
+        return family, starts
+
+    def _seed(self) -> int:
+        """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""
+        return int(check_random_state(self.random_state).get_state()[1][0])
+
+    def _sample(self, rows: Rows, engine: Engine, random_state: RandomState) -> RowSample:
+        # scikit-learn draws nothing for data that is used whole, so neither may we before its start methods do.
+        _, key, position, *_ = random_state.get_state()
+        seed = np.random.SeedSequence([*map(int, key[:4]), int(position)])
+        notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
+        sample = row_sample(rows, engine, self.sample_rows, seed)
+        if len(sample.rows) < self.n_components:  # the rest is held out
+            left = f"{len(sample.rows)} rows of {rows.name} are left for the fit"
+            message = f"{left}, too few for {self.n_components} components"
+            raise DataError(message)
+        check_sample(sample, rows, engine, self._support(), self.n_components)
+        return sample
+
+    def _start(
+        self,
+        family: Mixture[Any, Any],
+        rows: Rows,
+        engine: Engine,
+        sample: RowSample,
+        given: Mapping[str, NDArray[Any]],
+        random_state: RandomState,
+    ) -> MixtureParameters[Any]:
+        if given.keys() >= set(self._parameter_names):
+            return family.from_user(given)
+        if self.init_params == "k-means||":
+            size, callbacks = self.n_components, self.callbacks or ()
+            start = kmeans_parallel_start(family, rows, engine, sample.rows, size, random_state, callbacks)
+        else:
+            notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({self.init_params})"))
+            responsibilities = start_responsibilities(self.init_params, sample.rows, self.n_components, random_state)
+            start = family.start(sample.rows, responsibilities)
+        return family.from_user({**family.to_user(start), **given}) if given else start
+
+    def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *more: Any) -> None:
+        self.lower_bound_ = best.log_likelihood
+        self.lower_bounds_ = list(best.log_likelihoods)
+        self._raw = _lost_in_units(family, replace(best.parameters, candidates=None))
+        super()._keep(family, best, history, n_rows, *more)
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        if self.accelerate is not None and self.algorithm not in ("batch", "auto"):
+            message = (
+                f"accelerate={self.accelerate!r} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
+            )
+            raise OptionError(message)
+        if self.racing and self.algorithm not in ("batch", "auto"):
+            message = (
+                f"racing goes with algorithm='batch' or 'auto', whose starts share reads, not with {self.algorithm!r}"
+            )
+            raise OptionError(message)
+        if self.sample_rows is not None and self.sample_rows < self.n_components:
+            message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
+            raise OptionError(message)
+
+    def _goes_on(self) -> bool:
+        goes_on = self.warm_start and hasattr(self, "converged_")
+        if goes_on:
+            self._check_goes_on()
+        return bool(goes_on)
+
+    def _check_goes_on(self) -> None:
+        """Compare the options with the model that a warm start goes on from."""
+        if len(self.weights_) != self.n_components:
+            message = (
+                f"the fitted model, which is to go on, has {len(self.weights_)} components, "
+                f"but n_components is {self.n_components}"
+            )
+            raise OptionError(message)
+
+    def _model(self) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
+        check_is_fitted(self)
+        family = self._family(self._component_as_fitted())
+        return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
+
+    def _where_it_ended(self) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
+        """Return family and parameters to the bits with which the fit ended, if the fitted attributes are still its."""
+        family, parameters = self._model()
+        raw: dict[str, NDArray[Any]] = getattr(self, "_raw", {})
+        if not raw:
+            return family, parameters
+        component: Any = family.component
+        family = replace(family, component=replace(component, frame=unflatten((component.frame,), raw)[0]))
+        kept = family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
+        exact = unflatten(kept, {**flatten(kept), **raw})
+        as_users_know_them = family.to_user(exact).items()
+        still = all(np.array_equal(value, getattr(self, f"{name}_")) for name, value in as_users_know_them)
+        return (family, exact) if still else self._model()
+
+    # What needs fitted attributes alone ---------------------------------------------------------------------
 
     def fit_predict(
         self,
@@ -144,17 +447,8 @@ class IndependentFeaturesMixture(MixtureEstimator):
     def _component(self) -> ExponentialFamily:
         """Return the component that the options describe."""
 
-    def _family(self) -> Mixture[Any, Any]:
-        return Mixture(self._component(), self.fit_weights, self.top_components)
-
-    def _fitted_family(self) -> Mixture[Any, Any]:
-        return self._family()
-
     def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
-        values: dict[str, NDArray[Any]] = {}
-        if self.weights_init is not None:
-            values["weights"] = check_weights(self.weights_init, self.n_components)
-        component = self._component()
+        values, component = super()._initial_values(n_features), self._component()
         name = f"{component.parameter}_init"
         if (given := getattr(self, name)) is not None:
             values[component.parameter] = check_bounded(name, given, (self.n_components, n_features), component.bounds)
@@ -162,3 +456,20 @@ class IndependentFeaturesMixture(MixtureEstimator):
 
     def _fixed_values(self) -> dict[str, NDArray[Any]]:
         return {} if self.fit_weights else {"weights": np.full(self.n_components, 1.0 / self.n_components)}
+
+
+def _lost_in_units(family: Mixture[Any, Any], parameters: MixtureParameters[Any]) -> dict[str, NDArray[Any]]:
+    """Return the frame of a fit, and the parameters whose bits do not come back from the units of the user."""
+    frame = getattr(family.component, "frame", None)
+    if frame is None:
+        return {}
+    again = flatten(family.from_user(family.to_user(parameters)))
+    lost = {name: array for name, array in flatten(parameters).items() if not np.array_equal(array, again[name])}
+    return {**flatten((frame,)), **lost}
+
+
+def _truncated(start: Start) -> Start:
+    """Return a start with its candidates; which ones, shall not depend on the number of cores."""
+    mixture: Any = start.model
+    with single_threaded_blas():
+        return replace(start, parameters=mixture.truncated(start.parameters))

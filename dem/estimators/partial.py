@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -15,7 +16,7 @@ from dem.em.loop import run
 from dem.em.stepwise import Stepwise
 from dem.engine import Engine, current_engine
 from dem.estimators import inputs
-from dem.estimators.fitting import FittedByEM
+from dem.estimators.base import Estimator
 from dem.families.base import Array
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import row_sample
@@ -28,7 +29,7 @@ ROWS_PER_NUMBER = 10
 GROWTH = 1.1
 
 
-class LearnsFromStreams(FittedByEM):
+class LearnsFromStreams(Estimator):
     """The part of a mixture estimator that learns from a stream.
 
     Its state is the fitted parameters and `n_samples_seen_`: parameters stand for the statistics from which the M-step
@@ -71,7 +72,7 @@ class LearnsFromStreams(FittedByEM):
             if hasattr(self, "weights_"):
                 self._check_goes_on()
             rows = inputs.rows_of(self, X, reset=begins, minimum=1, **source)
-            with current_engine() as engine, rows_to_blame(rows, engine, self._family().support):
+            with current_engine() as engine, rows_to_blame(rows, engine, self._support()):
                 self._learn(rows, engine)
         return self
 
@@ -82,8 +83,8 @@ class LearnsFromStreams(FittedByEM):
             self._step(family, parameters, rows, engine, n_seen)
             return
         sample = row_sample(rows, engine, self.sample_rows, np.random.SeedSequence(self._seed()))
-        if self._family().support.outside(sample.rows).any():
-            check_rows(rows, engine, self._family().support)
+        if self._support().outside(sample.rows).any():
+            check_rows(rows, engine, self._support())
         table = np.concatenate([getattr(self, "_held_rows", sample.rows[:0]), sample.rows])
         if not sample.complete:  # the held rows, fewer than tell the components apart, count for the start alone
             self._step(*self._first_start(table, rows, engine), rows, engine, 0)
@@ -121,6 +122,10 @@ class LearnsFromStreams(FittedByEM):
         (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
         self._keep(family, one, [], n_seen + rows.n_rows)
 
+    def _forget_held_rows(self) -> None:
+        for name in ("_held_rows", "_rows_of_start"):
+            self.__dict__.pop(name, None)
+
     def _rows_of_whole_step(self, n_features: int) -> int:
         """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""
         return ROWS_PER_NUMBER * int(self.n_components) * (n_features + 1)
@@ -129,8 +134,7 @@ class LearnsFromStreams(FittedByEM):
         self, table: Array, rows: Rows, engine: Engine
     ) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
         """Return a start from the first rows, and the family in their frame."""
-        unadapted = self._family()
-        family = Mixture(unadapted.component.adapted_to(table), unadapted.fit_weights)
+        family = replace(self._family(self._component().adapted_to(table)), top_components=None)
         given = {**self._fixed_values(), **self._initial_values(rows.n_features)}
         first = RowSample(table, complete=True)
         return family, self._start(family, rows, engine, first, given, check_random_state(self.random_state))

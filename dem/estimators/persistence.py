@@ -13,7 +13,9 @@ from dem.errors import StoreError
 from dem.estimators.registry import ESTIMATORS, Entry, name_of
 
 #: number of the layout of model files; raised whenever older versions of dem could misread a newer file
-FORMAT = 1
+FORMAT = 2
+# Format 1 has no raw parameters.
+_READ = (1, FORMAT)
 # What files of earlier versions do not have, or models of some families.
 _LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start")
 # Options that make no sense in another process.
@@ -25,6 +27,7 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
     if hasattr(estimator, "_held_rows"):
         arrays["held_rows"] = estimator._held_rows
+    arrays |= {f"raw/{name}": array for name, array in getattr(estimator, "_raw", {}).items()}
     options: dict[str, Any] = {}
     for name, value in estimator.get_params(deep=False).items():
         if name in _NOT_SAVED or callable(value):
@@ -88,9 +91,10 @@ def load(path: str) -> Any:
     if found is None or "family" not in attributes:
         message = f"{path} is a zarr group, but not a model that dem saved"
         raise StoreError(message)
-    if found != FORMAT:
+    if found not in _READ:
+        known = " and ".join(map(str, _READ))
         message = (
-            f"{path} has model format {found!r}, and this version of dem ({__version__}) reads format {FORMAT}; "
+            f"{path} has model format {found!r}, and this version of dem ({__version__}) reads format {known}; "
             f"it was written by dem {dict(attributes.get('versions') or {}).get('dem', '?')}"
         )
         raise StoreError(message)
@@ -108,7 +112,9 @@ def load(path: str) -> Any:
 
 def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Any:
     options = dict(attributes["options"])
-    options.update({name.removeprefix("options/"): value for name, value in arrays.items() if "/" in name})
+    options.update(
+        {name.removeprefix("options/"): value for name, value in arrays.items() if name.startswith("options/")}
+    )
     estimator = entry.load()(**options)
     for name in estimator._parameter_names:
         setattr(estimator, f"{name}_", arrays[name])
@@ -120,6 +126,8 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     if arrays[entry.location].shape != (size, n_features):
         message = f"the {entry.location} of {size} in {n_features} features have shape {arrays[entry.location].shape}"
         raise ValueError(message)
+    if raw := {name.removeprefix("raw/"): array for name, array in arrays.items() if name.startswith("raw/")}:
+        estimator._raw = raw
     for name in ("n_features_in_", *estimator._outcome):
         setattr(estimator, name, attributes["fitted"][name])
     if "held_rows" in arrays:

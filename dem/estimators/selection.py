@@ -26,10 +26,9 @@ from dem.estimators.callbacks import History, teller
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.criteria import Criteria
 from dem.estimators.features import note_features
-from dem.estimators.fitting import SAMPLE_ITERATIONS
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
-from dem.estimators.mixture import MixtureEstimator
+from dem.estimators.mixture import SAMPLE_ITERATIONS, MixtureEstimator
 from dem.estimators.starts import search
 from dem.initialise.sample import RowSample
 from dem.units import plural
@@ -179,7 +178,7 @@ def select(
     random_state = check_random_state(template.random_state)
     with (
         HoldoutEngine(current_engine(teller(template.callbacks or ())), Holdout(float(holdout))) as engine,
-        rows_to_blame(rows, engine, template._family().support),
+        rows_to_blame(rows, engine, template._support()),
     ):
         sample = largest._sample(rows, engine, random_state)
         _fit(candidates, rows, engine, sample)
