@@ -71,11 +71,10 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
     step_power : float, default=0.7
         In stepwise EM and `partial_fit` step t has the size (t + 2)^−step_power; between ½ and 1.
     n_init : int, default=1
-        Number of starts; the likeliest is kept, and no start ends otherwise than it would alone. In batch EM they
-        advance together on each read, each to its own end, so that they cost the reads of the slowest. Data larger than
-        the sample compares them on the sample and polishes the best three together. In incremental and stepwise EM only
-        the best of the sample goes on; if the sample is all the data, they run one after another. A start that fails
-        is left out; it is an error if all do.
+        Number of starts; the likeliest is kept, and no start ends otherwise than it would alone. They advance together
+        on each read, each to its own end, so that they cost the reads of the slowest. Data larger than the sample
+        compares them on the sample and polishes the best three together, in incremental and stepwise EM the best. A
+        start that fails is left out; it is an error if all do.
     racing : bool, default=False
         Whether starts that fall behind in batch EM are dropped before they have converged: fewer reads, at most 1.2
         times those of the one that wins, but what is dropped might have won. docs/algorithms.md says how often.
@@ -287,9 +286,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             )
             raise OptionError(message)
         if self.racing and self.algorithm not in ("batch", "auto"):
-            message = (
-                f"racing goes with algorithm='batch' or 'auto', whose starts share reads, not with {self.algorithm!r}"
-            )
+            message = f"racing goes with algorithm='batch' or 'auto', not with {self.algorithm!r}, whose bounds jump"
             raise OptionError(message)
         if self.sample_rows is not None and self.sample_rows < self.n_components:
             message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
