@@ -166,7 +166,7 @@ def _array_figures(array: Any, as_json: bool) -> dict[str, Any]:
 
 def _presence(array: Any, as_json: bool) -> dict[str, Any]:
     """Return how many chunks (shards) are in the store, of those that there should be."""
-    from dem.data.presence import count_stored  # noqa: PLC0415
+    from dem.data.zarr_open import count_stored  # noqa: PLC0415
 
     what = "shards" if array.shards else "chunks"
     present, expected, complete = count_stored(array, _LISTING_SECONDS)

@@ -26,11 +26,8 @@ class Packing:
 
     Attributes
     ----------
-    viewed, masked, dtype : dtype
-        Types of the steps.
     fills : tuple
         Stored values that mean that there is none.
-    scale, offset : float or None
     """
 
     viewed: np.dtype[Any]
@@ -64,26 +61,19 @@ def decoding(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {key: attributes[key] for key in _KEYS if key in attributes}
 
 
-def packing(attributes: Mapping[str, Any], dtype: np.dtype[Any], fill_value: Any = None) -> Packing | None:
-    """Return how an array's numbers are decoded; None if they are stored as they are.
-
-    Parameters
-    ----------
-    attributes : mapping
-        Of the array, as JSON has them.
-    dtype : dtype
-        Of what is stored.
-    fill_value : scalar, optional
-        What stands for ``_FillValue`` where the format has a field of its own for it (zarr 2, as xarray uses it).
+def packing_of(array: Any, name: str) -> Packing | None:
+    """Return how the numbers of a zarr array are decoded; None if they are stored as they are.
 
     Raises
     ------
     DataError
-        If an attribute is not a number; the message names it.
+        If an attribute is not a number; the message names it, and the array by its `name`.
     """
+    attributes, dtype = array.attrs.asdict(), array.dtype
     given = decoding(attributes)
-    if fill_value is not None:
-        given["_FillValue"] = fill_value
+    # In format 2 xarray writes `_FillValue` into the field for the value of chunks that are not there.
+    if array.metadata.zarr_format == 2 and "_ARRAY_DIMENSIONS" in attributes and array.fill_value is not None:
+        given["_FillValue"] = array.fill_value
     if not given:
         return None
     fills: list[Any] = []
@@ -94,17 +84,16 @@ def packing(attributes: Mapping[str, Any], dtype: np.dtype[Any], fill_value: Any
         marked |= bool(values) or (key in given and dtype.kind not in "iu")
         fills += [value for value in values if value not in fills]
     viewed, fills = _viewed(given, dtype, fills)
-    scale, offset = (_number(key, given.get(key)) for key in ("scale_factor", "add_offset"))
-    masked = viewed
-    if fills:
-        masked = _promoted(viewed) if scale is None and offset is None else _scaled_type(viewed, scale, offset)
-        masked = masked if masked.kind == "f" else np.dtype(np.float64)
-    result = masked if marked else _scaled_type(viewed, scale, offset)
-    if scale is None and offset is None:
-        result = masked
-    if not fills and viewed == dtype and scale is None and offset is None:
+    scale, offset = (_number(name, key, given.get(key)) for key in ("scale_factor", "add_offset"))
+    is_plain = scale is None and offset is None
+    scaled = masked = viewed if is_plain else _scaled_type(viewed, scale, offset)
+    if not fills:
+        masked = viewed
+    elif masked.kind != "f":  # NaN has to be among them
+        masked = np.dtype(np.float32 if is_plain and viewed.itemsize <= 2 else np.float64)
+    if not fills and viewed == dtype and is_plain:
         return None
-    return Packing(viewed, masked, result, tuple(fills), scale, offset)
+    return Packing(viewed, masked, masked if marked or is_plain else scaled, tuple(fills), scale, offset)
 
 
 def _numbers(value: Any, dtype: np.dtype[Any]) -> list[Any]:
@@ -131,7 +120,7 @@ def _from_text(text: str, dtype: np.dtype[Any]) -> float | None:
         return None
 
 
-def _number(key: str, value: Any) -> Any:
+def _number(name: str, key: str, value: Any) -> Any:
     """Return a scale or offset as a number; some writers make a list of it."""
     if value is None:
         return None
@@ -139,7 +128,9 @@ def _number(key: str, value: Any) -> Any:
     if isinstance(found, np.generic | np.ndarray) and found.size == 1:
         found = found.item()
     if not isinstance(found, int | float):
-        message = f"its attribute {key} is {value!r}, not a number; correct it in the metadata"
+        message = (
+            f"{name} cannot be decoded: its attribute {key} is {value!r}, not a number; correct it in the metadata"
+        )
         raise DataError(message)
     return found
 
@@ -153,13 +144,6 @@ def _viewed(given: Mapping[str, Any], dtype: np.dtype[Any], fills: list[Any]) ->
     bits = 8 * dtype.itemsize
     low = 0 if wanted == "u" else -(1 << (bits - 1))
     return viewed, [(int(fill) - low) % (1 << bits) + low for fill in fills]
-
-
-def _promoted(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type that holds NaN besides whole numbers."""
-    if dtype.kind == "f":
-        return dtype
-    return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
 
 
 def _scaled_type(dtype: np.dtype[Any], scale: Any, offset: Any) -> np.dtype[Any]:

@@ -1,9 +1,10 @@
-"""Grids whose points are stacked to rows: parts of them, and the dimension that holds the features."""
+"""Grids whose points are stacked to rows: their chunks, parts of them, and the dimension that holds the features."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,23 +16,42 @@ from dem.errors import DataError
 # Dimensions that hold features where the user does not say so.
 USUAL_NAMES = ("feature", "features", "variable", "band", "channel")
 
+Corner = tuple[int, ...]
 
+
+def chunk_counts(extents: Sequence[int], sizes: Sequence[int]) -> Corner:
+    """Return the number of chunks along each dimension."""
+    return tuple(-(-extent // size) for extent, size in zip(extents, sizes, strict=True))
+
+
+def chunks_in(region: Sequence[slice], sizes: Sequence[int]) -> list[range]:
+    """Return along each dimension the numbers of the chunks that a region touches."""
+    return [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, sizes, strict=True)]
+
+
+def chunk_region(number: Iterable[int], sizes: Sequence[int], extents: Sequence[int]) -> tuple[slice, ...]:
+    """Return where the chunk of a number is."""
+    dimensions = zip(number, sizes, extents, strict=True)
+    return tuple(slice(i * size, min((i + 1) * size, extent)) for i, size, extent in dimensions)
+
+
+@dataclass(eq=False)
 class Region:
-    """A block of a grid.
+    """A block of a grid: its first position and extents, and those of the whole grid, which is stacked to rows."""
 
-    Parameters
-    ----------
-    offset, shape : tuple of int
-        First position and extent along each dimension that is stacked to rows.
-    whole : tuple of int
-        The extents of those dimensions.
-    """
+    offset: Corner
+    shape: Corner
+    whole: Corner
 
-    def __init__(self, offset: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]) -> None:
-        self.offset = offset
-        self.shape = shape
-        self.whole = whole
-        self.n_rows = math.prod(shape)
+    @property
+    def n_rows(self) -> int:
+        """Number of points."""
+        return math.prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Where it is in an array."""
+        return tuple(slice(first, first + extent) for first, extent in zip(self.offset, self.shape, strict=True))
 
     def place(self) -> str:
         """Word where the block is."""
@@ -47,7 +67,7 @@ class Region:
         if self.shape[leading + 1 :] == self.whole[leading + 1 :]:
             return range(start, start + self.n_rows)
         axes = [np.arange(first, first + extent) for first, extent in zip(self.offset, self.shape, strict=True)]
-        return np.ravel_multi_index(tuple(np.meshgrid(*axes, indexing="ij")), self.whole).ravel()
+        return np.ravel_multi_index(np.ix_(*axes), self.whole).ravel()
 
 
 def span_of(first: Region, last: Region, n_rows: int) -> range | None:

@@ -121,7 +121,7 @@ def dimensions_of(data: Any, variable: str | Sequence[str] | None = None) -> tup
     """Return the names of the dimensions of data that can be told to hold the features, as far as it names any."""
     kind = source_kind(data)
     if kind == "zarr" and (variable is None or isinstance(variable, str)):
-        from dem.data.zarr_store import dimension_names, open_arrays  # noqa: PLC0415
+        from dem.data.zarr_open import dimension_names, open_arrays  # noqa: PLC0415
 
         try:
             _, arrays = open_arrays(data, variable)
@@ -133,7 +133,7 @@ def dimensions_of(data: Any, variable: str | Sequence[str] | None = None) -> tup
 
 def holds_variables(data: Any, names: Sequence[str]) -> bool:
     """Tell whether data is a zarr group that holds arrays of all these names."""
-    from dem.data.zarr_store import open_arrays  # noqa: PLC0415
+    from dem.data.zarr_open import open_arrays  # noqa: PLC0415
 
     try:
         return len(open_arrays(data, names)[1]) == len(names)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
-from zarr.storage import LocalStore, MemoryStore, WrapperStore
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
 
 from dem.errors import DataError
 
+# Simultaneous requests of one read; every thread has its own read at the same time.
+CONCURRENCY = 4
 # What the index of a shard says of a chunk that is not in it.
 _ABSENT = np.uint64(2**64 - 1)
 # Where a shard's index can be understood without decoding the shard.
@@ -72,9 +74,15 @@ class ShardIndex:
         return absent if absent.any() else None
 
 
-@dataclass
-class Seen:
-    """What one read saw of the store; written to by zarr's threads, looked at when the read is done.
+class WatchedStore(WrapperStore[Store]):
+    """A store that notes what is not in it; made for one read, looked at when that is done.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        What is read from.
+    index : ShardIndex, optional
+        Of the array's shards.
 
     Attributes
     ----------
@@ -82,60 +90,18 @@ class Seen:
         Keys of which the store has nothing.
     inside : dict
         Which chunks are absent from shards, by the key of the shard.
-    document : bytes, optional
-        The array's metadata as they are stored now.
     """
 
-    absent: set[str] = field(default_factory=set)
-    inside: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    document: bytes | None = None
-
-
-class WatchedStore(WrapperStore[Store]):
-    """A store that notes what is not in it; made for one read.
-
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        What is read from.
-    document : str
-        The key of the array's metadata.
-    index : ShardIndex, optional
-        Of the array's shards.
-    check : bool
-        Whether the metadata are read too, along with the first chunk.
-    """
-
-    def __init__(self, store: Store, document: str, index: ShardIndex | None = None, *, check: bool = False) -> None:
+    def __init__(self, store: Store, index: ShardIndex | None = None) -> None:
         super().__init__(store)
-        self.seen = Seen()
-        self._document, self._index, self._check = document, index, check
-
-    @property
-    def read_only(self) -> bool:
-        """True: this is for reading."""
-        return True
+        self.absent: set[str] = set()
+        self.inside: dict[str, NDArray[np.bool_]] = {}
+        self._index, self._requests = index, asyncio.Semaphore(CONCURRENCY)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a value, and note if there is none."""
-        if not self._check or key == self._document:
+        async with self._requests:
             return self._note(key, byte_range, await self._store.get(key, prototype, byte_range))
-        self._check = False
-        if isinstance(self._store, LocalStore | MemoryStore) and hasattr(self._store, "get_sync"):
-            # At hand: not worth a thread of its own.
-            self.check_now()
-            return await self.get(key, prototype, byte_range)
-        value, document = await asyncio.gather(
-            self._store.get(key, prototype, byte_range), self._store.get(self._document, default_buffer_prototype())
-        )
-        self._note(self._document, None, document)
-        return self._note(key, byte_range, value)
-
-    def check_now(self) -> None:
-        """Read the metadata at once."""
-        self._check = False
-        store: Any = self._store
-        self._note(self._document, None, store.get_sync(self._document, prototype=default_buffer_prototype()))
 
     if hasattr(WrapperStore, "get_sync"):  # newer versions of zarr read without an event loop where the store can
 
@@ -144,8 +110,6 @@ class WatchedStore(WrapperStore[Store]):
         ) -> Buffer | None:
             """Read a value, and note if there is none."""
             store: Any = self._store
-            if self._check and key != self._document:
-                self.check_now()
             return self._note(key, byte_range, store.get_sync(key, prototype=prototype, byte_range=byte_range))
 
     async def get_ranges(
@@ -162,18 +126,16 @@ class WatchedStore(WrapperStore[Store]):
         except CutShortError:
             raise
         except BaseException:
-            self.seen.absent.add(key)
+            self.absent.add(key)
             raise
 
     def _note(self, key: str, byte_range: ByteRequest | None, value: Buffer | None) -> Buffer | None:
-        if key == self._document:
-            self.seen.document = None if value is None else value.to_bytes()
-        elif value is None:
-            self.seen.absent.add(key)
+        if value is None:
+            self.absent.add(key)
         else:
             _check_length(value, self._least(byte_range))
             if self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
-                self.seen.inside[key] = absent
+                self.inside[key] = absent
         return value
 
     def _least(self, byte_range: ByteRequest | None) -> int:

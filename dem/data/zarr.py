@@ -3,130 +3,27 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import dask.array
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
-from dem.data.cf import Packing
-from dem.data.checks import check_table, reason
-from dem.data.grid import Region, span_of
+from dem.data.checks import check_table
+from dem.data.grid import Corner, Region, chunk_counts, span_of
 from dem.data.missing import Found, Ledger, Missing, refusal
-from dem.data.presence import WatchedArray
-from dem.data.zarr_store import packing_of
-from dem.errors import DataError, MissingDataError
+from dem.data.zarr_part import ZarrPart
+from dem.errors import MissingDataError
 
 # A shard that is larger decoded is read in parts.
 SHARD_BYTES = 8 * READ_BYTES
 # Results have a chunk for each chunk of the data, up to this number.
 MAX_RESULT_CHUNKS = 10_000
-
-Corner = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class ZarrPart:
-    """A zarr array that holds all the features, or one of them; picklable.
-
-    Attributes
-    ----------
-    watched : WatchedArray
-        The array, which sees what is missing.
-    axes : tuple of int
-        Its axes in the order of the grid, behind them that of the features if it has one.
-    packing : Packing or None
-        How its numbers are decoded.
-    """
-
-    watched: WatchedArray
-    axes: Corner
-    packing: Packing | None
-
-    @classmethod
-    def of(cls, array: zarr.Array[Any], name: str, axes: Corner, *, has_features: bool) -> Self:
-        """Return a part that watches an array; its metadata are read once more."""
-        is_table = has_features and axes == (0, 1)
-        return cls(WatchedArray.of(array, name, is_table=is_table), axes, packing_of(array, name))
-
-    @property
-    def array(self) -> zarr.Array[Any]:
-        """The array itself."""
-        return self.watched.array
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.watched.name
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the decoded numbers."""
-        return self.array.dtype if self.packing is None else self.packing.dtype
-
-    @property
-    def fill_value(self) -> str:
-        """What a missing chunk would count as, in words: the value stored, and that which it is decoded to."""
-        stored = self.array.dtype.type(0 if self.array.fill_value is None else self.array.fill_value)
-        if self.packing is None:
-            return str(stored)
-        decoded = self.packing.decode(np.array([stored]))[0]
-        return f"{stored} ({'NaN' if np.isnan(decoded) else decoded} after decoding)"
-
-    def along(self, extents: Sequence[int]) -> Corner:
-        """Return the extents of its axes in the order of the grid."""
-        return tuple(extents[axis] for axis in self.axes)
-
-    def read(self, lower: Corner, upper: Corner, *, check: bool) -> tuple[NDArray[Any], Missing]:
-        """Read a block of the grid, with all features at the end, and tell what of it is missing.
-
-        Raises
-        ------
-        DataError
-            If a chunk cannot be read or decoded; the message names it. If the store is no longer the one that was
-            opened, as far as that is seen or with `check` is looked for.
-        """
-        place = [slice(0, extent) for extent in self.array.shape]
-        for axis, start, stop in zip(self.axes, lower, upper, strict=False):  # but for the axis of the features
-            place[axis] = slice(start, stop)
-        try:
-            stored, missing = self.watched.read(*place, check=check)
-        except MissingDataError:
-            raise
-        except Exception as error:
-            self.watched.check()
-            self._find_bad_chunk(place)
-            message = f"{self.watched.word(place)} of {self.name} cannot be read ({reason(error)})"
-            raise DataError(message) from error
-        decoded = stored if self.packing is None else self.packing.decode(stored)
-        return decoded.transpose(self.axes), missing
-
-    def _find_bad_chunk(self, place: Sequence[slice]) -> None:
-        """Read the chunks one by one and raise at the first that fails."""
-        sizes = self.array.shards or self.array.chunks
-        numbers = (range(part.start // size, -(-part.stop // size)) for part, size in zip(place, sizes, strict=True))
-        for number in itertools.product(*numbers):
-            chunk = [
-                slice(i * size, min((i + 1) * size, extent))
-                for i, size, extent in zip(number, sizes, self.array.shape, strict=True)
-            ]
-            try:
-                self.watched.read(*chunk, check=False)
-            except Exception as error:
-                key = self.array.metadata.encode_chunk_key(number)
-                what = "chunk" if self.array.shards is None else "shard"
-                message = (
-                    f"{what} {key} of {self.name} ({self.watched.word(chunk)}) cannot be read ({reason(error)}); "
-                    "write it again or take its rows out"
-                )
-                raise DataError(message) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,28 +53,25 @@ class ZarrTable:
         return len(self.shape)
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        places = [part.indices(extent) for part, extent in zip(key, self.shape, strict=True)]
-        *lower, first = (start for start, _, _ in places)
-        *upper, last = (stop for _, stop, _ in places)
-        block, missing = self.read(tuple(lower), tuple(upper), check=True)
+        *region, features = (slice(*part.indices(extent)) for part, extent in zip(key, self.shape, strict=True))
+        block, missing = self.read(region, check=True)
         if missing.n_missing and not self.allow_missing:
             raise MissingDataError(refusal(missing, self.fill_value))
-        return block[..., first:last]
+        return block[..., features]
 
     @property
     def fill_value(self) -> str:
         """What missing chunks would count as, in words."""
         return " or ".join(dict.fromkeys(part.fill_value for part in self.parts))
 
-    def read(self, lower: Corner, upper: Corner, *, check: bool) -> tuple[NDArray[Any], Missing]:
+    def read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         """Read a block of the grid, with all features at the end, and tell what of it is missing."""
-        if len(self.parts[0].axes) == len(self.shape):
-            return self.parts[0].read(lower, upper, check=check)
-        shape = tuple(stop - start for start, stop in zip(lower, upper, strict=True))
-        block = np.empty((*shape, len(self.parts)), self.dtype)
+        if self.parts[0].has_features:
+            return self.parts[0].read(region, check=check)
+        block = np.empty((*(part.stop - part.start for part in region), len(self.parts)), self.dtype)
         total = Missing()
         for feature, part in enumerate(self.parts):
-            block[..., feature], missing = part.read(lower, upper, check=check)
+            block[..., feature], missing = part.read(region, check=check)
             total += missing
         return block, total
 
@@ -195,8 +89,7 @@ class ZarrBatch(Batch):
         """Read block by block; the last read sees whether the store is still the one that was opened."""
         for number in range(self.first, self.stop):
             region = self._region(number)
-            upper = tuple(a + n for a, n in zip(region.offset, region.shape, strict=True))
-            rows, missing = self.table.read(region.offset, upper, check=number == self.stop - 1)
+            rows, missing = self.table.read(region.slices, check=number == self.stop - 1)
             found = Found({(self.first, self.stop, *self.block): missing})
             yield Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
             del rows  # the next ones are read meanwhile
@@ -210,19 +103,15 @@ class ZarrBatch(Batch):
     def n_rows(self) -> int:
         """Number of rows."""
         grid = self.table.shape[:-1]
-        places = np.unravel_index(np.arange(self.first, self.stop), _counts(grid, self.block))
+        places = np.unravel_index(np.arange(self.first, self.stop), chunk_counts(grid, self.block))
         extents = [np.minimum(n, end - i * n) for i, n, end in zip(places, self.block, grid, strict=True)]
         return int(np.prod(extents, axis=0).sum())
 
     def _region(self, number: int) -> Region:
         grid = self.table.shape[:-1]
-        places = np.unravel_index(number, _counts(grid, self.block))
+        places = np.unravel_index(number, chunk_counts(grid, self.block))
         lower = tuple(int(i) * n for i, n in zip(places, self.block, strict=True))
         return Region(lower, tuple(min(n, end - a) for a, n, end in zip(lower, self.block, grid, strict=True)), grid)
-
-
-def _counts(grid: Sequence[int], block: Sequence[int]) -> Corner:
-    return tuple(-(-extent // size) for extent, size in zip(grid, block, strict=True))
 
 
 class ZarrRows(Rows):
@@ -254,9 +143,7 @@ class ZarrRows(Rows):
         allow_missing: bool = False,
     ) -> None:
         self.name = name
-        shape = parts[0].along(parts[0].array.shape)
-        if len(shape) < parts[0].array.ndim or len(parts) > 1:
-            shape = (*shape, len(parts))
+        shape = parts[0].along(parts[0].array.shape) + (() if parts[0].has_features else (len(parts),))
         dtype = np.result_type(*(part.dtype for part in parts)) if len(parts) > 1 else parts[0].dtype
         self.n_rows, self.n_features, self.dtype = check_table(name, (math.prod(shape[:-1]), shape[-1]), dtype)
         self.feature_names = None
@@ -267,7 +154,7 @@ class ZarrRows(Rows):
         self._unit = _unit(self.table, SHARD_BYTES // row_bytes, READ_BYTES // row_bytes)
         self._most = max(min(READ_BYTES // row_bytes, READ_ROWS), 1)
         self._block = _block(self.grid, self._unit, self._most)
-        self._bounds = batch_bounds(math.prod(_counts(self.grid, self._block)))
+        self._bounds = batch_bounds(math.prod(chunk_counts(self.grid, self._block)))
 
     def batches(self) -> list[Batch]:
         """Return ranges of reads: as many as the square root of the chunks asks for."""
@@ -281,7 +168,7 @@ class ZarrRows(Rows):
         if self.table.parts[0].array.shards is not None:
             unit = _unit(self.table, enough, enough)
         block = _block(self.grid, unit, min(enough, self._most))
-        bounds = batch_bounds(math.prod(_counts(self.grid, block)), n_batches)
+        bounds = batch_bounds(math.prod(chunk_counts(self.grid, block)), n_batches)
         vars(finer).update(_unit=unit, _block=block, _bounds=bounds)
         return finer
 
@@ -317,7 +204,7 @@ class ZarrRows(Rows):
         """Chunks or shards of all variables, and the largest of them."""
         arrays = [part.array for part in self.table.parts]
         chunks = [array.shards or array.chunks for array in arrays]
-        n_chunks = sum(math.prod(_counts(array.shape, own)) for array, own in zip(arrays, chunks, strict=True))
+        n_chunks = sum(math.prod(chunk_counts(array.shape, own)) for array, own in zip(arrays, chunks, strict=True))
         return n_chunks, max(math.prod(own) * array.dtype.itemsize for array, own in zip(arrays, chunks, strict=True))
 
     @property
@@ -325,7 +212,7 @@ class ZarrRows(Rows):
         """The chunks or shards; several together where there are very many."""
         chunks = list(self._unit)
         for axis in reversed(range(len(chunks))):
-            wanted = -(-math.prod(_counts(self.grid, chunks)) // MAX_RESULT_CHUNKS)
+            wanted = -(-math.prod(chunk_counts(self.grid, chunks)) // MAX_RESULT_CHUNKS)
             per_read = self._block[axis] // chunks[axis]
             chunks[axis] *= (
                 next((n for n in range(wanted, per_read) if per_read % n == 0), per_read) if wanted > 1 else 1

@@ -1,0 +1,281 @@
+"""A zarr array whose reads tell which chunks were not there, and whether it is still the one that was opened.
+
+zarr reads a chunk that is not in its store as the fill value and says nothing. Here the store is wrapped for each read:
+a `get` that comes back empty is a chunk that is missing. Of the chunks inside a shard its index tells, which zarr reads
+anyway. Nothing is read twice and nothing is listed; now and then the array's metadata are read along with its chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import math
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer import Buffer
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore, StorePath
+
+from dem.data.cf import Packing, decoding, packing_of
+from dem.data.checks import reason, rows_text
+from dem.data.grid import Corner, chunk_counts, chunk_region, chunks_in
+from dem.data.missing import Missing
+from dem.data.watched_store import ShardIndex, WatchedStore
+from dem.errors import DataError, MissingDataError
+
+# Properties that messages tell of, and how they word them.
+_ONE, _SEVERAL = ("was", "is"), ("were", "are")
+_OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
+
+
+@dataclass(frozen=True, eq=False)
+class ZarrPart:
+    """A zarr array that holds all the features, or one of them; it pickles as a description of its store.
+
+    Attributes
+    ----------
+    array : zarr.Array
+    name : str
+        What messages call it.
+    axes : tuple of int
+        Its axes in the order of the grid, behind them that of the features if it has one.
+    has_features : bool
+        Whether one of its axes is that of the features.
+    packing : Packing or None
+        How its numbers are decoded.
+    index : ShardIndex or None
+        Of its shards.
+    stored : bytes or None
+        Digest of its metadata as they were stored when it was opened; None if there were none to be found.
+    """
+
+    array: zarr.Array[Any]
+    name: str
+    axes: Corner
+    has_features: bool
+    packing: Packing | None
+    index: ShardIndex | None
+    stored: bytes | None = None
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any], name: str, axes: Corner, *, has_features: bool) -> Self:
+        """Return a part that watches an array; its metadata are read once more.
+
+        Raises
+        ------
+        MissingDataError
+            If they are no longer those of `array`.
+        """
+        part = cls(array, name, axes, has_features, packing_of(array, name), ShardIndex.of(array))
+        documents = part._documents()
+        main = documents.get(part._main_document)
+        if main is None:  # its metadata are kept elsewhere, such as with those of its group
+            return part
+        part._compare(documents)
+        return replace(part, stored=_digest(main))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the decoded numbers."""
+        return self.array.dtype if self.packing is None else self.packing.dtype
+
+    @property
+    def fill_value(self) -> str:
+        """What a missing chunk would count as, in words: the value stored, and that which it is decoded to."""
+        stored = self.array.dtype.type(0 if self.array.fill_value is None else self.array.fill_value)
+        if self.packing is None:
+            return str(stored)
+        decoded = self.packing.decode(np.array([stored]))[0]
+        return f"{stored} ({'NaN' if np.isnan(decoded) else decoded} after decoding)"
+
+    def along(self, extents: Sequence[int]) -> Corner:
+        """Return the extents of its axes in the order of the grid."""
+        return tuple(extents[axis] for axis in self.axes)
+
+    def read(self, block: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
+        """Read a block of the grid, with all features at the end, and tell what of it is missing.
+
+        Raises
+        ------
+        DataError
+            If a chunk cannot be read or decoded; the message names it. If the store is no longer the one that was
+            opened, as far as that is seen or with `check` is looked for.
+        """
+        region = [slice(0, extent) for extent in self.array.shape]
+        for axis, part in zip(self.axes, block, strict=False):  # but for the axis of the features
+            region[axis] = part
+        try:
+            stored, missing = self._read(region, check=check)
+        except MissingDataError:
+            raise
+        except Exception as error:
+            self.check()
+            self._find_bad_chunk(region)
+            message = f"{self._word(region)} of {self.name} cannot be read ({reason(error)})"
+            raise DataError(message) from error
+        decoded = stored if self.packing is None else self.packing.decode(stored)
+        return decoded.transpose(self.axes), missing
+
+    def check(self) -> None:
+        """See whether the store is still the one that was opened.
+
+        Raises
+        ------
+        MissingDataError
+            If it has vanished, or its metadata, but for the attributes that decode nothing, have changed.
+        """
+        if self.stored is None:
+            return
+        documents = self._documents()
+        if self._main_document not in documents:
+            message = (
+                f"{self.name} has vanished: its {self._main_document} is no longer found (looked for on "
+                f"{socket.gethostname()}); bring the store back to where every worker finds it, and start again"
+            )
+            raise MissingDataError(message)
+        now = self._compare(documents)
+        was, has = decoding(self.array.attrs.asdict()), decoding(now.attrs.asdict())
+        if repr(was) != repr(has):  # NaN is unlike itself
+            what = f"the attributes that decode it were {was} and are {has};"
+            raise self._changed(what)
+
+    def _read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
+        own, metadata, selection = self.array.store_path, self.array.metadata, tuple(region)
+        store = WatchedStore(own.store, self.index)
+        array: Any = zarr.AsyncArray(metadata=metadata, store_path=StorePath(store, own.path))
+        if not check or self.stored is None:
+            return np.asarray(zarr.Array(array)[selection]), self._missing(region, store)
+
+        async def read_both() -> tuple[Any, Buffer | None]:
+            return await asyncio.gather(array.getitem(selection), (own / self._main_document).get())
+
+        rows, document = sync(read_both())
+        if document is None or _digest(document) != self.stored:
+            self.check()
+        return np.asarray(rows), self._missing(region, store)
+
+    def _find_bad_chunk(self, region: Sequence[slice]) -> None:
+        """Read the chunks one by one and raise at the first that fails."""
+        sizes = self.array.shards or self.array.chunks
+        for number in itertools.product(*chunks_in(region, sizes)):
+            chunk = chunk_region(number, sizes, self.array.shape)
+            try:
+                self._read(chunk, check=False)
+            except Exception as error:
+                message = (
+                    f"{self._file(number)} of {self.name} ({self._word(chunk)}) cannot be read ({reason(error)}); "
+                    "write it again or take its rows out"
+                )
+                raise DataError(message) from error
+
+    @property
+    def _main_document(self) -> str:
+        return "zarr.json" if self.array.metadata.zarr_format == 3 else ".zarray"
+
+    def _documents(self) -> dict[str, Buffer]:
+        """Return the array's metadata as they are stored now, as far as there are any.
+
+        Raises
+        ------
+        DataError
+            If the store does not answer, which does not tell whether the array is still there.
+        """
+        names = (self._main_document, ".zattrs")[: 4 - self.array.metadata.zarr_format]
+
+        async def read() -> list[Buffer | None]:
+            return await asyncio.gather(*((self.array.store_path / name).get() for name in names))
+
+        try:
+            found = sync(read())
+        except Exception as error:  # whatever the store raises
+            message = f"{self.name} cannot be read ({reason(error)})"
+            raise DataError(message) from error
+        return {name: document for name, document in zip(names, found, strict=True) if document is not None}
+
+    def _compare(self, documents: dict[str, Buffer]) -> zarr.Array[Any]:
+        """Return the array that is stored now; raises `MissingDataError` if it is another one."""
+        try:
+            version = self.array.metadata.zarr_format
+            now = zarr.open_array(store=MemoryStore(documents), mode="r", zarr_format=version)
+        except Exception as error:  # whatever zarr makes of it
+            what = "its metadata cannot be understood; wait until it is whole, and"
+            raise self._changed(what) from error
+        told = [(name, verbs, _told(self.array, name), _told(now, name)) for name, verbs in _OUTLINE.items()]
+        changed = [f"its {name} {verbs[0]} {was} and {verbs[1]} {has}" for name, verbs, was, has in told if was != has]
+        if not changed and _plain(self.array) != _plain(now):
+            changed = ["its codecs or the names of its chunks are others"]
+        if changed:
+            what = f"{', '.join(changed)}; wait until it is whole, and"
+            raise self._changed(what)
+        return now
+
+    def _changed(self, what: str) -> MissingDataError:
+        return MissingDataError(f"{self.name} has changed since it was opened: {what} start again")
+
+    def _missing(self, region: Sequence[slice], store: WatchedStore) -> Missing:
+        """Count the chunks that the region touches, and find those that are missing."""
+        outer = self.array.shards or self.array.chunks
+        inner = outer if self.index is None else self.array.chunks
+        touched = chunks_in(region, inner)
+        n_chunks = math.prod(map(len, touched))
+        if not store.absent and not store.inside:
+            return Missing(n_chunks)
+        per_shard = tuple(a // b for a, b in zip(outer, inner, strict=True))
+        found = [np.empty((0, len(outer)), np.int64)]
+        for number in itertools.product(*chunks_in(region, outer)):
+            key = self._key(number)
+            absent = np.ones(per_shard, bool) if key in store.absent else store.inside.get(key)
+            if absent is not None:
+                found.append(np.argwhere(absent.reshape(per_shard)) + np.multiply(number, per_shard))
+        places = np.concatenate(found)
+        first, stop = ([getattr(part, end) for part in touched] for end in ("start", "stop"))
+        places = places[((first <= places) & (places < stop)).all(axis=1)]
+        if not len(places):
+            return Missing(n_chunks)
+        numbers = np.ravel_multi_index(tuple(places.T), chunk_counts(self.array.shape, inner))
+        place = tuple(places[numbers.argmin()].tolist())
+        shard = tuple(int(i) // n for i, n in zip(place, per_shard, strict=True))
+        if self.index is None or self._key(shard) in store.absent:
+            what, where = self._file(shard), chunk_region(shard, outer, self.array.shape)
+        else:
+            what = f"chunk {place}, inside {self._file(shard)},"
+            where = chunk_region(place, inner, self.array.shape)
+        told = f"{what} of {self.name} ({self._word(where)})"
+        digest = hashlib.blake2b(self.name.encode() + np.sort(numbers).astype("<i8").tobytes(), digest_size=8).digest()
+        return Missing(n_chunks, len(numbers), int.from_bytes(digest, "little"), (int(numbers.min()), told))
+
+    def _key(self, number: Sequence[int]) -> str:
+        """Return the name of a chunk or shard in the store."""
+        return (self.array.store_path / self.array.metadata.encode_chunk_key(tuple(number))).path
+
+    def _file(self, number: Sequence[int]) -> str:
+        """Word which chunk or shard it is."""
+        what = "chunk" if self.array.shards is None else "shard"
+        return f"{what} {self.array.metadata.encode_chunk_key(tuple(number))}"
+
+    def _word(self, region: Sequence[slice]) -> str:
+        """Word which part of the array a region is."""
+        if self.has_features and self.axes == (0, 1):  # a table
+            return rows_text(region[0].start, region[0].stop)
+        return f"[{', '.join(f'{part.start}:{part.stop}' for part in region)}]"
+
+
+def _digest(document: Buffer) -> bytes:
+    return hashlib.blake2b(document.to_bytes(), digest_size=16).digest()
+
+
+def _told(array: zarr.Array[Any], name: str) -> str:
+    """Word a property of an array; the byte order is part of the codecs, and not always of the dtype."""
+    return str(array.dtype.newbyteorder("=") if name == "dtype" else getattr(array, name))
+
+
+def _plain(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return the metadata of an array without its attributes, which are not the data."""
+    return {**array.metadata.to_dict(), "attributes": None}
