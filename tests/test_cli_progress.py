@@ -227,7 +227,7 @@ def test_the_line_of_a_fit_tells_the_share_of_the_pass():
     assert re.match(r". reading  25 %  250 k of 1 M rows  \S+", live.__rich__().plain)
     for event in (iteration(1), iteration(2, 0.1), iteration(3, 0.01), BatchEnded(600_000, 1_000_000, 0.3)):
         live(event)
-    assert live.__rich__().plain.endswith("96 MB read  60 % of this pass  about 0.2 s left  ")
+    assert live.__rich__().plain.endswith("96 MB read  60 % of this pass  about 0.2 s left")
     live(iteration(4, 0.001))
     assert "of this pass" not in live.__rich__().plain
 

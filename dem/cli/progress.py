@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log, say
-from dem.em.progress import Pass, Tracker, beginning, describe, outcome_of_starts, remembering, waiting
+from dem.em.progress import Pass, Tracker, describe, outcome_of_starts, remembering, waiting
 from dem.engine import telling
 from dem.engine.base import warn_of_waiting
 from dem.events import BatchEnded, Callback, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
-from dem.units import human_bytes, human_seconds
+from dem.units import human_bytes
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 
 # Seconds between two lines about a single read, where nobody watches.
 LINE_SECONDS = 10.0
-
-
-def log_step(event: Preparing, before: str) -> None:
-    """Write a line about a step of the search for a start, once for those of several starts that are the same."""
-    if event.what != before:
-        log(f"preparing: {event.what}")
 
 
 class LogProgress:
@@ -38,22 +32,23 @@ class LogProgress:
 
     def __call__(self, event: Event) -> None:
         """Write what happened."""
-        before = self.tracker.preparing
+        step, started = self.tracker.preparing, self.tracker.started
         self.tracker(event)
         if isinstance(event, Preparing):
-            log_step(event, before)
+            if event.what != step:  # several starts take the same steps
+                log(f"preparing: {event.what}")
         elif isinstance(event, FitStarted):
             what = "the sample in memory" if event.phase == "sample" else "all data"
-            starts = f", {event.n_models} starts at once" if event.n_models > 1 else ""
+            kind = "starts" if event.n_contests == 1 else "models"
+            models = f", {event.n_models} {kind} at once" if event.n_models > 1 else ""
             log(
                 f"fitting {what}: {event.n_rows:,} rows x {event.n_features} features "
-                f"({human_bytes(event.n_bytes)}){starts}{remembering(event)}"
+                f"({human_bytes(event.n_bytes)}){models}{remembering(event)}"
             )
         elif isinstance(event, WorkersAwaited):
             log(waiting(event))
-        elif isinstance(event, FitEnded) and event.phase != "sample":
-            n_models = self.tracker.started.n_models if self.tracker.started is not None else 1
-            which = f"start {event.model + 1} of {n_models} " if n_models > 1 else ""
+        elif isinstance(event, FitEnded) and event.phase != "sample" and started and started.n_contests == 1:
+            which = f"start {event.model + 1} of {started.n_models} " if started.n_models > 1 else ""
             log(f"{which}ended after iteration {event.iteration}: {event.status}")
         if self.tracker.read_ended:
             self._log_read()
@@ -68,12 +63,16 @@ class LogProgress:
         log(", ".join(f"{name} {value}".strip() for name, value in describe(self.tracker)))
 
 
-def spinner(begun: float) -> Text:
-    """Return the beginning of a live line, which shows that something goes on."""
+def spinner(begun: float, figures: Iterable[tuple[str, str]], alert: str = "") -> Text:
+    """Return (name, value) pairs as a live line, at whose beginning one sees that something goes on."""
     from rich.text import Text  # noqa: PLC0415
 
     sign = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int((time.monotonic() - begun) * 8) % 10]
-    return Text(f"{sign} ", style="cyan", no_wrap=True, overflow="ellipsis")
+    parts = [Text(alert, "yellow")] if alert else []
+    parts += [
+        Text.assemble((f"{name} " if name else "", "dim"), (value, "bold" if name else "")) for name, value in figures
+    ]
+    return Text.assemble((f"{sign} ", "cyan"), Text("  ").join(parts), no_wrap=True, overflow="ellipsis")
 
 
 class RowCount:
@@ -97,10 +96,7 @@ class RowCount:
 
     def __rich__(self) -> Text:
         """Return the line as it stands now."""
-        line = spinner(self.current.began)
-        line.append(f"{self.what}  ", style="default")
-        line.append("  ".join(self.current.figures()), style="dim")
-        return line
+        return spinner(self.current.began, [("", text) for text in (self.what, *self.current.figures())])
 
 
 @contextmanager
@@ -122,33 +118,13 @@ def row_progress(what: str, quiet: bool) -> Iterator[None]:
         yield
 
 
-class LiveProgress:
+class LiveProgress(Tracker):
     """Renders the state of the fit as one line; `rich.live` asks for it several times a second."""
-
-    def __init__(self) -> None:
-        self.tracker = Tracker()
-        self.begun = time.monotonic()
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        self.tracker(event)
 
     def __rich__(self) -> Text:
         """Return the line as it stands now."""
-        line = spinner(self.begun)
-        if self.tracker.waits:
-            line.append(f"{self.tracker.waits}  ", style="yellow")
-        figures = describe(self.tracker)
-        if not figures:
-            line.append(beginning(self.tracker), style="default")
-            counted = self.tracker.current.n_rows > 0
-            figured = self.tracker.current.figures() if counted else [human_seconds(time.monotonic() - self.begun)]
-            line.append("".join(f"  {figure}" for figure in figured), style="dim")
-        for name, value in figures:
-            if name:
-                line.append(f"{name.replace(' per row', '/row')} ", style="dim")
-            line.append(f"{value}  ", style="bold" if name else "default")
-        return line
+        figures = [(name.replace(" per row", "/row"), value) for name, value in describe(self)]
+        return spinner(self.begun, figures, self.waits)
 
 
 @contextmanager
@@ -159,7 +135,7 @@ def fit_progress(quiet: bool) -> Iterator[list[Callback]]:
     elif is_terminal():
         with live(shown := LiveProgress()):
             yield [shown]
-        if line := outcome_of_starts(shown.tracker):
+        if line := outcome_of_starts(shown):
             say(line)
     else:
         yield [LogProgress()]

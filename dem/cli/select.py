@@ -21,14 +21,13 @@ from dem.cli.options import (
     source_of,
     source_options,
 )
-from dem.cli.progress import fit_progress, log_step
+from dem.cli.progress import fit_progress
 from dem.cli.saving import Saved, save
-from dem.cli.session import Stopped, is_terminal, log, open_engine, plain_warnings, stopped_by, undisturbed
-from dem.em.progress import waiting
+from dem.cli.session import Stopped, open_engine, plain_warnings, stopped_by, undisturbed
+from dem.em.progress import Tracker
 from dem.errors import StoreError
 from dem.estimators.registry import DEFAULT, ESTIMATORS
-from dem.events import Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
-from dem.units import human_bytes, plural
+from dem.units import plural
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 _RANGE = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
@@ -51,46 +50,6 @@ class Numbers(click.ParamType[tuple[int, ...]]):
                 self.fail(f"{part.strip()!r} is no number or range of numbers (such as 4 or 1:32)", param, ctx)
             numbers.update(range(first, (last or first) + 1, step or 1))
         return tuple(sorted(numbers))
-
-
-class GridProgress:
-    """Writes one plain line to stderr for each read, with the number of models that are still being fitted."""
-
-    def __init__(self) -> None:
-        self.preparing = ""
-        self.running = 0
-        self.iteration = 0
-
-    def __call__(self, event: Event) -> None:
-        """Write what happened."""
-        if isinstance(event, Preparing):
-            log_step(event, self.preparing)
-            self.preparing = event.what
-        elif isinstance(event, FitStarted):
-            self.running, self.iteration = event.n_models, 0
-            what = "the sample in memory" if event.phase == "sample" else "all data"
-            size = f"{event.n_rows:,} rows ({human_bytes(event.n_bytes)})"
-            log(f"fitting {plural(event.n_models, 'model')} to {what}: {size}")
-        elif isinstance(event, IterationEnded):
-            if event.iteration > self.iteration and event.phase != "sample":
-                log(f"read {event.iteration} of all data: {plural(self.running, 'model')}")
-            self.iteration = event.iteration
-        elif isinstance(event, WorkersAwaited):
-            log(waiting(event))
-        elif isinstance(event, FitEnded):
-            self.running -= 1
-
-
-class CountReads:
-    """Counts the reads of all data that EM has made."""
-
-    def __init__(self) -> None:
-        self.done = 0
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        if isinstance(event, IterationEnded) and event.phase != "sample":
-            self.done = event.iteration
 
 
 @click.command(
@@ -168,22 +127,20 @@ def _run(data: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
     import dem  # noqa: PLC0415
     from dem.cli.report import print_json  # noqa: PLC0415
 
-    reads = CountReads()
+    tracker = Tracker()
     try:
-        # A line per model and iteration would be a flood; where nobody watches, there is one per read.
-        with fit_progress(given["quiet"] or not is_terminal()) as callbacks:
-            if not given["quiet"] and not is_terminal():
-                callbacks = [GridProgress()]
+        with fit_progress(given["quiet"]) as callbacks:
             return dem.select(
                 data,
                 n_components=given["components"],
                 criterion=given["criterion"],
                 holdout=given["holdout"] or 0.0,
-                callbacks=[reads, *callbacks],
+                callbacks=[tracker, *callbacks],
                 **options,
             )
     except KeyboardInterrupt:
+        reads = tracker.last.iteration if tracker.last is not None and tracker.last.phase == "data" else 0
         if given["as_json"]:
-            print_json({"model": None, "status": "interrupted", "reads": reads.done})
-        message = f"stopped by {stopped_by()} after {plural(reads.done, 'read')} of all data; nothing is saved"
+            print_json({"model": None, "status": "interrupted", "reads": reads})
+        message = f"stopped by {stopped_by()} after {plural(reads, 'read')} of all data; nothing is saved"
         raise Stopped(message) from None

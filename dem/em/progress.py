@@ -64,6 +64,7 @@ class Tracker:
     latest: dict[int, IterationEnded] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
     alone_since: float | None = None
+    begun: float = field(default_factory=time.monotonic)
     current: Pass = field(default_factory=Pass)
     read_ended: bool = False
     _reads: bool = False
@@ -171,11 +172,16 @@ def remaining_iterations(gains: list[float], tol: float) -> int | None:
 def describe(tracker: Tracker) -> list[tuple[str, str]]:
     """Return the figures of the last read as (name, value) pairs, in the order they are shown.
 
-    Of several starts they are those of the best so far; of a grid of models only what is common to them.
+    Of several starts they are those of the best so far; of a grid of models only what is common to them. Before the
+    first iteration has ended they say what goes on.
     """
     last, event, started = tracker.last, tracker.best, tracker.started
     if last is None or event is None or started is None:
-        return []
+        what = ": ".join(filter(None, ("preparing", tracker.preparing)))
+        if started is not None:
+            what = f"reading{remembering(started)}"
+        since = [human_seconds(time.monotonic() - tracker.begun)]
+        return [("", text) for text in (what, *(tracker.current.figures() if tracker.current.n_rows else since))]
     where = "on the sample, iteration" if last.phase == "sample" else "iteration"
     if started.n_contests > 1:
         left = started.n_models - len(tracker.ended)
@@ -224,10 +230,3 @@ def waiting(event: WorkersAwaited) -> str:
 def remembering(event: FitStarted) -> str:
     """Say how much a fit by blocks will remember of them, if it is one."""
     return f", remembering {human_bytes(event.memo_bytes)} of statistics" if event.memo_bytes else ""
-
-
-def beginning(tracker: Tracker) -> str:
-    """Say what goes on before the first iteration has ended."""
-    if tracker.started is not None:
-        return f"reading{remembering(tracker.started)}"
-    return ": ".join(filter(None, ("preparing", tracker.preparing)))

@@ -9,7 +9,7 @@ import time
 from html import escape
 from typing import Any
 
-from dem.em.progress import Tracker, beginning, describe, outcome_of_starts
+from dem.em.progress import Tracker, describe, outcome_of_starts
 from dem.events import BatchEnded, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
 from dem.units import timed
 
@@ -75,10 +75,6 @@ class Progress:
         """Begin anew: a clone of an estimator has fits of its own."""
         return Progress()
 
-    def __sklearn_clone__(self) -> Progress:
-        """Begin anew, as copies do."""
-        return Progress()
-
     @property
     def share(self) -> float | None:
         """How much of the present phase is done, from 0 to 1, as far as the gains tell; None before the first read."""
@@ -94,9 +90,6 @@ class Progress:
     def text(self) -> str:
         """The state in words."""
         figures = [f"{name} {value}".strip() for name, value in describe(self.tracker)]
-        if not figures:
-            counted = self.tracker.current.figures() if self.tracker.current.n_rows else []
-            return self.tracker.waits or ", ".join([beginning(self.tracker), *counted])
         if self.tracker.done:
             best = outcome_of_starts(self.tracker)
             where, others = (best, figures[2:]) if best else (figures[0], figures[1:])
