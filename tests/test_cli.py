@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dem.cli import dem
-from dem.cli.options import Count, check_output
+from dem.cli.options import check_output, count
 from dem.cli.session import _dask_silenced, interrupts, plain_warnings
 from dem.errors import DataWarning, DemError, StoreError
 
@@ -130,13 +130,13 @@ def test_wrong_use_is_one_line_and_code_2(arguments, message):
 
 @pytest.mark.parametrize(("text", "number"), [("1000", 1000), ("1e9", 10**9), ("1_000", 1000), ("1.5e3", 1500)])
 def test_counts(text, number):
-    assert Count()(text) == number
+    assert count(text) == number
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.5", "inf", "nan", "many", "1e400"])
 def test_no_counts(text):
     with pytest.raises(click.BadParameter, match="not a positive whole number"):
-        Count()(text)
+        count(text)
 
 
 @pytest.mark.parametrize("quiet", [False, True])

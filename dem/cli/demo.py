@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dem.cli.options import SEED, TEXT, output_options
+from dem.cli.options import POSITIVE, SEED, TEXT, output_options
 from dem.cli.progress import fit_progress
 from dem.cli.session import open_engine, plain_warnings, say
 from dem.units import human_bytes, human_seconds
@@ -16,22 +16,18 @@ if TYPE_CHECKING:
     from dem.demo import DemoReport
 
 
-class Size(click.ParamType[int]):
-    """A number of bytes, such as 2GB."""
+def size(value: str) -> int:
+    """Return a number of bytes, such as 2GB."""
+    from dask.utils import parse_bytes  # noqa: PLC0415
 
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes or fail with what was given."""
-        from dask.utils import parse_bytes  # noqa: PLC0415
-
-        try:
-            size = int(parse_bytes(value))
-        except ValueError:
-            size = 0
-        if size < 1:
-            self.fail(f"{value!r} is not a size (such as 2GB or 500MB)", param, ctx)
-        return size
+    try:
+        n_bytes = int(parse_bytes(value))
+    except ValueError:
+        n_bytes = 0
+    if n_bytes < 1:
+        message = f"{value!r} is not a size (such as 2GB or 500MB)"
+        raise click.BadParameter(message)
+    return n_bytes
 
 
 @click.command(
@@ -45,10 +41,10 @@ Examples:
 @click.option(
     "--out", type=TEXT, metavar="DIR", default="demo-output", show_default=True, help="Folder for the results."
 )
-@click.option("--components", type=click.IntRange(min=1), metavar="K", default=12, show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", default=2, show_default=True, help="Processes.")
-@click.option("--memory-limit", type=Size(), default="400MB", show_default=True, help="Memory of each process.")
-@click.option("--size", type=Size(), default="2.4GB", show_default=True, help="Size of the data.")
+@click.option("--components", type=POSITIVE, metavar="K", default=12, show_default=True)
+@click.option("--workers", type=POSITIVE, metavar="N", default=2, show_default=True, help="Processes.")
+@click.option("--memory-limit", type=size, default="400MB", show_default=True, help="Memory of each process.")
+@click.option("--size", type=size, default="2.4GB", show_default=True, help="Size of the data.")
 @click.option("--seed", type=SEED, metavar="S", default=0, show_default=True)
 @click.option("--keep", is_flag=True, help="Keep the data and the labels of all rows in DIR.")
 @output_options

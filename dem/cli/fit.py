@@ -9,6 +9,7 @@ import click
 
 from dem.cli.model_options import check_decided, check_options, model_of, model_options, new_estimator, set_options
 from dem.cli.options import (
+    POSITIVE,
     TEXT,
     check_output,
     engine_of,
@@ -100,7 +101,7 @@ Examples:
   dem fit measurements.zarr --from model.zarr --out better.zarr --tol 1e-6 --scheduler tcp://10.0.0.1:8786""",
 )
 @click.argument("data", type=TEXT)
-@click.option("--components", "-k", type=click.IntRange(min=1), metavar="K", help="Number of components (clusters).")
+@click.option("--components", "-k", type=POSITIVE, metavar="K", help="Number of components (clusters).")
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the fitted model here, as a zarr group.")
 @overwrite_option
 @click.option("--keep-partial", is_flag=True, help="After Ctrl-C too save the model in --out, not in MODEL.partial.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dem.cli.options import TEXT, local_path, refuse, variable_option
+from dem.cli.options import TEXT, json_option, local_path, refuse
 from dem.cli.session import plain_warnings
 from dem.errors import DataError, DemError
 
@@ -39,9 +39,9 @@ Examples:
   dem info --system""",
 )
 @click.argument("path", type=TEXT, metavar="[MODEL|DATA]", required=False)
-@variable_option
+@click.option("--variable", type=TEXT, metavar="NAME", help="The array to take if DATA is a group.")
 @click.option("--system", is_flag=True, help="Versions, BLAS, cores and memory of this machine.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 def info(path: str | None, variable: str | None, system: bool, as_json: bool) -> None:
     """Print a model's components (clusters), the shape, chunks, codec and dtype of zarr, or the columns of parquet."""
     if (path is None) != system:

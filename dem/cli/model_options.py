@@ -8,10 +8,8 @@ from typing import Any
 
 import click
 
-from dem.cli.options import SEED, Count, F, Finite, Names, refuse
+from dem.cli.options import POSITIVE, SEED, F, Finite, count, names_of, refuse, together
 from dem.estimators.registry import DEFAULT, ESTIMATORS, MIXTURE_STARTS, Entry, ShellOption, entry_of
-
-_POSITIVE = click.IntRange(min=1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ _OPTIONS = {
     "init_params": _Option(
         "--init", click.Choice(MIXTURE_STARTS), "How the start is found", None, "kmeans", "k-means||"
     ),
-    "n_init": _Option("--n-init", _POSITIVE, "Starts to choose from", "N", "1", "1, random: 10"),
+    "n_init": _Option("--n-init", POSITIVE, "Starts to choose from", "N", "1", "1, random: 10"),
     "racing": _Option("--racing", bool, "Drop starts that fall behind: fewer reads, some risk", of_mixtures=True),
     "random_state": _Option("--seed", SEED, "Makes the fit repeatable", "S"),
     "tol": _Option(
@@ -53,7 +51,7 @@ _OPTIONS = {
         "1e-4",
         "; k-means: below this squared movement of the centres, as a share of the mean variance",
     ),
-    "max_iter": _Option("--max-iter", _POSITIVE, "Iterations at most", "N", "100", "300"),
+    "max_iter": _Option("--max-iter", POSITIVE, "Iterations at most", "N", "100", "300"),
     "algorithm": _Option(
         "--algorithm",
         click.Choice(("auto", "batch", "incremental", "stepwise")),
@@ -63,7 +61,7 @@ _OPTIONS = {
     ),
     "max_in_flight": _Option(
         "--max-in-flight",
-        _POSITIVE,
+        POSITIVE,
         "Blocks under way at once, unless the algorithm is batch",
         "N",
         "a tenth of all",
@@ -77,12 +75,12 @@ _OPTIONS = {
         "0.7",
         of_mixtures=True,
     ),
-    "sample_rows": _Option("--sample-rows", Count(), "Rows of the in-memory sample for the start", "N"),
+    "sample_rows": _Option("--sample-rows", count, "Rows of the in-memory sample for the start", "N"),
     "accelerate": _Option(
         "--accelerate", click.Choice(("squarem",)), "Fewer iterations where EM is slow", of_mixtures=True
     ),
     "top_components": _Option(
-        "--top-components", _POSITIVE, "Components computed per row", "C", "all", of_mixtures=True
+        "--top-components", POSITIVE, "Components computed per row", "C", "all", of_mixtures=True
     ),
 }
 _OF_FAMILIES = {option.parameter: option for entry in ESTIMATORS.values() for option in entry.options}
@@ -103,27 +101,20 @@ def model_options(*names: str, clusters: bool = True, several: Collection[str] =
         Of the options that only some families have those that take several values, with commas between them.
     """
     families = [name for name, entry in ESTIMATORS.items() if clusters or entry.is_mixture]
-    options = [
+    return together(
         click.option("--family", type=click.Choice(families), help=f"Kind of the model.  [default: {DEFAULT}]"),
         *(_of_family(option, several=name in several) for name, option in _OF_FAMILIES.items()),
         *(_OPTIONS[name].click(name, clusters=clusters) for name in names or _OPTIONS),
-    ]
-
-    def add(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
+    )
 
 
 def _of_family(option: ShellOption, *, several: bool) -> Callable[[F], F]:
     if several and isinstance(option.values, tuple):
         text = f"Of {', '.join(option.values)}."
-        return click.option(option.flag, option.parameter, type=Names(option.values), metavar="NAMES", help=text)
+        return click.option(option.flag, option.parameter, type=names_of(option.values), metavar="NAMES", help=text)
     if isinstance(option.values, tuple):
         return click.option(option.flag, option.parameter, type=click.Choice(option.values), help=option.help)
-    kind, metavar = (_POSITIVE, "N") if option.values == "count" else (Finite(min=0), None)
+    kind, metavar = (POSITIVE, "N") if option.values == "count" else (Finite(min=0), None)
     return click.option(option.flag, option.parameter, type=kind, metavar=metavar, help=option.help)
 
 

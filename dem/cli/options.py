@@ -23,32 +23,41 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zmetadata")
 
 
-class Count(click.ParamType[int]):
-    """A positive whole number, also written as 1e9 or 1_000_000."""
-
-    name = "integer"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number or fail with what was given."""
-        try:
-            number = Decimal(str(value))
-        except InvalidOperation:
-            number = Decimal(0)
-        if not number.is_finite() or not 1 <= number < 2**63 or number != int(number):
-            self.fail(f"{value!r} is not a positive whole number (such as 1000 or 1e9)", param, ctx)
-        return int(number)
+def count(value: str | int) -> int:
+    """Return a positive whole number, also written as 1e9 or 1_000_000."""
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal(0)
+    if not number.is_finite() or not 1 <= number < 2**63 or number != int(number):
+        message = f"{value!r} is not a positive whole number (such as 1000 or 1e9)"
+        raise click.BadParameter(message)
+    return int(number)
 
 
-class NotEmpty(click.ParamType[str]):
-    """A text that is not empty, such as a path: an empty one comes from a shell variable that is not set."""
+def text(value: str) -> str:
+    """Return a text that is not empty, such as a path: an empty one comes from a shell variable that is not set."""
+    if not str(value).strip():
+        message = "it is empty; is a variable of the shell not set?"
+        raise click.BadParameter(message)
+    return str(value)
 
-    name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text or fail."""
-        if not str(value).strip():
-            self.fail("it is empty; is a variable of the shell not set?", param, ctx)
-        return str(value)
+def names_of(valid: Sequence[str] = ()) -> Callable[[str], list[str]]:
+    """Return what takes names with commas between them, from a list if one is given."""
+
+    def names(value: str) -> list[str]:
+        found = [name.strip() for name in str(value).split(",")]
+        for name in found:
+            if valid and name not in valid:
+                message = f"{name!r} is not one of {', '.join(valid)}"
+                raise click.BadParameter(message)
+        if not all(found):
+            message = f"{value!r} holds an empty name; write names with commas between them, such as u,g,r"
+            raise click.BadParameter(message)
+        return found
+
+    return names
 
 
 class Finite(click.FloatRange):
@@ -65,86 +74,59 @@ class Finite(click.FloatRange):
 
 
 #: a path or a name
-TEXT = NotEmpty()
+TEXT = click.types.FuncParamType(text)
+POSITIVE = click.IntRange(min=1)
 #: what NumPy takes as a seed
 SEED = click.IntRange(0, 2**32 - 1)
 
 
-def engine_options(function: F) -> F:
-    """Add ``--scheduler``, ``--workers``, ``--memory-limit`` and ``--worker-timeout``."""
-    for option in reversed(
-        (
-            click.option(
-                "--scheduler", type=TEXT, metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(min=1),
-                metavar="N",
-                help="Start a cluster of N processes on this machine.  [default: threads of this process]",
-            ),
-            click.option(
-                "--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each started process, such as 2GB."
-            ),
-            click.option(
-                "--worker-timeout",
-                type=TEXT,
-                metavar="TIME",
-                help="Give up when no worker is alive for so long, such as 90s or 1h.  [default: 5m]",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return several options as one decorator, in the order of ``--help``."""
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
-def variable_option(function: F) -> F:
-    """Add ``--variable``."""
-    return click.option("--variable", type=TEXT, metavar="NAME", help="The array to take if DATA is a group.")(function)
-
-
-class Names(click.ParamType[list[str]]):
-    """Names with commas between them, from a list if one is given."""
-
-    name = "names"
-
-    def __init__(self, valid: Sequence[str] = ()) -> None:
-        self.valid = valid
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Return the names in the order given."""
-        names = [name.strip() for name in str(value).split(",")]
-        for name in names:
-            if self.valid and name not in self.valid:
-                self.fail(f"{name!r} is not one of {', '.join(self.valid)}", param, ctx)
-        if not all(names):
-            self.fail(f"{value!r} holds an empty name; write names with commas between them, such as u,g,r", param, ctx)
-        return names
-
-
-def source_options(function: F) -> F:
-    """Add the options that say how DATA is opened; `source_of` takes them."""
-    for option in (
-        click.option(
-            "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
-        ),
-        click.option("--columns", type=Names(), metavar="NAMES", help="Columns of parquet, such as u,g,r."),
-        click.option(
-            "--feature-dim",
-            type=TEXT,
-            metavar="NAME|INDEX",
-            help="The dimension of a zarr array that is the features.",
-        ),
-        click.option(
-            "--variable",
-            type=TEXT,
-            metavar="NAME",
-            multiple=True,
-            help="The array to take if DATA is a group; given several times, each is a feature.",
-        ),
-    ):
-        function = option(function)
-    return function
+engine_options = together(
+    click.option("--scheduler", type=TEXT, metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
+    click.option(
+        "--workers",
+        type=POSITIVE,
+        metavar="N",
+        help="Start a cluster of N processes on this machine.  [default: threads of this process]",
+    ),
+    click.option("--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each started process, such as 2GB."),
+    click.option(
+        "--worker-timeout",
+        type=TEXT,
+        metavar="TIME",
+        help="Give up when no worker is alive for so long, such as 90s or 1h.  [default: 5m]",
+    ),
+)
+#: how DATA is opened; `source_of` takes them
+source_options = together(
+    click.option(
+        "--variable",
+        type=TEXT,
+        metavar="NAME",
+        multiple=True,
+        help="The array to take if DATA is a group; given several times, each is a feature.",
+    ),
+    click.option(
+        "--feature-dim", type=TEXT, metavar="NAME|INDEX", help="The dimension of a zarr array that is the features."
+    ),
+    click.option("--columns", type=names_of(), metavar="NAMES", help="Columns of parquet, such as u,g,r."),
+    click.option(
+        "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
+    ),
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+output_options = together(json_option, click.option("--quiet", is_flag=True, help="Say nothing but errors."))
 
 
 def source_of(given: dict[str, Any]) -> SourceOptions:
@@ -161,17 +143,6 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
 def engine_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take what `engine_options` has added out of the options of a command: keyword arguments of `open_engine`."""
     return {name: given.pop(name) for name in ("scheduler", "workers", "memory_limit", "worker_timeout")}
-
-
-def overwrite_option(function: F) -> F:
-    """Add ``--overwrite``."""
-    return click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")(function)
-
-
-def output_options(function: F) -> F:
-    """Add ``--json`` and ``--quiet``."""
-    function = click.option("--quiet", is_flag=True, help="Say nothing but errors.")(function)
-    return click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")(function)
 
 
 def refuse(message: str) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dem.cli.model_options import model_of, model_options, new_estimator
-from dem.cli.options import TEXT, refuse, source_of, source_options
+from dem.cli.options import POSITIVE, TEXT, json_option, refuse, source_of, source_options
 from dem.cli.session import plain_warnings
 
 
@@ -21,16 +21,12 @@ Examples:
   dem plan pixels.zarr --components 256 --family kmeans --json""",
 )
 @click.argument("data", type=TEXT)
-@click.option(
-    "--components", "-k", type=click.IntRange(min=1), required=True, metavar="K", help="Number of components."
-)
+@click.option("--components", "-k", type=POSITIVE, required=True, metavar="K", help="Number of components.")
 @source_options
 @model_options("algorithm", "accelerate", "max_iter", "sample_rows", "top_components")
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes.  [default: threads of this process]"
-)
+@click.option("--workers", type=POSITIVE, metavar="N", help="Worker processes.  [default: threads of this process]")
 @click.option("--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each worker, such as 2GB.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option
 def plan(
     data: str, components: int, as_json: bool, workers: int | None, memory_limit: str | None, **given: Any
 ) -> None:

@@ -10,9 +10,9 @@ import click
 
 from dem.cli.options import (
     TEXT,
-    Count,
     check_mixture,
     check_output,
+    count,
     engine_options,
     local_path,
     output_options,
@@ -31,7 +31,7 @@ Example:
   dem sample model.zarr 1e6 drawn.zarr --seed 0""",
 )
 @click.argument("model", type=TEXT)
-@click.argument("n_rows", metavar="N", type=Count())
+@click.argument("n_rows", metavar="N", type=count)
 @click.argument("out", type=TEXT)
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="Makes the rows repeatable.")
 @overwrite_option

@@ -35,21 +35,17 @@ _RANGE = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
 PICTURES = (".png", ".svg", ".pdf")
 
 
-class Numbers(click.ParamType[tuple[int, ...]]):
-    """Positive whole numbers: ``4``, ``1:32`` (both included), ``2:32:2``, or several of these with commas."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Return the numbers in increasing order, each once."""
-        numbers: set[int] = set()
-        for part in str(value).split(","):
-            found = _RANGE.fullmatch(part.strip())
-            first, last, step = (int(text) if text else None for text in found.groups()) if found else (0, None, None)
-            if not first or step == 0 or (last is not None and last < first):
-                self.fail(f"{part.strip()!r} is no number or range of numbers (such as 4 or 1:32)", param, ctx)
-            numbers.update(range(first, (last or first) + 1, step or 1))
-        return tuple(sorted(numbers))
+def numbers(value: str) -> tuple[int, ...]:
+    """Return ``4``, ``1:32`` (both included), ``2:32:2``, or several of these with commas, in increasing order."""
+    found: set[int] = set()
+    for part in value.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        first, last, step = (int(text) if text else None for text in match.groups()) if match else (0, None, None)
+        if not first or step == 0 or (last is not None and last < first):
+            message = f"{part.strip()!r} is no number or range of numbers (such as 4 or 1:32)"
+            raise click.BadParameter(message)
+        found.update(range(first, (last or first) + 1, step or 1))
+    return tuple(sorted(found))
 
 
 @click.command(
@@ -62,7 +58,7 @@ Examples:
   dem select tosses.zarr --components 1:6 --family binomial --trials 10 --criterion icl --json""",
 )
 @click.argument("data", type=TEXT)
-@click.option("--components", "-k", type=Numbers(), required=True, metavar="K", help="Numbers, such as 1:32 or 2,4,8.")
+@click.option("--components", "-k", type=numbers, required=True, metavar="K", help="Numbers, such as 1:32 or 2,4,8.")
 @click.option("--criterion", type=click.Choice(CRITERIA), default="bic", show_default=True, help="What decides.")
 @click.option("--holdout", type=Finite(0, 1, max_open=True), help="Share of rows held out of the fits.")
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the chosen model here, as a zarr group.")
