@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log, say
 from dem.em.progress import Pass, Tracker, describe, outcome_of_starts, remembering, waiting
-from dem.engine import telling
-from dem.engine.base import warn_of_waiting
 from dem.events import BatchEnded, Callback, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
 from dem.units import human_bytes
 
@@ -87,6 +85,8 @@ class RowCount:
     def __call__(self, event: BatchEnded | WorkersAwaited) -> None:
         """Count rows that were read."""
         if isinstance(event, WorkersAwaited):
+            from dem.engine.base import warn_of_waiting  # noqa: PLC0415 - with NumPy, which help does without
+
             warn_of_waiting(event)
             return
         self.current.add(event)
@@ -113,6 +113,8 @@ def row_progress(what: str, quiet: bool) -> Iterator[None]:
     if quiet:
         yield
         return
+    from dem.engine import telling  # noqa: PLC0415 - with NumPy
+
     count = RowCount(what, writes_lines=not is_terminal())
     with telling(count), nullcontext() if count.writes_lines else live(count):
         yield
