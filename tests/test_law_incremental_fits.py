@@ -50,7 +50,7 @@ def test_memo_in_memory_or_on_disk(limit, monkeypatch, tmp_path):
         if isinstance(event, FitStarted):
             assert event.memo_bytes == 30 * 8 * remembered
         on_disk = bool(list(tmp_path.glob("dem-blocks-*")))
-        assert on_disk is (limit == 0 and not isinstance(event, Preparing))
+        assert on_disk is (limit == 0 and not isinstance(event, FitEnded | Preparing))
 
     options = {"algorithm": "incremental", "tol": 0.0, "max_iter": 3}
     fitted = case.estimator(**options, callbacks=[listen]).fit(CutRows(case.data(), EDGES))

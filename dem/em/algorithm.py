@@ -73,8 +73,8 @@ class Algorithm(ABC):
     n_blocks: ClassVar[int | None] = None
 
     @abstractmethod
-    def init(self, model: Any, parameters: Any, rows: Rows, n_blocks: int) -> Any:
-        """Return the state of a fit that has made no pass."""
+    def init(self, model: Any, parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1) -> Any:
+        """Return the state of a fit that has made no pass; `n_models` of them share the memory."""
 
     def plan(self, state: Any, n_blocks: int, *, confirm: bool) -> tuple[Any, Plan]:  # noqa: ARG002
         """Return the state and the next pass; `confirm` asks for an exact one, as the last of all is."""
@@ -130,7 +130,7 @@ class Batch(Algorithm):
 
     name: ClassVar[str] = "batch"
 
-    def init(self, model: Model[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> BatchState:  # noqa: ARG002
+    def init(self, model: Any, parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1) -> BatchState:  # noqa: ARG002
         """Return the state before the first pass."""
         return BatchState(parameters)
 

@@ -18,7 +18,7 @@ from dem.statistics import TREE_ARITY, Additive, tree_sum
 
 S = TypeVar("S", bound=Additive)
 
-#: bytes up to which a table is in memory; a larger one is files in the temporary folder
+#: bytes up to which the tables of a fit are in memory; larger ones are files in the temporary folder
 MEMORY_BYTES = 2**30
 
 
@@ -47,10 +47,10 @@ class BlockTable(Generic[S]):
         vars(self)["_levels"] = levels
 
     @classmethod
-    def room_for(cls, blank: S, n_blocks: int) -> Self:
-        """Return a table that is to be filled with statistics of the shapes of `blank`; undefined before."""
+    def room_for(cls, blank: S, n_blocks: int, n_tables: int = 1) -> Self:
+        """Return a table, one of several, to be filled with statistics of the shapes of `blank`; undefined before."""
         folder = None
-        if n_blocks * tree.n_bytes(blank) > MEMORY_BYTES:
+        if n_tables * n_blocks * tree.n_bytes(blank) > MEMORY_BYTES:
             folder = tempfile.mkdtemp(prefix="dem-blocks-")
         names = iter(name for name, _ in tree.leaves(blank))
 

@@ -64,7 +64,7 @@ class Fit:
     reached : float
         What the next iteration's objective per row is compared with; −inf where it can be with nothing.
     state : object
-        The algorithm's, a tree of arrays.
+        The algorithm's, a tree of arrays; None once the fit has ended.
     """
 
     parameters: Any

@@ -70,11 +70,13 @@ class Incremental(Algorithm):
     name: ClassVar[str] = "incremental"
     n_blocks: ClassVar[int | None] = N_BLOCKS
 
-    def init(self, model: IncrementalModel[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> IncrementalState:
+    def init(
+        self, model: IncrementalModel[Any, Any], parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1
+    ) -> IncrementalState:
         """Return the state before the first pass."""
         nothing = Chunk(np.empty((0, rows.n_features), rows.dtype), range(0))
         blank = model.rebased(model.e_step(parameters, nothing), parameters)
-        table = BlockTable.room_for(blank, n_blocks)
+        table = BlockTable.room_for(blank, n_blocks, n_models)
         return IncrementalState(parameters, table, np.zeros(n_blocks), np.zeros(n_blocks))
 
     def plan(self, state: IncrementalState, n_blocks: int, *, confirm: bool) -> tuple[IncrementalState, Plan]:

@@ -98,7 +98,7 @@ class _Race:
         self.fits = [Fit(start.parameters, reached=previous) for start in starts]
         if settings.max_iter > 0:
             for start, one in zip(starts, self.fits, strict=True):
-                one.state = algorithm.init(start.model, start.parameters, rows, len(blocks))
+                one.state = algorithm.init(start.model, start.parameters, rows, len(blocks), len(starts))
         started = FitStarted(
             settings.phase,
             len(starts),
@@ -193,7 +193,7 @@ class _Race:
     def end(self, number: int, status: Status, reason: str = "") -> None:
         """Close a fit, and tell."""
         one = self.fits[number]
-        one.status, one.reason = status, reason or status.value
+        one.status, one.reason, one.state = status, reason or status.value, None
         notify(self.settings.callbacks, FitEnded(self.settings.phase, number, one.n_iter, one.reason))
 
     def _check_fall(self, model: Model[Any, Any], one: Fit, reached: float) -> None:

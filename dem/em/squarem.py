@@ -70,7 +70,7 @@ class Squarem(Algorithm):
     name: ClassVar[str] = "squarem"
     steady: ClassVar[bool] = False
 
-    def init(self, model: Model[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> SquaremState:  # noqa: ARG002
+    def init(self, model: Any, parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1) -> SquaremState:  # noqa: ARG002
         """Return the state before the first pass."""
         here = model.unconstrain(parameters)
         return SquaremState(parameters, parameters, (here, here, here))

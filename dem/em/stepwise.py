@@ -97,9 +97,11 @@ class Stepwise(Algorithm):
     def _then(self) -> Incremental:
         return Incremental(self.max_in_flight)
 
-    def init(self, model: IncrementalModel[Any, Any], parameters: Any, rows: Rows, n_blocks: int) -> StepwiseState:
+    def init(
+        self, model: IncrementalModel[Any, Any], parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1
+    ) -> StepwiseState:
         """Return the state before the first pass."""
-        then = self._then.init(model, parameters, rows, n_blocks)
+        then = self._then.init(model, parameters, rows, n_blocks, n_models)
         total = self.n_rows or rows.n_rows
         return StepwiseState(parameters, model.implied(parameters), self.n_seen, total, 0.0, 0.0, then)
 
