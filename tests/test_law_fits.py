@@ -12,7 +12,7 @@ from cases import CASES
 from sklearn.base import clone
 from sources import CutRows
 
-from dem.errors import LikelihoodWarning
+from dem.errors import DataError, LikelihoodWarning
 from dem.families.mixture import Mixture
 
 
@@ -129,3 +129,18 @@ def test_a_broken_m_step_is_reported(case, monkeypatch):
     monkeypatch.setattr(Mixture, "m_step", back_to_the_start)
     with pytest.warns(LikelihoodWarning, match="fell from .* to .* in iteration"):
         case.estimator(max_iter=5, tol=1e-9, init_params="random").fit(case.data())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_outside_the_support_are_named(case):
+    support = case.family().support
+    below = support.lowest - 1.0 if np.isfinite(support.lowest) else np.nan
+    for bad in (below, np.inf):
+        rows = case.data().astype(float)
+        rows[2500, 1] = bad
+        cut = CutRows(rows, [1000, 2000])
+        with pytest.raises(DataError, match="row 2500, column 1") as error:
+            case.estimator(sample_rows=50).fit(cut)
+        assert support.description in str(error.value) or "NaN" in str(error.value)
+        with pytest.raises(DataError, match="row 2500, column 1"):
+            case.estimator().fit(case.data()).score(cut)
