@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array, Kernel, Support
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
-from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, Shape
+from dem.families.gaussian.covariance import GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.diagonal import Diagonal, Spherical
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
-from dem.families.gaussian.moments import MOMENTS, GaussianMoments
 from dem.families.gaussian.tied import Tied
-from dem.families.gaussian.unconstrained import constrain, unconstrain
 from dem.families.unconstrained import Vector
+from dem.statistics import CentralMoments
 
 __all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
 
@@ -118,28 +117,27 @@ class GaussianComponent:
         total.second[... if self.covariance_type == "tied" else which] += part.second
 
     def m_step(
-        self, statistics: GaussianStatistics | GaussianMoments, counts: Array, parameters: GaussianParameters
+        self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
         """Return the maximising parameters, from the statistics of an E-step at `parameters` or from rebased ones."""
         frame = self._frame(parameters.means.shape[1])
-        if isinstance(statistics, GaussianMoments):
-            return statistics.m_step(parameters, self._ridge(frame))
+        if isinstance(statistics, CentralMoments):
+            return self.shape.m_step_of_moments(statistics, parameters, self._ridge(frame))
         return self.shape.m_step(statistics, counts, parameters, self._ridge(frame))
 
-    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> GaussianMoments:
+    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> CentralMoments:
         """Return counts, means and scatter in the frame of the fit."""
-        return MOMENTS[self.covariance_type].rebased(statistics, counts, parameters)
+        return self.shape.rebased(statistics, counts, parameters)
 
-    def implied(self, parameters: GaussianParameters, weights: Array) -> GaussianMoments:
+    def implied(self, parameters: GaussianParameters, weights: Array) -> CentralMoments:
         """Return the moments per row from which the M-step makes `parameters`."""
         ridge = self._ridge(self._frame(parameters.means.shape[1]))
-        return MOMENTS[self.covariance_type].implied(parameters, weights, ridge)
+        return self.shape.implied(parameters, weights, ridge)
 
-    def expected_log_density(self, statistics: GaussianMoments, counts: Array, parameters: GaussianParameters) -> float:
+    def expected_log_density(self, statistics: CentralMoments, counts: Array, parameters: GaussianParameters) -> float:
         """Return Σγ log p(row | component) over rows and components."""
-        d = parameters.means.shape[1]
-        constant = statistics.log_determinants(parameters) - 0.5 * d * LOG_2PI - self._frame(d).log_volume
-        return float(counts @ constant - 0.5 * np.sum(statistics.squares(parameters)))
+        constant = self.shape.log_constants(parameters, self._frame(parameters.means.shape[1]))
+        return float(counts @ constant - 0.5 * np.sum(self.shape.squares(statistics, parameters)))
 
     def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return the most that `reg_covar` and single precision can cost the log-likelihood per row."""
@@ -179,11 +177,11 @@ class GaussianComponent:
 
     def unconstrain(self, parameters: GaussianParameters) -> Vector:
         """Return means and log-Cholesky factors of the precisions, in the frame."""
-        return unconstrain(parameters, self.covariance_type)
+        return self.shape.unconstrain(parameters)
 
     def constrain(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
         """Return parameters from what `unconstrain` gave."""
-        return constrain(vector, self.covariance_type, parameters.means.shape[1])
+        return self.shape.constrain(vector, parameters.means.shape[1])
 
     def _single(self, dtype: np.dtype[Any]) -> bool:
         """Tell whether rows of `dtype` are computed in single precision, accuracy permitting."""

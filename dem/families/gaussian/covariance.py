@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from dem.errors import FitError
 from dem.families.base import NEGLIGIBLE, Array, Kernel
 from dem.families.gaussian.frame import Frame
-from dem.statistics import Statistics
+from dem.families.unconstrained import Vector
+from dem.statistics import CentralMoments, Statistics
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 # Workspace of a block: a share of the last-level cache, measured (docs/performance.md). Fewer than 512 rows
@@ -60,43 +62,185 @@ class GaussianStatistics(Statistics):
     second: Array
 
 
-class Shape(Protocol):
-    """One covariance type."""
+class Shape(ABC):
+    """One covariance type. `ridge` is one number per feature, added to the variances; all arrays are in the frame.
+
+    The statistics of the kernels lie in frames that depend on the parameters of the E-step. `rebased` brings them to
+    counts, means and scatter about the means in the frame of the fit, which add across E-steps. (Raw moments about its
+    origin would cancel for tight components.)
+    """
 
     #: whether rows may only be scaled by one number for all features
-    isotropic: bool
+    isotropic = False
 
+    @abstractmethod
     def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step, in single precision if that is wanted and good enough."""
 
+    @abstractmethod
+    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:
+        """Return parameters from rows (n, d) and responsibilities (n, K), as scikit-learn does."""
+
+    @abstractmethod
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
     ) -> GaussianParameters:
-        """Return the maximising parameters with `ridge` (one number per feature) on the diagonal."""
+        """Return the maximising parameters; components without rows keep those of `parameters`."""
 
-    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:
-        """Return parameters from rows in the frame (n, d) and responsibilities (n, K), as scikit-learn does."""
+    @abstractmethod
+    def m_step_of_moments(
+        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters from rebased statistics."""
 
+    @abstractmethod
+    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> CentralMoments:
+        """Return the moments behind the statistics of an E-step at `parameters`."""
+
+    @abstractmethod
+    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> CentralMoments:
+        """Return the moments from which the M-step makes `parameters`."""
+
+    @abstractmethod
+    def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
+        """Return Σγ (x − μ)ᵀ P (x − μ), shape (n_components,), or in all (a number) where the scatter is shared."""
+
+    @abstractmethod
+    def log_determinants(self, parameters: GaussianParameters) -> Array:
+        """Return log|U|, shape (n_components,)."""
+
+    @abstractmethod
     def precisions(self, precisions_cholesky: Array) -> Array:
         """Return the precisions from their Cholesky factors."""
 
+    @abstractmethod
     def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
         """Return covariances and Cholesky factors of the precisions."""
 
+    @abstractmethod
     def variances(self, covariances: Array, n_features: int) -> Array:
         """Return the variance of each feature in each component, shape (n_components, n_features) or (1, …)."""
 
+    @abstractmethod
     def rescale(self, array: Array, scale: Array, power: int) -> Array:
         """Multiply covariances (power 2) or precision factors (power −1) by powers of the features' scale."""
 
-    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
-        """Return the most that the ridge can cost the log-likelihood per row."""
+    @abstractmethod
+    def relative_ridge(self, parameters: GaussianParameters, ridge: Array) -> Array:
+        """Return the eigenvalues of ridge · precision, shape (…, n_features)."""
 
+    @abstractmethod
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
         """Return the number of free parameters of the covariances."""
 
+    @abstractmethod
     def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
-        """Draw a row in the frame for each label."""
+        """Draw a row for each label."""
+
+    @abstractmethod
+    def unconstrain(self, parameters: GaussianParameters) -> Vector:
+        """Return means, and the Cholesky factors of the precisions with logarithms on the diagonal."""
+
+    @abstractmethod
+    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
+        """Return the parameters of which `vector` is the unconstrained form."""
+
+    def log_constants(self, parameters: GaussianParameters, frame: Frame) -> Array:
+        """Return the log-densities at the means, in the user's units, shape (n_components,)."""
+        n_features = parameters.means.shape[1]
+        return np.asarray(self.log_determinants(parameters) - 0.5 * n_features * LOG_2PI - frame.log_volume)
+
+    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
+        """Return the most that the ridge can cost the log-likelihood per row: ½ Σ (−log(1 − λ) − λ).
+
+        λ are the eigenvalues of ridge·precision, between 0 and 1. The M-step maximises Q at Σ; at Σ + ridge it is
+        smaller by exactly this, so that the log-likelihood cannot fall by more.
+        """
+        bounded = np.clip(self.relative_ridge(parameters, ridge), 0.0, 1.0)
+        with np.errstate(divide="ignore"):
+            losses = 0.5 * np.sum(-np.log1p(-bounded) - bounded, axis=-1)
+        return float(np.sum(weights * losses))
+
+
+class MatrixShape(Shape):
+    """What covariances that are matrices, (n_components, d, d) or (d, d), have in common."""
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Return U Uᵀ."""
+        return np.asarray(precisions_cholesky @ precisions_cholesky.swapaxes(-1, -2))
+
+    def variances(self, covariances: Array, n_features: int) -> Array:
+        """Return the diagonals."""
+        return np.diagonal(covariances, axis1=-2, axis2=-1).reshape(-1, n_features)
+
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Rescale covariances (rows and columns) or precision factors (rows only)."""
+        if power == 2:
+            return array * scale[:, np.newaxis] * scale
+        return np.asarray(array * scale[:, np.newaxis] ** float(power))
+
+    def relative_ridge(self, parameters: GaussianParameters, ridge: Array) -> Array:
+        """Return the squared singular values of √ridge U."""
+        scaled = np.sqrt(ridge)[:, np.newaxis] * parameters.precisions_cholesky
+        return np.asarray(np.linalg.svd(scaled, compute_uv=False) ** 2)
+
+
+def logarithms(factors: Array) -> Array:
+    """Return the upper triangles of Cholesky factors (…, d, d), with logarithms on the diagonals, shape (…, p)."""
+    logged, diagonal = np.array(factors), np.arange(factors.shape[-1])
+    logged[..., diagonal, diagonal] = np.log(factors[..., diagonal, diagonal])
+    return np.asarray(logged[..., *np.triu_indices(factors.shape[-1])])
+
+
+def from_logarithms(flat: Array, n_features: int) -> Array:
+    """Return the factors from what `logarithms` gave."""
+    factors, diagonal = np.zeros((*flat.shape[:-1], n_features, n_features)), np.arange(n_features)
+    factors[..., *np.triu_indices(n_features)] = flat
+    factors[..., diagonal, diagonal] = np.exp(factors[..., diagonal, diagonal])
+    return factors
+
+
+def covariance_of(factor: Array) -> Array:
+    """Return (U Uᵀ)⁻¹."""
+    inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
+    return np.asarray(inverse.T @ inverse)
+
+
+def factorise_precision(precision: Array) -> tuple[Array, Array]:
+    """Return covariance and upper-triangular U with U Uᵀ = precision."""
+    # The Cholesky factor of the matrix with rows and columns reversed, reversed again, is upper-triangular.
+    factor = np.ascontiguousarray(np.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1])
+    return covariance_of(factor), factor
+
+
+def refine(moment: Array, factor: Array, ridge: Array, which: str) -> tuple[Array, Array]:
+    """Return covariance and precision factor from a central second moment in the frame of `factor`.
+
+    With C = moment + Uᵀ ridge U in the frame y = Uᵀ(x − μ), the covariance is U⁻ᵀ C U⁻¹ and the new factor is U V
+    with V Vᵀ = C⁻¹. C is near the identity, so that nothing is lost however ill-conditioned U is.
+    """
+    inner = moment + (factor.T * ridge) @ factor
+    new_factor = factor @ cholesky_of_precision(inner, which)
+    lower = scipy.linalg.solve_triangular(factor, np.linalg.cholesky(inner), trans="T")
+    return lower @ lower.T, new_factor
+
+
+def out_of(factor: Array, scatter: Array) -> Array:
+    """Return U⁻ᵀ scatter U⁻¹, symmetric: the scatter of x where that of y = Uᵀ(x − μ) is given."""
+    half = scipy.linalg.solve_triangular(factor, scatter, trans="T")
+    whole: Array = scipy.linalg.solve_triangular(factor, half.T, trans="T")
+    return 0.5 * (whole + whole.T)
+
+
+def centres_of(statistics: GaussianStatistics, counts: Array) -> tuple[Array, Array]:
+    """Return the counts without what is negligible, and the centres in the frames of the statistics."""
+    counts = np.where(counts > NEGLIGIBLE, counts, 0.0)
+    return counts, statistics.first / np.where(counts > 0.0, counts, 1.0)[:, np.newaxis]
+
+
+def means_of(moments: CentralMoments, parameters: GaussianParameters) -> Array:
+    """Return the means of components with rows, and those of `parameters` for the others."""
+    return np.where(occupied(moments.counts)[:, np.newaxis], moments.means, parameters.means)
 
 
 def weighted_means(rows: Array, responsibilities: Array) -> tuple[Array, Array]:
@@ -135,13 +279,6 @@ def cholesky_of_precision(covariance: Array, which: str) -> Array:
     return np.ascontiguousarray(scipy.linalg.solve_triangular(lower, identity, lower=True).T)
 
 
-def check_positive(variances: Array, what: Sequence[str]) -> None:
-    """Raise FitError unless all variances (one row of them per name in `what`) are positive."""
-    for name, row in zip(what, np.atleast_1d(variances), strict=True):
-        if not np.all(row > 0.0):
-            raise FitError(ill_defined(name))
-
-
 def ill_defined(which: str) -> str:
     """Return the message for a covariance that is not positive definite."""
     return (
@@ -177,14 +314,3 @@ def block_rows(bytes_per_row: int) -> int:
     """Return how many rows keep a workspace of `bytes_per_row` in the cache."""
     rows = min(max(WORKSPACE_BYTES // bytes_per_row, 512), 16384)
     return max(min(rows, WORKSPACE_LIMIT // bytes_per_row), 64)
-
-
-def ridge_loss(precision_eigenvalues: Array) -> float:
-    """Return ½ Σ (−log(1 − λ) − λ): what a ridge costs the expected log-likelihood per row.
-
-    λ are the eigenvalues of ridge·precision, between 0 and 1. The M-step maximises Q at Σ; at Σ + ridge it is
-    smaller by exactly this, so that the log-likelihood cannot fall by more.
-    """
-    bounded = np.clip(precision_eigenvalues, 0.0, 1.0)
-    with np.errstate(divide="ignore"):
-        return float(0.5 * np.sum(-np.log1p(-bounded) - bounded))

@@ -7,21 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.errors import FitError
 from dem.families.base import Array
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.covariance import (
-    LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
-    check_positive,
-    component_names,
+    Shape,
+    centres_of,
+    ill_defined,
+    means_of,
     occupied,
-    ridge_loss,
     slices,
     weighted_means,
 )
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
+from dem.families.unconstrained import Vector
+from dem.statistics import CentralMoments
 
 
 def plan_for(means: Array, factors: Array, *, single: bool = False) -> Plan:
@@ -45,11 +48,9 @@ class DiagonalKernel(OwnCovarianceKernel):
 
     _second_axes = 1
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
-        means = parameters.means
-        factors = np.broadcast_to(parameters.precisions_cholesky.reshape(len(means), -1), means.shape)
+    def __init__(self, parameters: GaussianParameters, frame: Frame, constant: Array, *, single: bool) -> None:
+        means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
         chosen = plan_for(means, factors, single=single)
-        constant = np.log(factors).sum(axis=1) - 0.5 * means.shape[1] * LOG_2PI - frame.log_volume
         weights = wide_weights(means[chosen.wide], factors[chosen.wide], constant[chosen.wide])
         super().__init__(parameters, frame, chosen, constant, weights, factors[:, :, np.newaxis])
 
@@ -86,20 +87,31 @@ def wide_weights(means: Array, factors: Array, constant: Array) -> Array:
     return np.hstack([constant[:, np.newaxis], means * precisions, -0.5 * precisions])
 
 
-class Diagonal:
-    """Covariance type ``'diag'``; see `Shape` for what the methods do."""
+def per_feature(array: Array, parameters: GaussianParameters) -> Array:
+    """Return variances or factors of shape (n_components, n_features)."""
+    return np.broadcast_to(array.reshape(len(array), -1), parameters.means.shape)
 
-    isotropic = False
+
+def _parameters(means: Array, covariances: Array) -> GaussianParameters:
+    """Return parameters with certain variances, if these are positive."""
+    for k, row in enumerate(covariances):
+        if not np.all(row > 0.0):
+            raise FitError(ill_defined(f"component {k}"))
+    return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
+
+
+class Diagonal(Shape):
+    """Covariance type ``'diag'``; see `Shape` for what the methods do."""
 
     def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> DiagonalKernel:
         """Return the arithmetic of an E-step."""
-        return DiagonalKernel(parameters, frame, single=single)
+        return DiagonalKernel(parameters, frame, self.log_constants(parameters, frame), single=single)
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
     ) -> GaussianParameters:
         """Return the maximising parameters."""
-        means, factors = parameters.means, self._per_feature(parameters.precisions_cholesky, parameters.means)
+        means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
         there = occupied(counts)[:, np.newaxis]
         divisor = np.where(there, counts[:, np.newaxis], 1.0)
         centre = statistics.first / divisor
@@ -111,8 +123,7 @@ class Diagonal:
         covariances = self._reduce(variances + ridge)
         empty = ~occupied(counts)
         new_means[empty], covariances[empty] = means[empty], parameters.covariances[empty]
-        check_positive(covariances, component_names(len(counts)))
-        return GaussianParameters(new_means, covariances, 1.0 / np.sqrt(covariances))
+        return _parameters(new_means, covariances)
 
     def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
         """Return parameters from a sample and its responsibilities."""
@@ -121,9 +132,43 @@ class Diagonal:
         for where in slices(len(rows)):
             for k, mean in enumerate(means):
                 variances[k] += responsibilities[where, k] @ (rows[where] - mean) ** 2
-        covariances = self._reduce(variances / counts[:, np.newaxis] + ridge)
-        check_positive(covariances, component_names(len(means)))
-        return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
+        return _parameters(means, self._reduce(variances / counts[:, np.newaxis] + ridge))
+
+    def m_step_of_moments(
+        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters."""
+        there = occupied(moments.counts)
+        divisor = np.where(there, moments.counts, 1.0)[:, np.newaxis]
+        covariances = self._reduce(moments.scatter / divisor + ridge)
+        covariances[~there] = parameters.covariances[~there]
+        return _parameters(means_of(moments, parameters), covariances)
+
+    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> CentralMoments:
+        """Return the moments behind the statistics of an E-step."""
+        factors = per_feature(parameters.precisions_cholesky, parameters)
+        counts, means = centres_of(statistics, counts)
+        scatter = statistics.second - counts[:, np.newaxis] * means**2
+        own = plan_for(parameters.means, factors).own
+        means[own] = parameters.means[own] + means[own] / factors[own]
+        scatter[own] /= factors[own] ** 2
+        scatter[counts == 0.0] = 0.0
+        return CentralMoments(counts, means, scatter)
+
+    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> CentralMoments:
+        """Return the moments behind parameters."""
+        variances = per_feature(parameters.covariances, parameters) - ridge
+        return CentralMoments(counts, parameters.means, counts[:, np.newaxis] * variances)
+
+    def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
+        """Return the weighted sums of squares, shape (n_components,)."""
+        factors = per_feature(parameters.precisions_cholesky, parameters)
+        away = (moments.means - parameters.means) * factors
+        return np.asarray(np.sum(moments.scatter * factors**2 + moments.counts[:, np.newaxis] * away**2, axis=1))
+
+    def log_determinants(self, parameters: GaussianParameters) -> Array:
+        """Return Σ log 1/σ of each component."""
+        return np.asarray(np.log(per_feature(parameters.precisions_cholesky, parameters)).sum(axis=1))
 
     def precisions(self, precisions_cholesky: Array) -> Array:
         """Return 1/σ²."""
@@ -141,10 +186,9 @@ class Diagonal:
         """Multiply by a power of the scale of each feature."""
         return np.asarray(array * scale ** float(power))
 
-    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
-        """Return the most that the ridge can cost the log-likelihood per row."""
-        factors = self._per_feature(parameters.precisions_cholesky, parameters.means)
-        return float(sum(w * ridge_loss(ridge * row**2) for w, row in zip(weights, factors, strict=True)))
+    def relative_ridge(self, parameters: GaussianParameters, ridge: Array) -> Array:
+        """Return ridge / σ²."""
+        return ridge * per_feature(parameters.precisions_cholesky, parameters) ** 2
 
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
         """Return K d."""
@@ -152,13 +196,20 @@ class Diagonal:
 
     def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw a row in the frame for each label."""
-        factors = self._per_feature(parameters.precisions_cholesky, parameters.means)
+        factors = per_feature(parameters.precisions_cholesky, parameters)
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
         return np.asarray(parameters.means[labels] + rows / factors[labels])
 
-    def _per_feature(self, factors: Array, means: Array) -> Array:
-        """Return factors of shape (n_components, n_features)."""
-        return np.broadcast_to(factors.reshape(len(means), -1), means.shape)
+    def unconstrain(self, parameters: GaussianParameters) -> Vector:
+        """Return means and factors, all in the components' own part."""
+        factors = np.log(parameters.precisions_cholesky).reshape(len(parameters.means), -1)
+        return Vector(np.hstack([parameters.means, factors]), np.empty(0))
+
+    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
+        """Return parameters from what `unconstrain` gave."""
+        factors = np.exp(vector.own[:, n_features:])
+        factors = factors[:, 0] if self.isotropic else factors
+        return GaussianParameters(vector.own[:, :n_features].copy(), 1.0 / factors**2, factors)
 
     def _reduce(self, variances: Array) -> Array:
         """Return variances (n_components, n_features) in the shape of this covariance type."""

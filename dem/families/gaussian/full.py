@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,28 @@ from numpy.typing import NDArray
 from dem.families.base import Array
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.covariance import (
-    LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
+    MatrixShape,
     belonging,
+    centres_of,
     cholesky_of_precision,
     component_names,
+    covariance_of,
+    factorise_precision,
+    from_logarithms,
+    logarithms,
+    means_of,
     occupied,
-    ridge_loss,
+    out_of,
+    refine,
     slices,
     weighted_means,
 )
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
+from dem.families.unconstrained import Vector
+from dem.statistics import CentralMoments
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
 WIDE_FEATURES = 64
@@ -51,9 +61,8 @@ class FullKernel(OwnCovarianceKernel):
 
     _second_axes = 2
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
+    def __init__(self, parameters: GaussianParameters, frame: Frame, constant: Array, *, single: bool) -> None:
         chosen = plan_for(parameters, single=single)
-        constant = log_constants(parameters.precisions_cholesky, frame)
         weights = wide_weights(parameters, chosen.wide, constant)
         factors = parameters.precisions_cholesky.swapaxes(1, 2)
         super().__init__(parameters, frame, chosen, constant, weights, factors)
@@ -113,33 +122,21 @@ def wide_weights(parameters: GaussianParameters, which: NDArray[np.int64], const
     return weights
 
 
-def log_constants(precisions_cholesky: Array, frame: Frame) -> Array:
-    """Return log|U| − (d/2) log 2π − log of the frame's volume, shape (n_components,)."""
-    d = precisions_cholesky.shape[-1]
-    log_determinants = np.log(np.diagonal(precisions_cholesky, axis1=-2, axis2=-1)).sum(axis=-1)
-    return np.asarray(log_determinants - 0.5 * d * LOG_2PI - frame.log_volume)
+@dataclass(frozen=True, eq=False)
+class FullMoments(CentralMoments):
+    """Scatter of shape (n_components, n_features, n_features)."""
+
+    @staticmethod
+    def _between(weights: Array, step: Array) -> Array:
+        return weights[:, np.newaxis, np.newaxis] * step[:, :, np.newaxis] * step[:, np.newaxis]
 
 
-def refine(moment: Array, factor: Array, ridge: Array, which: str) -> tuple[Array, Array]:
-    """Return covariance and precision factor from a central second moment in the frame of `factor`.
-
-    With C = moment + Uᵀ ridge U in the frame y = Uᵀ(x − μ), the covariance is U⁻ᵀ C U⁻¹ and the new factor is U V
-    with V Vᵀ = C⁻¹. C is near the identity, so that nothing is lost however ill-conditioned U is.
-    """
-    inner = moment + (factor.T * ridge) @ factor
-    new_factor = factor @ cholesky_of_precision(inner, which)
-    lower = scipy.linalg.solve_triangular(factor, np.linalg.cholesky(inner), trans="T")
-    return lower @ lower.T, new_factor
-
-
-class Full:
+class Full(MatrixShape):
     """Covariance type ``'full'``; see `Shape` for what the methods do."""
-
-    isotropic = False
 
     def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> FullKernel:
         """Return the arithmetic of an E-step."""
-        return FullKernel(parameters, frame, single=single)
+        return FullKernel(parameters, frame, self.log_constants(parameters, frame), single=single)
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
@@ -174,32 +171,47 @@ class Full:
         factors = [cholesky_of_precision(matrix, name) for matrix, name in zip(covariances, names, strict=True)]
         return GaussianParameters(means, covariances, np.array(factors))
 
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        """Return U Uᵀ."""
-        return np.asarray(precisions_cholesky @ precisions_cholesky.swapaxes(-1, -2))
+    def m_step_of_moments(
+        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters."""
+        covariances, factors = parameters.covariances.copy(), parameters.precisions_cholesky.copy()
+        for k in np.flatnonzero(occupied(moments.counts)):
+            covariances[k] = moments.scatter[k] / moments.counts[k] + np.diag(ridge)
+            factors[k] = cholesky_of_precision(covariances[k], f"component {k}")
+        return GaussianParameters(means_of(moments, parameters), covariances, factors)
+
+    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> FullMoments:
+        """Return the moments behind the statistics of an E-step."""
+        counts, means = centres_of(statistics, counts)
+        scatter = statistics.second - counts[:, np.newaxis, np.newaxis] * means[:, :, np.newaxis] * means[:, np.newaxis]
+        for k in plan_for(parameters).own:
+            factor = parameters.precisions_cholesky[k]
+            means[k] = parameters.means[k] + scipy.linalg.solve_triangular(factor, means[k], trans="T")
+            scatter[k] = out_of(factor, scatter[k])
+        scatter[counts == 0.0] = 0.0
+        return FullMoments(counts, means, scatter)
+
+    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> FullMoments:
+        """Return the moments behind parameters."""
+        scatter = counts[:, np.newaxis, np.newaxis] * (parameters.covariances - np.diag(ridge))
+        return FullMoments(counts, parameters.means, scatter)
+
+    def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
+        """Return the weighted sums of squares, shape (n_components,)."""
+        factors = parameters.precisions_cholesky
+        within = np.einsum("kij,kij->k", factors, moments.scatter @ factors)
+        away = np.einsum("ki,kij->kj", moments.means - parameters.means, factors)
+        return np.asarray(within + moments.counts * np.sum(away**2, axis=1))
+
+    def log_determinants(self, parameters: GaussianParameters) -> Array:
+        """Return log|U| of each component."""
+        return np.asarray(np.log(np.diagonal(parameters.precisions_cholesky, axis1=1, axis2=2)).sum(axis=1))
 
     def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
         """Return covariances and Cholesky factors of the precisions."""
         pairs = [factorise_precision(matrix) for matrix in precisions]
         return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
-
-    def variances(self, covariances: Array, n_features: int) -> Array:  # noqa: ARG002
-        """Return the variance of each feature in each component."""
-        return np.diagonal(covariances, axis1=1, axis2=2)
-
-    def rescale(self, array: Array, scale: Array, power: int) -> Array:
-        """Rescale covariances (rows and columns) or precision factors (rows only)."""
-        if power == 2:
-            return array * scale[:, np.newaxis] * scale
-        return np.asarray(array * scale[:, np.newaxis] ** float(power))
-
-    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
-        """Return the most that the ridge can cost the log-likelihood per row."""
-        root = np.sqrt(ridge)[:, np.newaxis]
-        losses = [
-            ridge_loss(np.linalg.svd(root * factor, compute_uv=False) ** 2) for factor in parameters.precisions_cholesky
-        ]
-        return float(np.sum(weights * losses))
 
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
         """Return K d(d+1)/2."""
@@ -215,11 +227,12 @@ class Full:
             rows[where] = spread.T + parameters.means[k]
         return rows
 
+    def unconstrain(self, parameters: GaussianParameters) -> Vector:
+        """Return means and factors, all in the components' own part."""
+        return Vector(np.hstack([parameters.means, logarithms(parameters.precisions_cholesky)]), np.empty(0))
 
-def factorise_precision(precision: Array) -> tuple[Array, Array]:
-    """Return covariance and upper-triangular U with U Uᵀ = precision."""
-    # The Cholesky factor of the matrix with rows and columns reversed, reversed again, is upper-triangular.
-    reversed_factor = np.linalg.cholesky(precision[::-1, ::-1])
-    factor = np.ascontiguousarray(reversed_factor[::-1, ::-1])
-    inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
-    return inverse.T @ inverse, factor
+    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
+        """Return parameters from what `unconstrain` gave."""
+        factors = from_logarithms(vector.own[:, n_features:], n_features)
+        covariances = np.array([covariance_of(factor) for factor in factors])
+        return GaussianParameters(vector.own[:, :n_features].copy(), covariances, factors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,16 +14,25 @@ from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
+    MatrixShape,
     block_rows,
+    centres_of,
     cholesky_of_precision,
+    covariance_of,
+    factorise_precision,
+    from_logarithms,
+    logarithms,
+    means_of,
     occupied,
-    ridge_loss,
+    out_of,
+    refine,
     slices,
     weighted_means,
 )
 from dem.families.gaussian.frame import Frame
-from dem.families.gaussian.full import factorise_precision, log_constants, refine
+from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, constant_row, copy_with
+from dem.statistics import CentralMoments
 
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
@@ -49,7 +59,7 @@ class TiedKernel:
     product over z = [1, y]. Where components lie far out, y − ν is formed for each of them instead.
     """
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> None:
+    def __init__(self, parameters: GaussianParameters, frame: Frame, constant: float, *, single: bool) -> None:
         self.frame = frame
         chosen = plan_for(parameters, single=single)
         self.dtype = dtype = chosen.dtype
@@ -58,7 +68,7 @@ class TiedKernel:
         self.factor = parameters.precisions_cholesky.T.astype(dtype)
         self.means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self.centres = centres.astype(dtype)
-        self.constant = float(log_constants(parameters.precisions_cholesky, frame))
+        self.constant = float(constant)
         self.trusted_above = chosen.trusted_above(np.array(self.constant))
         self.offsets = (self.constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
         self.clear()
@@ -148,14 +158,21 @@ class TiedBlock:
             kernel.second += y @ y.T
 
 
-class Tied:
-    """Covariance type ``'tied'``; see `Shape` for what the methods do."""
+@dataclass(frozen=True, eq=False)
+class TiedMoments(CentralMoments):
+    """Scatter of shape (n_features, n_features), summed over the components."""
 
-    isotropic = False
+    @staticmethod
+    def _between(weights: Array, step: Array) -> Array:
+        return np.asarray((weights * step.T) @ step)
+
+
+class Tied(MatrixShape):
+    """Covariance type ``'tied'``; see `Shape` for what the methods do."""
 
     def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> TiedKernel:
         """Return the arithmetic of an E-step."""
-        return TiedKernel(parameters, frame, single=single)
+        return TiedKernel(parameters, frame, self.log_constants(parameters, frame)[0], single=single)
 
     def m_step(
         self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
@@ -187,28 +204,41 @@ class Tied:
         factor = cholesky_of_precision(covariance, "the tied covariance")
         return GaussianParameters(means, covariance, factor)
 
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        """Return U Uᵀ."""
-        return precisions_cholesky @ precisions_cholesky.T
+    def m_step_of_moments(
+        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
+    ) -> GaussianParameters:
+        """Return the maximising parameters."""
+        covariance = moments.scatter / moments.counts.sum() + np.diag(ridge)
+        factor = cholesky_of_precision(covariance, "the tied covariance")
+        return GaussianParameters(means_of(moments, parameters), covariance, factor)
+
+    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> TiedMoments:
+        """Return the moments behind the statistics of an E-step."""
+        factor = parameters.precisions_cholesky
+        counts, centres = centres_of(statistics, counts)
+        scatter = out_of(factor, statistics.second - (counts * centres.T) @ centres)
+        means = scipy.linalg.solve_triangular(factor, centres.T, trans="T").T
+        if len(plan_for(parameters).own):
+            means = means + parameters.means
+        return TiedMoments(counts, means, scatter)
+
+    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> TiedMoments:
+        """Return the moments behind parameters."""
+        return TiedMoments(counts, parameters.means, parameters.covariances - np.diag(ridge))
+
+    def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
+        """Return the weighted sum of squares over all components."""
+        factor = parameters.precisions_cholesky
+        away = np.sum(((moments.means - parameters.means) @ factor) ** 2, axis=1)
+        return np.asarray(np.sum(factor * (moments.scatter @ factor)) + moments.counts @ away)
+
+    def log_determinants(self, parameters: GaussianParameters) -> Array:
+        """Return log|U|, the same for all components."""
+        return np.full(len(parameters.means), np.log(np.diagonal(parameters.precisions_cholesky)).sum())
 
     def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
         """Return covariance and Cholesky factor of the precision."""
         return factorise_precision(precisions)
-
-    def variances(self, covariances: Array, n_features: int) -> Array:  # noqa: ARG002
-        """Return the variance of each feature in each component."""
-        return np.diagonal(covariances)[np.newaxis]
-
-    def rescale(self, array: Array, scale: Array, power: int) -> Array:
-        """Rescale the covariance (rows and columns) or the precision factor (rows only)."""
-        if power == 2:
-            return array * scale[:, np.newaxis] * scale
-        return np.asarray(array * scale[:, np.newaxis] ** float(power))
-
-    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:  # noqa: ARG002
-        """Return the most that the ridge can cost the log-likelihood per row."""
-        scaled = np.sqrt(ridge)[:, np.newaxis] * parameters.precisions_cholesky
-        return ridge_loss(np.asarray(np.linalg.svd(scaled, compute_uv=False) ** 2, dtype=np.float64))
 
     def n_covariance_parameters(self, n_components: int, n_features: int) -> int:  # noqa: ARG002
         """Return d(d+1)/2."""
@@ -219,3 +249,12 @@ class Tied:
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
         spread = scipy.linalg.solve_triangular(parameters.precisions_cholesky, rows.T, trans="T").T
         return np.asarray(parameters.means[labels] + spread)
+
+    def unconstrain(self, parameters: GaussianParameters) -> Vector:
+        """Return the means as the components' own part, and the factor as the shared one."""
+        return Vector(parameters.means, logarithms(parameters.precisions_cholesky))
+
+    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
+        """Return parameters from what `unconstrain` gave."""
+        factor = from_logarithms(vector.shared, n_features)
+        return GaussianParameters(vector.own.copy(), covariance_of(factor), factor)
