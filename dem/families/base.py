@@ -6,13 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.unconstrained import Vector
 from dem.statistics import Additive
+from dem.tree import leaves
 
 Array = NDArray[np.float64]
 # A responsibility below this adds nothing to any sum.
@@ -198,64 +199,81 @@ class Kernel(Protocol[S_co]):
         """Return the same arithmetic for some of the components (increasing numbers), with sums of its own."""
 
 
-class Component(Protocol[P, S]):
+class Component(ABC, Generic[P, S]):
     """One kind of component of a mixture: everything about its density, nothing about weights."""
 
-    @property
-    def name(self) -> str:
-        """Name in model files and on the command line."""
+    #: name in model files and on the command line
+    name: ClassVar[str]
 
     @property
+    @abstractmethod
     def support(self) -> Support:
         """The values that have a density."""
 
-    def adapted_to(self, sample: NDArray[Any]) -> Self:
-        """Return this component with its fixed frame of reference (origin, scale) set from a sample."""
+    def adapted_to(self, sample: NDArray[Any]) -> Self:  # noqa: ARG002
+        """Return this component with its fixed frame of reference (origin, scale), if any, set from a sample."""
+        return self
 
+    @abstractmethod
     def start(self, sample: NDArray[Any], responsibilities: Array) -> P:
         """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
 
+    @abstractmethod
     def kernel(self, parameters: P, dtype: np.dtype[Any], *, exact: bool = False) -> Kernel[S]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
 
     def joins(self, other: Self) -> bool:
         """Tell whether components of this kind and of the other can share the products of one kernel."""
+        return self == other
 
     def add_at(self, total: S, which: NDArray[np.intp], part: S) -> None:
         """Add, in place, the statistics of some of the components to those of all."""
+        for (_, whole), (_, some) in zip(leaves(total), leaves(part), strict=True):
+            whole[which] += some
 
+    @abstractmethod
     def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
         """Return the maximising parameters; `counts` are the sums of responsibilities, shape (n_components,).
 
         Statistics of an E-step come with its `parameters`; rebased ones with any.
         """
 
-    def rebased(self, statistics: S, counts: Array, parameters: P) -> Any:
+    def rebased(self, statistics: S, counts: Array, parameters: P) -> Any:  # noqa: ARG002
         """Return statistics in a frame that does not depend on `parameters`, which are those of the E-step."""
+        return statistics
 
-    def implied(self, parameters: P, weights: Array) -> Any:
-        """Return the rebased statistics per row from which the M-step makes `parameters`."""
+    @abstractmethod
+    def implied(self, parameters: P, counts: Array) -> Any:
+        """Return the rebased statistics, with these sums of responsibilities, that the M-step makes `parameters` of."""
 
+    @abstractmethod
     def expected_log_density(self, statistics: Any, counts: Array, parameters: P) -> float:
         """Return Σγ log p(row | component) of rebased statistics; terms that no parameter changes may be left out."""
 
+    @abstractmethod
     def monotonicity_slack(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
 
+    @abstractmethod
     def sample(self, parameters: P, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
         """Draw one row for each label; shape (n, n_features)."""
 
+    @abstractmethod
     def n_parameters(self, parameters: P) -> int:
         """Return the number of free parameters of all components."""
 
+    @abstractmethod
     def to_user(self, parameters: P) -> dict[str, NDArray[Any]]:
         """Return the parameters in the user's units, by the names users see (``means``, …)."""
 
+    @abstractmethod
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> P:
         """Return parameters from what `to_user` gave."""
 
+    @abstractmethod
     def unconstrain(self, parameters: P) -> Vector:
         """Return the parameters as an unconstrained vector."""
 
+    @abstractmethod
     def constrain(self, vector: Vector, parameters: P) -> P:
         """Return parameters from what `unconstrain` gave; their shapes come from `parameters`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import NEGLIGIBLE, Array, RowBlock, Support
+from dem.families.base import NEGLIGIBLE, Array, Component, RowBlock
 from dem.families.unconstrained import Vector
-from dem.families.workspace import copy_with
+from dem.families.workspace import fresh
 from dem.statistics import Statistics
 
 
@@ -25,7 +25,7 @@ class Totals(Statistics):
 
 
 @dataclass(frozen=True)
-class ExponentialFamily(ABC):
+class ExponentialFamily(Component[Array, Totals]):
     """Densities log p(x) = log h(x) + η·T(x) − A, with features that are independent within a component.
 
     The parameters are one array (n_components, n_features), which users know as `parameter`. A family states what
@@ -40,17 +40,10 @@ class ExponentialFamily(ABC):
     Journal of the Royal Statistical Society B 39.
     """
 
-    #: name in model files and on the command line
-    name: ClassVar[str]
     #: what users call the parameters
     parameter: ClassVar[str]
     #: between what numbers they lie
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
-
-    @property
-    @abstractmethod
-    def support(self) -> Support:
-        """The values that have a density."""
 
     def sufficient_statistics(self, rows: Array) -> Array:
         """Return T(x) of rows (n, n_features), shape (n, n_statistics)."""
@@ -80,19 +73,11 @@ class ExponentialFamily(ABC):
     def constrained(self, numbers: Array) -> Array:
         """Return parameters from what `unconstrained` gave."""
 
-    @abstractmethod
-    def sample(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[Any]:
-        """Draw one row for each label; shape (n, n_features)."""
-
     def prior(self, mean: Array) -> tuple[float, Array]:
         """Return how many rows a start has besides those of the sample, and their T(x), given the mean of all."""
         return 1.0, mean
 
     # What follows -------------------------------------------------------------------------------------------
-
-    def adapted_to(self, sample: NDArray[Any]) -> Self:  # noqa: ARG002
-        """Return this component: it needs no frame of reference."""
-        return self
 
     def start(self, sample: NDArray[Any], responsibilities: Array) -> Array:
         """Return parameters from a sample and its responsibilities.
@@ -114,23 +99,11 @@ class ExponentialFamily(ABC):
         """Return the arithmetic of an E-step at `parameters`: double precision for rows of any dtype."""
         return ExponentialKernel(self, *self.natural_parameters(parameters))
 
-    def joins(self, other: Self) -> bool:
-        """Tell whether the other is the same family."""
-        return self == other
-
-    def add_at(self, total: Totals, which: NDArray[np.intp], part: Totals) -> None:
-        """Add the statistics of some of the components."""
-        total.totals[which] += part.totals
-
     def m_step(self, statistics: Totals, counts: Array, parameters: Array) -> Array:
         """Return the parameters whose mean is that of the rows; a component without any rows stays where it is."""
         occupied = counts[:, np.newaxis] > NEGLIGIBLE
         means = statistics.totals / np.where(occupied, counts[:, np.newaxis], 1.0)
         return np.where(occupied, self.from_mean_parameters(means), parameters)
-
-    def rebased(self, statistics: Totals, counts: Array, parameters: Array) -> Totals:  # noqa: ARG002
-        """Return the statistics: they refer to no parameters."""
-        return statistics
 
     def implied(self, parameters: Array, counts: Array) -> Totals:
         """Return the statistics from which the M-step makes `parameters`."""
@@ -184,9 +157,7 @@ class ExponentialKernel:
 
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        part = copy_with(self, slopes=self.slopes[which], offsets=self.offsets[which])
-        part.clear()
-        return part
+        return fresh(self, slopes=self.slopes[which], offsets=self.offsets[which])
 
     def block(self, chunk: RowBlock) -> ExponentialBlock:
         """Return rows in double precision."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,7 @@ from dem.families.base import NEGLIGIBLE, Array, Component, IncrementalModel, Ke
 from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
-from dem.families.workspace import largest_row
+from dem.families.workspace import fresh, kept_with, largest_row
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -35,12 +33,6 @@ class MixtureParameters(Generic[P]):
     weights: Array
     components: P
     candidates: Candidates | None = None
-
-
-# What the kernels of the cells derive from parameters with candidates.
-_KERNELS: WeakKeyDictionary[MixtureParameters[Any], dict[tuple[Any, np.dtype[Any]], list[Kernel[Any]]]] = (
-    WeakKeyDictionary()
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,34 +131,27 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
     ) -> MixtureStatistics[S]:
         """Return the statistics of a chunk, cell by cell; the log-likelihood is that of the candidates alone."""
         component, dtype = self.component, chunk.rows.dtype
-        kernels = self._kernels_of_cells(parameters, candidates, dtype)
+
+        def of_cells() -> list[Kernel[S]]:
+            kernel = component.kernel(parameters.components, dtype)
+            return [kernel.take(which) for which in candidates.lists]
+
+        kernels = kept_with(parameters, (component, dtype), of_cells)
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
         log_likelihoods = []
         statistics = component.kernel(parameters.components, dtype).statistics()
         for cell, where in candidates.rows_of_cells(chunk.rows):
             which = candidates.lists[cell]
-            kernel = copy.copy(kernels[cell])
-            kernel.clear()
 
             def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
                 return component.kernel(parameters.components, dtype, exact=True).take(which)
 
-            own = accumulate(kernel, exact, log_weights[which], [slice(len(which))], chunk.take(where))
+            own = accumulate(fresh(kernels[cell]), exact, log_weights[which], [slice(len(which))], chunk.take(where))
             counts[which] += own.counts
             log_likelihoods.extend(own.log_likelihoods)
             component.add_at(statistics, which, own.components)
         return MixtureStatistics(float(len(chunk.rows)), math.fsum(log_likelihoods), counts, statistics)
-
-    def _kernels_of_cells(
-        self, parameters: MixtureParameters[P], candidates: Candidates, dtype: np.dtype[Any]
-    ) -> list[Kernel[S]]:
-        """Return the arithmetic of each cell, to be copied: made once per sweep, it serves all chunks and threads."""
-        kept = _KERNELS.setdefault(parameters, {})
-        if (self.component, dtype) not in kept:
-            kernel = self.component.kernel(parameters.components, dtype)
-            kept[self.component, dtype] = [kernel.take(which) for which in candidates.lists]
-        return kept[self.component, dtype]
 
     def size(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of components."""
@@ -252,34 +237,30 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
 
     def log_likelihood(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return log p(row), shape (n,)."""
-        result = np.empty(len(chunk.rows))
-        for where, joint, largest in self._joint(parameters, chunk):
-            result[where] = normalise(joint, largest)
-        return result
+        return self._by_row(parameters, chunk, np.empty(len(chunk.rows)), normalise)
 
     def posterior(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return the responsibilities, shape (n, n_components)."""
-        result = np.empty((len(chunk.rows), len(parameters.weights)))
-        for where, joint, largest in self._joint(parameters, chunk):
+
+        def responsibilities(joint: Array, largest: Array) -> Array:
             normalise(joint, largest)
-            result[where] = joint.T
-        return result
+            return joint.T
+
+        return self._by_row(parameters, chunk, np.empty((len(chunk.rows), self.size(parameters))), responsibilities)
 
     def labels(self, parameters: MixtureParameters[P], chunk: RowBlock) -> NDArray[np.int64]:
         """Return the most probable component of each row, shape (n,)."""
-        result = np.empty(len(chunk.rows), dtype=np.int64)
-        for where, joint, largest in self._joint(parameters, chunk):
-            result[where] = largest_row(joint, largest)
-        return result
+        return self._by_row(parameters, chunk, np.empty(len(chunk.rows), dtype=np.int64), largest_row)
 
     def entropy(self, parameters: MixtureParameters[P], chunk: RowBlock) -> float:
         """Return the sum over the rows of the entropy of their responsibilities (nats)."""
-        result = np.empty(len(chunk.rows))
-        for where, joint, largest in self._joint(parameters, chunk):
+
+        def by_row(joint: Array, largest: Array) -> Array:
             normalise(joint, largest)
-            # 0·log 0 = 0
-            result[where] = -np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0)), axis=0)
-        return float(result.sum())
+            entropies: Array = -np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0)), axis=0)  # 0·log 0 = 0
+            return entropies
+
+        return float(self._by_row(parameters, chunk, np.empty(len(chunk.rows)), by_row).sum())
 
     def sample(
         self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator
@@ -320,10 +301,14 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         components = self.component.constrain(vector, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
 
-    def _joint(
-        self, parameters: MixtureParameters[P], chunk: RowBlock
-    ) -> Iterator[tuple[slice | NDArray[np.intp], Array, Array]]:
-        """Yield log(weight · density), shape (n_components, n), and its largest, block by block.
+    def _by_row(
+        self,
+        parameters: MixtureParameters[P],
+        chunk: RowBlock,
+        result: NDArray[Any],
+        function: Callable[[Array, Array], NDArray[Any]],
+    ) -> NDArray[Any]:
+        """Fill `result` with what a function makes of log(weight · density), (n_components, n), and its largest.
 
         Rows that single precision does not do justice come a second time, in double precision.
         """
@@ -333,12 +318,13 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             if (distrusted := distrusted_rows(kernel, largest)) is not None:
                 far.append(where.start + np.flatnonzero(distrusted))
                 joint[:, distrusted] = largest[distrusted] = 0.0  # they may have overflowed
-            yield where, joint, largest
+            result[where] = function(joint, largest)
         again = np.concatenate(far)
         if len(again):
             kernel = self.component.kernel(parameters.components, chunk.rows.dtype, exact=True)
             for where, joint, largest in log_joint(kernel, log_weights, chunk.take(again)):
-                yield again[where], joint, largest
+                result[again[where]] = function(joint, largest)
+        return result
 
 
 def _log_weights(parameters: MixtureParameters[Any]) -> Array:

@@ -8,12 +8,21 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
+
+
+class _Kernel(Protocol):
+    def clear(self) -> None: ...
+
+
+K = TypeVar("K", bound=_Kernel)
 
 _Arrays = dict[tuple[str, np.dtype[Any]], NDArray[Any]]
 
@@ -25,6 +34,7 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_kept: WeakKeyDictionary[object, dict[Hashable, Any]] = WeakKeyDictionary()
 
 
 class Workspace:
@@ -61,10 +71,20 @@ class Workspace:
             self._idle.append(self._arrays)
 
 
-def copy_with(kernel: T, **attributes: Any) -> T:
-    """Return a shallow copy of a kernel in which some attributes differ."""
+def kept_with(parameters: object, key: Hashable, make: Callable[[], T]) -> T:
+    """Return what `make` derives from parameters: made once, it serves all chunks and threads of a sweep."""
+    made = _kept.setdefault(parameters, {})
+    if key not in made:
+        made[key] = make()
+    kept: T = made[key]
+    return kept
+
+
+def fresh(kernel: K, **attributes: Any) -> K:
+    """Return a copy of a kernel in which some attributes differ, with sums and workspace of its own."""
     changed = copy.copy(kernel)
     vars(changed).update(attributes)
+    changed.clear()
     return changed
 
 

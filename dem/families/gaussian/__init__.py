@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Kernel, Support
+from dem.families.base import Array, Component, Kernel, Support
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
 from dem.families.gaussian.covariance import GaussianParameters, GaussianStatistics, Shape
 from dem.families.gaussian.diagonal import Diagonal, Spherical
@@ -19,6 +17,7 @@ from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
 from dem.families.gaussian.tied import Tied
 from dem.families.unconstrained import Vector
+from dem.families.workspace import fresh, kept_with
 from dem.statistics import CentralMoments
 
 __all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
@@ -31,13 +30,8 @@ COVARIANCE_TYPES: Mapping[str, Shape] = {
 }
 
 
-_KERNELS: WeakKeyDictionary[GaussianParameters, dict[tuple[GaussianComponent, bool], Kernel[GaussianStatistics]]] = (
-    WeakKeyDictionary()
-)
-
-
 @dataclass(frozen=True, eq=False)
-class GaussianComponent:
+class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
     """Multivariate normal components.
 
     Parameters
@@ -90,14 +84,7 @@ class GaussianComponent:
     ) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
         frame, single = self._frame(parameters.means.shape[1]), self._single(dtype) and not exact
-        # What a kernel derives from the parameters serves all chunks of a sweep. It is copied, not shared, since each
-        # thread has sums of its own.
-        kernels = _KERNELS.setdefault(parameters, {})
-        if (self, single) not in kernels:
-            kernels[self, single] = self.shape.kernel(parameters, frame, single=single)
-        kernel = copy.copy(kernels[self, single])
-        kernel.clear()
-        return kernel
+        return fresh(kept_with(parameters, (self, single), lambda: self.shape.kernel(parameters, frame, single=single)))
 
     def joins(self, other: Self) -> bool:
         """Tell whether the other has the same frame, precision and covariance type, and that is not shared."""
@@ -113,8 +100,11 @@ class GaussianComponent:
 
     def add_at(self, total: GaussianStatistics, which: NDArray[np.intp], part: GaussianStatistics) -> None:
         """Add the statistics of some of the components; tied ones have one second moment in common."""
+        if self.covariance_type != "tied":
+            return super().add_at(total, which, part)
         total.first[which] += part.first
-        total.second[... if self.covariance_type == "tied" else which] += part.second
+        total.second[...] += part.second
+        return None
 
     def m_step(
         self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters

@@ -12,7 +12,7 @@ from dem.families.base import Array, RowBlock
 from dem.families.gaussian.arithmetic import Plan
 from dem.families.gaussian.covariance import GaussianParameters, GaussianStatistics, block_rows
 from dem.families.gaussian.frame import Frame
-from dem.families.workspace import Workspace, add_weighted, copy_with
+from dem.families.workspace import Workspace, add_weighted, fresh
 
 
 class OwnCovarianceKernel(ABC):
@@ -66,7 +66,7 @@ class OwnCovarianceKernel(ABC):
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
         plan, places = self.plan.take(which)
-        part = copy_with(
+        return fresh(
             self,
             plan=plan,
             weights=self.weights[places],
@@ -74,8 +74,6 @@ class OwnCovarianceKernel(ABC):
             means=self.means[which],
             factors=self.factors[which] if len(plan.own) else self.factors[:0],
         )
-        part.clear()
-        return part
 
     def block(self, chunk: RowBlock) -> OwnCovarianceBlock:
         """Return rows in the forms that the components need."""

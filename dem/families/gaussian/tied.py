@@ -31,7 +31,7 @@ from dem.families.gaussian.covariance import (
 )
 from dem.families.gaussian.frame import Frame
 from dem.families.unconstrained import Vector
-from dem.families.workspace import Workspace, constant_row, copy_with
+from dem.families.workspace import Workspace, constant_row, fresh
 from dem.statistics import CentralMoments
 
 
@@ -93,9 +93,7 @@ class TiedKernel:
 
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        part = copy_with(self, means=self.means[which], centres=self.centres[which], offsets=self.offsets[which])
-        part.clear()
-        return part
+        return fresh(self, means=self.means[which], centres=self.centres[which], offsets=self.offsets[which])
 
     def block(self, chunk: RowBlock) -> TiedBlock:
         """Return rows in the whitened frame, or in that of each component."""
