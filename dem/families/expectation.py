@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array, Kernel, RowBlock
 from dem.families.workspace import constant_row
-from dem.statistics import Statistics
+from dem.statistics import Additive, Statistics
 
 S = TypeVar("S", bound=Statistics)
 C = TypeVar("C", bound=RowBlock)
@@ -32,18 +32,9 @@ def blocks(chunk: C, block_rows: int) -> Iterator[tuple[slice, C]]:
 
 
 def normalise(joint: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
-    """Turn log-joint densities (n_components, n) into responsibilities, in place.
+    """Turn log-joint densities (n_components, n) into responsibilities, in place, and return log Σ_k exp(joint), (n,).
 
-    Parameters
-    ----------
-    joint : ndarray of shape (n_components, n)
-    largest : ndarray of shape (n,)
-        The largest of each column.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        log Σ_k exp(joint), by subtracting the largest term first.
+    `largest` is the largest of each column, which is subtracted first.
     """
     n, dtype = joint.shape[1], joint.dtype
     # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
@@ -60,12 +51,12 @@ def normalise(joint: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
     return total
 
 
-@dataclass
-class Sums(Generic[S]):
+@dataclass(frozen=True, eq=False)
+class Sums(Additive, Generic[S]):
     """Σγ, the log-likelihood of each segment of the components, and the statistics of the components."""
 
     counts: Array
-    log_likelihoods: list[float]
+    log_likelihoods: Array
     components: S
 
 
@@ -78,7 +69,7 @@ def accumulate(
 ) -> Sums[S]:
     """Put a chunk through a kernel, and the rows that it does not do justice through an exact one."""
     counts = np.zeros(len(log_weights))
-    log_likelihoods = [0.0] * len(segments)
+    log_likelihoods = np.zeros(len(segments))
     far_rows = []
     # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -102,9 +93,7 @@ def accumulate(
             block.accumulate(responsibilities)
     sums = Sums(counts, log_likelihoods, kernel.statistics())
     if far_rows:
-        more = accumulate(exact(), exact, log_weights, segments, chunk.take(np.concatenate(far_rows)))
-        both = zip(sums.log_likelihoods, more.log_likelihoods, strict=True)
-        return Sums(sums.counts + more.counts, [a + b for a, b in both], sums.components + more.components)
+        sums = sums + accumulate(exact(), exact, log_weights, segments, chunk.take(np.concatenate(far_rows)))
     return sums
 
 

@@ -67,10 +67,8 @@ class RebasedStatistics(Statistics):
         Number of rows.
     entropy : float
         Entropy of the responsibilities (nats), and terms of the density that no parameter changes.
-    counts : ndarray of shape (n_components,)
-        Σγ.
-    components : Statistics
-        What the components need besides, in a frame that does not depend on parameters.
+    counts, components
+        As in `MixtureStatistics`, the latter in a frame that does not depend on parameters.
     """
 
     n_rows: float
@@ -139,7 +137,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         kernels = kept_with(parameters, (component, dtype), of_cells)
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
-        log_likelihoods = []
+        log_likelihoods: list[float] = []
         statistics = component.kernel(parameters.components, dtype).statistics()
         for cell, where in candidates.rows_of_cells(chunk.rows):
             which = candidates.lists[cell]
@@ -170,17 +168,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
     def e_steps(
         self, parameters: MixtureParameters[P], n_components: Sequence[int], chunk: RowBlock
     ) -> list[MixtureStatistics[S]]:
-        """Return the statistics of several models, whose components share the products of one kernel.
-
-        Parameters
-        ----------
-        parameters : MixtureParameters
-            Of all models; see `joined`.
-        n_components : sequence of int
-            Numbers of components of the models.
-        chunk : RowBlock
-            Rows of shape (n, n_features).
-        """
+        """Return the statistics of several models, joined, whose components share the products of one kernel."""
         component, dtype = self.component, chunk.rows.dtype
         kernel = component.kernel(parameters.components, dtype)
 
@@ -193,7 +181,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         sums = accumulate(kernel, exact, _log_weights(parameters), segments, chunk)
         parts = [sums.components] if len(segments) == 1 else tree.split(sums.components, n_components)
         return [
-            MixtureStatistics(n_rows, log_likelihood, sums.counts[segment], part)
+            MixtureStatistics(n_rows, float(log_likelihood), sums.counts[segment], part)
             for log_likelihood, segment, part in zip(sums.log_likelihoods, segments, parts, strict=True)
         ]
 

@@ -77,14 +77,7 @@ class Candidates:
     ) -> Self:
         """Return cells, each with the components that take most of the responsibility for rows drawn from the mixture.
 
-        Parameters
-        ----------
-        draw : callable
-            Draws one row for each of some numbers of components.
-        posterior : callable
-            Gives the responsibilities of rows, shape (n, n_components).
-        weights : ndarray of shape (n_components,)
-        n_candidates : int
+        `draw` draws one row for each of some numbers of components, `posterior` gives the responsibilities of rows.
         """
 
         def draws() -> Iterator[tuple[NDArray[np.int64], Array]]:

@@ -50,12 +50,7 @@ class Workspace:
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a contiguous array with undefined values; the next call with the same name takes it back.
 
-        Parameters
-        ----------
-        name : str
-            What it is for. Arrays of different names never overlap.
-        shape : tuple of int
-        dtype : dtype
+        Arrays of different names never overlap.
         """
         if self._arrays is None:
             self._idle = _thread.idle
@@ -112,16 +107,10 @@ def largest_row(values: NDArray[Any], largest: NDArray[Any] | None = None) -> ND
 
 
 def add_weighted(sums: NDArray[Any], z: NDArray[Any], weights: NDArray[Any]) -> None:
-    """Add Σ_n z_in w_kn to `sums`, shape (n_terms, n_components), in double precision.
+    """Add Σ_n z_in w_kn to `sums` (n_terms, n_components), in double precision, for z (n_terms, n) and weights w.
 
     The taller factor comes first, which OpenBLAS does up to 1.9 times faster. `numpy.dot` gives up the interpreter's
     lock also for small results; the operator ``@`` does not, and then threads wait for one another.
-
-    Parameters
-    ----------
-    sums : ndarray of shape (n_terms, n_components), float64
-    z : ndarray of shape (n_terms, n)
-    weights : ndarray of shape (n_components, n)
     """
     if len(z) >= len(weights):
         sums += np.dot(z, weights.T)

@@ -162,6 +162,27 @@ class Shape(ABC):
         return float(np.sum(weights * losses))
 
 
+class OwnShape(Shape):
+    """What covariances that each component has for itself have in common."""
+
+    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
+        """Return parameters from rows (n, d) and responsibilities (n, K), as scikit-learn does."""
+        counts, means = weighted_means(rows, responsibilities)
+        scatter: Array = np.zeros(())
+        for where in slices(len(rows)):
+            own = zip(means, responsibilities[where].T, strict=True)
+            scatter = scatter + np.array([self.scatter(rows[where] - mean, weights) for mean, weights in own])
+        return self.of_scatter(means, (scatter.T / counts).T, ridge)
+
+    @abstractmethod
+    def scatter(self, centred: Array, weights: Array) -> Array:
+        """Return Σ weight · (x − mean)², as moments of one component keep it, from rows (n, d) about their mean."""
+
+    @abstractmethod
+    def of_scatter(self, means: Array, scatter: Array, ridge: Array) -> GaussianParameters:
+        """Return the parameters with these means, and the scatter of one row."""
+
+
 class MatrixShape(Shape):
     """What covariances that are matrices, (n_components, d, d) or (d, d), have in common."""
 
@@ -256,13 +277,7 @@ def slices(n: int) -> Iterator[slice]:
 
 
 def cholesky_of_precision(covariance: Array, which: str) -> Array:
-    """Return the upper-triangular U with U Uᵀ = covariance⁻¹.
-
-    Parameters
-    ----------
-    covariance : ndarray of shape (d, d)
-    which : str
-        What the message calls it, for instance ``'component 3'``.
+    """Return the upper-triangular U with U Uᵀ = covariance⁻¹; `which` is what messages call it.
 
     Raises
     ------
@@ -286,11 +301,6 @@ def ill_defined(which: str) -> str:
         "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or "
         f"scale the input data. The first that was found is {which}"
     )
-
-
-def component_names(n_components: int) -> list[str]:
-    """Return what messages call the components."""
-    return [f"component {k}" for k in range(n_components)]
 
 
 def occupied(counts: Array) -> NDArray[np.bool_]:

@@ -13,13 +13,11 @@ from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
-    Shape,
+    OwnShape,
     centres_of,
     ill_defined,
     means_of,
     occupied,
-    slices,
-    weighted_means,
 )
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
@@ -100,7 +98,7 @@ def _parameters(means: Array, covariances: Array) -> GaussianParameters:
     return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
 
 
-class Diagonal(Shape):
+class Diagonal(OwnShape):
     """Covariance type ``'diag'``; see `Shape` for what the methods do."""
 
     def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> DiagonalKernel:
@@ -125,14 +123,13 @@ class Diagonal(Shape):
         new_means[empty], covariances[empty] = means[empty], parameters.covariances[empty]
         return _parameters(new_means, covariances)
 
-    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
-        """Return parameters from a sample and its responsibilities."""
-        counts, means = weighted_means(rows, responsibilities)
-        variances = np.zeros_like(means)
-        for where in slices(len(rows)):
-            for k, mean in enumerate(means):
-                variances[k] += responsibilities[where, k] @ (rows[where] - mean) ** 2
-        return _parameters(means, self._reduce(variances / counts[:, np.newaxis] + ridge))
+    def scatter(self, centred: Array, weights: Array) -> Array:
+        """Return Σ weight · (x − mean)²."""
+        return np.asarray(weights @ centred**2)
+
+    def of_scatter(self, means: Array, scatter: Array, ridge: Array) -> GaussianParameters:
+        """Return the parameters with these means and variances, but for the ridge."""
+        return _parameters(means, self._reduce(scatter + ridge))
 
     def m_step_of_moments(
         self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array

@@ -15,10 +15,10 @@ from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
     MatrixShape,
+    OwnShape,
     belonging,
     centres_of,
     cholesky_of_precision,
-    component_names,
     covariance_of,
     factorise_precision,
     from_logarithms,
@@ -27,8 +27,6 @@ from dem.families.gaussian.covariance import (
     occupied,
     out_of,
     refine,
-    slices,
-    weighted_means,
 )
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
@@ -131,7 +129,7 @@ class FullMoments(CentralMoments):
         return weights[:, np.newaxis, np.newaxis] * step[:, :, np.newaxis] * step[:, np.newaxis]
 
 
-class Full(MatrixShape):
+class Full(OwnShape, MatrixShape):
     """Covariance type ``'full'``; see `Shape` for what the methods do."""
 
     def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> FullKernel:
@@ -158,17 +156,14 @@ class Full(MatrixShape):
                 factors[k] = cholesky_of_precision(covariances[k], name)
         return GaussianParameters(means, covariances, factors)
 
-    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
-        """Return parameters from a sample and its responsibilities."""
-        counts, means = weighted_means(rows, responsibilities)
-        covariances = np.zeros((len(means), rows.shape[1], rows.shape[1]))
-        for where in slices(len(rows)):
-            for k, mean in enumerate(means):
-                centred = rows[where] - mean
-                covariances[k] += (responsibilities[where, k] * centred.T) @ centred
-        covariances = covariances / counts[:, np.newaxis, np.newaxis] + np.diag(ridge)
-        names = component_names(len(means))
-        factors = [cholesky_of_precision(matrix, name) for matrix, name in zip(covariances, names, strict=True)]
+    def scatter(self, centred: Array, weights: Array) -> Array:
+        """Return Σ weight · (x − mean)(x − mean)ᵀ."""
+        return np.asarray((weights * centred.T) @ centred)
+
+    def of_scatter(self, means: Array, scatter: Array, ridge: Array) -> GaussianParameters:
+        """Return the parameters with these means and covariances, but for the ridge."""
+        covariances = scatter + np.diag(ridge)
+        factors = [cholesky_of_precision(covariance, f"component {k}") for k, covariance in enumerate(covariances)]
         return GaussianParameters(means, covariances, np.array(factors))
 
     def m_step_of_moments(

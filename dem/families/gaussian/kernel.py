@@ -19,19 +19,8 @@ class OwnCovarianceKernel(ABC):
     """Most components share one wide product over z = [1, x, products of x]: log-densities are W z, statistics γ zᵀ.
 
     Those that it would cost accuracy go one by one through their own frames y, where the covariance is the identity.
-
-    Parameters
-    ----------
-    parameters : GaussianParameters
-    frame : Frame
-    plan : Plan
-        Which component goes which way.
-    constant : ndarray of shape (n_components,)
-        The log-densities at the means.
-    weights : ndarray of shape (n_wide_components, n_terms)
-        W.
-    factors : ndarray of shape (n_components, …)
-        What takes x − μ to y.
+    `plan` says which way a component goes, `constant` are the log-densities at the means, `weights` is W, shape
+    (n_wide_components, n_terms), and `factors` take x − μ to y.
     """
 
     #: dimensions of a component's second moment
