@@ -45,8 +45,7 @@ Examples:
 def info(path: str | None, variable: str | None, system: bool, as_json: bool) -> None:
     """Print a model's components (clusters), the shape, chunks, codec and dtype of zarr, or the columns of parquet."""
     if (path is None) != system:
-        message = "give the path of a model or of data, or --system"
-        raise click.UsageError(message, click.get_current_context())
+        refuse("give the path of a model or of data, or --system")
     with plain_warnings():
         if path is None:
             _print(_system(), as_json)
@@ -138,16 +137,15 @@ def _print_data(path: str, variable: str | None, as_json: bool) -> None:
             message = f"{path} has no variable {variable!r}; its arrays: {names}"
             raise DataError(message)
         node = node[variable]
-    if isinstance(node, zarr.Group):
-        arrays = {name: _array_figures(array, as_json) for name, array in sorted(node.arrays())}
-        if as_json:
-            _print({"kind": "group", "path": path, "arrays": arrays}, as_json)
-        elif not arrays:
-            _print({"kind": "group", "path": path, "arrays": "none"}, as_json)
-        for name, figures in arrays.items() if not as_json else ():
-            _print({"variable": name, **figures}, as_json)
+    if not isinstance(node, zarr.Group):
+        _print({"kind": "array", "path": path, **_array_figures(node, as_json)}, as_json)
         return
-    _print({"kind": "array", "path": path, **_array_figures(node, as_json)}, as_json)
+    arrays = {name: _array_figures(array, as_json) for name, array in sorted(node.arrays())}
+    if as_json or not arrays:
+        _print({"kind": "group", "path": path, "arrays": arrays if as_json else "none"}, as_json)
+        return
+    for name, figures in arrays.items():
+        _print({"variable": name, **figures}, as_json)
 
 
 def _array_figures(array: Any, as_json: bool) -> dict[str, Any]:
@@ -187,6 +185,8 @@ def _system() -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415
     import threadpoolctl  # noqa: PLC0415
 
+    from dem.engine.local import available_cores  # noqa: PLC0415
+
     np.ones((2, 2)) @ np.ones((2, 2))  # loads the library before it is asked for
     figures: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
@@ -198,7 +198,7 @@ def _system() -> dict[str, Any]:
         if library["user_api"] == "blas":
             kernel = library.get("architecture") or "unknown kernel"
             figures["blas"] = f"{library['internal_api']} {library['version']}, {kernel}"
-    figures["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    figures["cores"] = available_cores()
     figures["memory_bytes"] = _memory()
     return figures
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -158,16 +158,7 @@ def check_mixture(what: str, estimator: Any, path: str) -> None:
 
 
 def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> None:
-    """Make sure that a store can be written to `output`, before anything is read.
-
-    Parameters
-    ----------
-    output : str
-        Path or URL of the store to be written.
-    overwrite : bool
-        Whether a store that is there may be replaced.
-    inputs : tuple of str
-        Paths that are read from, which must survive.
+    """Make sure that a store can be written to a path or URL, before anything is read; spare what is read, `inputs`.
 
     Raises
     ------
@@ -180,23 +171,22 @@ def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> 
         check_destination(output, overwrite=overwrite)
         return
     target = local_path(output)
-    for given in inputs:
-        if not is_url(given) and local_path(given).is_relative_to(target):
-            message = f"writing to {output} would destroy {given}, which is read; choose another output path"
-            raise StoreError(message)
-    if target.exists():
-        if not overwrite:
-            message = f"{output} exists already; choose another path or give --overwrite"
-            raise StoreError(message)
-        if not any((target / name).exists() for name in _ZARR_FILES):
-            message = f"{output} exists and is no zarr store, so --overwrite does not replace it; remove it first"
-            raise StoreError(message)
-    for folder in target.parents:
-        if _is_array(folder):
-            message = f"{output} lies inside the zarr array {folder}; choose another output path"
-            raise StoreError(message)
+    for fault in _faults(output, target, overwrite, [given for given in inputs if not is_url(given)]):
+        raise StoreError(fault)
     check_destination(output, overwrite=overwrite)
     _try_to_write(target, output)
+
+
+def _faults(output: str, target: Path, overwrite: bool, inputs: Sequence[str]) -> Iterator[str]:
+    for given in inputs:
+        if local_path(given).is_relative_to(target):
+            yield f"writing to {output} would destroy {given}, which is read; choose another output path"
+    if target.exists() and not overwrite:
+        yield f"{output} exists already; choose another path or give --overwrite"
+    if target.exists() and not any((target / name).exists() for name in _ZARR_FILES):
+        yield f"{output} exists and is no zarr store, so --overwrite does not replace it; remove it first"
+    for folder in filter(_is_array, target.parents):
+        yield f"{output} lies inside the zarr array {folder}; choose another output path"
 
 
 def _is_array(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 import click
@@ -24,19 +23,8 @@ _MOST_COMPONENTS = 40
 
 def print_json(figures: dict[str, Any]) -> None:
     """Print figures as JSON; numbers that are not finite become null."""
-    click.echo(json.dumps(_plain(figures), allow_nan=False, indent=2))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    plain = json.loads(json.dumps(figures, default=lambda array: array.tolist()), parse_constant=lambda _: None)
+    click.echo(json.dumps(plain, indent=2))
 
 
 def print_fit(estimator: Any, out: str | None, *, as_json: bool, status: str | None = None) -> None:

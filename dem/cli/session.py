@@ -13,9 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from dem.cli.abandoned import wants_traceback
+from dem.cli.options import refuse
 from dem.errors import DataWarning
 from dem.units import timed
 
@@ -172,26 +171,23 @@ def open_engine(
 ) -> Iterator[Engine]:
     """Open the engine that the options ask for; see `dem.engine.connect`."""
     if memory_limit is not None and workers is None:
-        message = "--memory-limit is for the processes that --workers starts; give --workers too"
-        raise click.UsageError(message, click.get_current_context(silent=True))
+        refuse("--memory-limit is for the processes that --workers starts; give --workers too")
     if scheduler is not None and workers is not None:
-        message = "give either --scheduler or --workers, not both"
-        raise click.UsageError(message, click.get_current_context(silent=True))
+        refuse("give either --scheduler or --workers, not both")
     if worker_timeout is not None and scheduler is None and workers is None:
-        message = "--worker-timeout is for a cluster; give --scheduler or --workers too"
-        raise click.UsageError(message, click.get_current_context(silent=True))
+        refuse("--worker-timeout is for a cluster; give --scheduler or --workers too")
     from dem.engine import connect  # noqa: PLC0415
 
-    with ExitStack() as stack:
+    with ExitStack() as running, ExitStack() as starting:
         if scheduler is not None or workers is not None:
-            stack.enter_context(_dask_silenced(memory_limit))
-        if workers is None:
-            engine = stack.enter_context(connect(scheduler, workers, memory_limit, worker_timeout))
-        else:
+            running.enter_context(_dask_silenced(memory_limit))
+        if workers is not None:
             import dask  # noqa: PLC0415
 
-            with _children_deaf_to_ctrl_c(), dask.config.set(_WORKERS):
-                engine = stack.enter_context(connect(scheduler, workers, memory_limit, worker_timeout))
+            starting.enter_context(_children_deaf_to_ctrl_c())
+            starting.enter_context(dask.config.set(_WORKERS))
+        engine = running.enter_context(connect(scheduler, workers, memory_limit, worker_timeout))
+        starting.close()
         yield engine
 
 
