@@ -116,6 +116,8 @@ class Rows(ABC):
     dtype: np.dtype[Any]
     #: names of the columns where the source has them, all strings; else None
     feature_names: tuple[str, ...] | None
+    #: names of the dimensions of `grid`, where the source has them
+    grid_names: tuple[str, ...] | None = None
     #: the dimension that holds the features, where the source names it
     feature_dim: str | None = None
     #: its coordinate values, where it has others than names, shape (n_features,)
@@ -141,11 +143,6 @@ class Rows(ABC):
     def grid(self) -> tuple[int, ...]:
         """Shape of the rows before they were stacked (in C order); ``(n_rows,)`` for a table."""
         return (self.n_rows,)
-
-    @property
-    def grid_names(self) -> tuple[str, ...] | None:
-        """Names of the dimensions of `grid`, where the source has them."""
-        return None
 
     @property
     def grid_chunks(self) -> tuple[int, ...]:

@@ -174,18 +174,13 @@ class DaskRows(Rows):
         shape = (math.prod(array.shape[:-1]), array.shape[-1])
         self.n_rows, self.n_features, self.dtype = check_table(name, shape, array.dtype)
         self.feature_names = feature_names
-        self._grid_names = grid_names
+        self.grid_names = grid_names
         self._at_least = 1
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Shape of the array without its features."""
         return tuple(self.array.shape[:-1])
-
-    @property
-    def grid_names(self) -> tuple[str, ...] | None:
-        """Names of the dimensions of `grid`."""
-        return self._grid_names
 
     @property
     def grid_chunks(self) -> tuple[int, ...]:

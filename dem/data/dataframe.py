@@ -20,17 +20,9 @@ from dem.errors import DataError
 
 
 def open_dataframe(frame: Any) -> Rows:
-    """Open a DataFrame whose columns are all numeric.
+    """Open a pandas or Dask DataFrame whose columns are all numeric; raises `DataError` that names one that is not.
 
-    Parameters
-    ----------
-    frame : pandas.DataFrame or dask.dataframe.DataFrame
-        The lengths of a Dask DataFrame's partitions are computed at once.
-
-    Raises
-    ------
-    DataError
-        Naming a column that holds no numbers.
+    The lengths of a Dask DataFrame's partitions are computed at once.
     """
     kind = type(frame).__name__
     if frame.ndim != 2:

@@ -35,6 +35,14 @@ def chunk_region(number: Iterable[int], sizes: Sequence[int], extents: Sequence[
     return tuple(slice(i * size, min((i + 1) * size, extent)) for i, size, extent in dimensions)
 
 
+def joined_chunks(extents: Corner, sizes: Corner, most: int) -> Corner:
+    """Return the block that one read brings: several chunks, up to `most` points, those along the last axes first."""
+    block = list(sizes)
+    for axis, n_chunks in reversed(list(enumerate(chunk_counts(extents, sizes)))):
+        block[axis] *= max(min(most // math.prod(block), n_chunks), 1)
+    return tuple(block)
+
+
 @dataclass(eq=False)
 class Region:
     """A block of a grid: its first position and extents, and those of the whole grid, which is stacked to rows."""

@@ -8,9 +8,6 @@ from typing import Self
 
 from dem.errors import MissingDataError
 
-#: where the sums of digests wrap around
-_DIGESTS = 2**64
-
 
 @dataclass(frozen=True)
 class Missing:
@@ -32,7 +29,7 @@ class Missing:
 
     def __add__(self, other: Self) -> Self:
         first = min((part.first for part in (self, other) if part.first is not None), default=None)
-        digest = (self.digest + other.digest) % _DIGESTS
+        digest = (self.digest + other.digest) % 2**64
         return type(self)(self.n_chunks + other.n_chunks, self.n_missing + other.n_missing, digest, first)
 
     def __str__(self) -> str:
@@ -60,14 +57,8 @@ class Found:
 class Ledger:
     """Remembers on the driver what the first read of each batch found, and judges every read by it.
 
-    Parameters
-    ----------
-    name : str
-        What messages call the data.
-    fill_value : object
-        What a missing chunk would count as.
-    allowed : bool
-        Whether chunks may be missing. Those that were there once may not, nor may others come.
+    Where chunks may be missing at all (`allowed`), those that were there once may not, nor may others come. Messages
+    tell the name of the data and as which `fill_value` a missing chunk would count.
     """
 
     def __init__(self, name: str, fill_value: object, *, allowed: bool) -> None:
@@ -75,19 +66,9 @@ class Ledger:
         self._first: dict[tuple[int, ...], Missing] = {}
 
     def check(self, found: Found) -> None:
-        """Judge what was read.
-
-        Raises
-        ------
-        MissingDataError
-            If chunks are missing that may not be.
-        """
-        changes = []
-        for batch, missing in found.batches.items():
-            known = self._first.setdefault(batch, missing)
-            if known != missing:
-                changes.append((known, missing))
-        if changes:
+        """Judge what was read; raises `MissingDataError` if chunks are missing that may not be."""
+        both = [(self._first.setdefault(batch, missing), missing) for batch, missing in found.batches.items()]
+        if changes := [(known, missing) for known, missing in both if known != missing]:
             message = (
                 f"{_change(changes)}; the store of {self._name} changes while it is read: wait until nothing writes to "
                 "it or removes from it, and start again"

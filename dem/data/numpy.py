@@ -129,7 +129,7 @@ class ArrayRows(Rows):
         shape = (math.prod(table.shape[:-1]), table.shape[-1])
         self.n_rows, self.n_features, self.dtype = check_table(name, shape, table.dtype)
         self.feature_names = feature_names
-        self._grid_names = grid_names
+        self.grid_names = grid_names
         self._slabs = Slabs(self.table, *_division(self.grid, chunk_rows(self.n_rows, self.n_features)))
         self._bounds = batch_bounds(self._slabs.n_chunks)
 
@@ -151,11 +151,6 @@ class ArrayRows(Rows):
     def grid(self) -> tuple[int, ...]:
         """Shape of the array without its features."""
         return self.table.shape[:-1]
-
-    @property
-    def grid_names(self) -> tuple[str, ...] | None:
-        """Names of the dimensions of `grid`."""
-        return self._grid_names
 
     @property
     def grid_chunks(self) -> tuple[int, ...]:

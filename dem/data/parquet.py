@@ -31,17 +31,14 @@ class RowGroups:
     Attributes
     ----------
     fragment : pyarrow.dataset.ParquetFileFragment
-        The row groups.
     schema : pyarrow.Schema
-        Names and types of the columns wanted, in order.
+        The columns wanted, in order.
     dtype : dtype
         Of the table that is made of them.
     start, n_rows : int
-        Their place in the whole table.
+        Their place in the whole table, which messages call `name`.
     piece_rows : int
         Rows of the tables that they are read in.
-    name : str
-        What messages call the data.
     """
 
     fragment: Any
@@ -53,13 +50,7 @@ class RowGroups:
     name: str
 
     def pieces(self) -> Iterator[NDArray[Any]]:
-        """Read one table after another, all of `piece_rows` but the last.
-
-        Raises
-        ------
-        DataError
-            If the file cannot be read, or has changed.
-        """
+        """Read one table after another, all of `piece_rows` but the last; raises `DataError` if the file cannot."""
         done = 0
         try:
             for piece in self._pieces():
@@ -75,7 +66,8 @@ class RowGroups:
             raise DataError(message)
 
     def _pieces(self) -> Iterator[NDArray[Any]]:
-        from pyarrow import dataset  # noqa: PLC0415 - an optional package
+        import pyarrow as pa  # noqa: PLC0415 - an optional package
+        from pyarrow import dataset  # noqa: PLC0415
 
         # A file is read in its own order and by this thread alone; what is decoded ahead is one piece.
         scan = self.fragment.to_batches(
@@ -87,40 +79,31 @@ class RowGroups:
             use_threads=False,
             fragment_scan_options=dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False),
         )
-        left = self.n_rows
-        table = np.empty((min(left, self.piece_rows), len(self.schema)), self.dtype)
-        filled = 0
+        waiting: list[Any] = []
+        n_waiting = 0
         for records in scan:
-            arrays = [_numbers(column) for column in records.columns]
-            first = 0
-            while first < len(records):
-                count = min(len(table) - filled, len(records) - first)
-                if not count:
-                    message = "it holds more rows than its footer says"
-                    raise ValueError(message)
-                for j, array in enumerate(arrays):
-                    table[filled : filled + count, j] = array[first : first + count]
-                filled, first = filled + count, first + count
-                if filled == len(table):
-                    yield table
-                    left -= filled
-                    table = np.empty((min(left, self.piece_rows), len(self.schema)), self.dtype)
-                    filled = 0
-        if filled:
-            yield table[:filled]
+            waiting.append(records)
+            n_waiting += len(records)
+            while n_waiting >= self.piece_rows:
+                table = pa.Table.from_batches(waiting)
+                waiting, n_waiting = table.slice(self.piece_rows).to_batches(), n_waiting - self.piece_rows
+                yield self._numbers(table.slice(0, self.piece_rows))
+        if n_waiting:
+            yield self._numbers(pa.Table.from_batches(waiting))
+
+    def _numbers(self, table: Any) -> NDArray[Any]:
+        """Return a table as numbers; what is missing is NaN."""
+        import pyarrow as pa  # noqa: PLC0415 - an optional package
+
+        numbers = np.empty(table.shape, self.dtype)
+        for j, column in enumerate(table.columns):
+            is_boolean = pa.types.is_boolean(column.type)
+            numbers[:, j] = (column.cast(pa.uint8()) if is_boolean else column).to_numpy()
+        return numbers
 
     def table(self) -> NDArray[Any]:
         """Read all of them."""
         return np.concatenate(list(self.pieces()))
-
-
-def _numbers(column: Any) -> NDArray[Any]:
-    """Return a column of a record batch; what is missing is NaN."""
-    import pyarrow as pa  # noqa: PLC0415 - an optional package
-
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.uint8())
-    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +150,10 @@ class ParquetRows(Rows):
             message = f"there is no parquet file in {path}"
             raise DataError(message)
         self.name = path
+        import pyarrow as pa  # noqa: PLC0415 - an optional package, found by now
+
         self.feature_names = _wanted(path, dataset.schema, columns)
-        schema = _selected(dataset.schema, self.feature_names)
+        schema = pa.schema([dataset.schema.field(name) for name in self.feature_names])
         types = [_dtype(path, field) for field in schema]
         dtype = np.result_type(np.float16, *types)
         row_bytes = max(len(types) * dtype.itemsize, 1)
@@ -216,21 +201,16 @@ def outline(path: str) -> dict[str, Any]:
     dataset = _open(path)
     files = [groups for _, groups in _groups(path, dataset)]
     sizes = [n_rows for groups in files for _, n_rows in groups]
+    kinds = {name: dataset.schema.field(name).type for name in _wanted(path, dataset.schema, None)}
     return {
         "rows": sum(sizes),
         "files": len(files),
         "row_groups": len(sizes),
         "largest_row_group": max(sizes, default=0),
-        "columns": {name: _type_name(dataset.schema.field(name).type) for name in _wanted(path, dataset.schema, None)},
+        "columns": {
+            name: str(np.dtype(kind.to_pandas_dtype()) if _is_number(kind) else kind) for name, kind in kinds.items()
+        },
     }
-
-
-def _type_name(kind: Any) -> str:
-    """Return the name of a column's type, for numbers that of NumPy."""
-    import pyarrow as pa  # noqa: PLC0415 - an optional package
-
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    return str(np.dtype(kind.to_pandas_dtype())) if is_number else str(kind)
 
 
 def _open(path: str) -> Any:
@@ -277,25 +257,21 @@ def _wanted(path: str, schema: Any, columns: Sequence[str] | None) -> tuple[str,
     return tuple(columns)
 
 
-def _selected(schema: Any, names: Sequence[str]) -> Any:
+def _is_number(kind: Any) -> bool:
     import pyarrow as pa  # noqa: PLC0415 - an optional package
 
-    return pa.schema([schema.field(name) for name in names])
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _dtype(path: str, field: Any) -> np.dtype[Any]:
     """Return the dtype of a column as NumPy has it."""
-    import pyarrow as pa  # noqa: PLC0415 - an optional package
-
-    kind = field.type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+    if not _is_number(field.type):
         message = (
-            f"column {field.name!r} of {path} holds values of type {kind}, and dem needs numbers; name the columns to "
-            "use (columns=['u', 'g'], --columns u,g)"
+            f"column {field.name!r} of {path} holds values of type {field.type}, and dem needs numbers; name the "
+            "columns to use (columns=['u', 'g'], --columns u,g)"
         )
         raise DataError(message)
-    dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
-    return dtype
+    return np.dtype(field.type.to_pandas_dtype())
 
 
 def _groups(path: str, dataset: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from dem.data.base import Rows
-from dem.data.numpy import open_array
 from dem.data.urls import is_parquet
 from dem.errors import DataError
+
+# By the package that data comes from: what opens it, imported only where it is needed, and which options that takes.
+_OPENERS = {
+    "zarr": ("dem.data.zarr_open:open_zarr", "variable", "feature_dim", "allow_missing_chunks"),
+    "parquet": ("dem.data.parquet:ParquetRows", "columns"),
+    "dask.array": ("dem.data.dask:open_dask_array", "feature_dim"),
+    "dask.dataframe": ("dem.data.dataframe:open_dataframe",),
+    "pandas": ("dem.data.dataframe:open_dataframe",),
+    "xarray": ("dem.data.xarray:open_xarray", "feature_dim"),
+    "numpy": ("dem.data.numpy:open_array",),
+}
 
 
 class SparseDataError(DataError, TypeError):
@@ -68,53 +79,43 @@ def open_rows(
     if isinstance(data, str) and not data.strip():
         message = "the path of the data is empty; give the path or URL of a zarr array or group"
         raise DataError(message)
-    if variable is not None and kind != "zarr":
-        message = f"a variable ({variable!r}) can be named for zarr groups only; select it before"
-        raise DataError(message)
-    if feature_dim is not None and kind not in ("xarray", "zarr", "dask.array"):
-        message = f"a feature dimension ({feature_dim!r}) can be named for xarray objects, zarr and Dask arrays only"
-        raise DataError(message)
-    if columns is not None and kind != "parquet":
-        if isinstance(data, str | os.PathLike) and Path(data).is_dir() and not any(Path(data).iterdir()):
-            message = f"{os.fspath(data)} is an empty folder: there is no parquet file in it"
-            raise DataError(message)
-        what = f"{os.fspath(data)} is no parquet; columns" if isinstance(data, str | os.PathLike) else "columns"
-        message = f"{what} ({', '.join(columns)}) can be named for parquet only; select them before"
-        raise DataError(message)
-    if allow_missing_chunks and kind != "zarr":
-        message = (
-            "allow_missing_chunks is for zarr arrays that dem opens itself, which tell of missing chunks; "
-            f"leave it out for {kind} data"
-        )
-        raise DataError(message)
-    # The optional packages are imported only where the data comes from them.
-    if kind == "zarr":
-        from dem.data.zarr_open import open_zarr  # noqa: PLC0415
-
-        return open_zarr(data, variable, feature_dim, allow_missing=allow_missing_chunks)
-    if kind == "parquet":
-        from dem.data.parquet import ParquetRows  # noqa: PLC0415
-
-        return ParquetRows(os.fspath(data), columns)
-    if kind == "dask.array":
-        from dem.data.dask import open_dask_array  # noqa: PLC0415
-
-        return open_dask_array(data, feature_dim)
-    if kind == "xarray":
-        from dem.data.xarray import open_xarray  # noqa: PLC0415
-
-        return open_xarray(data, feature_dim)
-    if kind in ("pandas", "dask.dataframe"):
-        from dem.data.dataframe import open_dataframe  # noqa: PLC0415
-
-        return open_dataframe(data)
+    opener, *taken = _OPENERS.get(kind, ("",))
+    options = {
+        "variable": variable,
+        "feature_dim": feature_dim,
+        "columns": columns,
+        "allow_missing_chunks": allow_missing_chunks or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if name not in taken:
+            raise DataError(_misplaced(name, value, data, kind))
     if kind == "scipy.sparse":
         message = "Sparse data is not supported; convert it with x.toarray(), or chunk by chunk in a Dask array"
         raise SparseDataError(message)
     if kind == "dask":
         message = f"a dask {type(data).__name__} has no rows and columns; make a dask.array or dask.dataframe of it"
         raise DataError(message)
-    return open_array(data)
+    rows: Rows = pkgutil.resolve_name(opener)(os.fspath(data) if kind == "parquet" else data, **given)
+    return rows
+
+
+def _misplaced(option: str, value: Any, data: Any, kind: str) -> str:
+    """Word that an option is not for data of this kind."""
+    if option == "variable":
+        return f"a variable ({value!r}) can be named for zarr groups only; select it before"
+    if option == "feature_dim":
+        return f"a feature dimension ({value!r}) can be named for xarray objects, zarr and Dask arrays only"
+    if option == "allow_missing_chunks":
+        return (
+            "allow_missing_chunks is for zarr arrays that dem opens itself, which tell of missing chunks; "
+            f"leave it out for {kind} data"
+        )
+    is_path = isinstance(data, str | os.PathLike)
+    if is_path and Path(data).is_dir() and not any(Path(data).iterdir()):
+        return f"{os.fspath(data)} is an empty folder: there is no parquet file in it"
+    what = f"{os.fspath(data)} is no parquet; columns" if is_path else "columns"
+    return f"{what} ({', '.join(value)}) can be named for parquet only; select them before"
 
 
 def dimensions_of(data: Any, variable: str | Sequence[str] | None = None) -> tuple[str, ...]:

@@ -11,16 +11,8 @@ from dem.errors import DataError
 _PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zmetadata")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
-_PACKAGES = {
-    "s3": ("s3fs", '"dask-em[s3]"'),
-    "s3a": ("s3fs", '"dask-em[s3]"'),
-    "gs": ("gcsfs", "gcsfs"),
-    "gcs": ("gcsfs", "gcsfs"),
-    "abfs": ("adlfs", "adlfs"),
-    "az": ("adlfs", "adlfs"),
-    "http": ("aiohttp", "aiohttp"),
-    "https": ("aiohttp", "aiohttp"),
-}
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+_PACKAGES |= {"http": "aiohttp", "https": "aiohttp"}
 
 
 def split_scheme(path: str) -> tuple[str, str | None]:
@@ -43,8 +35,9 @@ def split_scheme(path: str) -> tuple[str, str | None]:
 def _check_package(path: str, scheme: str) -> None:
     import fsspec  # noqa: PLC0415  (comes with the packages of URLs)
 
-    package, install = _PACKAGES.get(scheme.lower(), (None, None))
+    package = _PACKAGES.get(scheme.lower())
     if package is not None and importlib.util.find_spec(package) is None:
+        install = '"dask-em[s3]"' if package == "s3fs" else package
         message = f"{scheme}:// needs the package {package}, which is not installed: pip install {install}"
         raise DataError(message)
     try:

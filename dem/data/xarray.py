@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -13,26 +12,14 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, Chunk, Rows
 from dem.data.checks import check_dtype
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
-from dem.data.grid import feature_axis
+from dem.data.grid import feature_axis, joined_chunks
 from dem.data.labels import order_of
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError
 
 
-def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None) -> Rows:
-    """Open a DataArray or a Dataset (whose variables are the features).
-
-    Parameters
-    ----------
-    data : DataArray or Dataset
-    feature_dim : str or None
-        The dimension that holds the features; not for a Dataset.
-
-    Raises
-    ------
-    DataError
-        If the feature dimension is unclear, or the values are no numbers.
-    """
+def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None = None) -> Rows:
+    """Open a DataArray or a Dataset (whose variables are the features); raises `DataError` if it is no table."""
     array, feature = with_features_last(data, feature_dim)
     if array.ndim < 2:
         message = (
@@ -81,13 +68,7 @@ def map_xarray(
     columns: int | None,
     feature_dim: str | int | None,
 ) -> xr.DataArray:
-    """Apply a function of rows; see `dem.data.map_rows`.
-
-    Returns
-    -------
-    DataArray
-        On the grid of `data`, without the feature dimension, with a dimension ``component`` for `columns`.
-    """
+    """Apply a function of rows; see `dem.data.map_rows`."""
     from dem.data.mapping import compute_rows  # noqa: PLC0415  (which opens data, xarray's too)
 
     array, feature = with_features_last(data, feature_dim)
@@ -165,14 +146,10 @@ def _lazy(array: xr.DataArray) -> xr.DataArray:
     preferred = array.encoding.get("preferred_chunks") or array.encoding.get("chunks") or {}
     if not isinstance(preferred, dict):
         preferred = dict(zip(array.dims, preferred, strict=True))
-    # Whole chunks of the file, several together where they are small, the last dimensions first.
-    chunks = {dim: preferred.get(dim, 1) for dim in array.dims}
-    size = math.prod(chunks.values()) * array.dtype.itemsize
-    for dim in reversed(array.dims):
-        times = max(min(READ_BYTES // size, -(-array.sizes[dim] // chunks[dim])), 1)
-        chunks[dim] *= times
-        size *= times
-    return array.chunk(chunks)
+    # Whole chunks of the file, several together where they are small.
+    chunks = tuple(preferred.get(dim, 1) for dim in array.dims)
+    chunks = joined_chunks(array.shape, chunks, READ_BYTES // array.dtype.itemsize)
+    return array.chunk(dict(zip(array.dims, chunks, strict=True)))
 
 
 def _feature_dim(array: xr.DataArray, feature_dim: Hashable | None) -> Hashable:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table
-from dem.data.grid import Corner, Region, chunk_counts, span_of
+from dem.data.grid import Corner, Region, chunk_counts, joined_chunks, span_of
 from dem.data.missing import Found, Ledger, Missing, refusal
 from dem.data.zarr_part import ZarrPart
 from dem.errors import MissingDataError
@@ -149,11 +149,11 @@ class ZarrRows(Rows):
         self.feature_names = None
         self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing)
         self._ledger = Ledger(name, self.table.fill_value, allowed=allow_missing)
-        self._grid_names = grid_names
+        self.grid_names = grid_names
         row_bytes = self.n_features * self.dtype.itemsize
         self._unit = _unit(self.table, SHARD_BYTES // row_bytes, READ_BYTES // row_bytes)
         self._most = max(min(READ_BYTES // row_bytes, READ_ROWS), 1)
-        self._block = _block(self.grid, self._unit, self._most)
+        self._block = joined_chunks(self.grid, self._unit, self._most)
         self._bounds = batch_bounds(math.prod(chunk_counts(self.grid, self._block)))
 
     def batches(self) -> list[Batch]:
@@ -167,7 +167,7 @@ class ZarrRows(Rows):
         finer, enough, unit = copy.copy(self), max(self.n_rows // n_batches, 1), self._unit
         if self.table.parts[0].array.shards is not None:
             unit = _unit(self.table, enough, enough)
-        block = _block(self.grid, unit, min(enough, self._most))
+        block = joined_chunks(self.grid, unit, min(enough, self._most))
         bounds = batch_bounds(math.prod(chunk_counts(self.grid, block)), n_batches)
         vars(finer).update(_unit=unit, _block=block, _bounds=bounds)
         return finer
@@ -188,11 +188,6 @@ class ZarrRows(Rows):
     def grid(self) -> Corner:
         """Shape of the arrays without the features."""
         return self.table.shape[:-1]
-
-    @property
-    def grid_names(self) -> tuple[str, ...] | None:
-        """Names of the dimensions of `grid`."""
-        return self._grid_names
 
     @property
     def read_rows(self) -> int:
@@ -238,12 +233,3 @@ def _unit(table: ZarrTable, whole: int, part: int) -> Corner:
             fits = [n for n in range(1, times + 1) if times % n == 0 and n * inner[axis] * others <= part]
             unit[axis] = inner[axis] * max(fits, default=1)
     return tuple(unit)
-
-
-def _block(grid: Corner, unit: Corner, most: int) -> Corner:
-    """Return the block that one read brings: several units, up to `most` rows, those along the last axes first."""
-    block = list(unit)
-    for axis in reversed(range(len(block))):
-        units = -(-grid[axis] // unit[axis])
-        block[axis] *= max(min(most // math.prod(block), units), 1)
-    return tuple(block)

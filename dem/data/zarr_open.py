@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 
 from dem.data.cf import packing_of
 from dem.data.checks import check_dtype, check_table, reason
-from dem.data.grid import feature_axis
+from dem.data.grid import chunk_counts, feature_axis
 from dem.data.urls import split_scheme
 from dem.data.zarr import ZarrRows
 from dem.data.zarr_part import ZarrPart
@@ -35,27 +35,9 @@ def open_zarr(
     variable: str | Sequence[str] | None = None,
     feature_dim: str | int | None = None,
     *,
-    allow_missing: bool = False,
+    allow_missing_chunks: bool = False,
 ) -> ZarrRows:
-    """Open a zarr array, or several of a group, for reading.
-
-    Parameters
-    ----------
-    source : str, path-like, zarr.Array or zarr.Group
-        Path or URL of an array or of a group, or one that is open.
-    variable : str or sequence of str, optional
-        The array's name within the group; may be left out if the group holds one array only. Several names are the
-        features, which lie on one grid.
-    feature_dim : str or int, optional
-        Name or number of the dimension that holds the features of a single array.
-    allow_missing : bool, optional
-        Whether chunks that are missing count as their fill value.
-
-    Raises
-    ------
-    DataError
-        If there is nothing, or nothing suitable.
-    """
+    """Open a zarr array, or several of a group, for reading; see `dem.data.open_rows`."""
     name, arrays = open_arrays(source, variable)
     if variable is not None and not isinstance(variable, str):
         if feature_dim is not None:
@@ -64,7 +46,7 @@ def open_zarr(
                 "out, or name one variable"
             )
             raise DataError(message)
-        return _stacked(name, arrays, allow_missing=allow_missing)
+        return _stacked(name, arrays, allow_missing=allow_missing_chunks)
     array = next(iter(arrays.values()))
     check_dtype(name, array.dtype)
     if array.ndim < 2:
@@ -73,9 +55,8 @@ def open_zarr(
     feature = feature_axis(name, array.ndim, names, feature_dim)
     grid = tuple(axis for axis in range(array.ndim) if axis != feature)
     grid_names = None if names is None else tuple(names[axis] for axis in grid)
-    rows = ZarrRows(
-        name, [ZarrPart.of(array, name, (*grid, feature), has_features=True)], grid_names, allow_missing=allow_missing
-    )
+    part = ZarrPart.of(array, name, (*grid, feature), has_features=True)
+    rows = ZarrRows(name, [part], grid_names, allow_missing=allow_missing_chunks)
     labels = coordinates_of(array, feature)
     if labels is not None and labels.dtype.kind == "U":
         rows.feature_names = tuple(labels.tolist())
@@ -118,24 +99,12 @@ def _dims_text(names: tuple[str, ...] | None) -> str:
 def open_arrays(source: Any, variable: str | Sequence[str] | None) -> tuple[str, dict[str, zarr.Array[Any]]]:
     """Open one array, or several of a group.
 
-    Parameters
-    ----------
-    source : str, path-like, zarr.Array or zarr.Group
-        Path or URL of an array or of a group, or one that is open.
-    variable : str or sequence of str, optional
-        Names within the group; may be left out if the group holds one array only.
-
     Returns
     -------
     name : str
         What messages call the array, or the group if several are named.
     arrays : dict
         The arrays by their names.
-
-    Raises
-    ------
-    DataError
-        If there is nothing, or nothing suitable.
     """
     if isinstance(source, zarr.Array | zarr.Group):
         name = name_of(source)
@@ -184,25 +153,20 @@ def _missing_bucket(path: str, scheme: str | None) -> str:
 
 
 def _member(group: zarr.Group, name: str, variable: str | None) -> tuple[str, zarr.Array[Any]]:
-    if variable is not None:
-        try:
-            found = group[variable]
-        except KeyError:
-            found = None
-        if isinstance(found, zarr.Array):
-            return variable, found
+    found = None if variable is None else group.get(variable)
+    if variable is not None and isinstance(found, zarr.Array):
+        return variable, found
     arrays = dict(group.arrays())
     if variable is None and len(arrays) == 1:
         return next(iter(arrays.items()))
     listing = ", ".join(f"{key} {array.shape}" for key, array in sorted(arrays.items())[:20]) or "no array"
-    if variable is None:
-        message = (
-            f"{name} is a group of several arrays; name one as the variable, or several as the features: {listing}"
-        )
-        if not arrays:
-            message = f"{name} is a group that holds no array; give the path of an array"
-    else:
+    if variable is not None:
         message = f"{name} has no array {variable!r}; it holds {listing}"
+    elif arrays:
+        what = "a group of several arrays; name one as the variable, or several as the features"
+        message = f"{name} is {what}: {listing}"
+    else:
+        message = f"{name} is a group that holds no array; give the path of an array"
     raise DataError(message)
 
 
@@ -254,25 +218,12 @@ def _beside(array: zarr.Array[Any], name: str) -> zarr.Array[Any] | None:
 
 
 def count_stored(array: zarr.Array[Any], seconds: float) -> tuple[int, int, bool]:
-    """List which chunks (shards) of an array are in its store.
+    """Return how many chunks (shards) of an array are in its store and how many it has, and whether all were listed.
 
-    Parameters
-    ----------
-    array : zarr.Array
-    seconds : float
-        Time after which the listing is given up.
-
-    Returns
-    -------
-    n_found, n_expected : int
-    complete : bool
-        Whether all were listed; else there are at least `n_found`.
-
-    Notes
-    -----
-    Empty files of a local disk are no chunks; to see the sizes of objects would need a request for each.
+    The listing is given up after some seconds. Empty files of a local disk are no chunks; to see the sizes of objects
+    would need a request for each.
     """
-    grid = tuple(-(-extent // size) for extent, size in zip(array.shape, array.shards or array.chunks, strict=True))
+    grid = chunk_counts(array.shape, array.shards or array.chunks)
     prefix = f"{array.path}/".lstrip("/")
     n_found = 0
     folder = array.store_path.store.root if isinstance(array.store_path.store, LocalStore) else None
