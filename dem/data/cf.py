@@ -22,17 +22,12 @@ _KEYS = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """How stored numbers are decoded: viewed as `viewed`, filled with NaN as `masked`, scaled and moved as `dtype`.
-
-    Attributes
-    ----------
-    fills : tuple
-        Stored values that mean that there is none.
-    """
+    """How stored numbers are decoded: viewed as `viewed`, filled with NaN as `masked`, scaled and moved as `dtype`."""
 
     viewed: np.dtype[Any]
     masked: np.dtype[Any]
     dtype: np.dtype[Any]
+    #: stored values that mean that there is none
     fills: tuple[Any, ...] = ()
     scale: float | None = None
     offset: float | None = None

@@ -127,21 +127,10 @@ class ParquetBatch(Batch):
 
 
 class ParquetRows(Rows):
-    """Numeric columns of a parquet file, or of all the files in a folder.
+    """Numeric columns of a parquet file, or of all the files in a folder (partitioned as Hive does it or not).
 
     Their common type is the smallest floating-point type that holds all of them exactly; what is missing is NaN.
-
-    Parameters
-    ----------
-    path : str
-        Path or URL of a file, or of a folder (partitioned as Hive does it or not).
-    columns : sequence of str, optional
-        The columns that are the features; all of them when left out.
-
-    Raises
-    ------
-    DataError
-        If there is nothing, a column is missing or holds no numbers, or pyarrow is not installed.
+    Raises `DataError` if there is nothing, a column is missing or holds no numbers, or pyarrow is not installed.
     """
 
     def __init__(self, path: str, columns: Sequence[str] | None = None) -> None:
@@ -271,7 +260,8 @@ def _dtype(path: str, field: Any) -> np.dtype[Any]:
             "columns to use (columns=['u', 'g'], --columns u,g)"
         )
         raise DataError(message)
-    return np.dtype(field.type.to_pandas_dtype())
+    dtype: np.dtype[Any] = np.dtype(field.type.to_pandas_dtype())
+    return dtype
 
 
 def _groups(path: str, dataset: Any) -> Iterator[tuple[Any, list[tuple[int, int]]]]:

@@ -31,15 +31,7 @@ class CutShortError(DataError):
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the index of a shard stands in it.
-
-    Attributes
-    ----------
-    n_chunks, n_bytes : int
-        Number of chunks in a shard, and size of the encoded index.
-    at_start : bool
-        Whether it is at the start of the shard, else at its end.
-    """
+    """The index of a shard: of how many chunks, in how many bytes, and whether it is at the start or the end."""
 
     n_chunks: int
     n_bytes: int
@@ -75,26 +67,13 @@ class ShardIndex:
 
 
 class WatchedStore(WrapperStore[Store]):
-    """A store that notes what is not in it; made for one read, looked at when that is done.
-
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        What is read from.
-    index : ShardIndex, optional
-        Of the array's shards.
-
-    Attributes
-    ----------
-    absent : set of str
-        Keys of which the store has nothing.
-    inside : dict
-        Which chunks are absent from shards, by the key of the shard.
-    """
+    """A store that notes what is not in it; made for one read, looked at when that is done."""
 
     def __init__(self, store: Store, index: ShardIndex | None = None) -> None:
         super().__init__(store)
+        #: keys of which the store has nothing
         self.absent: set[str] = set()
+        #: which chunks are absent from shards, by the key of the shard
         self.inside: dict[str, NDArray[np.bool_]] = {}
         self._index, self._requests = index, asyncio.Semaphore(CONCURRENCY)
 

@@ -28,23 +28,14 @@ MAX_RESULT_CHUNKS = 10_000
 
 @dataclass(frozen=True, eq=False)
 class ZarrTable:
-    """Zarr arrays on one grid and their features; picklable, and an array to Dask.
+    """Zarr arrays on one grid and their features; picklable, and an array to Dask."""
 
-    Attributes
-    ----------
-    parts : tuple of ZarrPart
-        One array with an axis of features, or an array for each feature.
-    shape : tuple of int
-        Of the grid, and the number of features.
-    dtype : dtype
-        Of the numbers.
-    allow_missing : bool
-        Whether missing chunks count as their fill value.
-    """
-
+    #: one array with an axis of features, or an array for each feature
     parts: tuple[ZarrPart, ...]
+    #: of the grid, and the number of features
     shape: Corner
     dtype: np.dtype[Any]
+    #: whether missing chunks count as their fill value
     allow_missing: bool
 
     @property
@@ -117,21 +108,7 @@ class ZarrBatch(Batch):
 class ZarrRows(Rows):
     """Zarr arrays of either format, sharded or not: all dimensions but that of the features are stacked in C order.
 
-    Parameters
-    ----------
-    name : str
-        What messages call them.
-    parts : sequence of ZarrPart
-        One array with an axis of features, or an array for each feature.
-    grid_names : tuple of str, optional
-        Names of the dimensions of the grid.
-    allow_missing : bool, optional
-        Whether chunks that are missing count as their fill value.
-
-    Raises
-    ------
-    DataError
-        If they hold no numbers, or are empty.
+    Parameters as in `ZarrTable` and `Rows`. Raises `DataError` if they hold no numbers, or are empty.
     """
 
     def __init__(

@@ -37,42 +37,22 @@ _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL
 
 @dataclass(frozen=True, eq=False)
 class ZarrPart:
-    """A zarr array that holds all the features, or one of them; it pickles as a description of its store.
-
-    Attributes
-    ----------
-    array : zarr.Array
-    name : str
-        What messages call it.
-    axes : tuple of int
-        Its axes in the order of the grid, behind them that of the features if it has one.
-    has_features : bool
-        Whether one of its axes is that of the features.
-    packing : Packing or None
-        How its numbers are decoded.
-    index : ShardIndex or None
-        Of its shards.
-    stored : bytes or None
-        Digest of its metadata as they were stored when it was opened; None if there were none to be found.
-    """
+    """A zarr array that holds all the features, or one of them; it pickles as a description of its store."""
 
     array: zarr.Array[Any]
+    #: what messages call it
     name: str
+    #: its axes in the order of the grid, behind them that of the features if it has one
     axes: Corner
     has_features: bool
     packing: Packing | None
     index: ShardIndex | None
+    #: digest of its metadata as they were stored when it was opened; None if there were none to be found
     stored: bytes | None = None
 
     @classmethod
     def of(cls, array: zarr.Array[Any], name: str, axes: Corner, *, has_features: bool) -> Self:
-        """Return a part that watches an array; its metadata are read once more.
-
-        Raises
-        ------
-        MissingDataError
-            If they are no longer those of `array`.
-        """
+        """Watch an array; raises `MissingDataError` if its metadata, read once more, are no longer those."""
         part = cls(array, name, axes, has_features, packing_of(array, name), ShardIndex.of(array))
         documents = part._documents()
         main = documents.get(part._main_document)
@@ -124,13 +104,7 @@ class ZarrPart:
         return decoded.transpose(self.axes), missing
 
     def check(self) -> None:
-        """See whether the store is still the one that was opened.
-
-        Raises
-        ------
-        MissingDataError
-            If it has vanished, or its metadata, but for the attributes that decode nothing, have changed.
-        """
+        """Raise `MissingDataError` if the store has vanished, or what its metadata say of the numbers has changed."""
         if self.stored is None:
             return
         documents = self._documents()
@@ -182,10 +156,7 @@ class ZarrPart:
     def _documents(self) -> dict[str, Buffer]:
         """Return the array's metadata as they are stored now, as far as there are any.
 
-        Raises
-        ------
-        DataError
-            If the store does not answer, which does not tell whether the array is still there.
+        A store that does not answer is a `DataError`: it does not tell whether the array is still there.
         """
         names = (self._main_document, ".zattrs")[: 4 - self.array.metadata.zarr_format]
 
