@@ -19,11 +19,12 @@ from typing import Any, Self, cast
 import dask.array
 import numpy as np
 from dask._task_spec import DataNode
+from dask.optimization import cull
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_dtype, check_table, reason
-from dem.data.dask_graph import Nodes, batch_edges, check_futures, downwards, low_level, run_blocks, shared_values
+from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
 from dem.data.grid import Region, feature_axis, span_of
 from dem.errors import DataError, DataWarning
 
@@ -210,9 +211,9 @@ class DaskRows(Rows):
         nodes |= shared_values(nodes, pending, outputs, self.name)
         batches = []
         for (start, stop), wanted in zip(itertools.pairwise(edges), outputs, strict=True):
-            needed = downwards(nodes, wanted)
-            own = {key: nodes[key] for key in needed if key in nodes}
-            lying = {key: pending[key] for key in needed if key not in nodes}
+            needed = cull(nodes, wanted)[0]
+            own = {key: node for key, node in needed.items() if key not in pending}
+            lying = {key: pending[key] for key in needed if key in pending}
             batches.append(DaskBatch(reads[start:stop], own, lying, self.n_features, self.name))
         return batches
 

@@ -3,6 +3,10 @@
 A hundred thousand blocks as tasks would cost minutes of scheduling in every pass. Here the blocks of one batch are
 computed by `run_blocks` inside the batch's task, and `shared_values` finds what many batches need (the mean in
 ``x - x.mean(0)``) and computes it once.
+
+Culling, order and schedulers are Dask's own. Its node classes (`_task_spec`), which are not public, are worth it: they
+tell what a node needs, and put a value in its place. With `array.blocks` and `dask.get` each block would compute again
+what neighbours share, or a batch would hold all its blocks at once.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -18,7 +22,8 @@ import dask.threaded
 import numpy as np
 from dask._task_spec import Alias, DataNode, Task, TaskRef, convert_legacy_graph
 from dask.base import get_scheduler, tokenize
-from dask.core import flatten
+from dask.core import flatten, toposort
+from dask.optimization import cull
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES
@@ -47,8 +52,9 @@ def low_level(array: Any) -> tuple[Nodes, dict[Key, Any]]:
     -------
     nodes : dict
         The tasks by their keys.
+        Futures of results that lie on a cluster (`persist`) are plain data here.
     pending : dict
-        Futures of results that lie on a cluster (`persist`), by the keys under which nodes refer to them.
+        These futures, by the keys under which nodes refer to them.
 
     Raises
     ------
@@ -64,7 +70,8 @@ def low_level(array: Any) -> tuple[Nodes, dict[Key, Any]]:
     for key in missing - futures.keys():
         message = f"the Dask array refers to a result {key!r} that its graph does not hold"
         raise DataError(message)
-    return nodes, {key: futures[key] for key in missing}
+    pending = {key: futures[key] for key in missing}
+    return nodes | {key: DataNode(key, future) for key, future in pending.items()}, pending
 
 
 def _futures(graph: Any) -> dict[Key, Any]:
@@ -97,34 +104,6 @@ def check_futures(array: Any, name: str) -> None:
                 "again with an open client, or give the array as it was before"
             )
             raise DataError(message)
-
-
-def downwards(nodes: Nodes, outputs: Iterable[Key]) -> list[Key]:
-    """Return the keys that the outputs need, each before what it depends on itself; pending ones too."""
-    outputs = list(outputs)
-    waiting: dict[Key, int] = {}
-    reached = set(outputs)
-    stack = list(outputs)
-    while stack:
-        for name in _needs(nodes, stack.pop()):
-            waiting[name] = waiting.get(name, 0) + 1
-            if name not in reached:
-                reached.add(name)
-                stack.append(name)
-    ready = [key for key in outputs if key not in waiting]
-    order = []
-    while ready:
-        key = ready.pop()
-        order.append(key)
-        for name in _needs(nodes, key):
-            waiting[name] -= 1
-            if not waiting[name]:
-                ready.append(name)
-    return order
-
-
-def _needs(nodes: Nodes, key: Key) -> Iterable[Key]:
-    return nodes[key].dependencies if key in nodes else ()
 
 
 def batch_edges(nodes: Nodes, reads: Sequence[Sequence[Key]], edges: Sequence[int]) -> list[int]:
@@ -166,9 +145,9 @@ def _needed_by(nodes: Nodes, reads: Sequence[Sequence[Key]]) -> list[tuple[int, 
     ranges: dict[Key, list[tuple[int, int]]] = {
         key: [(number, number)] for number, read in enumerate(reads) for key in read
     }
-    for key in downwards(nodes, list(ranges)):
-        mine = ranges[key]
-        for name in _needs(nodes, key):
+    for key in reversed(toposort(nodes)):
+        mine = ranges.get(key, [])
+        for name in nodes[key].dependencies:
             theirs = ranges.get(name)
             if theirs is None:
                 ranges[name] = mine
@@ -224,7 +203,7 @@ def shared_values(
     enough = min(SHARED_BY, len(batches))
     if enough < 2:
         return {}
-    order = downwards(nodes, itertools.chain.from_iterable(batches))
+    order = toposort(nodes)[::-1]
     values: dict[Key, DataNode] = {}
     opened: set[Key] = set()
     n_large, room = 0, SHARED_BYTES
@@ -272,7 +251,7 @@ def _shared_keys(
     shared = []
     for key in order:
         mine = owners.pop(key, None)
-        if mine is None or key not in nodes:
+        if mine is None:
             continue
         if len(mine) >= enough and key not in opened and not isinstance(nodes[key], DataNode | Alias):
             if key not in known:
@@ -289,7 +268,7 @@ def _compute(
     nodes: Nodes, pending: Mapping[Key, Any], keys: Sequence[Key], limit: int
 ) -> list[tuple[int | None, tuple[Any] | None]]:
     """Compute some keys of the graph together; return their sizes, and their values where these are small."""
-    graph = {key: nodes[key] if key in nodes else pending[key] for key in downwards(nodes, keys)}
+    graph = {key: pending.get(key, node) for key, node in cull(nodes, list(keys))[0].items()}
     names = [f"dem-shared-{tokenize(key)}" for key in keys]
     graph |= {name: Task(name, _if_small, TaskRef(key), limit) for name, key in zip(names, keys, strict=True)}
     schedule = get_scheduler() or dask.threaded.get

@@ -36,30 +36,8 @@ WORKER_SETTINGS = {
 
 
 @contextmanager
-def open_client(
-    scheduler: str | None = None, workers: int | None = None, memory_limit: str | None = None
-) -> Iterator[Client]:
-    """Connect to a scheduler, or start a local cluster of processes with one thread each, and close it at the end.
-
-    Parameters
-    ----------
-    scheduler : str, optional
-        Address such as ``tcp://10.0.0.1:8786``.
-    workers : int, optional
-        Number of worker processes to start on this machine, bound to loopback.
-    memory_limit : str, optional
-        Memory of each started worker, for instance ``"2GB"``.
-
-    Yields
-    ------
-    distributed.Client
-        The active client.
-
-    Raises
-    ------
-    EngineError
-        If nothing answers at `scheduler` within 10 seconds.
-    """
+def open_client(scheduler: str | None, workers: int | None, memory_limit: str | None) -> Iterator[Client]:
+    """Connect to a scheduler, or start processes with one thread each, on loopback; see `dem.engine.connect`."""
     if scheduler is not None:
         _probe(scheduler)
         with Client(scheduler, timeout=TIMEOUT) as client:
