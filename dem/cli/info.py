@@ -54,7 +54,7 @@ def info(path: str | None, variable: str | None, system: bool, as_json: bool) ->
             if variable is not None:
                 refuse(f"--variable is for zarr groups, but {path} is parquet")
             _print_parquet(path, as_json)
-        elif variable is None and _is_model(path):
+        elif variable is None and {"format", "family"} <= set(_open(path).attrs):  # a model, damaged or not
             _print_model(path, as_json)
         else:
             _print_data(path, variable, as_json)
@@ -104,11 +104,6 @@ def _print_parquet(path: str, as_json: bool) -> None:
         figures = {name: f"{value:,}" if isinstance(value, int) else value for name, value in figures.items()}
         figures["columns"] = [f"{name} {kind}" for name, kind in figures["columns"].items()]
     _print(figures, as_json)
-
-
-def _is_model(path: str) -> bool:
-    """Tell a saved model, damaged or not, from data."""
-    return {"format", "family"} <= set(_open(path).attrs)
 
 
 def _print_model(path: str, as_json: bool) -> None:

@@ -129,52 +129,47 @@ def new_estimator(family: str | None, size: int | None, options: Mapping[str, An
     family = family or DEFAULT
     check_options(family, options)
     entry = ESTIMATORS[family]
-    return entry.load()(**({} if size is None else {entry.size: size}), **_as_it_knows_them(entry, options))
+    return entry.load()(size, **_as_it_knows_them(entry, options))
 
 
 def set_options(estimator: Any, options: Mapping[str, Any], path: str) -> None:
     """Give options to the model saved at `path`; refuse what it does not have."""
     entry = entry_of(estimator)
-    own = {option.parameter for option in entry.options}
-    for name in _OF_FAMILIES.keys() & options.keys() - own:
-        refuse(f"{_flag(name)} is for --family {_owners(name)}, but {path} is a {entry.class_name} model")
-    if (option := _option_of_mixtures(options)) and not entry.is_mixture:
-        refuse(f"{option} is for mixtures, but {path} is a {entry.class_name} model")
+    if other := _option_of_others(entry, options):
+        refuse(f"{other}, but {path} is a {entry.class_name} model")
     estimator.set_params(**_as_it_knows_them(entry, options))
 
 
 def check_decided(family: str | None, options: Mapping[str, Any]) -> None:
     """Refuse options that a saved model decides."""
     form = [name for name, option in _OF_FAMILIES.items() if option.said_as]
-    for name in (*form, *_DECIDED):
-        if name in options:
-            refuse(f"{_flag(name)} does not go with --from: the saved model decides it")
-    if family is not None:
-        refuse("--family does not go with --from: the saved model decides it")
+    given = ["--family"] if family else [_flag(name) for name in (*form, *_DECIDED) if name in options]
+    if given:
+        refuse(f"{given[0]} does not go with --from: the saved model decides it")
 
 
 def check_options(family: str, options: Mapping[str, Any]) -> None:
     """Judge the options that depend on the family."""
     entry = ESTIMATORS[family]
-    own = {option.parameter: option for option in entry.options}
-    for name in options:
-        if name in _OF_FAMILIES and name not in own:
-            refuse(f"{_flag(name)} is for --family {_owners(name)}")
-    for name, option in own.items():
-        if option.needed and name not in options:
+    if other := _option_of_others(entry, options):
+        refuse(f"{other}, not for --family {family}" if "mixtures" in other else other)
+    for option in entry.options:
+        if option.needed and option.parameter not in options:
             refuse(f"--family {family} needs {option.flag}, {option.needed}")
-    if (flag := _option_of_mixtures(options)) and not entry.is_mixture:
-        refuse(f"{flag} is for mixtures, not for --family {family}")
     start = options.get("init_params", entry.starts[0])
     if start not in entry.starts:
         refuse(f"--init {start} is for mixtures; --family {family} has {', '.join(entry.starts)}")
 
 
-def _option_of_mixtures(options: Mapping[str, Any]) -> str:
-    """Return an option that is given and that only mixtures have; batch is the algorithm of all models."""
+def _option_of_others(entry: Entry, options: Mapping[str, Any]) -> str:
+    """Say of an option that is given which other models it is for; batch is the algorithm of all models."""
     for name, value in options.items():
-        if name in _OPTIONS and _OPTIONS[name].of_mixtures and value != "batch":
-            return f"{_flag(name)} {value}" if name == "algorithm" else _flag(name)
+        option = _OF_FAMILIES.get(name)
+        if option is not None and option not in entry.options:
+            owners = " or ".join(family for family, other in ESTIMATORS.items() if option in other.options)
+            return f"{option.flag} is for --family {owners}"
+        if name in _OPTIONS and _OPTIONS[name].of_mixtures and value != "batch" and not entry.is_mixture:
+            return f"{_flag(name)} {value} is for mixtures" if name == "algorithm" else f"{_flag(name)} is for mixtures"
     return ""
 
 
@@ -188,8 +183,3 @@ def _as_it_knows_them(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any
 
 def _flag(name: str) -> str:
     return _OF_FAMILIES[name].flag if name in _OF_FAMILIES else _OPTIONS[name].flag
-
-
-def _owners(name: str) -> str:
-    """Return the families that have an option."""
-    return " or ".join(family for family, entry in ESTIMATORS.items() if _OF_FAMILIES[name] in entry.options)

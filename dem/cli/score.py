@@ -42,9 +42,20 @@ def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> No
             figures = _figures(estimator, rows)
         if as_json:
             print_json(figures)
-        else:
-            for name, text in _lines(figures).items():
-                click.echo(f"{name:<22}  {text}")
+            return
+        for name, heading in _HEADINGS.items():
+            if name in figures:
+                click.echo(f"{heading:<22}  {figures[name]:.8g}")
+        click.echo(f"{'rows':<22}  {figures['n_rows']:,}")
+
+
+_HEADINGS = {
+    "inertia": "inertia",
+    "inertia_per_row": "inertia per row",
+    "log_likelihood_per_row": "log-likelihood per row",
+    "bic": "BIC",
+    "aic": "AIC",
+}
 
 
 def _figures(estimator: Any, rows: Any) -> dict[str, Any]:
@@ -60,16 +71,3 @@ def _figures(estimator: Any, rows: Any) -> dict[str, Any]:
         "n_rows": rows.n_rows,
         "n_parameters": worth.n_parameters,
     }
-
-
-def _lines(figures: dict[str, Any]) -> dict[str, str]:
-    """Return what people want to see, by the names they know."""
-    if "inertia" in figures:
-        shown = {"inertia": figures["inertia"], "inertia per row": figures["inertia_per_row"]}
-    else:
-        shown = {
-            "log-likelihood per row": figures["log_likelihood_per_row"],
-            "BIC": figures["bic"],
-            "AIC": figures["aic"],
-        }
-    return {**{name: f"{value:.8g}" for name, value in shown.items()}, "rows": f"{figures['n_rows']:,}"}

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -130,36 +130,34 @@ def stopped_by() -> str:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put off both signals, for work that must not be cut short."""
+def _blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Put signals off, where the system can: threads and processes that are started meanwhile never see them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_STOP_SIGNALS, *_RETRY_SIGNALS))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _children_deaf_to_ctrl_c() -> Iterator[None]:
+def undisturbed() -> AbstractContextManager[None]:
+    """Put off both signals, for work that must not be cut short."""
+    return _blocked(*_STOP_SIGNALS, *_RETRY_SIGNALS)
+
+
+def _children_deaf_to_ctrl_c() -> AbstractContextManager[None]:
     """Start threads and processes that do not see Ctrl-C.
 
     A terminal sends it to every process of the command; only this one may act on it, or the workers die with
     tracebacks. Signal masks are inherited, also by the workers that are restarted later.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     from multiprocessing import resource_tracker  # noqa: PLC0415
 
-    resource_tracker.ensure_running()  # now, because starting it unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # now, because starting it unblocks the signal
+    return _blocked(signal.SIGINT)
 
 
 @contextmanager
