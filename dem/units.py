@@ -10,24 +10,12 @@ from html import escape
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, as text.
-
-    Attributes
-    ----------
-    heading : str
-        What stands above it.
-    cells : sequence of str
-        One for each row.
-    is_key : bool
-        Whether it is one of those that tell the rows apart.
-    is_text : bool
-        Whether it holds words, which stand to the left, and no figures.
-    """
+    """A column of a table, as text."""
 
     heading: str
     cells: Sequence[str]
-    is_key: bool = False
-    is_text: bool = False
+    is_key: bool = False  # one of those that tell the rows apart
+    is_text: bool = False  # words, which stand to the left, and no figures
 
 
 def html_table(

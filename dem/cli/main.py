@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from dem import __version__
 from dem.cli.abandoned import silence, wants_traceback
 from dem.cli.demo import demo
 from dem.cli.fit import fit
@@ -39,10 +40,11 @@ class RootCommand(click.Group):
         **extra: Any,
     ) -> Any:
         """Run the command and, unless `standalone_mode` is off, exit with its code."""
+        given: Any = {"args": args, "prog_name": prog_name or "dem", "complete_var": complete_var, **extra}
         if not standalone_mode:
-            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            return super().main(**given, standalone_mode=False)
         with interrupts():
-            code = self._exit_code(args, prog_name or "dem", complete_var, **extra)
+            code = self._exit_code(given)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -52,9 +54,9 @@ class RootCommand(click.Group):
         except KeyboardInterrupt:
             raise Stopped from None
 
-    def _exit_code(self, args: Sequence[str] | None, prog_name: str, complete_var: str | None, **extra: Any) -> int:
+    def _exit_code(self, given: Any) -> int:
         try:
-            result: Any = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            result: Any = super().main(**given, standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             return WRONG_USE
@@ -92,18 +94,6 @@ def _fail(message: str, code: int, error: BaseException) -> int:
     return code
 
 
-def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if not wanted:
-        return
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
-    try:
-        click.echo(f"dem {version('dask-em')}")
-    except PackageNotFoundError:
-        click.echo("dem (not installed)")
-    context.exit()
-
-
 @click.group(
     cls=RootCommand,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -114,14 +104,7 @@ Example:
 
 DEM_TRACEBACK=1 in the environment shows where in the code an error arose.""",
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_print_version,
-    help="Show the version.",
-)
+@click.version_option(__version__, prog_name="dem", message="%(prog)s %(version)s", help="Show the version.")
 def dem() -> None:
     """Fit mixture models by expectation-maximisation (EM) to data larger than memory.
 

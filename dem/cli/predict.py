@@ -11,6 +11,7 @@ from dem.cli.options import (
     TEXT,
     check_mixture,
     check_output,
+    engine_of,
     engine_options,
     output_options,
     overwrite_option,
@@ -19,7 +20,6 @@ from dem.cli.options import (
     source_options,
 )
 from dem.cli.session import open_engine, plain_warnings
-from dem.units import human_count, human_seconds
 
 _WHAT = {"labels": "labels", "proba": "membership probabilities", "log_density": "log-densities"}
 
@@ -44,18 +44,7 @@ Examples:
 @overwrite_option
 @engine_options
 @output_options
-def predict(
-    model: str,
-    data: str,
-    out: str,
-    proba: bool,
-    log_density: bool,
-    dtype: str | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    **given: Any,
-) -> None:
+def predict(model: str, data: str, out: str, proba: bool, log_density: bool, **given: Any) -> None:
     """Write the component of each row of DATA (its label; of k-means the nearest centre) to the zarr array OUT.
 
     Chunk by chunk, aligned with the chunks of DATA. OUT appears once it is whole.
@@ -63,27 +52,20 @@ def predict(
     if proba and log_density:
         refuse("give either --proba or --log-density, not both")
     kind = "proba" if proba else "log_density" if log_density else "labels"
-    source = source_of(given)
-    check_output(out, overwrite, (model, data))
+    source, engine, quiet = source_of(given), engine_of(given), given["quiet"]
+    check_output(out, given["overwrite"], (model, data))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
-        from dem.cli.report import print_json  # noqa: PLC0415
+        from dem.cli.report import print_written  # noqa: PLC0415
         from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
         estimator = dem.load(model)
         if kind != "labels":
             check_mixture(f"--{kind.replace('_', '-')}", estimator, model)
         rows = rows_of(estimator, data, reset=False, **source)
-        n_rows = rows.n_rows
-        began = time.perf_counter()
-        with open_engine(**given), row_progress(f"writing {_WHAT[kind]}", quiet):
-            estimator.predict_to(rows, out, kind=kind, dtype=dtype, overwrite=overwrite)
-        seconds = time.perf_counter() - began
-        if as_json:
-            print_json({"out": out, "kind": kind, "n_rows": n_rows, "seconds": seconds})
-        elif not quiet:
-            click.echo(
-                f"{_WHAT[kind]} of {n_rows:,} rows in {out} "
-                f"({human_seconds(seconds)}, {human_count(n_rows / seconds)} rows/s)"
-            )
+        n_rows, began = rows.n_rows, time.perf_counter()
+        with open_engine(**engine), row_progress(f"writing {_WHAT[kind]}", quiet):
+            estimator.predict_to(rows, out, kind=kind, dtype=given["dtype"], overwrite=given["overwrite"])
+        figures = {"out": out, "kind": kind, "n_rows": n_rows, "seconds": time.perf_counter() - began}
+        print_written(f"{_WHAT[kind]} of ", figures, given["as_json"], quiet)

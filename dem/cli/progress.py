@@ -101,15 +101,7 @@ class RowCount:
 
 @contextmanager
 def row_progress(what: str, quiet: bool) -> Iterator[None]:
-    """Show how far reading or writing has come, on whichever engine: live on a terminal, a line now and then elsewhere.
-
-    Parameters
-    ----------
-    what : str
-        What is being done.
-    quiet : bool
-        Whether to show nothing.
-    """
+    """Show how far reading or writing is, on whichever engine: live on a terminal, a line now and then elsewhere."""
     if quiet:
         yield
         return

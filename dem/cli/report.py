@@ -14,7 +14,7 @@ from rich.text import Text
 from dem.cli.tables import console, print_columns, print_pairs
 from dem.data.labels import coordinate_text
 from dem.estimators.registry import entry_of
-from dem.units import Column, human_bytes, human_seconds, plural
+from dem.units import Column, human_bytes, human_count, human_seconds, plural
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
 _MOST_FEATURES = 6
@@ -25,6 +25,16 @@ def print_json(figures: dict[str, Any]) -> None:
     """Print figures as JSON; numbers that are not finite become null."""
     plain = json.loads(json.dumps(figures, default=lambda array: array.tolist()), parse_constant=lambda _: None)
     click.echo(json.dumps(plain, indent=2))
+
+
+def print_written(what: str, figures: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    """Print how many rows were written, where, and how fast."""
+    n_rows, seconds = figures["n_rows"], figures["seconds"]
+    if as_json:
+        print_json(figures)
+    elif not quiet:
+        speed = f"{human_seconds(seconds)}, {human_count(n_rows / seconds)} rows/s"
+        click.echo(f"{what}{n_rows:,} rows in {figures['out']} ({speed})")
 
 
 def print_fit(estimator: Any, out: str | None, *, as_json: bool, status: str | None = None) -> None:

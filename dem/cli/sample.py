@@ -13,6 +13,7 @@ from dem.cli.options import (
     check_mixture,
     check_output,
     count,
+    engine_of,
     engine_options,
     local_path,
     output_options,
@@ -20,7 +21,7 @@ from dem.cli.options import (
 )
 from dem.cli.session import open_engine, plain_warnings
 from dem.errors import StoreError
-from dem.units import human_bytes, human_count, human_seconds
+from dem.units import human_bytes
 
 
 @click.command(
@@ -37,34 +38,23 @@ Example:
 @overwrite_option
 @engine_options
 @output_options
-def sample(
-    model: str,
-    n_rows: int,
-    out: str,
-    seed: int | None,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    **given: Any,
-) -> None:
+def sample(model: str, n_rows: int, out: str, seed: int | None, **given: Any) -> None:
     """Draw N rows from MODEL, a mixture, and write them to the zarr array OUT, chunk by chunk."""
+    engine, overwrite, quiet = engine_of(given), given["overwrite"], given["quiet"]
     check_output(out, overwrite, (model,))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
-        from dem.cli.report import print_json  # noqa: PLC0415
+        from dem.cli.report import print_written  # noqa: PLC0415
 
         estimator = dem.load(model)
         check_mixture("sampling", estimator, model)
         _check_room(out, n_rows * estimator.n_features_in_)
         began = time.perf_counter()
-        with open_engine(**given), row_progress("drawing", quiet):
+        with open_engine(**engine), row_progress("drawing", quiet):
             estimator.sample_to(n_rows, out, random_state=seed, overwrite=overwrite)
-        seconds = time.perf_counter() - began
-        if as_json:
-            print_json({"out": out, "n_rows": n_rows, "seconds": seconds})
-        elif not quiet:
-            click.echo(f"{n_rows:,} rows in {out} ({human_seconds(seconds)}, {human_count(n_rows / seconds)} rows/s)")
+        figures = {"out": out, "n_rows": n_rows, "seconds": time.perf_counter() - began}
+        print_written("", figures, given["as_json"], quiet)
 
 
 def _check_room(out: str, n_bytes: int) -> None:

@@ -14,15 +14,7 @@ from dem.errors import StoreError
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a model is saved.
-
-    Attributes
-    ----------
-    path : str or None
-        Where it is; None if it is nowhere.
-    problem : str
-        Why it is not where it should be, as a line that tells where it is; empty if it is there.
-    """
+    """Where a model is saved, None if it is nowhere; and why it is not where it should be, if it is not."""
 
     path: str | None
     problem: str = ""
@@ -34,16 +26,9 @@ class Saved:
 
 
 def save(estimator: Any, path: str, *, overwrite: bool) -> Saved:
-    """Save a fitted model at `path`, or else beside it, in the current folder or in that for temporary files.
+    """Save a fitted model at a path or URL, or else beside it, in the current folder or in that for temporary files.
 
-    Parameters
-    ----------
-    estimator : object
-        The fitted model; its callbacks are taken from it.
-    path : str
-        Path or URL.
-    overwrite : bool
-        Whether something at `path` may be replaced.
+    The callbacks are taken from it; `overwrite` tells whether something at `path` may be replaced.
     """
     try:
         _write(estimator, path, overwrite=overwrite)

@@ -101,8 +101,7 @@ def select(data: str, **given: Any) -> None:
         raise StoreError(message)
     from dem.cli.report import print_selection  # noqa: PLC0415
 
-    quiet = given["quiet"]
-    with plain_warnings(quiet):
+    with plain_warnings(given["quiet"]):
         with open_engine(**engine):
             template = ESTIMATORS[family or DEFAULT].load()()
             selection = _run(data, given, {**source, **options, "estimator": template})
@@ -110,7 +109,7 @@ def select(data: str, **given: Any) -> None:
         if given["out"] is not None:
             with undisturbed():
                 saved = save(selection.best_estimator_, given["out"], overwrite=given["overwrite"])
-        if given["as_json"] or not quiet:
+        if given["as_json"] or not given["quiet"]:
             print_selection(selection, saved.path, as_json=given["as_json"])
         if given["plot"] is not None:
             from dem.plot import selection as draw  # noqa: PLC0415

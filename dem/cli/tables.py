@@ -37,18 +37,9 @@ def _print(to: Console, table: Table) -> None:
 
 
 def print_columns(to: Console, columns: Sequence[Column], *, caption: str = "", strong: int | None = None) -> None:
-    """Print columns side by side; those that find no room go into further blocks, where the keys stand first again.
+    """Print columns, the keys first, side by side, and a caption below; the row `strong` is bold.
 
-    Parameters
-    ----------
-    to : rich.console.Console
-        Where to print; its width is kept to.
-    columns : sequence of Column
-        All of the same length, those that are keys first.
-    caption : str
-        A line below the table.
-    strong : int, optional
-        A row that is printed in bold.
+    Those that find no room go into further blocks, where the keys stand first again.
     """
     keys = [column for column in columns if column.is_key]
     others = columns[len(keys) :]

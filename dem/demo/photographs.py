@@ -14,13 +14,7 @@ FEATURES = ("red", "green", "blue", "x", "y")
 
 @dataclass(frozen=True, eq=False)
 class Photographs:
-    """Photographs side by side.
-
-    Attributes
-    ----------
-    images : tuple of ndarray of uint8, shape (height, width, 3)
-        All of one height.
-    """
+    """Photographs side by side: images of uint8 and shape (height, width, 3), all of one height."""
 
     images: tuple[NDArray[np.uint8], ...]
 
@@ -35,20 +29,11 @@ class Photographs:
         return int(np.prod(self.images[0].shape[:2]))
 
     def rows(self, number: int, seed: int | None = None) -> NDArray[np.float64]:
-        """Return one photograph as rows of `FEATURES`.
+        """Return one photograph as rows of `FEATURES`, shape (rows_per_image, 5).
 
-        Parameters
-        ----------
-        number : int
-            0, 1, … counts through the photographs again and again.
-        seed : int, optional
-            With a seed every line and column is shifted by up to half a pixel, and the colours are
-            interpolated there: another sample of the same scene. Left out, the pixels are as they are.
-
-        Returns
-        -------
-        ndarray of shape (rows_per_image, 5)
-            Colours from 0 to 1; positions in heights of the photograph, y downwards.
+        The number counts through the photographs again and again. With a seed every line and column is shifted by up
+        to half a pixel, and the colours are interpolated there: another sample of the same scene. Colours go from 0
+        to 1; positions are in heights of the photograph, y downwards.
         """
         image = self.images[number % len(self.images)] / 255.0
         height, width = image.shape[:2]
@@ -77,17 +62,6 @@ def write_store(path: str, photographs: Photographs, n_copies: int, seed: int) -
 
     The first copy is the photographs as they are, all others are jittered. The chunks are written side by
     side on the active Dask client.
-
-    Parameters
-    ----------
-    path : str
-        Where the array is created.
-    photographs : Photographs
-        What is copied.
-    n_copies : int
-        Number of copies of each photograph.
-    seed : int
-        Of the jitter.
     """
     import zarr  # noqa: PLC0415
     from dask.base import compute  # noqa: PLC0415

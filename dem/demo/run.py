@@ -26,33 +26,15 @@ from dem.events import Callback
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demonstration does.
+    """What the demonstration does."""
 
-    Attributes
-    ----------
-    out : str
-        Folder for the model and the pictures; data and labels lie there while they are needed.
-    n_components : int
-        Components of the mixture.
-    workers : int
-        Processes.
-    memory_limit : int
-        Bytes that each process may use.
-    size : int
-        Bytes of data to be written, at least one copy of the photographs.
-    seed : int
-        Of jitter and start.
-    keep : bool
-        Whether data and labels stay.
-    """
-
-    out: str = "demo-output"
+    out: str = "demo-output"  # folder for the model and the pictures; data and labels lie there while they are needed
     n_components: int = 12
-    workers: int = 2
-    memory_limit: int = 400 * 10**6
-    size: int = 2_400_000_000
-    seed: int = 0
-    keep: bool = False
+    workers: int = 2  # processes
+    memory_limit: int = 400 * 10**6  # bytes that each process may use
+    size: int = 2_400_000_000  # bytes of data to be written, at least one copy of the photographs
+    seed: int = 0  # of jitter and start
+    keep: bool = False  # whether data and labels stay
 
 
 @dataclass
@@ -86,21 +68,8 @@ def run_demo(
 ) -> DemoReport:
     """Write data larger than the workers' memory, fit a mixture to them, segment the photographs.
 
-    Parameters
-    ----------
-    demo : Demo
-        What to do.
-    callbacks : sequence of Callback
-        Told of the fit's progress.
-    say : callable, optional
-        Told in words what comes next.
-    connect : callable, optional
-        Instead of `dem.engine.connect`.
-
-    Returns
-    -------
-    DemoReport
-        What was seen.
+    The callbacks are told of the fit's progress, `say` in words what comes next; `connect` stands for that of
+    `dem.engine`.
 
     Raises
     ------

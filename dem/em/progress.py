@@ -144,19 +144,9 @@ class Tracker:
 
 
 def remaining_iterations(gains: list[float], tol: float) -> int | None:
-    """Extrapolate the geometric decay of the gains down to `tol`.
+    """Extrapolate the geometric decay of the gains per row down to `tol`, where EM stops.
 
-    Parameters
-    ----------
-    gains : list of float
-        Gain in log-likelihood per row of each iteration so far.
-    tol : float
-        The gain at which EM stops.
-
-    Returns
-    -------
-    int or None
-        Iterations still to go; None where the gains do not decay (yet).
+    Return the iterations still to go; None where the gains do not decay (yet).
     """
     recent = [gain for gain in gains[-_LOOK_BACK:] if math.isfinite(gain)]
     if recent and recent[-1] < tol:
