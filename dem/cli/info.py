@@ -15,17 +15,7 @@ from dem.errors import DataError, DemError
 
 # Seconds after which the listing of an array's chunks ends.
 _LISTING_SECONDS = 10.0
-_PACKAGES = (
-    "dask-em",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "dask",
-    "distributed",
-    "zarr",
-    "xarray",
-    "matplotlib",
-)
+_PACKAGES = ("dask-em", "numpy", "scipy", "scikit-learn", "dask", "distributed", "zarr", "xarray", "matplotlib")
 
 
 @click.command(
