@@ -125,7 +125,9 @@ def rows_to_blame(rows: Rows, engine: Engine, support: Support) -> Iterator[None
         raise
 
 
-def check_sample(sample: RowSample, rows: Rows, engine: Engine, support: Support, n_components: int) -> None:
+def check_sample(
+    sample: RowSample, rows: Rows, engine: Engine, support: Support, n_wanted: int, what: str = "components"
+) -> None:
     """Look for trouble that a sample already shows, before any fit.
 
     Raises
@@ -144,20 +146,14 @@ def check_sample(sample: RowSample, rows: Rows, engine: Engine, support: Support
     check_spread(sample.rows, rows)
     where = "" if sample.complete else " in the sampled rows"
     constant = np.flatnonzero((sample.rows == sample.rows[0]).all(axis=0))
-    if len(constant):
+    if len(constant) and what == "components":  # k-means may well have columns that tell nothing
         names = ", ".join(rows.feature_names[i] if rows.feature_names else str(i) for i in constant[:5])
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
         message = f"column {names}{more} of {rows.name} is constant{where} and tells the components nothing; drop it"
         warnings.warn(message, DataWarning, stacklevel=4)
-    warn_of_few_distinct_rows(sample, rows, n_components, "components")
-
-
-def warn_of_few_distinct_rows(sample: RowSample, rows: Rows, wanted: int, what: str) -> None:
-    """Say that there are fewer distinct rows than components (or clusters)."""
-    distinct = _distinct_rows(sample.rows, wanted)
-    if distinct < wanted:
-        where = "" if sample.complete else " in the sampled rows"
-        message = f"{rows.name} has only {distinct} distinct rows{where} for {wanted} {what}; decrease n_{what}"
+    distinct = _distinct_rows(sample.rows, n_wanted)
+    if distinct < n_wanted:
+        message = f"{rows.name} has only {distinct} distinct rows{where} for {n_wanted} {what}; decrease n_{what}"
         warnings.warn(message, DataWarning, stacklevel=5)
 
 

@@ -19,6 +19,7 @@ import dem
 from dem import store
 from dem.data.atomic import destination
 from dem.errors import StoreError
+from dem.estimators.persistence import where_it_ended
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ def test_what_a_user_has_changed_is_where_a_fit_goes_on():
         warnings.simplefilter("ignore")
         model.fit(rows)
     model.means_ = model.means_ + 1.0
-    family, parameters = model._where_it_ended()
+    family, parameters = where_it_ended(model)
     np.testing.assert_allclose(family.to_user(parameters)["means"], model.means_, rtol=0, atol=1e-12)
 
 

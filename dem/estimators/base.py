@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Self, Unpack
 
@@ -17,7 +17,7 @@ from dem.data.base import Rows
 from dem.data.sources import SourceOptions
 from dem.em.fit import Fit, Status
 from dem.em.predict import Labels, RowFunction
-from dem.engine import Engine, current_engine
+from dem.engine import Engine, Work, current_engine
 from dem.errors import DataError
 from dem.estimators import inputs, persistence, streams
 from dem.estimators.callbacks import History, Latest, Verbose, keeping_last, teller
@@ -26,7 +26,8 @@ from dem.estimators.registry import Entry, entry_of
 from dem.estimators.sklearn_callbacks import StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
 from dem.events import Callback
 from dem.families.base import Support
-from dem.validation import rows_to_blame
+from dem.tree import leaves
+from dem.validation import check_rows, rows_to_blame
 
 
 class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
@@ -191,6 +192,16 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn whether there are parameters: the number of features alone is none."""
         return hasattr(self, f"{self._entry.location}_")
+
+    def _sums(self, data: Any, source: SourceOptions, *kinds: Callable[..., Work]) -> list[Any]:
+        """Return what works on the fitted model sum over all rows, in one read; the first tells of bad values."""
+        family, parameters = self._model()
+        rows = inputs.rows_of(self, data, reset=False, **source)
+        with current_engine() as engine:
+            totals = engine.sweep(rows, [kind(family, parameters) for kind in kinds])
+            if not all(np.isfinite(leaf).all() for _, leaf in leaves(totals[0])):
+                check_rows(rows, engine, family.support)
+        return totals
 
     def _map(self, kind: type[RowFunction], data: Any, source: SourceOptions) -> Any:
         return inputs.mapped(self, kind(*self._model()), data, **source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from numbers import Real
@@ -20,9 +19,8 @@ from dem.data.sources import SourceOptions
 from dem.em.algorithm import Batch
 from dem.em.fit import Fit, Settings, Start
 from dem.em.predict import Distances, Labels, RowFunction
-from dem.engine import Engine, current_engine
+from dem.engine import Engine
 from dem.errors import OptionError
-from dem.estimators import inputs
 from dem.estimators.base import Estimator
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.registry import ESTIMATORS
@@ -35,7 +33,7 @@ from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
 from dem.initialise.sample import RowSample
 from dem.units import plural
-from dem.validation import check_array, check_rows, check_spread, warn_of_few_distinct_rows
+from dem.validation import check_array, check_sample
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
@@ -126,10 +124,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         seed = np.random.SeedSequence(random_state.randint(2**31 - 1, size=4).tolist())
         notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
         sample = row_sample(rows, engine, n_wanted, seed)
-        if not np.isfinite(sample.rows).all():
-            check_rows(rows, engine, Clusters.support)
-        check_spread(sample.rows, rows)
-        warn_of_few_distinct_rows(sample, rows, self.n_clusters, "clusters")
+        check_sample(sample, rows, engine, Clusters.support, self.n_clusters, "clusters")
         family = Clusters(Frame.of(sample.rows, isotropic=True))
         starts = [Start(family, start) for start in self._starts(family, rows, engine, sample, random_state)]
         enough = self.tol * float(sample.rows.var(axis=0).mean()) / family.unit
@@ -158,11 +153,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
             if self.n_init not in ("auto", 1):
                 message = f"init gives the centres, so there is one start, not n_init={self.n_init}"
                 warnings.warn(message, RuntimeWarning, stacklevel=4)
-            return [
-                family.from_user(
-                    {"cluster_centers": check_array("init", self.init, (self.n_clusters, rows.n_features))}
-                )
-            ]
+            centres = check_array("init", self.init, (self.n_clusters, rows.n_features))
+            return [family.from_user({"cluster_centers": centres})]
         if len(sample.rows) < self.n_clusters:
             message = f"a sample of {len(sample.rows)} rows cannot start {self.n_clusters} clusters"
             raise OptionError(message)
@@ -196,20 +188,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         """Find the clusters of X and return its labels."""
         return self.fit(X, y, **source).labels_
 
-    def score(
-        self,
-        X: Any,
-        y: object = None,  # noqa: ARG002
-        **source: Unpack[SourceOptions],
-    ) -> float:
+    def score(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> float:  # noqa: ARG002
         """Return −Σ squared distance to the nearest centre, in one read."""
-        family, centres = self._model()
-        rows = inputs.rows_of(self, X, reset=False, **source)
-        with current_engine() as engine:
-            inertia = engine.sweep(rows, [EStep(family, centres)])[0].inertia
-            if not math.isfinite(inertia):
-                check_rows(rows, engine, family.support)
-        return -float(inertia * family.unit)
+        return -float(self._sums(X, source, EStep)[0].inertia * self._model()[0].unit)
 
     def _model(self) -> tuple[Any, Array]:
         """Return family and centres; the centres span the frame."""

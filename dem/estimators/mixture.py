@@ -26,10 +26,10 @@ from dem.em.loop import run
 from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal
 from dem.em.squarem import Squarem
 from dem.em.stepwise import Stepwise
-from dem.engine import Engine, Work, current_engine
+from dem.engine import Engine
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
-from dem.estimators import inputs, streams
+from dem.estimators import persistence, streams
 from dem.estimators.criteria import Criteria
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.partial import LearnsFromStreams
@@ -37,12 +37,10 @@ from dem.estimators.registry import MIXTURE_STARTS
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Component, Support
-from dem.families.exponential_family import ExponentialFamily
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample
-from dem.tree import flatten, unflatten
-from dem.validation import check_bounded, check_count, check_rows, check_sample, check_weights
+from dem.validation import check_count, check_sample, check_weights
 
 ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
 # Iterations on the sample at most, unless more are allowed on the data.
@@ -176,7 +174,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             rows = rows.divided(n_blocks)
         settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing)
         if goes_on:
-            family, parameters = self._where_it_ended()
+            family, parameters = persistence.where_it_ended(self)
             start = _truncated(Start(family, parameters))
             algorithm = self._algorithm(rows.n_rows if math.isfinite(self.lower_bound_) else 0)
             # Other candidates have another free energy: the fit before tells nothing of it but that there was one,
@@ -275,19 +273,18 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
     def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *more: Any) -> None:
         self.lower_bound_ = best.log_likelihood
         self.lower_bounds_ = list(best.log_likelihoods)
-        self._raw = _lost_in_units(family, replace(best.parameters, candidates=None))
+        self._raw = persistence.lost_in_units(family, replace(best.parameters, candidates=None))
         super()._keep(family, best, history, n_rows, *more)
 
     def _check_options(self) -> None:
         super()._check_options()
-        if self.accelerate is not None and self.algorithm not in ("batch", "auto"):
-            message = (
-                f"accelerate={self.accelerate!r} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
-            )
-            raise OptionError(message)
-        if self.racing and self.algorithm not in ("batch", "auto"):
-            message = f"racing goes with algorithm='batch' or 'auto', not with {self.algorithm!r}, whose bounds jump"
-            raise OptionError(message)
+        for given, what in (
+            (self.accelerate is not None, f"accelerate={self.accelerate!r}"),
+            (self.racing, "racing"),
+        ):
+            if given and self.algorithm not in ("batch", "auto"):
+                message = f"{what} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
+                raise OptionError(message)
         if self.sample_rows is not None and self.sample_rows < self.n_components:
             message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
             raise OptionError(message)
@@ -312,28 +309,9 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         family = self._family(self._component_as_fitted())
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
 
-    def _where_it_ended(self) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
-        """Return family and parameters to the bits with which the fit ended, if the fitted attributes are still its."""
-        family, parameters = self._model()
-        raw: dict[str, NDArray[Any]] = getattr(self, "_raw", {})
-        if not raw:
-            return family, parameters
-        component: Any = family.component
-        family = replace(family, component=replace(component, frame=unflatten((component.frame,), raw)[0]))
-        kept = family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
-        exact = unflatten(kept, {**flatten(kept), **raw})
-        as_users_know_them = family.to_user(exact).items()
-        still = all(np.array_equal(value, getattr(self, f"{name}_")) for name, value in as_users_know_them)
-        return (family, exact) if still else self._model()
-
     # What needs fitted attributes alone ---------------------------------------------------------------------
 
-    def fit_predict(
-        self,
-        X: Any,
-        y: object = None,
-        **source: Unpack[SourceOptions],
-    ) -> Any:
+    def fit_predict(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Any:
         """Fit the mixture and return the labels of X; see `fit` and `predict`."""
         return self.fit(X, y, **source).predict(X, **source)
 
@@ -345,12 +323,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         """Return the log-density of each row (nats), shape (n_samples,); of the kinds that `predict` returns."""
         return self._map(LogDensity, X, source)
 
-    def score(
-        self,
-        X: Any,
-        y: object = None,  # noqa: ARG002
-        **source: Unpack[SourceOptions],
-    ) -> float:
+    def score(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> float:  # noqa: ARG002
         """Return the mean log-likelihood per row (nats), in one read."""
         return self._criteria(X, source).log_likelihood.mean
 
@@ -369,12 +342,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
     def _criteria(self, data: Any, source: SourceOptions, *more: type[Entropy]) -> Criteria:
         """Return what the model is worth on data, in one read."""
         model = self._model()
-        rows = inputs.rows_of(self, data, reset=False, **source)
-        works: list[Work] = [LogLikelihood(*model), *(kind(*model) for kind in more)]
-        with current_engine() as engine:
-            totals: list[RowTotal] = engine.sweep(rows, works)
-            if not math.isfinite(totals[0].total):
-                check_rows(rows, engine, model[0].support)
+        totals: list[RowTotal] = self._sums(data, source, LogLikelihood, *more)
         return Criteria(totals[0], model[0].n_parameters(model[1]), *totals[1:])
 
     def _n_parameters(self) -> int:
@@ -427,42 +395,6 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             Rows per chunk; about 16 MB when left out.
         """
         streams.sample_to(self, n_rows, path, random_state=random_state, overwrite=overwrite, chunk_rows=chunk_rows)
-
-
-class IndependentFeaturesMixture(MixtureEstimator):
-    """Base of mixtures whose features are independent; a subclass names its component and its one parameter.
-
-    Parameters
-    ----------
-    fit_weights : bool, default=True
-        Whether EM updates the weights; else they stay as they start (equal without `weights_init`).
-    """
-
-    fit_weights: bool = option("boolean", default=True)
-
-    @abstractmethod
-    def _component(self) -> ExponentialFamily:
-        """Return the component that the options describe."""
-
-    def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
-        values, component = super()._initial_values(n_features), self._component()
-        name = f"{component.parameter}_init"
-        if (given := getattr(self, name)) is not None:
-            values[component.parameter] = check_bounded(name, given, (self.n_components, n_features), component.bounds)
-        return values
-
-    def _fixed_values(self) -> dict[str, NDArray[Any]]:
-        return {} if self.fit_weights else {"weights": np.full(self.n_components, 1.0 / self.n_components)}
-
-
-def _lost_in_units(family: Mixture[Any, Any], parameters: MixtureParameters[Any]) -> dict[str, NDArray[Any]]:
-    """Return the frame of a fit, and the parameters whose bits do not come back from the units of the user."""
-    frame = getattr(family.component, "frame", None)
-    if frame is None:
-        return {}
-    again = flatten(family.from_user(family.to_user(parameters)))
-    lost = {name: array for name, array in flatten(parameters).items() if not np.array_equal(array, again[name])}
-    return {**flatten((frame,)), **lost}
 
 
 def _truncated(start: Start) -> Start:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from dem import __version__, store
 from dem.errors import StoreError
 from dem.estimators.registry import ESTIMATORS, Entry, name_of
+from dem.tree import flatten, unflatten
 
 #: number of the layout of model files; raised whenever older versions of dem could misread a newer file
 FORMAT = 2
@@ -146,6 +148,31 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     estimator._complete()
     estimator._model()
     return estimator
+
+
+def lost_in_units(family: Any, parameters: Any) -> dict[str, np.ndarray]:
+    """Return the frame of a fit, and the parameters whose bits do not come back from the units of the user."""
+    frame = getattr(family.component, "frame", None)
+    if frame is None:
+        return {}
+    again = flatten(family.from_user(family.to_user(parameters)))
+    lost = {name: array for name, array in flatten(parameters).items() if not np.array_equal(array, again[name])}
+    return {**flatten((frame,)), **lost}
+
+
+def where_it_ended(estimator: Any) -> tuple[Any, Any]:
+    """Return family and parameters to the bits with which a fit ended, if the fitted attributes are still its."""
+    family, parameters = estimator._model()
+    raw = getattr(estimator, "_raw", {})
+    if not raw:
+        return family, parameters
+    component = family.component
+    adapted = replace(family, component=replace(component, frame=unflatten((component.frame,), raw)[0]))
+    fitted = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
+    kept = adapted.from_user(fitted)
+    exact = unflatten(kept, {**flatten(kept), **raw})
+    still = all(np.array_equal(value, fitted[name]) for name, value in adapted.to_user(exact).items())
+    return (adapted, exact) if still else (family, parameters)
 
 
 def _axis(estimator: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from dem.estimators.mixture import IndependentFeaturesMixture
+from dem.estimators.independent import IndependentFeaturesMixture
 from dem.estimators.options import option
 from dem.families.poisson import PoissonComponent
 
