@@ -185,7 +185,7 @@ def test_one_line_for_files_that_are_no_good(saved):
     with pytest.raises(StoreError, match="damaged"):
         dem.load(path)
     attributes["family"] = "k-medians"
-    with pytest.raises(StoreError, match="knows bernoulli, .*, kmeans, poisson"):
+    with pytest.raises(StoreError, match=r"knows bernoulli, .*, kmeans, poisson"):
         dem.load(path)
     model.save(path, overwrite=True)
     (chunk,) = [file for file in (path / "cluster_centers" / "c").rglob("*") if file.is_file()]
