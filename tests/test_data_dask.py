@@ -15,7 +15,8 @@ from reassembly import CountingArray, reassemble
 
 import dem.data.dask
 import dem.data.dask_graph
-from dem.data import map_rows, open_rows
+from dem.data import open_rows
+from dem.engine.mapping import map_rows
 from dem.errors import DataError, DataWarning
 
 RNG = np.random.default_rng(1)

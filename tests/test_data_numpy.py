@@ -11,8 +11,9 @@ import pytest
 import scipy.sparse
 from reassembly import reassemble
 
-from dem.data import map_rows, open_rows
+from dem.data import open_rows
 from dem.data.dask import DaskRows
+from dem.engine.mapping import map_rows
 from dem.errors import DataError
 from dem.families.base import Support
 from dem.validation import CountBadValues, describe

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from reassembly import reassemble
 
 import dem.data.numpy
-from dem.data import map_rows, open_rows
+from dem.data import open_rows
 from dem.data.dask import DaskRows
 from dem.data.numpy import ArrayRows
+from dem.engine.mapping import map_rows
 from dem.errors import DataError, DataWarning
 
 SHAPE = {"time": 4, "lat": 5, "lon": 6, "band": 3}

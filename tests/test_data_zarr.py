@@ -14,7 +14,8 @@ from reassembly import reassemble
 
 import dem.data.urls
 import dem.data.zarr
-from dem.data import map_rows, open_rows
+from dem.data import open_rows
+from dem.engine.mapping import map_rows
 from dem.errors import DataError
 
 DTYPES = ["bool", "int8", "uint16", "int64", "float16", "float32", "float64", ">i4", ">f4", ">f8"]

@@ -13,9 +13,10 @@ from reassembly import reassemble
 
 import dem
 import dem.data.zarr
-from dem.data import map_rows, open_rows
+from dem.data import open_rows
 from dem.data.zarr_writer import write_rows
 from dem.engine import LocalEngine
+from dem.engine.mapping import map_rows
 from dem.errors import DataError
 
 CUBE = xr.DataArray(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -68,6 +68,10 @@ class Chunk:
         else:
             index = self.index[which]
         return Chunk(self.rows[which], index, part(self.weights), part(self.labels), part(self.starts))
+
+
+#: maps a chunk of n rows to results (n,) or (n, columns)
+RowMap = Callable[[Chunk], NDArray[Any]]
 
 
 class Batch(ABC):

@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, cast
@@ -22,7 +22,7 @@ from dask._task_spec import DataNode
 from dask.optimization import cull
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
+from dem.data.base import READ_BYTES, Batch, Chunk, RowMap, Rows, batch_bounds
 from dem.data.checks import check_dtype, check_table, reason
 from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
 from dem.data.grid import Region, feature_axis, span_of
@@ -30,15 +30,7 @@ from dem.errors import DataError, DataWarning
 
 
 class Block(Region):
-    """One output of the graph and where its rows stand in the whole table.
-
-    Parameters
-    ----------
-    key : tuple
-        Its key in the graph.
-    offset, shape, whole : tuple of int
-        As in `Region`.
-    """
+    """One output of the graph, by its key there, and where its rows stand in the whole table."""
 
     def __init__(
         self, key: tuple[Hashable, ...], offset: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]
@@ -53,20 +45,9 @@ class Block(Region):
 
 
 class DaskBatch(Batch):
-    """Consecutive blocks and the graph that makes them.
+    """Consecutive blocks and the graph that makes them; the blocks of a read are joined to one chunk.
 
-    Parameters
-    ----------
-    reads : sequence of sequences of Block
-        Blocks that are joined to one chunk each.
-    graph : dict
-        All nodes that the blocks need, but for the pending ones.
-    pending : mapping
-        Futures by their keys.
-    n_features : int
-        Number of columns.
-    name : str
-        What messages call the data.
+    The graph has all nodes that the blocks need, but for the pending ones, which are futures by their keys.
     """
 
     def __init__(
@@ -152,12 +133,8 @@ class DaskRows(Rows):
     Parameters
     ----------
     array : dask.array.Array of shape (…, n_features)
-    name : str
-        What messages call it.
-    feature_names : tuple of str, optional
-        Names of the features.
-    grid_names : tuple of str, optional
-        Names of the other dimensions.
+    name, feature_names, grid_names
+        As of `Rows`.
     """
 
     def __init__(
@@ -260,7 +237,7 @@ def warn_of_column_chunks(name: str, array: dask.array.Array) -> None:
 class _BlockMap:
     """What `map_blocks` does to a block; picklable, as labels that an estimator keeps must be."""
 
-    function: Callable[[Chunk], NDArray[Any]]
+    function: RowMap
     dtype: np.dtype[Any]
     columns: int | None
     n_features: int
@@ -276,24 +253,9 @@ class _BlockMap:
 
 
 def map_blocks(
-    array: dask.array.Array, function: Callable[[Chunk], NDArray[Any]], dtype: np.dtype[Any], columns: int | None
+    array: dask.array.Array, function: RowMap, dtype: np.dtype[Any], columns: int | None
 ) -> dask.array.Array:
-    """Apply a function of rows lazily, block by block, along the last dimension.
-
-    Parameters
-    ----------
-    array : dask.array.Array of shape (…, n_features)
-    function : callable
-        Maps a `Chunk` of n rows to (n,) or (n, columns).
-    dtype : dtype
-        Of the results.
-    columns : int or None
-        Number of results per row.
-
-    Returns
-    -------
-    dask.array.Array of shape (…) or (…, columns)
-    """
+    """Apply a function of rows lazily to an array (…, n_features), block by block; returns (…) or (…, columns)."""
     array = array.rechunk({array.ndim - 1: -1})
     apply = _BlockMap(function, dtype, columns, array.shape[-1])
     last = array.ndim - 1

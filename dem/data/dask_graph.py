@@ -46,15 +46,7 @@ KEPT_BYTES = 4 * READ_BYTES
 
 
 def low_level(array: Any) -> tuple[Nodes, dict[Key, Any]]:
-    """Return the optimised graph of a Dask array.
-
-    Returns
-    -------
-    nodes : dict
-        The tasks by their keys.
-        Futures of results that lie on a cluster (`persist`) are plain data here.
-    pending : dict
-        These futures, by the keys under which nodes refer to them.
+    """Return the optimised graph of a Dask array, and those of its nodes that are futures on a cluster (`persist`).
 
     Raises
     ------
@@ -110,16 +102,7 @@ def batch_edges(nodes: Nodes, reads: Sequence[Sequence[Key]], edges: Sequence[in
     """Move the edges between batches to where the fewest results are needed on both sides.
 
     Where many blocks are cut from a larger one, a batch then takes all of them, so that the larger one is computed
-    once.
-
-    Parameters
-    ----------
-    nodes : dict
-        The graph.
-    reads : sequence of sequences of keys
-        The blocks of each read, in order.
-    edges : sequence of int
-        The edges wanted, from 0 to the number of reads.
+    once. `reads` are the blocks of each read, `edges` those wanted, from 0 to the number of reads.
     """
     n_reads = len(reads)
     spacing = -(-n_reads // (len(edges) - 1))
@@ -176,24 +159,10 @@ def _crossing(starts: NDArray[np.int64], stops: NDArray[np.int64], n_reads: int)
 def shared_values(
     nodes: Nodes, pending: Mapping[Key, Any], batches: Sequence[Sequence[Key]], name: str
 ) -> dict[Key, DataNode]:
-    """Compute once what several batches need, where it is small; nodes that are plain data stay as they are.
+    """Compute once what several batches need, where it is small; return nodes to use instead, which are plain data.
 
     Of a scaling pipeline such as ``(x - x.mean(0)) / x.std(0)`` that is the mean and the deviation, not the blocks
-    that they are made of.
-
-    Parameters
-    ----------
-    nodes, pending : dict
-        The graph.
-    batches : sequence of sequences of keys
-        The blocks of each batch.
-    name : str
-        What messages call the data.
-
-    Returns
-    -------
-    dict
-        Nodes to use instead. They are computed by the active client if there is one, else by threads.
+    that they are made of. The active client computes them if there is one, else threads.
 
     Warns
     -----
@@ -295,12 +264,7 @@ def _n_bytes(value: Any) -> int | None:
 def run_blocks(nodes: Nodes, outputs: Sequence[Key]) -> Iterator[Any]:
     """Compute the outputs one after another and yield each; a result is kept only while a later one needs it.
 
-    Parameters
-    ----------
-    nodes : dict
-        The outputs and all that they need, nothing else.
-    outputs : sequence of keys
-        The blocks, in order.
+    `nodes` are the outputs and all that they need, nothing else.
     """
     uses = Counter(itertools.chain.from_iterable(node.dependencies for node in nodes.values()))
     uses.update(outputs)

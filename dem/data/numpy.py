@@ -103,12 +103,8 @@ class ArrayRows(Rows):
     ----------
     table : ndarray of shape (…, n_features)
         The numbers; a `numpy.memmap` is read only where it is needed. All dimensions but the last are stacked to rows.
-    name : str, optional
-        What messages call the data.
-    feature_names : tuple of str, optional
-        Names of the columns.
-    grid_names : tuple of str, optional
-        Names of the other dimensions.
+    name, feature_names, grid_names
+        As of `Rows`.
 
     Raises
     ------

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, Chunk, Rows
+from dem.data.base import READ_BYTES, RowMap, Rows
 from dem.data.checks import check_dtype
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
 from dem.data.grid import feature_axis, joined_chunks
@@ -63,14 +63,13 @@ def in_order(
 
 def map_xarray(
     data: xr.DataArray | xr.Dataset,
-    function: Callable[[Chunk], NDArray[Any]],
+    function: RowMap,
     dtype: np.dtype[Any],
     columns: int | None,
     feature_dim: str | int | None,
+    compute: Callable[[Rows, RowMap, np.dtype[Any], int | None], NDArray[Any]],
 ) -> xr.DataArray:
-    """Apply a function of rows; see `dem.data.map_rows`."""
-    from dem.data.mapping import compute_rows  # noqa: PLC0415  (which opens data, xarray's too)
-
+    """Apply a function of rows; see `dem.engine.mapping.map_rows`, which says how what is in memory is computed."""
     array, feature = with_features_last(data, feature_dim)
     rows = open_xarray(data, feature_dim)
     tail = () if columns is None else (columns,)
@@ -78,7 +77,7 @@ def map_xarray(
     if isinstance(rows, DaskRows):
         result = map_blocks(array.data, function, dtype, columns)
     else:
-        result = compute_rows(rows, function, dtype, columns).reshape(array.shape[:-1] + tail)
+        result = compute(rows, function, dtype, columns).reshape(array.shape[:-1] + tail)
     dims = array.dims[:-1] + (() if columns is None else ("component",))
     kept = {key: coordinate for key, coordinate in array.coords.items() if feature not in coordinate.dims}
     # Without rename it would bear the name of the Dask task.

@@ -14,8 +14,7 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 
 from dem.data.atomic import check_destination, destination, remove
-from dem.data.base import READ_ROWS, Chunk, Rows
-from dem.data.mapping import RowMap
+from dem.data.base import READ_ROWS, Chunk, RowMap, Rows
 from dem.errors import DataError
 
 __all__ = ["check_destination", "write_rows"]
@@ -133,17 +132,11 @@ def write_rows(
     rows : Rows
         The data, read once.
     function : callable
-        Picklable; maps a `Chunk` of n rows to results (n,) or (n, columns).
+        Picklable; maps a `Chunk` of n rows to results (n,) or (n, columns), of a `dtype`.
     path : str or path-like
         Directory or URL to write; the workers must see the same file system.
-    dtype : dtype
-        Of the results.
-    columns : int or None
-        Number of results per row; None for one number per row.
     overwrite : bool, optional
         Whether something at `path` may be replaced.
-    engine : Engine
-        Where the work runs.
 
     Raises
     ------

@@ -125,18 +125,15 @@ class LogLikelihood:
     family: Any
     parameters: Any
 
+    #: the method of the family that is asked
+    method: ClassVar[str] = "log_likelihood"
+
     def __call__(self, chunk: Chunk) -> RowTotal:
         """Return the chunk's total."""
-        return RowTotal(float(len(chunk)), float(self.family.log_likelihood(self.parameters, chunk).sum()))
+        return RowTotal(float(len(chunk)), float(np.sum(getattr(self.family, self.method)(self.parameters, chunk))))
 
 
-@dataclass(frozen=True, eq=False)
-class Entropy:
+class Entropy(LogLikelihood):
     """Work: Σ entropy of the responsibilities, nats."""
 
-    family: Any
-    parameters: Any
-
-    def __call__(self, chunk: Chunk) -> RowTotal:
-        """Return the chunk's total."""
-        return RowTotal(float(len(chunk)), self.family.entropy(self.parameters, chunk))
+    method = "entropy"

@@ -164,14 +164,10 @@ class Summed:
 
     Parameters
     ----------
-    engine : ClusterEngine
-    rows : Rows
-        The data.
     totals : list of Future
         What is wanted: the sum, or the totals of each batch.
     parts : dict
         The totals of each batch, as futures that are let go once they are told of, and its number of rows.
-    by_batch : bool
     """
 
     def __init__(

@@ -12,12 +12,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
-from dem.data import map_rows, open_rows
+from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.checks import check_dtype, frame_columns, frame_name
 from dem.data.numpy import ArrayRows
 from dem.data.sources import SourceOptions
 from dem.em.predict import RowFunction
+from dem.engine.mapping import map_rows
 from dem.errors import DataError, OptionError
 from dem.estimators.features import ATTRIBUTES, as_fitted, check_features, note_features
 
@@ -170,7 +171,7 @@ def rows_of(
 
 
 def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **source: Unpack[SourceOptions]) -> Any:
-    """Return what a function says of each row of data of any kind; see `dem.data.map_rows`."""
+    """Return what a function says of each row of data of any kind; see `dem.engine.mapping.map_rows`."""
     data, source = as_fitted(estimator, data, source)
     rows = rows_of(estimator, data, reset=False, **source)
     function = function.about(rows)

@@ -1,0 +1,74 @@
+"""Applies a function of rows to data; the result is of the same kind as the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dem.data.base import Chunk, RowMap, Rows
+from dem.data.sources import SourceOptions, open_rows, source_kind
+from dem.engine.local import LocalEngine
+
+
+def map_rows(
+    data: Any,
+    function: RowMap,
+    *,
+    dtype: DTypeLike,
+    n_columns: int | None,
+    rows: Rows | None = None,
+    **source: Unpack[SourceOptions],
+) -> Any:
+    """Apply a function to the rows of data of any kind.
+
+    Parameters
+    ----------
+    data, **source
+        As for `open_rows`.
+    function : callable
+        Picklable; maps a `Chunk` of n rows to results (n,) or (n, n_columns), of a `dtype`.
+    rows : Rows, optional
+        The data as `open_rows` opened it, which may have cost a read.
+
+    Returns
+    -------
+    ndarray, dask.array.Array or xarray.DataArray
+        An array for arrays, lists and pandas; a lazy Dask array for Dask, zarr and parquet; a DataArray on the same
+        grid and with the same coordinates for xarray, lazy unless the data is in memory. There the feature dimension
+        is gone, or replaced by the dimension "component" where there are several results per row.
+    """
+    kind = source_kind(data)
+    if kind == "xarray":
+        from dem.data.xarray import map_xarray  # noqa: PLC0415
+
+        return map_xarray(data, function, np.dtype(dtype), n_columns, source.get("feature_dim"), _compute_rows)
+    rows = rows or open_rows(data, **source)
+    if kind in ("zarr", "parquet", "dask.array", "dask.dataframe"):
+        from dem.data.dask import map_blocks  # noqa: PLC0415
+
+        return map_blocks(rows.array, function, np.dtype(dtype), n_columns)  # type: ignore[attr-defined]
+    return _compute_rows(rows, function, np.dtype(dtype), n_columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fill:
+    """Work that writes the results of a chunk where they belong."""
+
+    function: RowMap
+    results: NDArray[Any]
+
+    def __call__(self, chunk: Chunk) -> int:
+        place = slice(chunk.index.start, chunk.index.stop) if isinstance(chunk.index, range) else chunk.index
+        self.results[place] = self.function(chunk)
+        return len(chunk)
+
+
+def _compute_rows(rows: Rows, function: RowMap, dtype: np.dtype[Any], columns: int | None) -> NDArray[Any]:
+    """Return the results for all rows in memory, computed by threads."""
+    results = np.empty((rows.n_rows,) if columns is None else (rows.n_rows, columns), dtype)
+    with LocalEngine() as engine:
+        engine.sweep(rows, [_Fill(function, results)])
+    return results
