@@ -16,16 +16,10 @@ from dem.families.base import Model
 
 @dataclass(frozen=True)
 class Plan:
-    """The next pass over the data.
+    """The next pass over the data: the blocks in their order, and how many of them are under way at once.
 
-    Attributes
-    ----------
-    order : sequence of int
-        The blocks.
-    in_flight : int
-        Blocks under way at once. Of models that share a pass the one with the fewest decides.
-    works : sequence of callables
-        What else is done on the same read; see `Algorithm.judge`.
+    Of models that share a pass the one with the fewest in flight decides. `works` are done on the same read; see
+    `Algorithm.judge`.
     """
 
     order: Sequence[int]

@@ -35,17 +35,7 @@ class Several:
 
 @dataclass(frozen=True, eq=False)
 class ESteps:
-    """The work of several models on one chunk, as one model with the components of all.
-
-    Attributes
-    ----------
-    model : Model
-        The first; the others join it.
-    parameters : object
-        Those of all models, joined.
-    sizes : tuple of int
-        Numbers of components of the models.
-    """
+    """The work of several models of some sizes on one chunk, as one model with the components of all."""
 
     model: Model[Any, Any]
     parameters: Any
@@ -58,18 +48,9 @@ class ESteps:
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """What the E-steps of some models brought back from a block.
+    """What the E-steps brought back from a block, by the numbers of the models, and the totals of other works.
 
-    Attributes
-    ----------
-    block : int
-        Which block.
-    points : dict
-        By the number of the model, the parameters of its E-step: as they were when it was sent.
-    statistics : dict
-        By the number of the model.
-    more : list
-        Totals of the other works of the plan.
+    The `points` are the parameters as they were when the block was sent.
     """
 
     block: int
@@ -80,17 +61,7 @@ class Visit:
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """The blocks of a table on an engine.
-
-    Attributes
-    ----------
-    rows : Rows
-        The data.
-    engine : Engine
-        Where the E-steps run.
-    batches : sequence of slice
-        The batches of each block.
-    """
+    """The blocks of a table on an engine: the batches of each."""
 
     rows: Rows
     engine: Engine
