@@ -19,6 +19,7 @@ from dem.em.loop import run
 from dem.em.squarem import Squarem
 from dem.em.stepwise import Stepwise
 from dem.engine import LocalEngine
+from dem.engine.base import single_threaded_blas
 from dem.errors import NonFiniteError
 from dem.families.base import EStep, Model
 from dem.families.unconstrained import Vector
@@ -33,12 +34,13 @@ ALGORITHMS = [Batch(), Squarem(), Incremental(), Incremental(1), Stepwise(), Ste
 def passes(algorithm, model, state, blocks, n):
     """Make n passes; return the state and what each has come to."""
     found = []
-    for number in range(n):
-        state, plan = algorithm.plan(state, len(blocks), confirm=number == 3)
-        for visit in blocks.visit(plan, [model], lambda: {0: algorithm.point(state)}):  # noqa: B023 - the latest
-            state = algorithm.update(model, state, visit.block, visit.points[0], visit.statistics[0])
-        state, iterate = algorithm.end_pass(model, state)
-        found.append(iterate.objective / iterate.n_rows)
+    with single_threaded_blas():
+        for number in range(n):
+            state, plan = algorithm.plan(state, len(blocks), confirm=number == 3)
+            for visit in blocks.visit(plan, [model], lambda: {0: algorithm.point(state)}):  # noqa: B023 - the latest
+                state = algorithm.update(model, state, visit.block, visit.points[0], visit.statistics[0])
+            state, iterate = algorithm.end_pass(model, state)
+            found.append(iterate.objective / iterate.n_rows)
     return state, found
 
 

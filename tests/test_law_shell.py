@@ -120,16 +120,16 @@ def test_samples_can_be_fitted(case, model, tmp_path):
 def test_fit_goes_on_from_a_model(case, data, model, tmp_path):
     out = str(tmp_path / "out.zarr")
     found = figures("fit", data, "--from", model, "--out", out, "--tol", 1e-10, "--max-iter", 1000)
-    assert found["log_likelihood_per_row"] >= dem.load(model).lower_bound_
+    assert found["log_likelihood_per_row"] >= dem.load(model).lower_bound_ - 1e-12  # rounding
     assert type(dem.load(out)) is type(dem.load(model))
 
 
 @EVERY_CASE
 def test_select(case, data, tmp_path):
     out, picture = tmp_path / "model.zarr", tmp_path / "criteria.png"
-    arguments = (data, "-k", "2:4", *case.shell, *OPTIONS[2:], "--criterion", "icl")
+    arguments = (data, "-k", "2,3", *case.shell, "--seed", 0, "--tol", 1e-2, "--criterion", "icl")
     figures = json.loads(works("select", *arguments, "--out", out, "--plot", picture, "--json").stdout)
-    assert [row["n_components"] for row in figures["models"]] == [2, 3, 4]
+    assert [row["n_components"] for row in figures["models"]] == [2, 3]
     assert figures["best"] == min(figures["models"], key=lambda row: row["icl"])
     assert figures["models"][1]["n_parameters"] == case.n_parameters
     assert picture.stat().st_size > 5000

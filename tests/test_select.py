@@ -140,12 +140,12 @@ def test_starts_are_compared_on_the_sample_and_the_best_few_polished():
 def test_every_family(case):
     rows = CutRows(case.data(), [1000, 2000])
     result = dem.select(
-        rows, n_components=range(1, 5), criterion="icl", estimator=case.estimator(tol=1e-5, max_iter=500), holdout=0.1
+        rows, n_components=(2, 3), criterion="icl", estimator=case.estimator(tol=1e-4, max_iter=500), holdout=0.1
     )
     assert rows.reads == result.reads == max(row["reads"] for row in result.table)
     kept = case.data()[~Holdout(0.1).holds(range(3000))]
     for row, estimator in zip(result.table, result.estimators, strict=True):
-        alone = case.estimator(tol=1e-5, max_iter=500, n_components=row["n_components"]).fit(kept)
+        alone = case.estimator(tol=1e-4, max_iter=500, n_components=row["n_components"]).fit(kept)
         assert_close(estimator, alone, case.parameters, rtol=1e-9)
         for criterion in ("bic", "aic", "icl"):
             assert row[criterion] == pytest.approx(getattr(estimator, criterion)(kept), rel=1e-12)
