@@ -42,11 +42,9 @@ def html_table(
 
 def human_bytes(number: float) -> str:
     """Return for instance ``'12.4 GB'``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit in ("B", "kB") else f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.4g} TB"
+    from rich.filesize import decimal  # noqa: PLC0415 - for messages alone
+
+    return decimal(round(number))
 
 
 def human_count(number: float) -> str:

@@ -96,14 +96,14 @@ def test_models_that_ended_take_no_more_time():
 
 def test_the_log_tells_what_is_remembered_of_the_blocks(capsys):
     LogProgress()(dataclasses.replace(started(), memo_bytes=120_000))
-    expected = "fitting all data: 1,000,000 rows x 4 features (32 MB), remembering 120 kB of statistics\n"
+    expected = "fitting all data: 1,000,000 rows x 4 features (32.0 MB), remembering 120.0 kB of statistics\n"
     assert untimed(capsys.readouterr().err) == expected
 
 
 def test_the_live_line_tells_what_is_remembered_of_the_blocks():
     live = LiveProgress()
     live(dataclasses.replace(started(), memo_bytes=120_000))
-    assert "reading, remembering 120 kB of statistics" in live.__rich__().plain
+    assert "reading, remembering 120.0 kB of statistics" in live.__rich__().plain
 
 
 def test_every_step_of_the_search_for_a_start_is_told(capsys):
@@ -120,7 +120,7 @@ def test_every_step_of_the_search_for_a_start_is_told(capsys):
         steps = ["drawing a sample of the rows", *expected]
         assert lines[: len(steps) + 1] == [
             *(f"preparing: {step}" for step in steps),
-            "fitting all data: 500 rows x 2 features (8 kB)",
+            "fitting all data: 500 rows x 2 features (8.0 kB)",
         ]
         if init == "kmeans":
             lines = [line for event, line in shown if isinstance(event, Preparing)]
@@ -151,9 +151,9 @@ def test_log_lines_are_plain_and_one_for_each_iteration(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     first, *lines = map(untimed, captured.err.splitlines())
-    assert first == "fitting all data: 1,000,000 rows x 4 features (32 MB)"
+    assert first == "fitting all data: 1,000,000 rows x 4 features (32.0 MB)"
     assert lines == [
-        f"iteration {number}, log-likelihood per row -1.25, {gain}2 M rows/s, {read} MB read, {left} left"
+        f"iteration {number}, log-likelihood per row -1.25, {gain}2 M rows/s, {read}.0 MB read, {left} left"
         for number, gain, read, left in (
             (1, "", 32, "at most 50 s"),
             (2, "gain 1.00e-01, ", 64, "at most 49 s"),
@@ -175,7 +175,7 @@ def test_the_live_line_shows_what_the_issue_asks_for():
         "log-likelihood/row -1.25",
         "gain 1.00e-02",
         "2 M rows/s",
-        "96 MB read",
+        "96.0 MB read",
         "0.5 s left",
     ):
         assert part in line
@@ -227,7 +227,7 @@ def test_the_line_of_a_fit_tells_the_share_of_the_pass():
     assert re.match(r". reading  25 %  250 k of 1 M rows  \S+", live.__rich__().plain)
     for event in (iteration(1), iteration(2, 0.1), iteration(3, 0.01), BatchEnded(600_000, 1_000_000, 0.3)):
         live(event)
-    assert live.__rich__().plain.endswith("96 MB read  60 % of this pass  about 0.2 s left")
+    assert live.__rich__().plain.endswith("96.0 MB read  60 % of this pass  about 0.2 s left")
     live(iteration(4, 0.001))
     assert "of this pass" not in live.__rich__().plain
 
@@ -313,9 +313,9 @@ def test_a_grid_is_no_contest_of_starts():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (human_bytes(12), "12 B"),
+        (human_bytes(12), "12 bytes"),
         (human_bytes(12_400_000_000), "12.4 GB"),
-        (human_bytes(3.2e15), "3200 TB"),
+        (human_bytes(3.2e15), "3.2 PB"),
         (human_count(950), "950"),
         (human_count(4_200_000), "4.2 M"),
         (human_seconds(0.53), "0.5 s"),

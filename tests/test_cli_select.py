@@ -40,7 +40,7 @@ def test_the_chosen_model_is_saved_and_the_table_printed(data, tmp_path):
     assert told[:3] == [
         "preparing: drawing a sample of the rows",
         "preparing: looking for a start in the sample (kmeans)",  # 8 times
-        "fitting all data: 1,500 rows x 3 features (36 kB), 8 models at once",
+        "fitting all data: 1,500 rows x 3 features (36.0 kB), 8 models at once",
     ]
     assert told[3].startswith("iteration 1 (8 of 8 models go on), "), "one line for each read"
     assert [line.split(" (")[0] for line in told[3:]] == [f"iteration {n + 1}" for n in range(len(told) - 3)]

@@ -319,7 +319,7 @@ def test_a_client_or_a_scheduler_that_ends(what):
 @pytest.mark.slow
 @pytest.mark.reliability(
     fault="a chunk of 600 MB, a worker with a memory limit of 400 MB",
-    sees="workers died 4 times … memory limit of 400 MB … a chunk of … takes up to 600 MB decoded",
+    sees="workers died 4 times … memory limit of 400.0 MB … a chunk of … takes up to 600.0 MB decoded",
     lost="the fit: it cannot run there",
 )
 def test_a_memory_limit_that_is_too_small(tmp_path):
@@ -334,8 +334,8 @@ def test_a_memory_limit_that_is_too_small(tmp_path):
     assert done.returncode == 1, done.stderr
     last = done.stderr.splitlines()[-1]
     assert "workers died 4 times over the same chunks, probably for lack of memory" in last
-    assert "had a memory limit of 400 MB" in last
-    assert "takes up to 600 MB decoded" in last
+    assert "had a memory limit of 400.0 MB" in last
+    assert "takes up to 600.0 MB decoded" in last
     assert "--memory-limit" in last
     assert "Traceback" not in done.stderr
 

@@ -52,9 +52,9 @@ def test_the_shell_says_the_same_in_words_and_in_json(data):
     arguments = ["plan", data, "-k", "4", "--covariance", "diag", "--workers", "1", "--memory-limit", "2GB"]
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 0, result.output
-    assert "6,000 rows x 3, 144 kB decoded" in result.stdout
-    assert "12 of 12 kB" in result.stdout
-    assert "1 of 144 kB, in 1 task\n" in result.stdout
+    assert "6,000 rows x 3, 144.0 kB decoded" in result.stdout
+    assert "12 of 12.0 kB" in result.stdout
+    assert "1 of 144.0 kB, in 1 task\n" in result.stdout
     assert "smallest and largest median of four data sets in docs/algorithms.md" in " ".join(result.stdout.split())
     figures = json.loads(CliRunner().invoke(command, [*arguments, "--json"]).stdout)
     assert figures["n_rows"] == 6000
@@ -112,7 +112,7 @@ def test_a_limit_that_is_too_small_names_the_chunks_that_would_fit(tmp_path):
         ).problems
         if "limit" in one
     ]
-    assert "240 MB is its limit: store the data in chunks of at most" in problem
+    assert "240.0 MB is its limit: store the data in chunks of at most" in problem
     size = float(problem.split("at most ")[1].split(" ")[0])
     assert 3 * size == pytest.approx(0.95 * 240 - 120 - 67.1, abs=3), "beside Python and malloc, three chunks at once"
 
@@ -176,7 +176,7 @@ def test_missing_chunks_that_may_be(tmp_path):
 def test_covariances_that_fit_no_memory(tmp_path):
     zarr.create_array(tmp_path / "wide.zarr", shape=(1000, 200_000), chunks=(1, 200_000), dtype="f4")
     found = quickly(str(tmp_path / "wide.zarr"), dem.GaussianMixture(4), workers=1, memory_limit="4GB")
-    assert "nothing: the parameters of a single component take 640 GB" in found.measured_on
+    assert "nothing: the parameters of a single component take 640.0 GB" in found.measured_on
     assert any("take diag covariances or fewer components" in problem for problem in found.problems)
     assert math.isnan(found.arithmetic_seconds)
     assert "unknown" in str(found)
@@ -322,7 +322,7 @@ def test_a_range_of_one_time_is_one_time(data):
 def test_a_plan_can_be_read_in_a_notebook(data):
     found = quickly(data, dem.KMeans(7000))
     assert repr(found) == str(found)
-    assert "6,000 rows x 3, 144 kB decoded" in repr(found)
+    assert "6,000 rows x 3, 144.0 kB decoded" in repr(found)
     page = found._repr_html_()
     assert page.count("<tr>") == len(found.lines()) + len(found.problems)
     assert "6,000 rows are too few for 7,000 components" in page
