@@ -43,11 +43,12 @@ class Support:
 
     def outside(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which values are not allowed; the shape of `rows`."""
-        inside: NDArray[np.bool_] = np.isfinite(rows)
-        if self.lowest > -math.inf:
-            inside &= rows >= self.lowest
+        bounded = self.lowest > -math.inf and self.highest < math.inf
+        inside: NDArray[np.bool_] = rows >= self.lowest if bounded else np.isfinite(rows)
         if self.highest < math.inf:
             inside &= rows <= self.highest
+        elif self.lowest > -math.inf:
+            inside &= rows >= self.lowest
         if self.whole:
             inside &= rows == np.rint(rows)
         return ~inside
