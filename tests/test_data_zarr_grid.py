@@ -137,6 +137,9 @@ def test_several_variables_are_features_of_one_grid(tmp_path, monkeypatch):
     assert rows.feature_names == ("t", "s", "o")
     assert (rows.grid, rows.grid_names) == ((30, 20), ("time", "lat"))
     np.testing.assert_array_equal(reassemble(rows), expected.reshape(-1, 3))
+    one = open_rows(group, variable=["t"])
+    assert (one.feature_names, one.grid) == (("t",), (30, 20))
+    np.testing.assert_array_equal(reassemble(one), t.reshape(-1, 1))
     model = dem.GaussianMixture(2, random_state=0).fit(tmp_path / "g.zarr", variable=("t", "s"))
     assert model.feature_names_in_.tolist() == ["t", "s"]
     labels = model.predict(group, variable=("t", "s"))

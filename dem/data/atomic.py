@@ -49,10 +49,7 @@ def remove(path: str) -> None:
 def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Judge a path for output before anything is computed, and clear away what a killed process has left beside it.
 
-    Raises
-    ------
-    StoreError
-        If something is there and may not be replaced, or nothing can be written there.
+    Raises `StoreError` if something is there and may not be replaced, or nothing can be written there.
     """
     if not os.fspath(path).strip():
         message = "the path to write to is empty; give a directory or URL"

@@ -59,10 +59,7 @@ def decoding(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def packing_of(array: Any, name: str) -> Packing | None:
     """Return how the numbers of a zarr array are decoded; None if they are stored as they are.
 
-    Raises
-    ------
-    DataError
-        If an attribute is not a number; the message names it, and the array by its `name`.
+    Raises `DataError` if an attribute is not a number; the message names it, and the array by its `name`.
     """
     attributes, dtype = array.attrs.asdict(), array.dtype
     given = decoding(attributes)
@@ -93,15 +90,10 @@ def packing_of(array: Any, name: str) -> Packing | None:
 
 def _numbers(value: Any, dtype: np.dtype[Any]) -> list[Any]:
     """Return fill values as numbers; xarray writes those of floating-point arrays as base64."""
-    values: list[Any] = []
-    for item in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(item, np.generic):
-            item = item.item()
-        if isinstance(item, str):
-            item = _from_text(item, dtype)
-        if isinstance(item, int | float):
-            values.append(item)
-    return values
+    items = value if isinstance(value, list | tuple) else [value]
+    items = [item.item() if isinstance(item, np.generic) else item for item in items]
+    items = [_from_text(item, dtype) if isinstance(item, str) else item for item in items]
+    return [item for item in items if isinstance(item, int | float)]
 
 
 def _from_text(text: str, dtype: np.dtype[Any]) -> float | None:

@@ -93,23 +93,10 @@ def span_of(first: Region, last: Region, n_rows: int) -> range | None:
 
 
 def feature_axis(name: str, ndim: int, dims: Sequence[Hashable] | None, feature_dim: Hashable | None) -> int:
-    """Return the axis that holds the features.
+    """Return the axis that holds the features of data that messages call `name`.
 
-    Parameters
-    ----------
-    name : str
-        What messages call the data.
-    ndim : int
-        Its number of dimensions.
-    dims : sequence, optional
-        Their names, where they have any; anything that can be hashed.
-    feature_dim : str or int, optional
-        The name of the dimension, or its number (also from the end); a name goes first.
-
-    Raises
-    ------
-    DataError
-        If there is no such dimension, or none is given and it is not clear.
+    The user tells its name, which goes first, or its number (also from the end). Raises `DataError` if there is no such
+    dimension among `dims`, or none is given and it is not clear.
     """
     listed = ", ".join(map(str, range(ndim) if dims is None else dims)) or "none"
     if feature_dim is not None:

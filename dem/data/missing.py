@@ -11,20 +11,13 @@ from dem.errors import MissingDataError
 
 @dataclass(frozen=True)
 class Missing:
-    """How many chunks a read asked for, and which of them are not in the store; ``+`` adds reads.
-
-    Attributes
-    ----------
-    n_chunks, n_missing : int
-    digest : int
-        Tells one set of missing chunks from another.
-    first : tuple of (int, str), optional
-        The first of them: its number, and what messages call it.
-    """
+    """How many chunks a read asked for, and which of them are not in the store; ``+`` adds reads."""
 
     n_chunks: int = 0
     n_missing: int = 0
+    #: tells one set of missing chunks from another
     digest: int = 0
+    #: the first of them: its number, and what messages call it
     first: tuple[int, str] | None = None
 
     def __add__(self, other: Self) -> Self:

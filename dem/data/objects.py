@@ -42,10 +42,7 @@ def is_failure_of_store(error: BaseException) -> bool:
 def open_url(path: str | os.PathLike[str]) -> tuple[Any, str]:
     """Return the file system of a URL, which remembers no listings, and the path there.
 
-    Raises
-    ------
-    StoreError
-        If there is no such kind of URL, or the package for it is not installed.
+    Raises `StoreError` if there is no such kind of URL, or the package for it is not installed.
     """
     import fsspec  # noqa: PLC0415
 
@@ -65,23 +62,16 @@ def numbered(path: str, number: int) -> str:
 
 
 class Objects:
-    """Objects to be: written under a temporary name beside their own, and copied once all are there.
-
-    Attributes
-    ----------
-    path : str
-        Where to write meanwhile.
-    chunk_names : dict
-        How the chunks of arrays must be named: otherwise than those of what is replaced.
-    is_whole : bool
-        Whether all is under the temporary name, and stays there because it could not be copied.
-    """
+    """Objects to be: written under a temporary name beside their own, and copied once all are there."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._filesystem, self._final = open_url(path)
         self._inner = f"{self._final}.{uuid4().hex}.part"
+        #: where to write meanwhile
         self.path = self._url(self._inner)
+        #: how the chunks of arrays must be named: otherwise than those of what is replaced
         self.chunk_names = self._free_names()
+        #: whether all is under the temporary name, and stays there because it could not be copied
         self.is_whole = False
 
     def publish(self, *, overwrite: bool) -> None:

@@ -26,27 +26,19 @@ _FOOTERS_AT_ONCE = 16
 
 @dataclass(frozen=True, eq=False)
 class RowGroups:
-    """Consecutive row groups of a file that are read together, and what to make of them; picklable.
+    """Consecutive row groups of a file that are read together, and what to make of them; picklable."""
 
-    Attributes
-    ----------
-    fragment : pyarrow.dataset.ParquetFileFragment
-    schema : pyarrow.Schema
-        The columns wanted, in order.
-    dtype : dtype
-        Of the table that is made of them.
-    start, n_rows : int
-        Their place in the whole table, which messages call `name`.
-    piece_rows : int
-        Rows of the tables that they are read in.
-    """
-
+    #: a ParquetFileFragment of pyarrow
     fragment: Any
+    #: the columns wanted, in order
     schema: Any
     dtype: np.dtype[Any]
+    #: their place in the whole table
     start: int
     n_rows: int
+    #: rows of the tables that they are read in
     piece_rows: int
+    #: what messages call the data
     name: str
 
     def pieces(self) -> Iterator[NDArray[Any]]:

@@ -82,11 +82,8 @@ class ZarrPart:
     def read(self, block: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         """Read a block of the grid, with all features at the end, and tell what of it is missing.
 
-        Raises
-        ------
-        DataError
-            If a chunk cannot be read or decoded; the message names it. If the store is no longer the one that was
-            opened, as far as that is seen or with `check` is looked for.
+        Raises `DataError` if a chunk cannot be read or decoded, which it names, or if the store is no longer the one
+        that was opened, as far as that is seen or with `check` is looked for.
         """
         region = [slice(0, extent) for extent in self.array.shape]
         for axis, part in zip(self.axes, block, strict=False):  # but for the axis of the features
