@@ -114,8 +114,8 @@ class ZarrPart:
         now = self._compare(documents)
         was, has = decoding(self.array.attrs.asdict()), decoding(now.attrs.asdict())
         if repr(was) != repr(has):  # NaN is unlike itself
-            what = f"the attributes that decode it were {was} and are {has};"
-            raise self._changed(what)
+            what = f"the attributes that decode it were {was} and are {has}"
+            raise self._changed(what, first="")
 
     def _read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         own, metadata, selection = self.array.store_path, self.array.metadata, tuple(region)
@@ -173,19 +173,18 @@ class ZarrPart:
             version = self.array.metadata.zarr_format
             now = zarr.open_array(store=MemoryStore(documents), mode="r", zarr_format=version)
         except Exception as error:  # whatever zarr makes of it
-            what = "its metadata cannot be understood; wait until it is whole, and"
+            what = "its metadata cannot be understood"
             raise self._changed(what) from error
         told = [(name, verbs, _told(self.array, name), _told(now, name)) for name, verbs in _OUTLINE.items()]
         changed = [f"its {name} {verbs[0]} {was} and {verbs[1]} {has}" for name, verbs, was, has in told if was != has]
         if not changed and _plain(self.array) != _plain(now):
             changed = ["its codecs or the names of its chunks are others"]
         if changed:
-            what = f"{', '.join(changed)}; wait until it is whole, and"
-            raise self._changed(what)
+            raise self._changed(", ".join(changed))
         return now
 
-    def _changed(self, what: str) -> MissingDataError:
-        return MissingDataError(f"{self.name} has changed since it was opened: {what} start again")
+    def _changed(self, what: str, first: str = "wait until it is whole, and ") -> MissingDataError:
+        return MissingDataError(f"{self.name} has changed since it was opened: {what}; {first}start again")
 
     def _missing(self, region: Sequence[slice], store: WatchedStore) -> Missing:
         """Count the chunks that the region touches, and find those that are missing."""
@@ -221,7 +220,7 @@ class ZarrPart:
 
     def _key(self, number: Sequence[int]) -> str:
         """Return the name of a chunk or shard in the store."""
-        return (self.array.store_path / self.array.metadata.encode_chunk_key(tuple(number))).path
+        return f"{self.array.path}/".lstrip("/") + self.array.metadata.encode_chunk_key(tuple(number))
 
     def _file(self, number: Sequence[int]) -> str:
         """Word which chunk or shard it is."""
