@@ -25,7 +25,7 @@ _NOT_SAVED = ("callbacks",)
 
 
 def save(estimator: Any, path: str, *, overwrite: bool) -> None:
-    """Write a fitted estimator; see `FittedModel.save`."""
+    """Write a fitted estimator; see `Estimator.save`."""
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
     if hasattr(estimator, "_held_rows"):
         arrays["held_rows"] = estimator._held_rows
@@ -113,14 +113,19 @@ def load(path: str) -> Any:
 
 
 def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Any:
-    options = dict(attributes["options"])
-    options.update(
-        {name.removeprefix("options/"): value for name, value in arrays.items() if name.startswith("options/")}
-    )
-    estimator = entry.load()(**options)
-    for name in estimator._parameter_names:
-        setattr(estimator, f"{name}_", arrays[name])
-    size, n_features = getattr(estimator, entry.size), attributes["fitted"]["n_features_in_"]
+    estimator = entry.load()(**{**attributes["options"], **_group(arrays, "options")})
+    fitted = attributes["fitted"]
+    found: dict[str, Any] = {f"{name}_": arrays[name] for name in estimator._parameter_names}
+    found |= {name: fitted[name] for name in ("n_features_in_", *estimator._outcome)}
+    found |= {name: fitted[name] for name in _LATER_ATTRIBUTES if name in fitted}
+    found |= _from_axis(attributes.get("feature_axis") or {})
+    if attributes["feature_names"] is not None:
+        found["feature_names_in_"] = np.array(attributes["feature_names"], dtype=object)
+    if "held_rows" in arrays:
+        found["_held_rows"] = arrays["held_rows"]
+    if raw := _group(arrays, "raw"):
+        found["_raw"] = raw
+    size, n_features = getattr(estimator, entry.size), fitted["n_features_in_"]
     first = estimator._parameter_names[0]
     if len(arrays[first]) != size:
         message = f"{len(arrays[first])} {first} for {entry.size} {size}"
@@ -128,26 +133,19 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     if arrays[entry.location].shape != (size, n_features):
         message = f"the {entry.location} of {size} in {n_features} features have shape {arrays[entry.location].shape}"
         raise ValueError(message)
-    if raw := {name.removeprefix("raw/"): array for name, array in arrays.items() if name.startswith("raw/")}:
-        estimator._raw = raw
-    for name in ("n_features_in_", *estimator._outcome):
-        setattr(estimator, name, attributes["fitted"][name])
-    if "held_rows" in arrays:
-        estimator._held_rows = arrays["held_rows"]
-    for name in set(_LATER_ATTRIBUTES) & set(attributes["fitted"]):
-        setattr(estimator, name, attributes["fitted"][name])
-    if attributes["feature_names"] is not None:
-        estimator.feature_names_in_ = np.array(attributes["feature_names"], dtype=object)
-    for name, value in _from_axis(attributes.get("feature_axis") or {}).items():
-        setattr(estimator, name, value)
     for name in ("feature_names_in_", "feature_coordinates_"):
-        labels = getattr(estimator, name, None)
-        if labels is not None and labels.shape != (estimator.n_features_in_,):
-            message = f"the {estimator.n_features_in_} features have {len(labels)} entries in {name}"
+        if name in found and found[name].shape != (n_features,):
+            message = f"the {n_features} features have {len(found[name])} entries in {name}"
             raise ValueError(message)
+    vars(estimator).update(found)
     estimator._complete()
     estimator._model()
     return estimator
+
+
+def _group(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a group of the file, by their names there."""
+    return {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
 
 
 def lost_in_units(family: Any, parameters: Any) -> dict[str, np.ndarray]:

@@ -34,7 +34,7 @@ def predict_to(
     overwrite: bool,
     **source: Unpack[SourceOptions],
 ) -> None:
-    """Write what a model says of each row; see `FittedModel.predict_to`."""
+    """Write what a model says of each row; see `Estimator.predict_to`."""
     if kind not in estimator._row_functions:
         message = f"kind must be one of {', '.join(estimator._row_functions)}, not {kind!r}"
         raise OptionError(message)
