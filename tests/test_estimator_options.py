@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from sklearn.base import clone
 
 import dem
 
+ROOT = Path(__file__).parent.parent
 ESTIMATORS = (dem.GaussianMixture, dem.BernoulliMixture, dem.BinomialMixture, dem.KMeans)
 
 
@@ -42,3 +46,25 @@ def test_what_a_class_says_of_an_option_itself_stands_in_place_of_what_its_base_
 
 def test_a_bernoulli_mixture_is_no_parent_of_the_binomial_one():
     assert not issubclass(dem.BinomialMixture, dem.BernoulliMixture)
+
+
+@pytest.mark.slow
+def test_type_checkers_know_the_options(tmp_path):
+    """Right calls pass, wrong names, types and positions do not."""
+    pytest.importorskip("mypy")
+    script = tmp_path / "calls.py"
+    script.write_text(
+        "import dem\n"
+        "dem.GaussianMixture(3, tol=1e-3)\n"
+        "dem.BinomialMixture(2, 10, fit_weights=False)\n"
+        "dem.GaussianMixture(3, 4)\n"
+        "dem.GaussianMixture(tol='much')\n"
+        "dem.KMeans(n_components=3)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(script)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert re.findall(r"calls.py:(\d+): error: .*\[(.*)\]", said) == [
+        ("4", "call-arg"),
+        ("5", "arg-type"),
+        ("6", "call-arg"),
+    ]

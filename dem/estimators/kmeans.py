@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -24,6 +23,7 @@ from dem.errors import OptionError
 from dem.estimators.base import Estimator
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.registry import ESTIMATORS
+from dem.estimators.sklearn_bases import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Array, EStep, Support

@@ -12,7 +12,6 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -34,6 +33,7 @@ from dem.estimators.criteria import Criteria
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.partial import LearnsFromStreams
 from dem.estimators.registry import MIXTURE_STARTS
+from dem.estimators.sklearn_bases import DensityMixin
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Component, Support

@@ -6,10 +6,11 @@ import inspect
 import re
 from dataclasses import dataclass, field, fields
 from numbers import Integral
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, cast, dataclass_transform
 
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
+
+from dem.estimators.sklearn_bases import BaseEstimator
 
 #: the constraint of an option that counts something
 POSITIVE = Interval(Integral, 1, None, closed="left")
@@ -44,7 +45,7 @@ class Options(BaseEstimator):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         dataclass(cls, repr=False, eq=False, match_args=False, kw_only=True)
-        options = fields(cls)
+        options = fields(cast("Any", cls))
         cls._parameter_constraints = {one.name: one.metadata["constraints"] for one in options}
         if cls.__doc__:  # `python -OO` leaves none
             own = vars(cls).get("__annotations__", {})

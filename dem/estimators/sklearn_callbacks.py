@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dem.em.progress import Tracker
 from dem.estimators.callbacks import Latest
 from dem.events import Event, FitStarted
 
 _theirs: Any = importlib.import_module("sklearn.callback") if importlib.util.find_spec("sklearn.callback") else None
-#: gives an estimator `set_callbacks`, if scikit-learn has it
-SupportsCallbacks: Any = object if _theirs is None else _theirs.CallbackSupportMixin
+if TYPE_CHECKING:
 
+    class SupportsCallbacks:
+        """Gives an estimator `set_callbacks`, if scikit-learn has it."""
 
+else:
+    SupportsCallbacks = object if _theirs is None else _theirs.CallbackSupportMixin
 F = TypeVar("F", bound=Callable[..., Any])
 
 
