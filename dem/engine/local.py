@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,9 @@ from dem.data.base import Batch, Rows
 from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting, with_found
 from dem.events import BatchEnded
 from dem.statistics import TreeSum
+
+# Seconds between two looks at what has come of a sweep; to wake for each batch costs more than a small one.
+TICK = 0.1
 
 
 class LocalEngine(Engine):
@@ -41,7 +44,9 @@ class LocalEngine(Engine):
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
         begun = Begun(rows, list(enumerate(rows.batches())), works, self.told, by_batch=by_batch)
         try:
-            if self.n_threads > 1 and len(begun.batches) > 1:
+            if self.n_threads == 1 or len(begun.batches) == 1:
+                begun.run()
+            else:
                 self._begin(begun)
             return begun.result()
         except BaseException:  # an interrupt too must not leave threads at work
@@ -73,10 +78,7 @@ class LocalEngine(Engine):
 
 
 class Begun:
-    """A sweep over numbered batches, whose totals are added as they become ready.
-
-    It runs on threads if it was begun there, else in the thread that asks for its result.
-    """
+    """A sweep over numbered batches, whose totals are added as they become ready."""
 
     def __init__(
         self,
@@ -93,36 +95,38 @@ class Begun:
         self._sum: TreeSum[Any] = TreeSum(len(batches))
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._n_told = 0
-        self._futures: list[Future[int]] = []
-        self._ended: SimpleQueue[Future[int]] = SimpleQueue()
+        self._futures: list[Future[None]] = []
+        self._ended: deque[BatchEnded] = deque()
 
     def begin(self, pool: ThreadPoolExecutor, stop: threading.Event) -> None:
         """Give the batches to threads, which leave off when they are told to stop."""
+        self._futures = [pool.submit(self._run, place, stop) for place in range(len(self.batches))]
+
+    def run(self) -> None:
+        """Take the batches through all works in this thread."""
         for place in range(len(self.batches)):
-            self._futures.append(pool.submit(self._run, place, stop))
-            self._futures[-1].add_done_callback(self._ended.put)
+            self._run(place)
+            self._tell()
 
     def result(self) -> list[Any]:
-        """Wait for all batches, telling of each; see `Pending.result`."""
-        while self._n_told < len(self.batches):
-            n_rows = self._next() if self._futures else self._run(self._n_told)
-            self._n_told += 1
-            self._told(BatchEnded(n_rows, self._rows.n_rows, time.monotonic() - self._began))
+        """Wait for all batches, telling of them; see `Pending.result`. An error is that of the first that has one."""
+        left = set(self._futures)
+        while left:
+            ended, left = wait(left, timeout=TICK, return_when=FIRST_EXCEPTION)
+            self._tell()
+            if any(future.cancelled() or future.exception() is not None for future in ended):
+                for future in self._futures:
+                    future.result()
         if self._parts is not None:
             return checked(self._rows, self._parts, by_batch=True)
         return checked(self._rows, self._sum.result, by_batch=False)
 
-    def _next(self) -> int:
-        """Wait for the next batch that ends, wherever it is; an error is that of the first batch that has one."""
-        ended = self._ended.get()
-        if ended.cancelled() or ended.exception() is not None:
-            for future in self._futures:
-                future.result()
-        return ended.result()
+    def _tell(self) -> None:
+        while self._ended:
+            self._told(self._ended.popleft())
 
-    def _run(self, place: int, stop: threading.Event | None = None) -> int:
-        """Take a batch through all works, add what it gives, and return its number of rows."""
+    def _run(self, place: int, stop: threading.Event | None = None) -> None:
+        """Take a batch through all works, and add what it gives."""
         number, batch = self.batches[place]
         works = [work.works[number] if isinstance(work, ByBatch) else work for work in self._works]
         part = run_batch(batch, works, stop=stop)
@@ -131,7 +135,7 @@ class Begun:
                 self._sum.add(place, part)
             else:
                 self._parts[place] = part
-        return batch.n_rows
+            self._ended.append(BatchEnded(batch.n_rows, self._rows.n_rows, time.monotonic() - self._began))
 
 
 def available_cores() -> int:
