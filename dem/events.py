@@ -69,7 +69,7 @@ class IterationEnded:
     iteration : int
         1, 2, …
     log_likelihood : float
-        Per row (nats), exact for the parameters that entered this iteration. In a lap of incremental EM the free
+        Per row (nats), exact for the parameters that entered this iteration. In a pass of incremental EM the free
         energy at its end, a lower bound; in one of stepwise EM that of each block before its step.
     gain : float
         Difference to the previous iteration's value; inf in the first.

@@ -32,8 +32,10 @@ class Case:
     truth: dict[str, np.ndarray] = field(default_factory=dict)
     #: how far a fit may be from the truth, in units of `truth`
     within: float = 0.1
-    #: the means of a component's rows, from what locates it
+    #: the means of a component's rows, or of their sufficient statistics, from what locates it
     means: Callable[[np.ndarray], np.ndarray] = lambda located: located
+    #: what of the rows these are the means of: T(x), where that is not x
+    statistics: Callable[[np.ndarray], np.ndarray] = lambda rows: rows
     #: whether parameters, under their users' names, are some that the family admits
     admits: Callable[[dict[str, np.ndarray]], bool] = lambda _: True
     #: parameters that all components share, under their users' names

@@ -173,7 +173,7 @@ def test_statistics_from_different_parameters_add(case):
     joint = np.vstack([family.posterior(parameters, chunk_of(first)), family.posterior(later, chunk_of(second))])
     fitted = family.m_step(parts[0] + parts[1], parameters)
     table = rows.table.astype(float)
-    means = (joint.T @ table) / joint.sum(axis=0)[:, np.newaxis]
+    means = (joint.T @ case.statistics(table)) / joint.sum(axis=0)[:, np.newaxis]
     user = family.to_user(fitted)
     np.testing.assert_allclose(user["weights"], joint.mean(axis=0), rtol=1e-12)
     located = case.means(user[case.located.removesuffix("_")])

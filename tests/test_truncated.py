@@ -89,7 +89,7 @@ def check_the_e_step(case, rows):
     np.testing.assert_allclose(ours.counts, responsibilities.sum(axis=0), rtol=1e-8, atol=1e-9)
     new = family.component.to_user(family.m_step(ours, parameters).components)
     there = ours.counts > 1e-3
-    wanted = (responsibilities.T @ rows)[there] / ours.counts[there, np.newaxis]
+    wanted = (responsibilities.T @ case.statistics(rows))[there] / ours.counts[there, np.newaxis]
     np.testing.assert_allclose(case.means(new[case.located.removesuffix("_")])[there], wanted, rtol=1e-6, atol=1e-7)
     return family, parameters
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dem.cli.options import POSITIVE, SEED, F, Finite, count, names_of, refuse, together
-from dem.estimators.registry import DEFAULT, ESTIMATORS, MIXTURE_STARTS, Entry, ShellOption, entry_of
+from dem.estimators.registry import ALGORITHMS, DEFAULT, ESTIMATORS, MIXTURE_STARTS, Entry, ShellOption, entry_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ _OPTIONS = {
     "max_iter": _Option("--max-iter", POSITIVE, "Iterations at most", "N", "100", "300"),
     "algorithm": _Option(
         "--algorithm",
-        click.Choice(("auto", "batch", "incremental", "stepwise")),
+        click.Choice(ALGORITHMS),
         "Parameters move on after every read, or after every block of it; auto: batch with SQUAREM",
         default="batch",
         of_mixtures=True,

@@ -32,7 +32,7 @@ from dem.estimators import persistence, streams
 from dem.estimators.criteria import Criteria
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.partial import LearnsFromStreams
-from dem.estimators.registry import MIXTURE_STARTS
+from dem.estimators.registry import ALGORITHMS, MIXTURE_STARTS
 from dem.estimators.sklearn_bases import DensityMixin
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
@@ -42,7 +42,6 @@ from dem.initialise import kmeans_parallel_start, row_sample, start_responsibili
 from dem.initialise.sample import RowSample
 from dem.validation import check_count, check_sample, check_weights
 
-ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
 # Iterations on the sample at most, unless more are allowed on the data.
 SAMPLE_ITERATIONS = 100
 

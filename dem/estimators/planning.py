@@ -204,8 +204,8 @@ def _driver_bytes(estimator: Any, rows: Rows, parameter_bytes: int) -> int:
 
 
 def _passes(estimator: Any, rows: Rows) -> tuple[tuple[float, float], tuple[float, float]] | tuple[None, None]:
-    """Return how many passes to expect; None for k-means, which nothing was counted of."""
+    """Return how many passes to expect; None for what nothing was counted of: k-means, an algorithm of one's own."""
     if not estimator._entry.is_mixture:
         return None, None
     in_memory = rows.n_rows == _sample_rows(estimator, rows)
-    return (PASSES_IN_MEMORY if in_memory else PASSES)[estimator._algorithm().name]
+    return (PASSES_IN_MEMORY if in_memory else PASSES).get(estimator._algorithm().name, (None, None))

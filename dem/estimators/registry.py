@@ -9,6 +9,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+#: ways of EM; `MixtureEstimator._algorithm` says what they mean
+ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
 #: ways in which a mixture starts from a sample, and one that reads all the data
 MIXTURE_STARTS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
 
