@@ -12,6 +12,7 @@ import pytest
 from sklearn.base import clone
 
 import dem
+from dem.estimators.options import POSITIVE, option
 
 ROOT = Path(__file__).parent.parent
 ESTIMATORS = (dem.GaussianMixture, dem.BernoulliMixture, dem.BinomialMixture, dem.KMeans)
@@ -68,3 +69,26 @@ def test_type_checkers_know_the_options(tmp_path):
         ("5", "arg-type"),
         ("6", "call-arg"),
     ]
+
+
+def test_a_subclass_keeps_the_init_that_it_inherits_and_may_annotate_what_is_no_option():
+    class Shaded(dem.GaussianMixture):
+        def __init__(self, shade=3, *, random_state=None):
+            super().__init__(2, random_state=random_state)
+            self.shade = shade
+
+    class Deeper(Shaded):
+        seen: list
+        colour: str = "red"
+
+    class WithOption(dem.GaussianMixture):
+        colour: str = "red"
+        width: int = option(POSITIVE, default=4)
+
+    deeper = Deeper(5)
+    assert (deeper.shade, deeper.n_components, deeper.colour) == (5, 2, "red")
+    assert clone(deeper).get_params() == {"shade": 5, "random_state": None}
+    assert WithOption(3, width=2).get_params()["width"] == 2
+    assert "colour" not in WithOption().get_params()
+    with pytest.raises(TypeError, match="colour"):
+        WithOption(colour="blue")

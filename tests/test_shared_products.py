@@ -10,6 +10,9 @@ from sources import CutRows
 
 import dem
 from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _grouped
+from dem.em.fit import Settings, Start
+from dem.em.incremental import Incremental
+from dem.em.loop import run
 from dem.engine import LocalEngine
 from dem.families.gaussian import GaussianComponent
 from dem.families.mixture import Mixture
@@ -51,7 +54,7 @@ def test_each_model_gets_what_it_would_get_alone(case):
 
 
 def groups(models):
-    return [group for group, _ in _grouped({number: EStep(*model) for number, model in enumerate(models)})]
+    return [group for group, _ in _grouped({number: EStep(*model) for number, model in enumerate(models)}, {})]
 
 
 def test_what_goes_together():
@@ -73,3 +76,13 @@ def test_a_fit_uses_it(monkeypatch):
     monkeypatch.setattr(ESteps, "__call__", lambda self, chunk: calls.append(self.sizes) or honest(self, chunk))
     dem.GaussianMixture(3, n_init=4, random_state=0).fit(gaussian_rows())
     assert (3, 3, 3, 3) in calls
+
+
+def test_blocks_at_the_same_parameters_share_what_was_joined_for_them(monkeypatch):
+    rows, calls = CutRows(gaussian_rows(), list(range(300, 3000, 300))), []
+    honest = Mixture.joined
+    monkeypatch.setattr(Mixture, "joined", lambda *arguments: calls.append(None) or honest(*arguments))
+    models = gaussian("full", rows.table, [3, 3])
+    starts = [Start(*model) for model in models]
+    run(starts, Incremental(), rows, LocalEngine(1), Settings(0.0, 1))
+    assert len(calls) == 1  # all ten blocks of an exact pass

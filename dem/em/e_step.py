@@ -23,6 +23,10 @@ N_BLOCKS = 40
 MOST_COMPONENTS = 256
 
 
+# By the numbers of the models, the parameters that were joined last, and the work of all of them.
+_Joined = dict[tuple[int, ...], tuple[list[Any], Work]]
+
+
 @dataclass(frozen=True, eq=False)
 class Several:
     """The statistics of several models."""
@@ -98,11 +102,12 @@ class Blocks:
         """
         under_way: deque[tuple[int, dict[int, Any], _Reading]] = deque()
         waiting = deque(plan.order)
+        joined: _Joined = {}
         while waiting or under_way:
             while waiting and len(under_way) < plan.in_flight:
                 block, latest = waiting.popleft(), points()
                 asking = {number: models[number].reads(point) for number, point in latest.items()}
-                under_way.append((block, latest, _Reading(self, block, asking, plan.works)))
+                under_way.append((block, latest, _Reading(self, block, asking, plan.works, joined)))
             block, latest, reading = under_way.popleft()
             statistics, more = reading.result()
             yield Visit(block, latest, statistics, more)
@@ -112,14 +117,19 @@ class _Reading:
     """The works of some models on a block, under way: each model asks for what it needs of one iteration."""
 
     def __init__(
-        self, blocks: Blocks, block: int, asking: Mapping[int, Generator[Work, Any, Any]], more: Sequence[Work]
+        self,
+        blocks: Blocks,
+        block: int,
+        asking: Mapping[int, Generator[Work, Any, Any]],
+        more: Sequence[Work],
+        joined: _Joined,
     ) -> None:
-        self._blocks, self._block, self._asking = blocks, block, asking
+        self._blocks, self._block, self._asking, self._joined = blocks, block, asking, joined
         self._send({number: next(models_works) for number, models_works in asking.items()}, more)
 
     def _send(self, works: Mapping[int, Work], more: Sequence[Work] = ()) -> None:
         blocks, batches = self._blocks, self._blocks.batches[self._block]
-        self._groups = _grouped(works)
+        self._groups = _grouped(works, self._joined)
         wanted = [*(work for _, work in self._groups), *more]
         if batches == slice(None):  # all of the data at once needs no answer in between
             self._totals = blocks.engine.sweep(blocks.rows, wanted)
@@ -145,8 +155,12 @@ class _Reading:
         return found, more
 
 
-def _grouped(works: Mapping[int, Any]) -> list[tuple[list[int], Work]]:
-    """Return the numbers of the models whose works go together, in order, and their works as one."""
+def _grouped(works: Mapping[int, Any], known: _Joined) -> list[tuple[list[int], Work]]:
+    """Return the numbers of the models whose works go together, in order, and their works as one.
+
+    What was joined for the block before is `known`: with many blocks under way at the same parameters there is one of
+    each, and of all that kernels derive from it.
+    """
     groups: list[list[int]] = []
     for number, work in works.items():
         for group in groups if isinstance(work, EStep) else ():
@@ -162,6 +176,10 @@ def _grouped(works: Mapping[int, Any]) -> list[tuple[list[int], Work]]:
     for group in groups:
         one, several = works[group[0]], [works[number].parameters for number in group if len(group) > 1]
         if several:
-            one = ESteps(one.model, one.model.joined(several), tuple(one.model.size(each) for each in several))
+            before, same = known.get(tuple(group), ([], one))
+            if len(before) != len(several) or any(a is not b for a, b in zip(before, several, strict=True)):
+                same = ESteps(one.model, one.model.joined(several), tuple(one.model.size(each) for each in several))
+                known[tuple(group)] = several, same
+            one = same
         together.append((group, one))
     return together

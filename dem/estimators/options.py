@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from numbers import Integral
 from typing import Any, ClassVar, cast, dataclass_transform
 
@@ -44,11 +44,16 @@ class Options(BaseEstimator):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        own = {name for name, value in vars(cls).items() if isinstance(value, Field)}
+        if not own:  # it keeps the `__init__` that it inherits, which may be one that a user wrote
+            return
+        annotations = cls.__annotations__
+        cls.__annotations__ = {name: kind for name, kind in annotations.items() if name in own}
         dataclass(cls, repr=False, eq=False, match_args=False, kw_only=True)
+        cls.__annotations__ = annotations
         options = fields(cast("Any", cls))
         cls._parameter_constraints = {one.name: one.metadata["constraints"] for one in options}
         if cls.__doc__:  # `python -OO` leaves none
-            own = vars(cls).get("__annotations__", {})
             # Own options stand first, but behind those that may be given by position.
             order = sorted(options, key=lambda one: (one.kw_only, one.kw_only and one.name not in own))
             cls.__doc__ = _whole_docstring(cls, [one.name for one in order])
