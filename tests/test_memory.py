@@ -14,13 +14,13 @@ import zarr
 CHUNK_ROWS, N_FEATURES, N_CHUNKS = 65_536, 32, 120  # 16 MB each: 2.01 GB
 
 FIT = """
-import json, resource, sys, warnings
+import json, sys, warnings
 warnings.simplefilter("ignore")
 import dem
+from dem.demo.run import peak_memory
 model = dem.GaussianMixture(8, random_state=0, max_iter=2, covariance_type=sys.argv[2]).fit(sys.argv[1])
 model.predict_to(sys.argv[1], sys.argv[1] + ".labels", overwrite=True)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"peak": peak, "weights": sum(model.weights_), "n_iter": model.n_iter_}))
+print(json.dumps({"peak": peak_memory()[1], "weights": sum(model.weights_), "n_iter": model.n_iter_}))
 """
 
 
