@@ -42,6 +42,8 @@ class Case:
     shared: tuple[str, ...] = ()
     #: iterations after which EM stands still
     n_iterations: int = 25
+    #: whether `make test` leaves it out: what it does differently from others, other tests look at
+    is_slow: bool = False
 
     def estimator(self, **options: Any) -> Any:
         return self.make(**{"n_components": 3, "random_state": 0, "tol": 1e-6, **options})
@@ -169,6 +171,7 @@ CASES = [
         within=2.5,
         means=lambda rates: 1.0 / rates,
         n_iterations=60,
+        is_slow=True,
     ),
     Case(
         "geometric",
@@ -181,6 +184,7 @@ CASES = [
         within=0.15,
         means=lambda probabilities: (1.0 - probabilities) / probabilities,
         admits=_are_probabilities,
+        is_slow=True,
     ),
 ]
 #: one of them, for laws of what lies below the families, where each case would start processes of its own

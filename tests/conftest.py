@@ -31,6 +31,13 @@ def pytest_configure(config):
         config.scratch = os.environ[_SCRATCH] = tempfile.mkdtemp(prefix="dem-tests-")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        if getattr(case, "is_slow", False):
+            item.add_marker("slow")
+
+
 def pytest_unconfigure(config):
     if hasattr(config, "scratch"):
         shutil.rmtree(config.scratch, ignore_errors=True)
