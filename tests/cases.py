@@ -137,6 +137,7 @@ CASES = [
         within=0.15,
         admits=_are_probabilities,
         n_iterations=220,
+        is_slow=True,
     ),
     Case(
         "binomial",

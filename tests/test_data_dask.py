@@ -330,6 +330,7 @@ class Total:
         return Total(self.value + other.value)
 
 
+@pytest.mark.slow
 def test_persisted_arrays(client):
     from dem.engine import LocalEngine, current_engine
 

@@ -60,6 +60,7 @@ def test_the_store_begins_with_the_photographs(small, tmp_path):
     assert np.array_equal(array[...], np.concatenate(expected))
 
 
+@pytest.mark.slow
 def test_peak_memory_sees_what_was_freed():
     code = (
         "import numpy; from dem.demo.run import peak_memory\n"

@@ -197,6 +197,7 @@ def test_no_worker_comes_back(told_soon):
     np.testing.assert_array_equal(model.means_, short.means_)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="a cluster has no workers yet, as under SLURM right after `scale(jobs=2)`",
     sees="waiting for workers of the cluster",

@@ -67,6 +67,7 @@ class SlowRows(CutRows):
         return batches
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_change_the_bits():
     from dem.engine import connect
 

@@ -203,6 +203,7 @@ def test_an_interrupt_keeps_the_last_parameters():
     assert not interrupted.converged_
 
 
+@pytest.mark.slow
 def test_no_scheduler_there():
     began = time.monotonic()
     with (

@@ -99,6 +99,7 @@ def test_algorithm_on_the_command_line(tmp_path):
     assert found["stepwise"][key] == pytest.approx(found["batch"][key], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 10])
 def test_few_rows_at_a_time_lose_no_component(size):
     rng = np.random.default_rng(0)
