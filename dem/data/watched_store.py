@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -129,3 +131,28 @@ def _check_length(value: Buffer, least: int) -> None:
         what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
         message = f"{what} in the store"
         raise CutShortError(message)
+
+
+class _Requests:
+    """Counts the reads in progress, which share one setting."""
+
+    lock = threading.Lock()
+    users = 0
+    setting: Any = None
+
+
+@contextmanager
+def few_requests() -> Iterator[None]:
+    """Lower zarr's own concurrency while any thread reads: chunks that are decoded at once take memory at once."""
+    with _Requests.lock:
+        if _Requests.users == 0:
+            _Requests.setting = zarr.config.set({"async.concurrency": CONCURRENCY})
+            _Requests.setting.__enter__()
+        _Requests.users += 1
+    try:
+        yield
+    finally:
+        with _Requests.lock:
+            _Requests.users -= 1
+            if _Requests.users == 0:
+                _Requests.setting.__exit__(None, None, None)

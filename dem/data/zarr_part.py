@@ -27,7 +27,7 @@ from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
 from dem.data.grid import Corner, chunk_counts, chunk_region, chunks_in
 from dem.data.missing import Missing
-from dem.data.watched_store import ShardIndex, WatchedStore
+from dem.data.watched_store import ShardIndex, WatchedStore, few_requests
 from dem.errors import DataError, MissingDataError
 
 # Properties that messages tell of, and how they word them.
@@ -117,6 +117,7 @@ class ZarrPart:
             what = f"the attributes that decode it were {was} and are {has}"
             raise self._changed(what, first="")
 
+    @few_requests()
     def _read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         own, metadata, selection = self.array.store_path, self.array.metadata, tuple(region)
         store = WatchedStore(own.store, self.index)
