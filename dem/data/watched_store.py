@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,8 +16,6 @@ from zarr.storage import WrapperStore
 
 from dem.errors import DataError
 
-# Simultaneous requests of one read; every thread has its own read at the same time.
-CONCURRENCY = 4
 # What the index of a shard says of a chunk that is not in it.
 _ABSENT = np.uint64(2**64 - 1)
 # Where a shard's index can be understood without decoding the shard.
@@ -77,12 +72,11 @@ class WatchedStore(WrapperStore[Store]):
         self.absent: set[str] = set()
         #: which chunks are absent from shards, by the key of the shard
         self.inside: dict[str, NDArray[np.bool_]] = {}
-        self._index, self._requests = index, asyncio.Semaphore(CONCURRENCY)
+        self._index = index
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Read a value, and note if there is none."""
-        async with self._requests:
-            return self._note(key, byte_range, await self._store.get(key, prototype, byte_range))
+        return self._note(key, byte_range, await self._store.get(key, prototype, byte_range))
 
     if hasattr(WrapperStore, "get_sync"):  # newer versions of zarr read without an event loop where the store can
 
@@ -131,28 +125,3 @@ def _check_length(value: Buffer, least: int) -> None:
         what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
         message = f"{what} in the store"
         raise CutShortError(message)
-
-
-class _Requests:
-    """Counts the reads in progress, which share one setting."""
-
-    lock = threading.Lock()
-    users = 0
-    setting: Any = None
-
-
-@contextmanager
-def few_requests() -> Iterator[None]:
-    """Lower zarr's own concurrency while any thread reads: chunks that are decoded at once take memory at once."""
-    with _Requests.lock:
-        if _Requests.users == 0:
-            _Requests.setting = zarr.config.set({"async.concurrency": CONCURRENCY})
-            _Requests.setting.__enter__()
-        _Requests.users += 1
-    try:
-        yield
-    finally:
-        with _Requests.lock:
-            _Requests.users -= 1
-            if _Requests.users == 0:
-                _Requests.setting.__exit__(None, None, None)

@@ -27,9 +27,12 @@ from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
 from dem.data.grid import Corner, chunk_counts, chunk_region, chunks_in
 from dem.data.missing import Missing
-from dem.data.watched_store import ShardIndex, WatchedStore, few_requests
+from dem.data.watched_store import ShardIndex, WatchedStore
 from dem.errors import DataError, MissingDataError
+from dem.shared_setting import shared_setting
 
+# Requests of one read at once, and chunks decoded at once, which take memory at once: every thread has its own read.
+_few_requests = shared_setting(lambda: zarr.config.set({"async.concurrency": 4}))
 # Properties that messages tell of, and how they word them.
 _ONE, _SEVERAL = ("was", "is"), ("were", "are")
 _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
@@ -117,7 +120,7 @@ class ZarrPart:
             what = f"the attributes that decode it were {was} and are {has}"
             raise self._changed(what, first="")
 
-    @few_requests()
+    @_few_requests()
     def _read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         own, metadata, selection = self.array.store_path, self.array.metadata, tuple(region)
         store = WatchedStore(own.store, self.index)

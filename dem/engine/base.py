@@ -19,6 +19,7 @@ from dem.data.missing import Found
 from dem.engine.cache import ChunkCache
 from dem.errors import EngineWarning
 from dem.events import BatchEnded, WorkersAwaited
+from dem.shared_setting import shared_setting
 from dem.statistics import add_models
 from dem.units import human_seconds
 
@@ -172,41 +173,27 @@ def _blas_libraries() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
-class _BlasLimit:
-    """Counts the users of the limit, for threads that enter and leave at different times."""
-
-    lock = threading.Lock()
-    users = 0
-    limiter: Any = None
-
-
 @contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Keep BLAS at one thread while any thread of this process is inside.
-
-    One thread per core does the work already; more would over-subscribe the cores and change bits.
-    """
-    with _BlasLimit.lock:
-        if _BlasLimit.users == 0:
-            _take_control()
-            _BlasLimit.limiter = _blas_libraries().limit(limits=1)
-        _BlasLimit.users += 1
+def _single_threaded_blas() -> Iterator[None]:
+    _take_control()
+    limiter = _blas_libraries().limit(limits=1)
     try:
         yield
     finally:
-        with _BlasLimit.lock:
-            _BlasLimit.users -= 1
-            if _BlasLimit.users == 0:
-                _take_control()
-                _BlasLimit.limiter.restore_original_limits()
-                _BlasLimit.limiter = None
+        _take_control()
+        limiter.restore_original_limits()
+
+
+#: Keeps BLAS at one thread while any thread of this process is inside: one thread per core does the work already; more
+#: would over-subscribe the cores and change bits.
+single_threaded_blas = shared_setting(_single_threaded_blas)
 
 
 def _take_control() -> None:
     """Make this the thread that may set limits.
 
     threadpoolctl (3.6 and later) lets only the first thread that ever set a limit set another and silently ignores all
-    others. Here it is the lock of `_BlasLimit` that sees to one at a time.
+    others. Here it is the lock of the shared setting that sees to one at a time.
     """
     for library in _blas_libraries().lib_controllers:
         clear = getattr(library, "clear_controlling_thread", None)
