@@ -367,6 +367,7 @@ def test_persisted_arrays_without_their_client(cluster):
             open_rows(array)
 
 
+@pytest.mark.slow
 def test_lazy_pipelines_on_a_cluster(client):
     from dem.engine import current_engine
 

@@ -22,6 +22,7 @@ def test_pictures_and_markers(page):
     assert filled == re.findall(r"<!-- ([\w-]+:[\w-]+) -->", text), "an empty marker, or one without its end"
 
 
+@pytest.mark.slow
 def test_pages_say_what_was_measured():
     pytest.importorskip("matplotlib")
     command = [sys.executable, "benchmarks/report.py", "--check"]

@@ -11,8 +11,8 @@ from record_fits import FITS, RECORDED, Places, fingerprint
 
 # How far numbers may be from the recorded ones, relative to the largest of their kind; 0 means the same bits.
 TOLERANCES = {"gaussian": 0.0, "kmeans": 0.0, "stepwise": 1e-12, "other": 1e-13}
-# Elsewhere other instructions round otherwise, and iterations pass it on.
-ELSEWHERE = 1e-9
+# Elsewhere other instructions round otherwise, and iterations pass it on; also those of single precision.
+ELSEWHERE, ELSEWHERE_SINGLE = 1e-9, 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,9 @@ def test_fits_are_what_they_were(name, recorded, places, request):
     with contextlib.nullcontext(client):
         outcome = fit.outcome(places.rows(fit))
     assert outcome.keys() == fits[name].keys()
-    tolerance = TOLERANCES[fit.kind] if same_environment else ELSEWHERE
+    tolerance = TOLERANCES[fit.kind]
+    if not same_environment:
+        tolerance = ELSEWHERE_SINGLE if name.endswith("f4") else ELSEWHERE
     for what, numbers in outcome.items():
         if tolerance == 0.0:
             assert numbers == fits[name][what], what

@@ -196,7 +196,9 @@ def test_bad_options(options, message):
         dem.select(gaussian_rows(30), **options)
 
 
-@pytest.mark.parametrize("algorithm", ["incremental", "stepwise", "auto"])
+@pytest.mark.parametrize(
+    "algorithm", ["incremental", *(pytest.param(one, marks=pytest.mark.slow) for one in ("stepwise", "auto"))]
+)
 def test_the_models_of_a_grid_share_each_pass_of_any_algorithm(algorithm):
     rows = CutRows(gaussian_rows(), list(range(100, 3000, 100)))
     options = {"algorithm": algorithm, "tol": 1e-6, "max_iter": 200, "random_state": 0, "n_init": 2}
