@@ -40,7 +40,11 @@ def test_a_bucket_that_does_not_exist_is_named(bucket):
 )
 @pytest.mark.parametrize(
     ("cut_at", "arguments"),
-    [pytest.param(1, (), marks=pytest.mark.slow), (27, ()), pytest.param(15, ("--workers", "1"), marks=pytest.mark.slow)],
+    [
+        pytest.param(1, (), marks=pytest.mark.slow),
+        (27, ()),
+        pytest.param(15, ("--workers", "1"), marks=pytest.mark.slow),
+    ],
     ids=["at once", "amid the fit", "amid the fit on a worker"],
 )
 def test_a_store_that_goes_away_is_one_line(bucket, s3_server, cut_at, arguments):
