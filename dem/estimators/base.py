@@ -20,10 +20,10 @@ from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
 from dem.errors import DataError
 from dem.estimators import inputs, persistence, streams
-from dem.estimators.callbacks import History, Latest, Verbose, keeping_last, teller
+from dem.estimators.callbacks import History, Verbose, keeping_last, teller
 from dem.estimators.options import POSITIVE, Options, option
 from dem.estimators.registry import Entry, entry_of
-from dem.estimators.sklearn_callbacks import StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
+from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
 from dem.events import Callback
 from dem.families.base import Support
 from dem.tree import leaves
@@ -162,8 +162,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         callbacks = [*(self.callbacks or ())]
         if self.verbose:
             callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
-        history, latest = History(), Latest()
-        tasks = Tasks(self, data, latest)
+        history = History()
+        tasks = [Tasks(self, data, history)] if any(hasattr(self, name) for name in GIVEN) else []
 
         def keep(family: Any, best: Fit, *more: Any) -> None:
             self._keep(family, best, history.records, rows.n_rows, *more)
@@ -171,11 +171,12 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         with (
             current_engine(teller(callbacks)) as engine,
             suppress(StopAskedFor),
-            keeping_last(latest, lambda: keep(latest.family, latest.fit)),
+            keeping_last(history, keep),
             rows_to_blame(rows, engine, self._support()),
         ):
-            keep(*self._search(rows, engine, (history, latest, *callbacks, tasks), goes_on=goes_on))
-        tasks.end()
+            keep(*self._search(rows, engine, (history, *callbacks, *tasks), goes_on=goes_on))
+        for task in tasks:
+            task.end()
 
     def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *_: Any) -> None:
         """Set the fitted attributes, of a fit to `n_rows`."""

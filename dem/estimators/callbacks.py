@@ -1,4 +1,4 @@
-"""Callbacks that every fit has: history, the latest parameters, verbose lines."""
+"""Callbacks that every fit has: its history, verbose lines."""
 
 from __future__ import annotations
 
@@ -15,50 +15,34 @@ from dem.units import plural
 
 
 class History:
-    """Collects one dict per iteration (of a contest): phase, model, iteration, log_likelihood, gain, seconds."""
+    """One dict per iteration (of a contest), and the most advanced iteration, for a fit that ends before its time."""
 
     def __init__(self, contest: Hashable = None) -> None:
         self.contest = contest
         self.records: list[dict[str, Any]] = []
+        self.latest: IterationEnded | None = None
 
     def __call__(self, event: Event) -> None:
-        """Note an iteration."""
-        if isinstance(event, IterationEnded) and self.contest in (None, event.contest):
-            names = ("phase", "model", "iteration", "log_likelihood", "gain", "seconds")
-            self.records.append({name: getattr(event, name) for name in names})
-
-
-class Latest:
-    """Keeps the most advanced iteration, for a fit that ends before its time."""
-
-    def __init__(self) -> None:
-        self.event: IterationEnded | None = None
-
-    def __call__(self, event: Event) -> None:
-        """Keep an iteration on all the data rather than one on the sample, and of equals the likelier model."""
-        if not isinstance(event, IterationEnded):
+        """Note an iteration; one on all the data goes before one on the sample, and of equals the likelier model."""
+        if not isinstance(event, IterationEnded) or self.contest not in (None, event.contest):
             return
-        best = self.event
+        names = ("phase", "model", "iteration", "log_likelihood", "gain", "seconds")
+        self.records.append({name: getattr(event, name) for name in names})
+        best = self.latest
         if (
             best is None
             or event.phase != best.phase
             or event.model == best.model
             or event.log_likelihood > best.log_likelihood
         ):
-            self.event = event
+            self.latest = event
 
-    @property
-    def family(self) -> Any:
-        """The family of the parameters."""
-        return None if self.event is None else self.event.family
-
-    @property
-    def fit(self) -> Fit:
-        """What the fit has come to."""
-        if self.event is None:
-            return Fit(None)
-        likelihoods = [self.event.log_likelihood] * self.event.iteration
-        return Fit(self.event.parameters, Status.MAX_ITER, likelihoods)
+    def so_far(self) -> tuple[Any, Fit]:
+        """Return the family, and what the fit has come to."""
+        if self.latest is None:
+            return None, Fit(None)
+        likelihoods = [self.latest.log_likelihood] * self.latest.iteration
+        return self.latest.family, Fit(self.latest.parameters, Status.MAX_ITER, likelihoods)
 
 
 def teller(callbacks: Sequence[Callback]) -> Told:
@@ -67,7 +51,7 @@ def teller(callbacks: Sequence[Callback]) -> Told:
 
 
 @contextmanager
-def keeping_last(latest: Latest, keep: Callable[[], None]) -> Iterator[None]:
+def keeping_last(history: History, keep: Callable[..., None]) -> Iterator[None]:
     """Keep the last whole iteration where a fit ends before its time, and add to the error that it is kept.
 
     An error of the fit itself tells that its parameters are no good; and where the data were refused before the first
@@ -76,11 +60,11 @@ def keeping_last(latest: Latest, keep: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        last = latest.event
+        last = history.latest
         on_sample = last is not None and last.phase == "sample"
         refused = isinstance(error, FitError) or (isinstance(error, DataError) and on_sample)
         if last is not None and not refused:
-            keep()
+            keep(*history.so_far())
             where = " on the sample" if on_sample else ""
             error.add_note(f"the estimator holds the parameters of iteration {last.iteration}{where}")
         raise

@@ -31,7 +31,7 @@ from dem.errors import DataError, FitError, OptionError
 from dem.estimators import persistence, streams
 from dem.estimators.criteria import Criteria
 from dem.estimators.options import POSITIVE, option
-from dem.estimators.partial import LearnsFromStreams
+from dem.estimators.partial import HELD, LearnsFromStreams
 from dem.estimators.registry import ALGORITHMS, MIXTURE_STARTS
 from dem.estimators.sklearn_bases import DensityMixin
 from dem.estimators.starts import search
@@ -164,7 +164,8 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
     # Fitting ------------------------------------------------------------------------------------------------
 
     def _finish(self, data: Any, source: SourceOptions) -> None:  # noqa: ARG002
-        self._forget_held_rows()
+        for name in HELD:
+            vars(self).pop(name, None)
 
     def _search(
         self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], *, goes_on: bool

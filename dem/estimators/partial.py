@@ -27,6 +27,8 @@ from dem.validation import check_rows, rows_to_blame
 ROWS_PER_NUMBER = 10
 # While the first rows are held, the start is found anew whenever they have grown by this factor.
 GROWTH = 1.1
+# Attributes of an estimator that holds its first rows.
+HELD = ("_held_rows", "_rows_of_start")
 
 
 class LearnsFromStreams(Estimator):
@@ -99,7 +101,8 @@ class LearnsFromStreams(Estimator):
         if sample.complete and len(table) < self._rows_of_whole_step(rows.n_features):
             self._held_rows = table
         else:
-            self._forget_held_rows()
+            for name in HELD:
+                vars(self).pop(name, None)
 
     def _step(
         self,
@@ -121,10 +124,6 @@ class LearnsFromStreams(Estimator):
         )
         (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
         self._keep(family, one, [], n_seen + rows.n_rows)
-
-    def _forget_held_rows(self) -> None:
-        for name in ("_held_rows", "_rows_of_start"):
-            self.__dict__.pop(name, None)
 
     def _rows_of_whole_step(self, n_features: int) -> int:
         """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""

@@ -25,7 +25,6 @@ from dem.estimators import inputs
 from dem.estimators.callbacks import History, teller
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.criteria import Criteria
-from dem.estimators.features import note_features
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.mixture import SAMPLE_ITERATIONS, MixtureEstimator
@@ -186,7 +185,7 @@ def select(
     best = _choose(table, criterion)
     for candidate in candidates:
         if candidate.fit is not None:
-            note_features(candidate.estimator, rows)
+            inputs.note_features(candidate.estimator, rows)
             candidate.estimator._keep(candidate.family, candidate.fit, candidate.records, candidate.n_rows)
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."

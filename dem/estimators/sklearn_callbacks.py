@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dem.em.progress import Tracker
-from dem.estimators.callbacks import Latest
+from dem.estimators.callbacks import History
 from dem.events import Event, FitStarted
 
 _theirs: Any = importlib.import_module("sklearn.callback") if importlib.util.find_spec("sklearn.callback") else None
@@ -27,6 +27,10 @@ def with_callbacks(fit: F) -> F:
     return fit if _theirs is None else cast("F", _theirs.with_callbacks(fit))
 
 
+#: attributes of estimators that are fitted with callbacks; an estimator of estimators, such as a pipeline, sets one
+GIVEN = ("_skl_callbacks", "_parent_callback_ctx")
+
+
 class StopAskedFor(Exception):  # noqa: N818
     """A callback of scikit-learn asks to end the fit here."""
 
@@ -40,26 +44,21 @@ class Tasks:
         What is fitted.
     data : object
         What it is fitted to, as the user gave it.
-    latest : Latest
+    history : History
         Has the parameters; it is told of each event before.
     """
 
-    def __init__(self, estimator: Any, data: Any, latest: Latest) -> None:
-        self.latest = latest
+    def __init__(self, estimator: Any, data: Any, history: History) -> None:
+        self.history = history
         self.tracker = Tracker()
         self.phase: Any = None
         self.n_rows = 0
         self._about = {"estimator": estimator, "X": data}
-        self.root: Any = None
-        # The second one says that an estimator of estimators, such as a pipeline, is fitted with callbacks.
-        if _theirs is not None and (hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx")):
-            self.root = estimator._init_callback_context(max_subtasks=None)
-            self.root.call_on_fit_task_begin(**self._about)
+        self.root: Any = estimator._init_callback_context(max_subtasks=None)
+        self.root.call_on_fit_task_begin(**self._about)
 
     def __call__(self, event: Event) -> None:
         """Begin or end a task; raises `StopAskedFor` if a callback wants no further read."""
-        if self.root is None:
-            return
         self.tracker(event)
         if isinstance(event, FitStarted):
             self._end_phase()
@@ -76,7 +75,7 @@ class Tasks:
         """Return what makes a copy of the estimator a fitted one, as if the fit had ended here."""
         estimator = self._about["estimator"]
         fitted = type(estimator)(**estimator.get_params(deep=False))
-        fitted._keep(self.latest.family, self.latest.fit, [], self.n_rows)
+        fitted._keep(*self.history.so_far(), [], self.n_rows)
         return dict(vars(fitted))
 
     def _end_phase(self) -> None:
@@ -87,5 +86,4 @@ class Tasks:
     def end(self) -> None:
         """End the tasks of a fit that was successful."""
         self._end_phase()
-        if self.root is not None:
-            self.root.call_on_fit_task_end(**self._about, reconstruction_attributes=dict)
+        self.root.call_on_fit_task_end(**self._about, reconstruction_attributes=dict)
