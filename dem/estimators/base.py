@@ -22,7 +22,7 @@ from dem.errors import DataError
 from dem.estimators import inputs, persistence, streams
 from dem.estimators.callbacks import History, Verbose, keeping_last, teller
 from dem.estimators.options import POSITIVE, Options, option
-from dem.estimators.registry import Entry, entry_of
+from dem.estimators.registry import BY_CLASS, Entry
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
 from dem.events import Callback
 from dem.families.base import Support
@@ -66,6 +66,14 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     #: what is said of data with too few rows, with places for the estimator and the rows
     _too_few: ClassVar[str]
 
+    #: what the registry tells: names of the size and of the parameter that locates the components
+    _entry: ClassVar[Entry]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if entry := BY_CLASS.get(f"{cls.__module__}:{cls.__qualname__}"):
+            cls._entry = entry
+
     # What a subclass provides -------------------------------------------------------------------------------
 
     @abstractmethod
@@ -106,11 +114,6 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     def _goes_on(self) -> bool:
         """Tell whether a fit goes on from the fitted parameters; raise `OptionError` if it cannot."""
         return False
-
-    @property
-    def _entry(self) -> Entry:
-        """What the registry tells: names of the size and of the parameter that locates the components."""
-        return entry_of(self)
 
     # Fitting ------------------------------------------------------------------------------------------------
 

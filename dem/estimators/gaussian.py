@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from dem.em.fit import Fit
 from dem.errors import OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
@@ -91,6 +92,12 @@ class GaussianMixture(MixtureEstimator):
                 f"the fitted model, which is to go on, has covariances of another type than {self.covariance_type!r}"
             )
             raise OptionError(message)
+
+    def _keep(self, family: Any, best: Fit, *more: Any) -> None:
+        """Set the fitted attributes, and what these lose: the scale is powers of two, and costs no other array bits."""
+        frame, means = family.component.frame, best.parameters.components.means
+        self._raw = {"0.origin": frame.origin, "0.scale": frame.scale, "components.means": means}
+        super()._keep(family, best, *more)
 
     def _complete(self) -> None:
         self.precisions_ = self._component().shape.precisions(self.precisions_cholesky_)

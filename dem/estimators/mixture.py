@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Unpack
@@ -221,12 +221,11 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             If all of them do.
         """
         family = self._family(self._component().adapted_to(sample.rows))
-        values = {**self._fixed_values(), **self._initial_values(rows.n_features)}
         starts: list[MixtureParameters[Any]] = []
         failures: list[FitError] = []
         for _ in range(self.n_init):
             try:
-                starts.append(self._start(family, rows, engine, sample, values, random_state))
+                starts.append(self._start(family, rows, engine, sample, random_state))
             except FitError as error:
                 failures.append(error)
         if not starts:
@@ -256,9 +255,9 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         rows: Rows,
         engine: Engine,
         sample: RowSample,
-        given: Mapping[str, NDArray[Any]],
         random_state: RandomState,
     ) -> MixtureParameters[Any]:
+        given = {**self._fixed_values(), **self._initial_values(rows.n_features)}
         if given.keys() >= set(self._parameter_names):
             return family.from_user(given)
         if self.init_params == "k-means||":
@@ -273,15 +272,12 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
     def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *more: Any) -> None:
         self.lower_bound_ = best.log_likelihood
         self.lower_bounds_ = list(best.log_likelihoods)
-        self._raw = persistence.lost_in_units(family, replace(best.parameters, candidates=None))
         super()._keep(family, best, history, n_rows, *more)
 
     def _check_options(self) -> None:
         super()._check_options()
-        for given, what in (
-            (self.accelerate is not None, f"accelerate={self.accelerate!r}"),
-            (self.racing, "racing"),
-        ):
+        of_batch = {f"accelerate={self.accelerate!r}": self.accelerate is not None, "racing": self.racing}
+        for what, given in of_batch.items():
             if given and self.algorithm not in ("batch", "auto"):
                 message = f"{what} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
                 raise OptionError(message)

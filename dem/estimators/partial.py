@@ -134,6 +134,5 @@ class LearnsFromStreams(Estimator):
     ) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
         """Return a start from the first rows, and the family in their frame."""
         family = replace(self._family(self._component().adapted_to(table)), top_components=None)
-        given = {**self._fixed_values(), **self._initial_values(rows.n_features)}
         first = RowSample(table, complete=True)
-        return family, self._start(family, rows, engine, first, given, check_random_state(self.random_state))
+        return family, self._start(family, rows, engine, first, check_random_state(self.random_state))

@@ -148,16 +148,6 @@ def _group(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
 
 
-def lost_in_units(family: Any, parameters: Any) -> dict[str, np.ndarray]:
-    """Return the frame of a fit, and the parameters whose bits do not come back from the units of the user."""
-    frame = getattr(family.component, "frame", None)
-    if frame is None:
-        return {}
-    again = flatten(family.from_user(family.to_user(parameters)))
-    lost = {name: array for name, array in flatten(parameters).items() if not np.array_equal(array, again[name])}
-    return {**flatten((frame,)), **lost}
-
-
 def where_it_ended(estimator: Any) -> tuple[Any, Any]:
     """Return family and parameters to the bits with which a fit ended, if the fitted attributes are still its."""
     family, parameters = estimator._model()

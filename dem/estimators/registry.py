@@ -135,13 +135,16 @@ ESTIMATORS = {
 DEFAULT = "gaussian"
 
 
-def name_of(estimator: object) -> str:
-    """Return the name of the model that an estimator, or one derived from it, is."""
-    known = {entry.estimator: name for name, entry in ESTIMATORS.items()}
-    names = (known.get(f"{kind.__module__}:{kind.__qualname__}") for kind in type(estimator).__mro__)
-    return next(name for name in names if name)
+#: the same by the classes of the estimators
+BY_CLASS = {entry.estimator: entry for entry in ESTIMATORS.values()}
 
 
-def entry_of(estimator: object) -> Entry:
+def entry_of(estimator: Any) -> Entry:
     """Return what the registry tells of an estimator."""
-    return ESTIMATORS[name_of(estimator)]
+    entry: Entry = estimator._entry
+    return entry
+
+
+def name_of(estimator: Any) -> str:
+    """Return the name of the model that an estimator, or one derived from it, is."""
+    return next(name for name, entry in ESTIMATORS.items() if entry is estimator._entry)
