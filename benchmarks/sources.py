@@ -17,7 +17,7 @@ from common import Stopwatch, mixture_rows, start_of
 
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
 from dem.em import algorithm
-from dem.em.fit import Settings, Start
+from dem.em.algorithm import Settings, Start
 from dem.em.loop import run
 from dem.engine import Engine
 from dem.families.base import EStep

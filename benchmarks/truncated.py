@@ -19,8 +19,7 @@ from common import Stopwatch, announce, median, save, seconds_text, table, timed
 
 from dem.data.base import Chunk, Rows
 from dem.data.numpy import HeldBatch
-from dem.em.algorithm import Batch
-from dem.em.fit import Settings, Start
+from dem.em.algorithm import Batch, Settings, Start
 from dem.em.loop import run
 from dem.engine import LocalEngine
 from dem.engine.base import single_threaded_blas

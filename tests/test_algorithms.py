@@ -11,9 +11,8 @@ from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
-from dem.em.algorithm import Batch
+from dem.em.algorithm import Batch, Settings, Start, Status
 from dem.em.e_step import Blocks
-from dem.em.fit import Settings, Start, Status
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.em.squarem import Squarem

@@ -14,7 +14,7 @@ from sources import CutRows
 
 import dem
 from dem.cli.progress import LiveProgress, LogProgress, RowCount, fit_progress, row_progress
-from dem.em.fit import Fit, Status
+from dem.em.algorithm import Fit, Status
 from dem.em.progress import Tracker, describe, remaining_iterations
 from dem.engine import current_engine
 from dem.events import BatchEnded, FitEnded, FitStarted, IterationEnded, Preparing

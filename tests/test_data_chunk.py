@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dem.data.base import Chunk
-from dem.data.missing import Found, Missing
+from dem.data.base import Chunk, Found, Missing
 
 N = 7
 COLUMNS = {

@@ -12,7 +12,7 @@ import pytest
 import zarr
 from reassembly import reassemble
 
-import dem.data.urls
+import dem.data.checks
 import dem.data.zarr
 from dem.data import open_rows
 from dem.engine.mapping import map_rows
@@ -213,7 +213,7 @@ def test_bad_sources_get_one_clear_line(tmp_path, path, variable, message):
 
 
 def test_s3_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(dem.data.urls.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(dem.data.checks.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(DataError, match=r'pip install "dask-em\[s3\]"'):
         open_rows("s3://bucket/x.zarr")
 

@@ -18,8 +18,8 @@ from cases import ANY_CASE, CASES, chunk_of
 from distributed import Client
 from sources import CutBatch, CutRows
 
+from dem.em.algorithm import Settings, Start
 from dem.em.e_step import N_BLOCKS, Blocks, EStep
-from dem.em.fit import Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.engine import LocalEngine, connect

@@ -10,8 +10,7 @@ from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
-from dem.em.algorithm import Batch
-from dem.em.fit import Settings, Start, Status
+from dem.em.algorithm import Batch, Settings, Start, Status
 from dem.em.loop import run
 from dem.em.racing import dominated, highest, merged
 from dem.engine import LocalEngine

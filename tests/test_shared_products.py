@@ -9,8 +9,8 @@ from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
+from dem.em.algorithm import Settings, Start
 from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _grouped
-from dem.em.fit import Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.engine import LocalEngine

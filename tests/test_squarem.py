@@ -15,8 +15,7 @@ from sources import CutRows
 import dem
 from dem.cli import dem as command
 from dem.em import squarem
-from dem.em.algorithm import Batch
-from dem.em.fit import Settings, Start, Status
+from dem.em.algorithm import Batch, Settings, Start, Status
 from dem.em.loop import run
 from dem.em.squarem import Squarem
 from dem.engine import LocalEngine

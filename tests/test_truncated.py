@@ -13,9 +13,8 @@ from sources import CutRows
 
 import dem
 from dem.cli import dem as command
-from dem.em.algorithm import Batch
+from dem.em.algorithm import Batch, Settings, Start
 from dem.em.e_step import EStep
-from dem.em.fit import Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.em.stepwise import Stepwise

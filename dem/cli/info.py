@@ -81,7 +81,7 @@ def _open(path: str) -> Any:
 
 def _is_parquet(path: str) -> bool:
     from dem.data.atomic import is_url  # noqa: PLC0415
-    from dem.data.urls import is_parquet  # noqa: PLC0415
+    from dem.data.checks import is_parquet  # noqa: PLC0415
 
     return is_parquet(path) and (is_url(path) or local_path(path).exists())
 

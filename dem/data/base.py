@@ -1,4 +1,7 @@
-"""Rows: a table of numbers that is read chunk by chunk; the contract every data source fulfils."""
+"""Rows: a table of numbers that is read chunk by chunk; the contract every data source fulfils.
+
+Where a store may lack chunks, what a read finds missing comes with the rows and is added up over all the data.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,11 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-from dem.data.missing import Found
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
@@ -20,6 +21,66 @@ READ_BYTES = 8 * 2**20
 READ_ROWS = 2**18
 # Rows per chunk of results where the chunks of the source are irregular.
 RESULT_CHUNK_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class Missing:
+    """How many chunks a read asked for, and which of them are not in the store; ``+`` adds reads."""
+
+    n_chunks: int = 0
+    n_missing: int = 0
+    #: tells one set of missing chunks from another
+    digest: int = 0
+    #: the first of them: its number, and what messages call it
+    first: tuple[int, str] | None = None
+
+    def __add__(self, other: Self) -> Self:
+        first = min((part.first for part in (self, other) if part.first is not None), default=None)
+        digest = (self.digest + other.digest) % 2**64
+        return type(self)(self.n_chunks + other.n_chunks, self.n_missing + other.n_missing, digest, first)
+
+    def __str__(self) -> str:
+        """Word the first of them, and how many there are."""
+        if self.first is None:
+            return "no chunk is missing"
+        those = "the only one" if self.n_missing == 1 else f"the first of {self.n_missing}"
+        share = f"{100.0 * self.n_missing / self.n_chunks:.2g}" if self.n_missing < self.n_chunks else "100"
+        return f"{self.first[1]} is missing, {those} among the {self.n_chunks} that were read ({share} %)"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was missing of each batch that was read, by numbers that tell it; ``+`` joins parts of a read."""
+
+    batches: Mapping[tuple[int, ...], Missing] = field(default_factory=dict)
+
+    def __add__(self, other: Self) -> Self:
+        joined = dict(self.batches)
+        for batch, missing in other.batches.items():
+            joined[batch] = joined[batch] + missing if batch in joined else missing
+        return type(self)(joined)
+
+
+def change(changes: Sequence[tuple[Missing, Missing]]) -> str:
+    """Word what is missing now, of batches of which it was something else before."""
+    before = sum((known for known, _ in changes), start=Missing())
+    now = sum((missing for _, missing in changes), start=Missing())
+    counts = f"{now.n_missing} of {now.n_chunks} chunks read there are missing, {before.n_missing} were before"
+    for known, missing in changes:
+        if missing.first is not None and (known.first is None or missing.first < known.first):
+            return f"{missing.first[1]} was there before and is gone ({counts})"
+    for known, missing in changes:
+        if known.first is not None and (missing.first is None or known.first < missing.first):
+            return f"{known.first[1]} was missing before and is there now ({counts})"
+    return f"other chunks are missing than before ({counts})"
+
+
+def refusal(missing: Missing, fill_value: object) -> str:
+    """Word that chunks are missing which may not be."""
+    return (
+        f"{missing}, and would count as its fill value, {fill_value}; write it again, or, if zarr left out chunks "
+        "that hold nothing else (write_empty_chunks=False), pass allow_missing_chunks=True (--allow-missing-chunks)"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +117,8 @@ class Chunk:
 
     def take(self, which: slice | NDArray[np.bool_] | NDArray[np.integer]) -> Chunk:
         """Return some of the rows, with all that is known of them; of a slice the rows are views."""
-
-        def part(column: NDArray[Any] | None) -> NDArray[Any] | None:
-            return None if column is None else column[which]
-
+        of_each: tuple[Any, ...] = (self.weights, self.labels, self.starts)
+        columns = [None if column is None else column[which] for column in of_each]
         if isinstance(which, slice):
             index = self.index[which]
         elif isinstance(self.index, range):  # it may be longer than memory
@@ -67,7 +126,7 @@ class Chunk:
             index = self.index.start + self.index.step * places.astype(np.int64)
         else:
             index = self.index[which]
-        return Chunk(self.rows[which], index, part(self.weights), part(self.labels), part(self.starts))
+        return Chunk(self.rows[which], index, *columns)
 
 
 #: maps a chunk of n rows to results (n,) or (n, columns)

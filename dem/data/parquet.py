@@ -15,9 +15,8 @@ from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
-from dem.data.checks import check_table, reason
+from dem.data.checks import check_table, reason, split_scheme
 from dem.data.dask_graph import Nodes
-from dem.data.urls import split_scheme
 from dem.errors import DataError
 
 # Files whose footers are read at the same time.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dem.data.base import Rows
-from dem.data.urls import is_parquet
+from dem.data.checks import is_parquet
 from dem.errors import DataError
 
 # By the package that data comes from: what opens it, imported only where it is needed, and which options that takes.

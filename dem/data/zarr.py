@@ -13,10 +13,20 @@ import dask.array
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
+from dem.data.base import (
+    READ_BYTES,
+    READ_ROWS,
+    Batch,
+    Chunk,
+    Found,
+    Missing,
+    Rows,
+    batch_bounds,
+    change,
+    refusal,
+)
 from dem.data.checks import check_table
 from dem.data.grid import Corner, Region, chunk_counts, joined_chunks, span_of
-from dem.data.missing import Found, Ledger, Missing, refusal
 from dem.data.zarr_part import ZarrPart
 from dem.errors import MissingDataError
 
@@ -46,14 +56,14 @@ class ZarrTable:
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         *region, features = (slice(*part.indices(extent)) for part, extent in zip(key, self.shape, strict=True))
         block, missing = self.read(region, check=True)
-        if missing.n_missing and not self.allow_missing:
-            raise MissingDataError(refusal(missing, self.fill_value))
+        self.refuse(missing)
         return block[..., features]
 
-    @property
-    def fill_value(self) -> str:
-        """What missing chunks would count as, in words."""
-        return " or ".join(dict.fromkeys(part.fill_value for part in self.parts))
+    def refuse(self, missing: Missing) -> None:
+        """Raise `MissingDataError` if chunks are missing that may not be."""
+        if missing.n_missing and not self.allow_missing:
+            fill_value = " or ".join(dict.fromkeys(part.fill_value for part in self.parts))
+            raise MissingDataError(refusal(missing, fill_value))
 
     def read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         """Read a block of the grid, with all features at the end, and tell what of it is missing."""
@@ -125,7 +135,8 @@ class ZarrRows(Rows):
         self.n_rows, self.n_features, self.dtype = check_table(name, (math.prod(shape[:-1]), shape[-1]), dtype)
         self.feature_names = None
         self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing)
-        self._ledger = Ledger(name, self.table.fill_value, allowed=allow_missing)
+        # What the first read of each batch has found, by which every read is judged.
+        self._first: dict[tuple[int, ...], Missing] = {}
         self.grid_names = grid_names
         row_bytes = self.n_features * self.dtype.itemsize
         self._unit = _unit(self.table, SHARD_BYTES // row_bytes, READ_BYTES // row_bytes)
@@ -150,8 +161,18 @@ class ZarrRows(Rows):
         return finer
 
     def check_found(self, found: Found) -> None:
-        """Judge what a read has found missing, also by what the reads before it found."""
-        self._ledger.check(found)
+        """Judge what a read has found missing; raises `MissingDataError` if it is something that may not be.
+
+        Where chunks may be missing at all, those that were there once may not, nor may others come.
+        """
+        both = [(self._first.setdefault(batch, missing), missing) for batch, missing in found.batches.items()]
+        if changes := [(known, missing) for known, missing in both if known != missing]:
+            message = (
+                f"{change(changes)}; the store of {self.name} changes while it is read: wait until nothing writes to "
+                "it or removes from it, and start again"
+            )
+            raise MissingDataError(message)
+        self.table.refuse(sum(found.batches.values(), start=Missing()))
 
     @property
     def array(self) -> dask.array.Array:

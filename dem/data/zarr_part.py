@@ -23,10 +23,10 @@ from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 
+from dem.data.base import Missing
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
 from dem.data.grid import Corner, chunk_counts, chunk_region, chunks_in
-from dem.data.missing import Missing
 from dem.data.watched_store import ShardIndex, WatchedStore
 from dem.errors import DataError, MissingDataError
 from dem.shared_setting import shared_setting

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dem.data.base import Rows
-from dem.em.algorithm import Algorithm, Plan
+from dem.em.algorithm import Algorithm, Fit, Plan, Settings, Start, Status
 from dem.em.e_step import Blocks, Visit
-from dem.em.fit import Fit, Settings, Start, Status
 from dem.em.racing import rivals_to_drop
 from dem.engine.base import Engine, single_threaded_blas
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError

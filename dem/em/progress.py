@@ -10,7 +10,7 @@ from statistics import median
 from dem.events import BatchEnded, Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_count, human_seconds, plural
 
-# How the words begin for a start that is out of the running, see `dem.em.loop.Status`.
+# How the words begin for a start that is out of the running, see `dem.em.algorithm.Status`.
 _OUT = ("failed", "dropped")
 # Gains that the estimate of the remaining iterations looks back on.
 _LOOK_BACK = 5
@@ -18,12 +18,13 @@ _LOOK_BACK = 5
 _SHOWN_SECONDS = 0.05
 
 
+@dataclass
 class Pass:
     """How far a read of all the data is."""
 
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.n_rows = self.of_rows = 0
+    began: float = field(default_factory=time.monotonic)
+    n_rows: int = 0
+    of_rows: int = 0
 
     def add(self, event: BatchEnded) -> None:
         """Count rows that were read; a search for bad values reads them a second time."""

@@ -21,7 +21,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dem.em.fit import Fit, Start, Status
+from dem.em.algorithm import Fit, Start, Status
 from dem.families.base import Model
 
 SAME_LOG_LIKELIHOOD = 1e-5

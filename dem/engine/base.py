@@ -14,8 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import threadpoolctl
 
-from dem.data.base import Batch, Chunk, Rows
-from dem.data.missing import Found
+from dem.data.base import Batch, Chunk, Found, Rows
 from dem.engine.cache import ChunkCache
 from dem.errors import EngineWarning
 from dem.events import BatchEnded, WorkersAwaited

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.fit import Fit, Status
+from dem.em.algorithm import Fit, Status
 from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
 from dem.errors import DataError

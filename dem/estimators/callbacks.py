@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dem.em.fit import Fit, Status
+from dem.em.algorithm import Fit, Status
 from dem.em.progress import Tracker, outcome_of_starts, waiting
 from dem.engine.base import Told, warn_of_waiting
 from dem.errors import DataError, FitError

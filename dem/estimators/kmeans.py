@@ -15,8 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.algorithm import Batch
-from dem.em.fit import Fit, Settings, Start
+from dem.em.algorithm import Batch, Fit, Settings, Start
 from dem.em.predict import Distances, Labels, RowFunction
 from dem.engine import Engine
 from dem.errors import OptionError

@@ -18,8 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.algorithm import Algorithm, Batch
-from dem.em.fit import Fit, Settings, Start
+from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.fit import Settings, Start
+from dem.em.algorithm import Settings, Start
 from dem.em.loop import run
 from dem.em.stepwise import Stepwise
 from dem.engine import Engine, current_engine

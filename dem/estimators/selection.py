@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 
 from dem.data.base import Rows
 from dem.data.sources import SourceOptions
-from dem.em.fit import Fit, Settings, Start, Status
+from dem.em.algorithm import Fit, Settings, Start, Status
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
 from dem.errors import DataError, FitError, OptionError

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from dem.data import open_rows
 from dem.data.base import Rows
-from dem.em.algorithm import Algorithm, Batch
-from dem.em.fit import Fit, Settings, Start
+from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.loop import run
 from dem.engine import Engine, LocalEngine
 from dem.initialise.sample import RowSample

@@ -155,7 +155,7 @@ def kmeans_parallel(
         Relative to `origin`.
     origin : ndarray of shape (n_features,)
     """
-    from sklearn.cluster import KMeans  # noqa: PLC0415 - as in `responsibilities`
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - as in `sample`
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     origin = sample.mean(axis=0)

@@ -1,10 +1,11 @@
-"""A uniform random sample of the rows, small enough for memory, in one read of the data."""
+"""A uniform random sample of the rows, small enough for memory, in one read of the data, and starts on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
@@ -12,6 +13,8 @@ from dem.engine.base import Engine
 from dem.families.base import Array
 from dem.statistics import Additive
 
+#: start methods that look at the sample alone
+SAMPLE_METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 #: size of the sample as float64 when the user does not say otherwise
 SAMPLE_BYTES = 32 * 2**20
 # Rows are drawn stratum by stratum, so that drawing needs little memory also where the sample is a large share of them.
@@ -110,3 +113,39 @@ def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDAr
         if count
     ]
     return np.concatenate(drawn).astype(np.int64)
+
+
+def start_responsibilities(method: str, sample: Array, n_components: int, random_state: RandomState) -> Array:
+    """Return responsibilities of the sample's rows from which EM starts: scikit-learn's, for the same `random_state`.
+
+    Parameters
+    ----------
+    method : {'kmeans', 'k-means++', 'random', 'random_from_data'}
+        As `init_params` of `sklearn.mixture.GaussianMixture`.
+    sample : ndarray of shape (n, n_features)
+    n_components : int
+    random_state : numpy.random.RandomState
+        Consumed exactly as scikit-learn does.
+
+    Returns
+    -------
+    ndarray of shape (n, n_components)
+    """
+    # Imported late: workers that only draw a sample need not load scikit-learn.
+    from sklearn.cluster import KMeans, kmeans_plusplus  # noqa: PLC0415
+
+    n_rows = len(sample)
+    if method == "random":
+        responsibilities = random_state.uniform(size=(n_rows, n_components))
+        return np.asarray(responsibilities / responsibilities.sum(axis=1, keepdims=True))
+    responsibilities = np.zeros((n_rows, n_components))
+    if method == "kmeans":
+        labels = KMeans(n_clusters=n_components, n_init=1, random_state=random_state).fit(sample).labels_
+        responsibilities[np.arange(n_rows), labels] = 1.0
+        return responsibilities
+    if method == "k-means++":
+        _, chosen = kmeans_plusplus(sample, n_components, random_state=random_state)
+    else:
+        chosen = random_state.choice(n_rows, size=n_components, replace=False)
+    responsibilities[chosen, np.arange(n_components)] = 1.0
+    return responsibilities
