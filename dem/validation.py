@@ -151,7 +151,9 @@ def check_sample(
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
         message = f"column {names}{more} of {rows.name} is constant{where} and tells the components nothing; drop it"
         warnings.warn(message, DataWarning, stacklevel=4)
-    distinct = _distinct_rows(sample.rows, n_wanted)
+    distinct = len(np.unique(sample.rows[: 16 * n_wanted], axis=0))
+    if distinct < n_wanted:  # sorting all of them takes long
+        distinct = len(np.unique(sample.rows, axis=0))
     if distinct < n_wanted:
         message = f"{rows.name} has only {distinct} distinct rows{where} for {n_wanted} {what}; decrease n_{what}"
         warnings.warn(message, DataWarning, stacklevel=5)
@@ -169,13 +171,6 @@ def check_spread(table: Array, rows: Rows) -> None:
             "squares overflow; divide the data by their scale first"
         )
         raise DataError(message)
-
-
-def _distinct_rows(table: Array, enough: int) -> int:
-    """Count distinct rows; stops early once there are `enough` of them."""
-    if len(np.unique(table[: 16 * enough], axis=0)) >= enough:
-        return enough
-    return len(np.unique(table, axis=0))
 
 
 def check_weights(weights: ArrayLike, n_components: int) -> Array:

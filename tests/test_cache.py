@@ -12,7 +12,7 @@ from agreement import assert_same_bits
 from cases import gaussian_rows
 
 import dem
-from dem.data.base import Batch, Chunk
+from dem.data.base import Batch, Chunk, Found
 from dem.engine import connect
 from dem.engine.base import run_batch
 from dem.engine.cache import ChunkCache
@@ -46,7 +46,7 @@ def test_batches_that_fit_are_read_once(room, reads):
     cache, batches = ChunkCache(room * CHUNK_BYTES), [Counted(), Counted()]
     for _ in range(3):
         for batch in batches:
-            assert run_batch(batch, [total], cache=cache) == [6000.0]
+            assert run_batch(batch, [total], cache=cache) == [6000.0, Found()]
             assert cache.n_bytes <= cache.limit
     assert sum(batch.reads for batch in batches) == reads
 

@@ -56,12 +56,13 @@ def open_zarr(
     grid_names = None if names is None else tuple(names[axis] for axis in grid)
     part = ZarrPart.of(array, name, (*grid, feature), has_features=True)
     rows = ZarrRows(name, [part], grid_names, allow_missing=allow_missing_chunks)
-    labels = coordinates_of(array, feature)
+    if names is None:
+        return rows
+    rows.feature_dim, labels = names[feature], coordinates_of(array, feature)
     if labels is not None and labels.dtype.kind == "U":
         rows.feature_names = tuple(labels.tolist())
     elif labels is not None:
         rows.feature_coordinates = labels
-    rows.feature_dim = None if names is None else names[feature]
     return rows
 
 

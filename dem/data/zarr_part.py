@@ -12,22 +12,22 @@ import hashlib
 import itertools
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, StorePath
+from zarr.storage import MemoryStore, StorePath, WrapperStore
 
 from dem.data.base import Missing
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
 from dem.data.grid import Corner, chunk_counts, chunk_region, chunks_in
-from dem.data.watched_store import ShardIndex, WatchedStore
 from dem.errors import DataError, MissingDataError
 from dem.shared_setting import shared_setting
 
@@ -36,6 +36,115 @@ _few_requests = shared_setting(lambda: zarr.config.set({"async.concurrency": 4})
 # Properties that messages tell of, and how they word them.
 _ONE, _SEVERAL = ("was", "is"), ("were", "are")
 _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
+# What the index of a shard says of a chunk that is not in it.
+_ABSENT = np.uint64(2**64 - 1)
+# Where a shard's index can be understood without decoding the shard.
+_PLAIN_INDEX = {"bytes": 0, "crc32c": 4}
+
+
+class CutShortError(DataError):
+    """The store holds less than was asked for, of which zarr would make the fill value."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The index of a shard: of how many chunks, in how many bytes, and whether it is at the start or the end."""
+
+    n_chunks: int
+    n_bytes: int
+    at_start: bool
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any], shards: Corner) -> Self | None:
+        """Return that of an array of shards; None if it cannot be understood."""
+        codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
+        if len(codecs) != 1:
+            return None
+        settings = codecs[0].to_dict()["configuration"]
+        names = [codec["name"] for codec in settings["index_codecs"]]
+        if not set(names) <= _PLAIN_INDEX.keys():
+            return None
+        n_chunks = math.prod(a // b for a, b in zip(shards, array.chunks, strict=True))
+        n_bytes = 16 * n_chunks + sum(_PLAIN_INDEX[name] for name in names)
+        return cls(n_chunks, n_bytes, settings["index_location"] == "start")
+
+    def within(self, byte_range: ByteRequest | None) -> bool:
+        """Tell whether a request asks for the index, alone or with the whole shard."""
+        alone = RangeByteRequest(0, self.n_bytes) if self.at_start else SuffixByteRequest(self.n_bytes)
+        return byte_range is None or byte_range == alone
+
+    def absent(self, value: Buffer, byte_range: ByteRequest | None) -> NDArray[np.bool_] | None:
+        """Return which chunks a shard lacks, in C order; None if it lacks none or `value` does not hold the index."""
+        if not self.within(byte_range):
+            return None
+        part = value[: self.n_bytes] if self.at_start else value[len(value) - self.n_bytes :]
+        pairs = np.frombuffer(part.to_bytes()[: 16 * self.n_chunks], "<u8").reshape(-1, 2)
+        absent: NDArray[np.bool_] = pairs[:, 0] == _ABSENT
+        return absent if absent.any() else None
+
+
+class WatchedStore(WrapperStore[Store]):
+    """A store that notes what is not in it; made for one read, looked at when that is done."""
+
+    def __init__(self, store: Store, index: ShardIndex | None = None) -> None:
+        super().__init__(store)
+        #: keys of which the store has nothing
+        self.absent: set[str] = set()
+        #: which chunks are absent from shards, by the key of the shard
+        self.inside: dict[str, NDArray[np.bool_]] = {}
+        self._index = index
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Read a value, and note if there is none."""
+        return self._note(key, byte_range, await self._store.get(key, prototype, byte_range))
+
+    if hasattr(WrapperStore, "get_sync"):  # newer versions of zarr read without an event loop where the store can
+
+        def get_sync(
+            self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+        ) -> Buffer | None:
+            """Read a value, and note if there is none."""
+            store: Any = self._store
+            return self._note(key, byte_range, store.get_sync(key, prototype=prototype, byte_range=byte_range))
+
+    async def get_ranges(
+        self, key: str, byte_ranges: Sequence[ByteRequest | None], **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """Read parts of a value, and note if there is none: newer versions of zarr read parts of shards so."""
+        store: Any = self._store
+        try:
+            async for group in store.get_ranges(key, byte_ranges, **kwargs):
+                for i, value in group:
+                    if value is not None:
+                        _check_length(value, self._least(byte_ranges[i]))
+                yield group
+        except CutShortError:
+            raise
+        except BaseException:
+            self.absent.add(key)
+            raise
+
+    def _note(self, key: str, byte_range: ByteRequest | None, value: Buffer | None) -> Buffer | None:
+        if value is None:
+            self.absent.add(key)
+        else:
+            _check_length(value, self._least(byte_range))
+            if self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
+                self.inside[key] = absent
+        return value
+
+    def _least(self, byte_range: ByteRequest | None) -> int:
+        """Return how many bytes a request must bring: no chunk is stored in none."""
+        if self._index is not None and self._index.within(byte_range):
+            return self._index.n_bytes
+        return byte_range.end - byte_range.start if isinstance(byte_range, RangeByteRequest) else 1
+
+
+def _check_length(value: Buffer, least: int) -> None:
+    if len(value) < least:
+        what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
+        message = f"{what} in the store"
+        raise CutShortError(message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +165,9 @@ class ZarrPart:
     @classmethod
     def of(cls, array: zarr.Array[Any], name: str, axes: Corner, *, has_features: bool) -> Self:
         """Watch an array; raises `MissingDataError` if its metadata, read once more, are no longer those."""
-        part = cls(array, name, axes, has_features, packing_of(array, name), ShardIndex.of(array))
+        packing = packing_of(array, name) if array.attrs else None
+        index = None if array.shards is None else ShardIndex.of(array, array.shards)
+        part = cls(array, name, axes, has_features, packing, index)
         documents = part._documents()
         main = documents.get(part._main_document)
         if main is None:  # its metadata are kept elsewhere, such as with those of its group
@@ -179,6 +290,8 @@ class ZarrPart:
         except Exception as error:  # whatever zarr makes of it
             what = "its metadata cannot be understood"
             raise self._changed(what) from error
+        if now.metadata == self.array.metadata:
+            return now
         told = [(name, verbs, _told(self.array, name), _told(now, name)) for name, verbs in _OUTLINE.items()]
         changed = [f"its {name} {verbs[0]} {was} and {verbs[1]} {has}" for name, verbs, was, has in told if was != has]
         if not changed and _plain(self.array) != _plain(now):

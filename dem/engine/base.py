@@ -115,21 +115,12 @@ class Engine(ABC):
         """Give back what the engine holds."""
 
 
-def with_found(works: Sequence[Work | ByBatch]) -> list[Work | ByBatch]:
-    """Return works of a sweep, and one more that tells what was missing; see `checked`."""
-    return [*works, _found]
-
-
 def checked(rows: Rows, totals: Sequence[Any], *, by_batch: bool) -> list[Any]:
-    """Return the totals of the works that `with_found` was given, if `rows` does not object to what was missing."""
+    """Return totals without what `run_batch` tells of missing chunks, if `rows` does not object to that."""
     parts = totals if by_batch else [totals]
     rows.check_found(sum((part[-1] for part in parts), start=Found()))
     wanted = [list(part[:-1]) for part in parts]
     return wanted if by_batch else wanted[0]
-
-
-def _found(chunk: Chunk) -> Found:
-    return chunk.found or Found()
 
 
 def run_batch(
@@ -139,7 +130,7 @@ def run_batch(
     stop: threading.Event | None = None,
     cache: ChunkCache | None = None,
 ) -> list[Any]:
-    """Apply all works to all chunks of one batch and add the results from first to last."""
+    """Apply all works to all chunks of one batch; return the totals from first to last, and what was missing."""
     totals: list[Any] | None = None
     with single_threaded_blas():
         chunks = batch if cache is None or not batch.reads_ahead else cache.chunks(batch)
@@ -147,7 +138,7 @@ def run_batch(
         for chunk in chunks if in_memory else read_ahead(chunks):
             if stop is not None and stop.is_set():
                 break
-            parts = [work(chunk) for work in works]
+            parts = [*(work(chunk) for work in works), chunk.found or Found()]
             totals = parts if totals is None else add_models([totals, parts])
     if totals is None:
         message = "a batch without chunks"

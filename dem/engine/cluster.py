@@ -19,7 +19,7 @@ from distributed import Client, Future, get_worker
 from distributed import wait as all_done
 
 from dem.data.base import Batch, Rows
-from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting, with_found
+from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
 from dem.events import BatchEnded
@@ -65,7 +65,7 @@ class ClusterEngine(Engine):
         with self.workers.errors_in_one_line(rows):
             held = self._spread_evenly(rows)
             these, n_rows = held.futures[batches], held.n_rows[batches]
-            parts = self._parts(these, with_found(works), range(len(held.futures))[batches])
+            parts = self._parts(these, works, range(len(held.futures))[batches])
             total = parts if by_batch else [self._sum(parts)]
         begun = Summed(self, rows, total, dict(zip(parts, n_rows, strict=True)), by_batch=by_batch)
         self._under_way.add(begun)

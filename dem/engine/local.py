@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dem.data.base import Batch, Rows
-from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting, with_found
+from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.errors import OptionError
 from dem.events import BatchEnded
 from dem.statistics import TreeSum
@@ -99,7 +99,7 @@ class Begun:
         by_batch: bool,
     ) -> None:
         self.batches = batches
-        self._rows, self._works, self._told = rows, with_found(works), told
+        self._rows, self._works, self._told = rows, works, told
         self._parts: list[list[Any]] | None = [[] for _ in batches] if by_batch else None
         self._sum: TreeSum[Any] = TreeSum(len(batches))
         self._lock = threading.Lock()
@@ -126,9 +126,8 @@ class Begun:
             if any(future.cancelled() or future.exception() is not None for future in ended):
                 for future in self._futures:
                     future.result()
-        if self._parts is not None:
-            return checked(self._rows, self._parts, by_batch=True)
-        return checked(self._rows, self._sum.result, by_batch=False)
+        totals = self._sum.result if self._parts is None else self._parts
+        return checked(self._rows, totals, by_batch=self._parts is not None)
 
     def _tell(self) -> None:
         while self._ended:
