@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from dem.em.fit import Fit
+from dem.em.algorithm import Fit
 from dem.errors import OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
