@@ -21,7 +21,7 @@ from dem.em.algorithm import Settings, Start
 from dem.em.loop import run
 from dem.engine import Engine
 from dem.families.base import EStep
-from dem.families.gaussian import GaussianComponent
+from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics
 
 _LOCK = threading.Lock()
@@ -182,7 +182,7 @@ class Model:
 
     def __init__(self, sample: np.ndarray, n_components: int, covariance: str = "full") -> None:
         start = start_of(sample, n_components, covariance)
-        self.family = Mixture(GaussianComponent(covariance).adapted_to(sample))
+        self.family = Mixture(COVARIANCE_TYPES[covariance]().adapted_to(sample))
         values = {"weights": start["weights_init"], "means": start["means_init"]}
         values |= self.family.component.from_precisions(start["precisions_init"])
         self.parameters = self.family.from_user(values)
@@ -198,7 +198,7 @@ class Model:
 def full_mixture(n_components: int, n_features: int) -> tuple[Mixture, MixtureParameters]:
     """Return a Gaussian mixture with full covariances and parameters for it."""
     rng = np.random.default_rng(0)
-    family = Mixture(GaussianComponent("full"))
+    family = Mixture(COVARIANCE_TYPES["full"]())
     covariances = np.array([np.eye(n_features)] * n_components)
     values = {
         "weights": np.full(n_components, 1.0 / n_components),

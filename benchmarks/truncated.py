@@ -23,7 +23,7 @@ from dem.em.algorithm import Batch, Settings, Start
 from dem.em.loop import run
 from dem.engine import LocalEngine
 from dem.engine.base import single_threaded_blas
-from dem.families.gaussian import GaussianComponent
+from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture, MixtureParameters
 
 CHUNK_BYTES = 16 * 2**20
@@ -63,7 +63,7 @@ def draw(kind: str, n_rows: int, d: int, k: int) -> np.ndarray:
 
 def start_of(rows: np.ndarray, k: int, covariance: str) -> tuple[Mixture, MixtureParameters]:
     """Return a family and a start: rows as means, a tenth of the features' variances."""
-    component = GaussianComponent(covariance, reg_covar=1e-3).adapted_to(rows)
+    component = COVARIANCE_TYPES[covariance](reg_covar=1e-3).adapted_to(rows)
     variances = np.tile(rows.var(axis=0) / 10.0, (k, 1))
     values = {"weights": np.full(k, 1.0 / k), "means": rows[:k]}
     if covariance == "full":

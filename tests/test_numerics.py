@@ -10,7 +10,7 @@ from cases import chunk_of, gaussian_rows
 
 import dem
 from dem.families.expectation import normalise
-from dem.families.gaussian import GaussianComponent, diagonal, full, tied
+from dem.families.gaussian import COVARIANCE_TYPES, diagonal, full, tied
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.families.workspace import largest_row
 
@@ -93,7 +93,7 @@ def test_one_pass_against_extended_precision(covariance_type, condition, separat
     """Log-likelihood and M-step of one pass beside the same formulas in long double."""
     n_features = 5
     covariances, means, rows = random_mixture(covariance_type, n_features, separation, condition)
-    component = GaussianComponent(covariance_type, reg_covar=0.0)
+    component = COVARIANCE_TYPES[covariance_type](reg_covar=0.0)
     matrices = {
         "full": lambda: covariances,
         "tied": lambda: np.array([covariances] * 3),
@@ -148,7 +148,7 @@ def test_one_pass_against_extended_precision(covariance_type, condition, separat
 def test_the_right_kernel_is_chosen():
     def parameters(covariance_type, separation):
         _, means, rows = random_mixture(covariance_type, 4, separation, 1.0)
-        family = Mixture(GaussianComponent(covariance_type))
+        family = Mixture(COVARIANCE_TYPES[covariance_type]())
         responsibilities = np.eye(3)[np.arange(400) % 3]
         return family.start(rows, responsibilities).components, means
 
@@ -197,7 +197,7 @@ def test_parameters_survive_the_frame():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(100, 3)) * [1e-3, 1.0, 1e4] + [1.0, 1e6, -3.0]
     for covariance_type in TYPES:
-        family = Mixture(GaussianComponent(covariance_type).adapted_to(rows))
+        family = Mixture(COVARIANCE_TYPES[covariance_type]().adapted_to(rows))
         start = family.start(rows, np.eye(2)[np.arange(100) % 2])
         back = family.from_user(family.to_user(start))
         assert isinstance(back, MixtureParameters)

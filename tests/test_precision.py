@@ -10,7 +10,7 @@ from cases import chunk_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dem.families.gaussian import GaussianComponent, GaussianParameters
+from dem.families.gaussian import COVARIANCE_TYPES, GaussianParameters
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE, WIDE_TOLERANCE
 from dem.families.mixture import Mixture, MixtureParameters
 
@@ -37,7 +37,7 @@ def problem(kind, n_features, separation, condition, offset, seed, dtype=np.floa
     root = rotation * spread if kind in ("full", "tied") else np.diag(spread)
     centres = separation * rng.normal(size=(K, n_features)) * spread + offset
     rows = (centres[rng.integers(K, size=N)] + rng.normal(size=(N, n_features)) @ root.T).astype(dtype)
-    family = Mixture(GaussianComponent(kind, reg_covar=0.0).adapted_to(rows))
+    family = Mixture(COVARIANCE_TYPES[kind](reg_covar=0.0).adapted_to(rows))
     frame = family.component.frame
     covariance = root @ root.T / np.outer(frame.scale, frame.scale)
     stored = {

@@ -16,7 +16,7 @@ from dem.em.racing import dominated, highest, merged
 from dem.engine import LocalEngine
 from dem.errors import FitError
 from dem.events import FitEnded
-from dem.families.gaussian import GaussianComponent
+from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 
 IDS = {"ids": str}
@@ -51,7 +51,7 @@ def test_a_grid_of_models_shares_its_reads_and_ends_as_each_alone():
     table = gaussian_rows()
     grid = []
     for k, covariance_type in itertools.product((1, 2, 4), ("full", "diag", "tied", "spherical")):
-        family = Mixture(GaussianComponent(covariance_type).adapted_to(table))
+        family = Mixture(COVARIANCE_TYPES[covariance_type]().adapted_to(table))
         grid.append(Start(family, starts_of(family, table, k, [k])[0], (k, covariance_type)))
     settings = Settings(tol=1e-4, max_iter=300)
     rows = CutRows(table, [1000, 2000])
@@ -104,7 +104,7 @@ def test_the_bound_of_dominated_starts():
 @pytest.mark.slow
 def test_dominated_and_late_starts_are_dropped_with_a_reason():
     table = blobs(2, spread=8.0, n_rows=1500)
-    family = Mixture(GaussianComponent().adapted_to(table))
+    family = Mixture(COVARIANCE_TYPES["full"]().adapted_to(table))
     rng = np.random.default_rng(0)
     starts = []
     for _ in range(8):
@@ -142,7 +142,7 @@ def test_ten_racing_starts_cost_hardly_more_reads_than_one():
 
 def test_a_model_that_fails_does_not_stop_the_others():
     table = np.repeat(gaussian_rows(300), 2, axis=0)
-    family = Mixture(GaussianComponent(reg_covar=0.0).adapted_to(table))
+    family = Mixture(COVARIANCE_TYPES["full"](reg_covar=0.0).adapted_to(table))
     good = starts_of(family, table, 2, [0])[0]
     nowhere = family.from_user({**family.to_user(good), "weights": np.array([np.nan, 1.0])})
     settings = Settings(max_iter=200)

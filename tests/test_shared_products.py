@@ -14,12 +14,12 @@ from dem.em.e_step import MOST_COMPONENTS, EStep, ESteps, _grouped
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.engine import LocalEngine
-from dem.families.gaussian import GaussianComponent
+from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 
 
 def gaussian(kind, rows, sizes, dtype=None):
-    family = Mixture(GaussianComponent(kind, dtype=dtype).adapted_to(rows))
+    family = Mixture(COVARIANCE_TYPES[kind](dtype=dtype).adapted_to(rows))
     rng = np.random.default_rng(3)
     return [(family, family.start(rows, rng.dirichlet(np.ones(size), len(rows)))) for size in sizes]
 

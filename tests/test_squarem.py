@@ -20,7 +20,7 @@ from dem.em.loop import run
 from dem.em.squarem import Squarem
 from dem.engine import LocalEngine
 from dem.errors import OptionError
-from dem.families.gaussian import GaussianComponent
+from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 
 
@@ -64,7 +64,7 @@ def slow_problem():
     rng = np.random.default_rng(1)
     table = np.where(rng.random(2000) < 0.4, 0.0, 1.0)[:, np.newaxis] + rng.normal(size=(2000, 1))
     low = table < np.median(table)
-    family = Mixture(GaussianComponent("tied", reg_covar=0.0).adapted_to(table))
+    family = Mixture(COVARIANCE_TYPES["tied"](reg_covar=0.0).adapted_to(table))
     start = family.start(table, np.hstack([low, ~low]) * 0.8 + 0.1)
     return family, Start(family, start), CutRows(table, [])
 

@@ -20,7 +20,7 @@ from dem.em.loop import run
 from dem.em.stepwise import Stepwise
 from dem.engine import LocalEngine
 from dem.errors import OptionError
-from dem.families.gaussian import GaussianComponent
+from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 
 GAUSSIAN = {case.name.removeprefix("gaussian-"): case for case in CASES if case.name.startswith("gaussian-")}
@@ -146,7 +146,7 @@ def test_a_row_has_the_same_cell_in_single_precision_and_in_double():
     rng = np.random.default_rng(0)
     means = rng.normal(size=(40, 20))
     spread = np.exp(rng.normal(size=20))  # features of different sizes, far from zero
-    component = GaussianComponent("diag").adapted_to(means * spread + 1e4)
+    component = COVARIANCE_TYPES["diag"]().adapted_to(means * spread + 1e4)
     family = Mixture(component, top_components=8)
     sample = np.repeat(means, 30, axis=0) + rng.normal(size=(1200, 20))
     parameters = family.start(sample * spread + 1e4, np.repeat(np.eye(40), 30, axis=0))

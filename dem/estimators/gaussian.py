@@ -70,7 +70,7 @@ class GaussianMixture(MixtureEstimator):
     _parameter_names = ("weights", "means", "covariances", "precisions_cholesky")
 
     def _component(self) -> GaussianComponent:
-        return GaussianComponent(self.covariance_type, self.reg_covar, dtype=self.dtype)
+        return COVARIANCE_TYPES[self.covariance_type](self.reg_covar, dtype=self.dtype)
 
     def _component_as_fitted(self) -> GaussianComponent:
         return self._component().around(np.asarray(self.means_), np.asarray(self.covariances_))
@@ -81,7 +81,8 @@ class GaussianMixture(MixtureEstimator):
             values["means"] = check_array("means_init", self.means_init, (self.n_components, n_features), "means")
         if self.precisions_init is not None:
             precisions = check_precisions(self.precisions_init, self.covariance_type, self.n_components, n_features)
-            values.update(self._component().from_precisions(precisions))
+            covariances, factors = self._component().from_precisions(precisions)
+            values |= {"covariances": covariances, "precisions_cholesky": factors}
         return values
 
     def _check_goes_on(self) -> None:
@@ -100,9 +101,9 @@ class GaussianMixture(MixtureEstimator):
         super()._keep(family, best, *more)
 
     def _complete(self) -> None:
-        self.precisions_ = self._component().shape.precisions(self.precisions_cholesky_)
+        self.precisions_ = self._component().precisions(self.precisions_cholesky_)
 
     def _deviations(self) -> NDArray[np.float64]:
         means = np.asarray(self.means_)
-        variances = self._component().shape.variances(np.asarray(self.covariances_), means.shape[1])
+        variances = self._component().variances(np.asarray(self.covariances_), means.shape[1])
         return np.broadcast_to(np.sqrt(variances), means.shape)

@@ -1,8 +1,7 @@
-"""What the four shapes of covariance have in common: parameters, statistics, small matrix helpers."""
+"""Parameters and statistics of Gaussian components, and small matrix helpers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dem.errors import FitError
-from dem.families.base import NEGLIGIBLE, Array, Kernel
-from dem.families.gaussian.frame import Frame
-from dem.families.unconstrained import Vector
+from dem.families.base import NEGLIGIBLE, Array
 from dem.statistics import CentralMoments, Statistics
 
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -60,150 +57,6 @@ class GaussianStatistics(Statistics):
 
     first: Array
     second: Array
-
-
-class Shape(ABC):
-    """One covariance type. `ridge` is one number per feature, added to the variances; all arrays are in the frame.
-
-    The statistics of the kernels lie in frames that depend on the parameters of the E-step. `rebased` brings them to
-    counts, means and scatter about the means in the frame of the fit, which add across E-steps. (Raw moments about its
-    origin would cancel for tight components.)
-    """
-
-    #: whether rows may only be scaled by one number for all features
-    isotropic = False
-
-    @abstractmethod
-    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> Kernel[GaussianStatistics]:
-        """Return the arithmetic of an E-step, in single precision if that is wanted and good enough."""
-
-    @abstractmethod
-    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:
-        """Return parameters from rows (n, d) and responsibilities (n, K), as scikit-learn does."""
-
-    @abstractmethod
-    def m_step(
-        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
-    ) -> GaussianParameters:
-        """Return the maximising parameters; components without rows keep those of `parameters`."""
-
-    @abstractmethod
-    def m_step_of_moments(
-        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
-    ) -> GaussianParameters:
-        """Return the maximising parameters from rebased statistics."""
-
-    @abstractmethod
-    def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> CentralMoments:
-        """Return the moments behind the statistics of an E-step at `parameters`."""
-
-    @abstractmethod
-    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> CentralMoments:
-        """Return the moments from which the M-step makes `parameters`."""
-
-    @abstractmethod
-    def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
-        """Return Σγ (x − μ)ᵀ P (x − μ), shape (n_components,), or in all (a number) where the scatter is shared."""
-
-    @abstractmethod
-    def log_determinants(self, parameters: GaussianParameters) -> Array:
-        """Return log|U|, shape (n_components,)."""
-
-    @abstractmethod
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        """Return the precisions from their Cholesky factors."""
-
-    @abstractmethod
-    def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
-        """Return covariances and Cholesky factors of the precisions."""
-
-    @abstractmethod
-    def variances(self, covariances: Array, n_features: int) -> Array:
-        """Return the variance of each feature in each component, shape (n_components, n_features) or (1, …)."""
-
-    @abstractmethod
-    def rescale(self, array: Array, scale: Array, power: int) -> Array:
-        """Multiply covariances (power 2) or precision factors (power −1) by powers of the features' scale."""
-
-    @abstractmethod
-    def relative_ridge(self, parameters: GaussianParameters, ridge: Array) -> Array:
-        """Return the eigenvalues of ridge · precision, shape (…, n_features)."""
-
-    @abstractmethod
-    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
-        """Return the number of free parameters of the covariances."""
-
-    @abstractmethod
-    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
-        """Draw a row for each label."""
-
-    @abstractmethod
-    def unconstrain(self, parameters: GaussianParameters) -> Vector:
-        """Return means, and the Cholesky factors of the precisions with logarithms on the diagonal."""
-
-    @abstractmethod
-    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
-        """Return the parameters of which `vector` is the unconstrained form."""
-
-    def log_constants(self, parameters: GaussianParameters, frame: Frame) -> Array:
-        """Return the log-densities at the means, in the user's units, shape (n_components,)."""
-        n_features = parameters.means.shape[1]
-        return np.asarray(self.log_determinants(parameters) - 0.5 * n_features * LOG_2PI - frame.log_volume)
-
-    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, ridge: Array) -> float:
-        """Return the most that the ridge can cost the log-likelihood per row: ½ Σ (−log(1 − λ) − λ).
-
-        λ are the eigenvalues of ridge·precision, between 0 and 1. The M-step maximises Q at Σ; at Σ + ridge it is
-        smaller by exactly this, so that the log-likelihood cannot fall by more.
-        """
-        bounded = np.clip(self.relative_ridge(parameters, ridge), 0.0, 1.0)
-        with np.errstate(divide="ignore"):
-            losses = 0.5 * np.sum(-np.log1p(-bounded) - bounded, axis=-1)
-        return float(np.sum(weights * losses))
-
-
-class OwnShape(Shape):
-    """What covariances that each component has for itself have in common."""
-
-    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:  # noqa: ARG002
-        """Return parameters from rows (n, d) and responsibilities (n, K), as scikit-learn does."""
-        counts, means = weighted_means(rows, responsibilities)
-        scatter: Array = np.zeros(())
-        for where in slices(len(rows)):
-            own = zip(means, responsibilities[where].T, strict=True)
-            scatter = scatter + np.array([self.scatter(rows[where] - mean, weights) for mean, weights in own])
-        return self.of_scatter(means, (scatter.T / counts).T, ridge)
-
-    @abstractmethod
-    def scatter(self, centred: Array, weights: Array) -> Array:
-        """Return Σ weight · (x − mean)², as moments of one component keep it, from rows (n, d) about their mean."""
-
-    @abstractmethod
-    def of_scatter(self, means: Array, scatter: Array, ridge: Array) -> GaussianParameters:
-        """Return the parameters with these means, and the scatter of one row."""
-
-
-class MatrixShape(Shape):
-    """What covariances that are matrices, (n_components, d, d) or (d, d), have in common."""
-
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        """Return U Uᵀ."""
-        return np.asarray(precisions_cholesky @ precisions_cholesky.swapaxes(-1, -2))
-
-    def variances(self, covariances: Array, n_features: int) -> Array:
-        """Return the diagonals."""
-        return np.diagonal(covariances, axis1=-2, axis2=-1).reshape(-1, n_features)
-
-    def rescale(self, array: Array, scale: Array, power: int) -> Array:
-        """Rescale covariances (rows and columns) or precision factors (rows only)."""
-        if power == 2:
-            return array * scale[:, np.newaxis] * scale
-        return np.asarray(array * scale[:, np.newaxis] ** float(power))
-
-    def relative_ridge(self, parameters: GaussianParameters, ridge: Array) -> Array:
-        """Return the squared singular values of √ridge U."""
-        scaled = np.sqrt(ridge)[:, np.newaxis] * parameters.precisions_cholesky
-        return np.asarray(np.linalg.svd(scaled, compute_uv=False) ** 2)
 
 
 def logarithms(factors: Array) -> Array:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from dem.errors import FitError
 from dem.families.base import Array
 from dem.families.gaussian.arithmetic import Plan, plan
+from dem.families.gaussian.component import OwnCovariance
 from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
-    OwnShape,
     centres_of,
     ill_defined,
     means_of,
@@ -98,17 +98,17 @@ def _parameters(means: Array, covariances: Array) -> GaussianParameters:
     return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
 
 
-class Diagonal(OwnShape):
-    """Covariance type ``'diag'``; see `Shape` for what the methods do."""
+class Diagonal(OwnCovariance):
+    """Covariance type ``'diag'``; see `GaussianComponent` for what the methods do."""
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> DiagonalKernel:
-        """Return the arithmetic of an E-step."""
-        return DiagonalKernel(parameters, frame, self.log_constants(parameters, frame), single=single)
+    kernel_type = DiagonalKernel
 
     def m_step(
-        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
+        self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
         """Return the maximising parameters."""
+        if isinstance(statistics, CentralMoments):
+            return self._of_moments(statistics, parameters)
         means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
         there = occupied(counts)[:, np.newaxis]
         divisor = np.where(there, counts[:, np.newaxis], 1.0)
@@ -118,7 +118,7 @@ class Diagonal(OwnShape):
         own_frame[plan_for(means, factors).own] = True
         new_means = np.where(own_frame, means + centre / factors, centre)
         variances = np.where(own_frame, variances / factors**2, variances)
-        covariances = self._reduce(variances + ridge)
+        covariances = self._reduce(variances + self._ridge(means.shape[1]))
         empty = ~occupied(counts)
         new_means[empty], covariances[empty] = means[empty], parameters.covariances[empty]
         return _parameters(new_means, covariances)
@@ -127,17 +127,15 @@ class Diagonal(OwnShape):
         """Return Σ weight · (x − mean)²."""
         return np.asarray(weights @ centred**2)
 
-    def of_scatter(self, means: Array, scatter: Array, ridge: Array) -> GaussianParameters:
+    def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means and variances, but for the ridge."""
-        return _parameters(means, self._reduce(scatter + ridge))
+        return _parameters(means, self._reduce(scatter + self._ridge(means.shape[1])))
 
-    def m_step_of_moments(
-        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
-    ) -> GaussianParameters:
-        """Return the maximising parameters."""
+    def _of_moments(self, moments: CentralMoments, parameters: GaussianParameters) -> GaussianParameters:
+        """Return the maximising parameters from rebased statistics."""
         there = occupied(moments.counts)
         divisor = np.where(there, moments.counts, 1.0)[:, np.newaxis]
-        covariances = self._reduce(moments.scatter / divisor + ridge)
+        covariances = self._reduce(moments.scatter / divisor + self._ridge(parameters.means.shape[1]))
         covariances[~there] = parameters.covariances[~there]
         return _parameters(means_of(moments, parameters), covariances)
 
@@ -152,9 +150,9 @@ class Diagonal(OwnShape):
         scatter[counts == 0.0] = 0.0
         return CentralMoments(counts, means, scatter)
 
-    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> CentralMoments:
+    def implied(self, parameters: GaussianParameters, counts: Array) -> CentralMoments:
         """Return the moments behind parameters."""
-        variances = per_feature(parameters.covariances, parameters) - ridge
+        variances = per_feature(parameters.covariances, parameters) - self._ridge(parameters.means.shape[1])
         return CentralMoments(counts, parameters.means, counts[:, np.newaxis] * variances)
 
     def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
@@ -183,15 +181,14 @@ class Diagonal(OwnShape):
         """Multiply by a power of the scale of each feature."""
         return np.asarray(array * scale ** float(power))
 
-    def relative_ridge(self, parameters: GaussianParameters, ridge: Array) -> Array:
+    def relative_ridge(self, parameters: GaussianParameters) -> Array:
         """Return ridge / σ²."""
-        return ridge * per_feature(parameters.precisions_cholesky, parameters) ** 2
+        factors = per_feature(parameters.precisions_cholesky, parameters)
+        return self._ridge(parameters.means.shape[1]) * factors**2
 
-    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
-        """Return K d."""
-        return n_components * n_features
-
-    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample_in_frame(
+        self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
         """Draw a row in the frame for each label."""
         factors = per_feature(parameters.precisions_cholesky, parameters)
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
@@ -202,8 +199,9 @@ class Diagonal(OwnShape):
         factors = np.log(parameters.precisions_cholesky).reshape(len(parameters.means), -1)
         return Vector(np.hstack([parameters.means, factors]), np.empty(0))
 
-    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
+    def constrain(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
         """Return parameters from what `unconstrain` gave."""
+        n_features = parameters.means.shape[1]
         factors = np.exp(vector.own[:, n_features:])
         factors = factors[:, 0] if self.isotropic else factors
         return GaussianParameters(vector.own[:, :n_features].copy(), 1.0 / factors**2, factors)
@@ -221,10 +219,6 @@ class Spherical(Diagonal):
     def rescale(self, array: Array, scale: Array, power: int) -> Array:
         """Multiply by a power of the one scale that all features share."""
         return np.asarray(array * scale[0] ** float(power))
-
-    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:  # noqa: ARG002
-        """Return K."""
-        return n_components
 
     def _reduce(self, variances: Array) -> Array:
         return np.asarray(variances.mean(axis=1))

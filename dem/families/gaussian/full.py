@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array
 from dem.families.gaussian.arithmetic import Plan, plan
+from dem.families.gaussian.component import MatrixCovariance, OwnCovariance
 from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
-    MatrixShape,
-    OwnShape,
     belonging,
     centres_of,
     cholesky_of_precision,
@@ -129,20 +128,20 @@ class FullMoments(CentralMoments):
         return weights[:, np.newaxis, np.newaxis] * step[:, :, np.newaxis] * step[:, np.newaxis]
 
 
-class Full(OwnShape, MatrixShape):
-    """Covariance type ``'full'``; see `Shape` for what the methods do."""
+class Full(OwnCovariance, MatrixCovariance):
+    """Covariance type ``'full'``; see `GaussianComponent` for what the methods do."""
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> FullKernel:
-        """Return the arithmetic of an E-step."""
-        return FullKernel(parameters, frame, self.log_constants(parameters, frame), single=single)
+    kernel_type = FullKernel
 
     def m_step(
-        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
+        self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
         """Return the maximising parameters."""
+        if isinstance(statistics, CentralMoments):
+            return self._of_moments(statistics, parameters)
         means = parameters.means.copy()
         covariances, factors = parameters.covariances.copy(), parameters.precisions_cholesky.copy()
-        own = set(plan_for(parameters).own)
+        own, ridge = set(plan_for(parameters).own), self._ridge(means.shape[1])
         for k in np.flatnonzero(occupied(counts)):
             name = f"component {k}"
             centre = statistics.first[k] / counts[k]
@@ -160,19 +159,18 @@ class Full(OwnShape, MatrixShape):
         """Return Σ weight · (x − mean)(x − mean)ᵀ."""
         return np.asarray((weights * centred.T) @ centred)
 
-    def of_scatter(self, means: Array, scatter: Array, ridge: Array) -> GaussianParameters:
+    def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means and covariances, but for the ridge."""
-        covariances = scatter + np.diag(ridge)
+        covariances = scatter + np.diag(self._ridge(means.shape[1]))
         factors = [cholesky_of_precision(covariance, f"component {k}") for k, covariance in enumerate(covariances)]
         return GaussianParameters(means, covariances, np.array(factors))
 
-    def m_step_of_moments(
-        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
-    ) -> GaussianParameters:
-        """Return the maximising parameters."""
+    def _of_moments(self, moments: CentralMoments, parameters: GaussianParameters) -> GaussianParameters:
+        """Return the maximising parameters from rebased statistics."""
         covariances, factors = parameters.covariances.copy(), parameters.precisions_cholesky.copy()
+        ridge = np.diag(self._ridge(parameters.means.shape[1]))
         for k in np.flatnonzero(occupied(moments.counts)):
-            covariances[k] = moments.scatter[k] / moments.counts[k] + np.diag(ridge)
+            covariances[k] = moments.scatter[k] / moments.counts[k] + ridge
             factors[k] = cholesky_of_precision(covariances[k], f"component {k}")
         return GaussianParameters(means_of(moments, parameters), covariances, factors)
 
@@ -187,9 +185,10 @@ class Full(OwnShape, MatrixShape):
         scatter[counts == 0.0] = 0.0
         return FullMoments(counts, means, scatter)
 
-    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> FullMoments:
+    def implied(self, parameters: GaussianParameters, counts: Array) -> FullMoments:
         """Return the moments behind parameters."""
-        scatter = counts[:, np.newaxis, np.newaxis] * (parameters.covariances - np.diag(ridge))
+        ridge = np.diag(self._ridge(parameters.means.shape[1]))
+        scatter = counts[:, np.newaxis, np.newaxis] * (parameters.covariances - ridge)
         return FullMoments(counts, parameters.means, scatter)
 
     def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
@@ -208,11 +207,9 @@ class Full(OwnShape, MatrixShape):
         pairs = [factorise_precision(matrix) for matrix in precisions]
         return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
 
-    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:
-        """Return K d(d+1)/2."""
-        return n_components * n_features * (n_features + 1) // 2
-
-    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample_in_frame(
+        self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
         """Draw a row in the frame for each label."""
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
         for k in np.unique(labels):
@@ -226,8 +223,9 @@ class Full(OwnShape, MatrixShape):
         """Return means and factors, all in the components' own part."""
         return Vector(np.hstack([parameters.means, logarithms(parameters.precisions_cholesky)]), np.empty(0))
 
-    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
+    def constrain(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
         """Return parameters from what `unconstrain` gave."""
+        n_features = parameters.means.shape[1]
         factors = from_logarithms(vector.own[:, n_features:], n_features)
         covariances = np.array([covariance_of(factor) for factor in factors])
         return GaussianParameters(vector.own[:, :n_features].copy(), covariances, factors)

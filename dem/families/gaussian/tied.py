@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array, RowBlock
 from dem.families.gaussian.arithmetic import Plan, plan
+from dem.families.gaussian.component import MatrixCovariance
 from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
-    MatrixShape,
     block_rows,
     centres_of,
     cholesky_of_precision,
@@ -59,7 +59,7 @@ class TiedKernel:
     product over z = [1, y]. Where components lie far out, y − ν is formed for each of them instead.
     """
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame, constant: float, *, single: bool) -> None:
+    def __init__(self, parameters: GaussianParameters, frame: Frame, constant: Array, *, single: bool) -> None:
         self.frame = frame
         chosen = plan_for(parameters, single=single)
         self.dtype = dtype = chosen.dtype
@@ -68,7 +68,7 @@ class TiedKernel:
         self.factor = parameters.precisions_cholesky.T.astype(dtype)
         self.means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self.centres = centres.astype(dtype)
-        self.constant = float(constant)
+        self.constant = float(constant[0])
         self.trusted_above = chosen.trusted_above(np.array(self.constant))
         self.offsets = (self.constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
         self.clear()
@@ -165,17 +165,17 @@ class TiedMoments(CentralMoments):
         return np.asarray((weights * step.T) @ step)
 
 
-class Tied(MatrixShape):
-    """Covariance type ``'tied'``; see `Shape` for what the methods do."""
+class Tied(MatrixCovariance):
+    """Covariance type ``'tied'``; see `GaussianComponent` for what the methods do."""
 
-    def kernel(self, parameters: GaussianParameters, frame: Frame, *, single: bool) -> TiedKernel:
-        """Return the arithmetic of an E-step."""
-        return TiedKernel(parameters, frame, self.log_constants(parameters, frame)[0], single=single)
+    kernel_type = TiedKernel
 
     def m_step(
-        self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters, ridge: Array
+        self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
         """Return the maximising parameters."""
+        if isinstance(statistics, CentralMoments):
+            return self._of_moments(statistics, parameters)
         factor = parameters.precisions_cholesky
         there = occupied(counts)
         centres = statistics.first / np.where(there, counts, 1.0)[:, np.newaxis]
@@ -183,11 +183,22 @@ class Tied(MatrixShape):
         moved = scipy.linalg.solve_triangular(factor, centres.T, trans="T").T
         means = moved + parameters.means if len(plan_for(parameters).own) else moved
         means[~there] = parameters.means[~there]
-        covariance, new_factor = refine(moment, factor, ridge, "the tied covariance")
+        covariance, new_factor = refine(moment, factor, self._ridge(means.shape[1]), "the tied covariance")
         return GaussianParameters(means, covariance, new_factor)
 
-    def start(self, rows: Array, responsibilities: Array, ridge: Array, frame: Frame) -> GaussianParameters:
-        """Return parameters from a sample and its responsibilities."""
+    def joins(self, other: Self) -> bool:  # noqa: ARG002
+        """Return False: the covariance is shared by the components of one model."""
+        return False
+
+    def add_at(self, total: GaussianStatistics, which: NDArray[np.intp], part: GaussianStatistics) -> None:
+        """Add the statistics of some of the components, which have one second moment in common."""
+        total.first[which] += part.first
+        total.second[...] += part.second
+
+    def start(self, sample: NDArray[Any], responsibilities: Array) -> GaussianParameters:
+        """Return parameters from a sample and its responsibilities, as scikit-learn does."""
+        frame = self._frame(sample.shape[1])
+        rows = frame.apply(sample).T
         counts, means = weighted_means(rows, responsibilities)
         sums = responsibilities.sum(axis=1)
         # Rows without a component ("k-means++", "random_from_data") count in scikit-learn's second moment, which
@@ -198,15 +209,13 @@ class Tied(MatrixShape):
             total += (np.where(stray[where], 1.0, sums[where]) * rows[where].T) @ rows[where]
         shift, missing = frame.origin / frame.scale, rows[stray].sum(axis=0)
         total += np.outer(shift, missing) + np.outer(missing, shift) + stray.sum() * np.outer(shift, shift)
-        covariance = total / counts.sum() + np.diag(ridge)
+        covariance = total / counts.sum() + np.diag(self._ridge(len(total)))
         factor = cholesky_of_precision(covariance, "the tied covariance")
         return GaussianParameters(means, covariance, factor)
 
-    def m_step_of_moments(
-        self, moments: CentralMoments, parameters: GaussianParameters, ridge: Array
-    ) -> GaussianParameters:
-        """Return the maximising parameters."""
-        covariance = moments.scatter / moments.counts.sum() + np.diag(ridge)
+    def _of_moments(self, moments: CentralMoments, parameters: GaussianParameters) -> GaussianParameters:
+        """Return the maximising parameters from rebased statistics."""
+        covariance = moments.scatter / moments.counts.sum() + np.diag(self._ridge(len(moments.scatter)))
         factor = cholesky_of_precision(covariance, "the tied covariance")
         return GaussianParameters(means_of(moments, parameters), covariance, factor)
 
@@ -220,9 +229,10 @@ class Tied(MatrixShape):
             means = means + parameters.means
         return TiedMoments(counts, means, scatter)
 
-    def implied(self, parameters: GaussianParameters, counts: Array, ridge: Array) -> TiedMoments:
+    def implied(self, parameters: GaussianParameters, counts: Array) -> TiedMoments:
         """Return the moments behind parameters."""
-        return TiedMoments(counts, parameters.means, parameters.covariances - np.diag(ridge))
+        ridge = np.diag(self._ridge(parameters.means.shape[1]))
+        return TiedMoments(counts, parameters.means, parameters.covariances - ridge)
 
     def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
         """Return the weighted sum of squares over all components."""
@@ -238,11 +248,9 @@ class Tied(MatrixShape):
         """Return covariance and Cholesky factor of the precision."""
         return factorise_precision(precisions)
 
-    def n_covariance_parameters(self, n_components: int, n_features: int) -> int:  # noqa: ARG002
-        """Return d(d+1)/2."""
-        return n_features * (n_features + 1) // 2
-
-    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def sample_in_frame(
+        self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
         """Draw a row in the frame for each label."""
         rows = rng.standard_normal((len(labels), parameters.means.shape[1]))
         spread = scipy.linalg.solve_triangular(parameters.precisions_cholesky, rows.T, trans="T").T
@@ -252,7 +260,8 @@ class Tied(MatrixShape):
         """Return the means as the components' own part, and the factor as the shared one."""
         return Vector(parameters.means, logarithms(parameters.precisions_cholesky))
 
-    def constrain(self, vector: Vector, n_features: int) -> GaussianParameters:
+    def constrain(self, vector: Vector, parameters: GaussianParameters) -> GaussianParameters:
         """Return parameters from what `unconstrain` gave."""
+        n_features = parameters.means.shape[1]
         factor = from_logarithms(vector.shared, n_features)
         return GaussianParameters(vector.own.copy(), covariance_of(factor), factor)

@@ -1,0 +1,228 @@
+"""What Gaussian components have in common, whatever their type of covariance."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.families.base import Array, Component, Kernel, Support
+from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
+from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, slices, weighted_means
+from dem.families.gaussian.frame import Frame
+from dem.families.workspace import fresh, kept_with
+from dem.statistics import CentralMoments
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
+    """Multivariate normal components; each subclass is a type of covariance.
+
+    All arrays are in the frame of the fit. The statistics of the kernels lie in frames that depend on the parameters of
+    the E-step; `rebased` brings them to counts, means and scatter about the means in the frame of the fit, which add
+    across E-steps. (Raw moments about its origin would cancel for tight components.)
+
+    Parameters
+    ----------
+    reg_covar : float
+        Added to the variances in every M-step, in the user's squared units.
+    frame : Frame, optional
+        Origin and scale in which all arithmetic runs; from `adapted_to`.
+    dtype : {'float32', 'float64'}, optional
+        Precision of the arithmetic; that of the data when left out. Sums are double in any case.
+    """
+
+    reg_covar: float = 1e-6
+    frame: Frame | None = None
+    dtype: str | None = None
+    name: ClassVar[str] = "gaussian"
+    support: ClassVar[Support] = Support()
+    #: whether rows may only be scaled by one number for all features
+    isotropic: ClassVar[bool] = False
+    #: makes a kernel of parameters, frame, the log-densities at the means, and whether single precision is wanted
+    kernel_type: ClassVar[Callable[..., Kernel[GaussianStatistics]]]
+
+    # What a type of covariance provides beside the methods of a component ---------------------------------------
+
+    @abstractmethod
+    def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
+        """Return Σγ (x − μ)ᵀ P (x − μ), shape (n_components,), or in all (a number) where the scatter is shared."""
+
+    @abstractmethod
+    def log_determinants(self, parameters: GaussianParameters) -> Array:
+        """Return log|U|, shape (n_components,)."""
+
+    @abstractmethod
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Return the precisions from their Cholesky factors."""
+
+    @abstractmethod
+    def from_precisions(self, precisions: Array) -> tuple[Array, Array]:
+        """Return covariances and Cholesky factors of the precisions."""
+
+    @abstractmethod
+    def variances(self, covariances: Array, n_features: int) -> Array:
+        """Return the variance of each feature in each component, shape (n_components, n_features) or (1, …)."""
+
+    @abstractmethod
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Multiply covariances (power 2) or precision factors (power −1) by powers of the features' scale."""
+
+    @abstractmethod
+    def relative_ridge(self, parameters: GaussianParameters) -> Array:
+        """Return the eigenvalues of ridge · precision, shape (…, n_features)."""
+
+    @abstractmethod
+    def sample_in_frame(
+        self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Draw a row in the frame for each label."""
+
+    # What all have in common ------------------------------------------------------------------------------------
+
+    def adapted_to(self, sample: NDArray[Any]) -> Self:
+        """Return this component with origin and scale of a sample (n, n_features)."""
+        return replace(self, frame=Frame.of(sample, isotropic=self.isotropic))
+
+    def around(self, means: Array, covariances: Array) -> Self:
+        """Return this component with a frame that suits given parameters (in the user's units)."""
+        within = self.variances(covariances, means.shape[1]).mean(axis=0)
+        frame = Frame.about(means.mean(axis=0), within + means.var(axis=0), isotropic=self.isotropic)
+        return replace(self, frame=frame)
+
+    def kernel(
+        self, parameters: GaussianParameters, dtype: np.dtype[Any], *, exact: bool = False
+    ) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
+        single = self._single(dtype) and not exact
+
+        def made() -> Kernel[GaussianStatistics]:
+            frame = self._frame(parameters.means.shape[1])
+            return self.kernel_type(parameters, frame, self.log_constants(parameters), single=single)
+
+        return fresh(kept_with(parameters, (self, single), made))
+
+    def joins(self, other: Self) -> bool:
+        """Tell whether the other, of the same type, has the same frame and precision."""
+        mine, theirs = self.frame, other.frame
+        same_frame = mine is theirs or (
+            mine is not None
+            and theirs is not None
+            and np.array_equal(mine.origin, theirs.origin)
+            and np.array_equal(mine.scale, theirs.scale)
+        )
+        return same_frame and self.dtype == other.dtype
+
+    def log_constants(self, parameters: GaussianParameters) -> Array:
+        """Return the log-densities at the means, in the user's units, shape (n_components,)."""
+        n_features = parameters.means.shape[1]
+        log_volume = self._frame(n_features).log_volume
+        return np.asarray(self.log_determinants(parameters) - 0.5 * n_features * LOG_2PI - log_volume)
+
+    def expected_log_density(self, statistics: CentralMoments, counts: Array, parameters: GaussianParameters) -> float:
+        """Return Σγ log p(row | component) over rows and components."""
+        return float(counts @ self.log_constants(parameters) - 0.5 * np.sum(self.squares(statistics, parameters)))
+
+    def monotonicity_slack(self, parameters: GaussianParameters, weights: Array, dtype: np.dtype[Any]) -> float:
+        """Return the most that `reg_covar` (½ Σ (−log(1 − λ) − λ)) and single precision can cost per row.
+
+        λ are the eigenvalues of ridge·precision, between 0 and 1. The M-step maximises Q at Σ; at Σ + ridge it is
+        smaller by exactly this, so that the log-likelihood cannot fall by more.
+        """
+        bounded = np.clip(self.relative_ridge(parameters), 0.0, 1.0)
+        with np.errstate(divide="ignore"):
+            losses = 0.5 * np.sum(-np.log1p(-bounded) - bounded, axis=-1)
+        return float(np.sum(weights * losses)) + (SINGLE_TOLERANCE if self._single(dtype) else 0.0)
+
+    def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Draw one row for each label; shape (n, n_features)."""
+        frame = self._frame(parameters.means.shape[1])
+        return self.sample_in_frame(parameters, labels, rng) * frame.scale + frame.origin
+
+    def n_parameters(self, parameters: GaussianParameters) -> int:
+        """Return the number of free parameters of means and covariances."""
+        vector = self.unconstrain(parameters)
+        return vector.own.size + vector.shared.size
+
+    def to_user(self, parameters: GaussianParameters) -> dict[str, NDArray[Any]]:
+        """Return ``means``, ``covariances`` and ``precisions_cholesky`` in the user's units."""
+        frame = self._frame(parameters.means.shape[1])
+        return {
+            "means": parameters.means * frame.scale + frame.origin,
+            "covariances": self.rescale(parameters.covariances, frame.scale, 2),
+            "precisions_cholesky": self.rescale(parameters.precisions_cholesky, frame.scale, -1),
+        }
+
+    def from_user(self, values: Mapping[str, NDArray[Any]]) -> GaussianParameters:
+        """Return parameters from what `to_user` gave."""
+        means = np.asarray(values["means"], dtype=np.float64)
+        frame = self._frame(means.shape[1])
+        covariances = np.asarray(values["covariances"], dtype=np.float64)
+        factors = np.asarray(values["precisions_cholesky"], dtype=np.float64)
+        return GaussianParameters(
+            (means - frame.origin) / frame.scale,
+            self.rescale(covariances, 1.0 / frame.scale, 2),
+            self.rescale(factors, 1.0 / frame.scale, -1),
+        )
+
+    def _single(self, dtype: np.dtype[Any]) -> bool:
+        """Tell whether rows of `dtype` are computed in single precision, accuracy permitting."""
+        if self.dtype is None:
+            return dtype.kind == "f" and dtype.itemsize <= 4
+        return self.dtype == "float32"
+
+    def _frame(self, n_features: int) -> Frame:
+        return self.frame if self.frame is not None else Frame.identity(n_features)
+
+    def _ridge(self, n_features: int) -> Array:
+        """Return `reg_covar` in squared units of the frame, shape (n_features,)."""
+        return self.reg_covar / self._frame(n_features).scale ** 2
+
+
+class OwnCovariance(GaussianComponent):
+    """What covariances that each component has for itself have in common."""
+
+    def start(self, sample: NDArray[Any], responsibilities: Array) -> GaussianParameters:
+        """Return parameters from a sample and its responsibilities, as scikit-learn does."""
+        rows = self._frame(sample.shape[1]).apply(sample).T
+        counts, means = weighted_means(rows, responsibilities)
+        scatter: Array = np.zeros(())
+        for where in slices(len(rows)):
+            own = zip(means, responsibilities[where].T, strict=True)
+            scatter = scatter + np.array([self.scatter(rows[where] - mean, weights) for mean, weights in own])
+        return self.of_scatter(means, (scatter.T / counts).T)
+
+    @abstractmethod
+    def scatter(self, centred: Array, weights: Array) -> Array:
+        """Return Σ weight · (x − mean)², as moments of one component keep it, from rows (n, d) about their mean."""
+
+    @abstractmethod
+    def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
+        """Return the parameters with these means, and the scatter of one row."""
+
+
+class MatrixCovariance(GaussianComponent):
+    """What covariances that are matrices, (n_components, d, d) or (d, d), have in common."""
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        """Return U Uᵀ."""
+        return np.asarray(precisions_cholesky @ precisions_cholesky.swapaxes(-1, -2))
+
+    def variances(self, covariances: Array, n_features: int) -> Array:
+        """Return the diagonals."""
+        return np.diagonal(covariances, axis1=-2, axis2=-1).reshape(-1, n_features)
+
+    def rescale(self, array: Array, scale: Array, power: int) -> Array:
+        """Rescale covariances (rows and columns) or precision factors (rows only)."""
+        if power == 2:
+            return array * scale[:, np.newaxis] * scale
+        return np.asarray(array * scale[:, np.newaxis] ** float(power))
+
+    def relative_ridge(self, parameters: GaussianParameters) -> Array:
+        """Return the squared singular values of √ridge U."""
+        scaled = np.sqrt(self._ridge(parameters.means.shape[1]))[:, np.newaxis] * parameters.precisions_cholesky
+        return np.asarray(np.linalg.svd(scaled, compute_uv=False) ** 2)
