@@ -142,7 +142,7 @@ def test_what_is_large_is_not_kept(monkeypatch):
     rows = open_rows(x[order])
     with pytest.warns(DataWarning, match="needed by many batches but are too large"):
         batches = rows.batches()
-    assert max(len(pickle.dumps(batch._reads)) for batch in batches) < 20_000
+    assert max(len(pickle.dumps(batch.reads)) for batch in batches) < 20_000
     np.testing.assert_array_equal(reassemble(rows), TABLE[order])
 
 
@@ -162,8 +162,8 @@ def test_intermediate_results_are_dropped_after_their_last_use():
     alive_when_made.clear()
     # All blocks in one batch, so that one could hold another's.
     held = type(batch)(
-        [read for b in rows.batches() for read in b._reads],
-        {key: node for b in rows.batches() for key, node in b._graph.items()},
+        [read for b in rows.batches() for read in b.reads],
+        {key: node for b in rows.batches() for key, node in b.graph.items()},
         {},
         3,
         "test",

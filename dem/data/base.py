@@ -1,6 +1,7 @@
 """Rows: a table of numbers that is read chunk by chunk; the contract every data source fulfils.
 
-Where a store may lack chunks, what a read finds missing comes with the rows and is added up over all the data.
+Where a store may lack chunks, what a read finds missing comes with the rows and is added up over all the data. What
+lies on a grid is stacked to rows in C order: `Region` and the functions below it know how.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dem.data.checks import rows_text
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
@@ -21,6 +24,9 @@ READ_BYTES = 8 * 2**20
 READ_ROWS = 2**18
 # Rows per chunk of results where the chunks of the source are irregular.
 RESULT_CHUNK_ROWS = 65_536
+
+
+Corner = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -260,3 +266,71 @@ def batch_bounds(n_reads: int, at_least: int = 16) -> list[tuple[int, int]]:
     n_batches = min(n_reads, max(at_least, 4 * math.isqrt(n_reads)))
     edges = [n_reads * i // n_batches for i in range(n_batches + 1)]
     return list(itertools.pairwise(edges))
+
+
+def chunk_counts(extents: Sequence[int], sizes: Sequence[int]) -> Corner:
+    """Return the number of chunks along each dimension."""
+    return tuple(-(-extent // size) for extent, size in zip(extents, sizes, strict=True))
+
+
+def chunks_in(region: Sequence[slice], sizes: Sequence[int]) -> list[range]:
+    """Return along each dimension the numbers of the chunks that a region touches."""
+    return [range(part.start // size, -(-part.stop // size)) for part, size in zip(region, sizes, strict=True)]
+
+
+def chunk_region(number: Iterable[int], sizes: Sequence[int], extents: Sequence[int]) -> tuple[slice, ...]:
+    """Return where the chunk of a number is."""
+    dimensions = zip(number, sizes, extents, strict=True)
+    return tuple(slice(i * size, min((i + 1) * size, extent)) for i, size, extent in dimensions)
+
+
+def joined_chunks(extents: Corner, sizes: Corner, most: int) -> Corner:
+    """Return the block that one read brings: several chunks, up to `most` points, those along the last axes first."""
+    block = list(sizes)
+    for axis, n_chunks in reversed(list(enumerate(chunk_counts(extents, sizes)))):
+        block[axis] *= max(min(most // math.prod(block), n_chunks), 1)
+    return tuple(block)
+
+
+@dataclass(eq=False)
+class Region:
+    """A block of a grid: its first position and extents, and those of the whole grid, which is stacked to rows."""
+
+    offset: Corner
+    shape: Corner
+    whole: Corner
+
+    @property
+    def n_rows(self) -> int:
+        """Number of points."""
+        return math.prod(self.shape)
+
+    def place(self) -> str:
+        """Word where the block is."""
+        if len(self.shape) == 1:
+            return rows_text(self.offset[0], self.offset[0] + self.shape[0])
+        return f"shape {self.shape}"
+
+    def index(self) -> range | NDArray[np.int64]:
+        """Return the positions of the block's rows in C order."""
+        # Rows are consecutive if all dimensions behind the first that is longer than 1 are whole.
+        leading = next((i for i, extent in enumerate(self.shape) if extent > 1), len(self.shape))
+        start = int(np.ravel_multi_index(self.offset, self.whole))
+        if self.shape[leading + 1 :] == self.whole[leading + 1 :]:
+            return range(start, start + self.n_rows)
+        axes = [np.arange(first, first + extent) for first, extent in zip(self.offset, self.shape, strict=True)]
+        return np.ravel_multi_index(np.ix_(*axes), self.whole).ravel()
+
+
+def span_of(first: Region, last: Region, n_rows: int) -> range | None:
+    """Return which rows are in blocks that follow one another in C order, `n_rows` in all; None where not all between.
+
+    Examples
+    --------
+    >>> span_of(Region((0, 0), (1, 3), (2, 6)), Region((0, 3), (1, 3), (2, 6)), 6)
+    range(0, 6)
+    """
+    start = int(np.ravel_multi_index(first.offset, first.whole))
+    end = tuple(a + n - 1 for a, n in zip(last.offset, last.shape, strict=True))
+    span = range(start, int(np.ravel_multi_index(end, last.whole)) + 1)
+    return span if len(span) == n_rows else None

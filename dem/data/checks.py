@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zmetadata")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 _PACKAGES |= {"http": "aiohttp", "https": "aiohttp"}
+# Dimensions that hold features where the user does not say so.
+USUAL_NAMES = ("feature", "features", "variable", "band", "channel")
 _KINDS = {
     "c": "complex numbers; use the real and imaginary parts as two columns",
     "M": "dates; convert them to numbers",
@@ -147,6 +149,41 @@ def check_table(
         message = f"{name} is empty: {n_rows} rows × {n_features} features"
         raise DataError(message)
     return n_rows, n_features, checked
+
+
+def feature_axis(name: str, ndim: int, dims: Sequence[Hashable] | None, feature_dim: Hashable | None) -> int:
+    """Return the axis that holds the features of data that messages call `name`.
+
+    The user tells its name, which goes first, or its number (also from the end). Raises `DataError` if there is no such
+    dimension among `dims`, or none is given and it is not clear.
+    """
+    listed = ", ".join(map(str, range(ndim) if dims is None else dims)) or "none"
+    if feature_dim is not None:
+        if isinstance(feature_dim, bool | np.bool_):
+            message = f"feature_dim must be the name or number of a dimension of {name} ({listed}), not {feature_dim!r}"
+            raise DataError(message)
+        for axis, dim in enumerate(dims or ()):
+            if feature_dim in (dim, str(dim)):
+                return axis
+        number = _whole_number(feature_dim)
+        if number is None or not -ndim <= number < ndim:
+            message = f"{name} has no dimension {feature_dim!r}; its dimensions are: {listed}"
+            raise DataError(message)
+        return number % ndim
+    usual = [axis for axis, dim in enumerate(dims or ()) if dim in USUAL_NAMES]
+    if len(usual) == 1:
+        return usual[0]
+    if ndim == 2 and not usual:
+        return 1
+    message = f"which dimension of {name} holds the features? Pass feature_dim= (--feature-dim) with one of: {listed}"
+    raise DataError(message)
+
+
+def _whole_number(value: Any) -> int | None:
+    try:
+        return int(value) if isinstance(value, str | int) else None
+    except ValueError:
+        return None
 
 
 def rows_text(start: int, stop: int) -> str:

@@ -12,7 +12,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self, cast
 
@@ -22,21 +22,17 @@ from dask._task_spec import DataNode
 from dask.optimization import cull
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, Batch, Chunk, RowMap, Rows, batch_bounds
-from dem.data.checks import check_dtype, check_table, reason
+from dem.data.base import READ_BYTES, Batch, Chunk, Region, RowMap, Rows, batch_bounds, span_of
+from dem.data.checks import check_dtype, check_table, feature_axis, reason
 from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
-from dem.data.grid import Region, feature_axis, span_of
 from dem.errors import DataError, DataWarning
 
 
+@dataclass(eq=False)
 class Block(Region):
     """One output of the graph, by its key there, and where its rows stand in the whole table."""
 
-    def __init__(
-        self, key: tuple[Hashable, ...], offset: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]
-    ) -> None:
-        super().__init__(offset, shape, whole)
-        self.key = key
+    key: tuple[Hashable, ...]
 
     def follows(self, other: Block) -> bool:
         """Tell whether both blocks reach across all dimensions but the first, and this is the next one."""
@@ -44,57 +40,50 @@ class Block(Region):
         return across and self.offset[0] == other.offset[0] + other.shape[0]
 
 
+@dataclass(frozen=True, eq=False)
 class DaskBatch(Batch):
     """Consecutive blocks and the graph that makes them; the blocks of a read are joined to one chunk.
 
     The graph has all nodes that the blocks need, but for the pending ones, which are futures by their keys.
     """
 
-    def __init__(
-        self,
-        reads: Sequence[Sequence[Block]],
-        graph: Nodes,
-        pending: Mapping[Hashable, Any],
-        n_features: int,
-        name: str,
-    ) -> None:
-        self._reads = reads
-        self._graph = graph
-        self._pending = pending
-        self._n_features = n_features
-        self._name = name
+    reads: Sequence[Sequence[Block]]
+    graph: Nodes
+    futures: Mapping[Hashable, Any]
+    n_features: int
+    name: str
 
     @property
     def pending(self) -> Mapping[Hashable, Any]:
         """Blocks that were persisted on a cluster."""
-        return self._pending
+        return self.futures
 
     @property
     def span(self) -> range | None:
         """Its rows, where the blocks are consecutive ones."""
-        return span_of(self._reads[0][0], self._reads[-1][-1], self.n_rows)
+        return span_of(self.reads[0][0], self.reads[-1][-1], self.n_rows)
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return sum(block.n_rows for block in itertools.chain.from_iterable(self._reads))
+        return sum(block.n_rows for block in itertools.chain.from_iterable(self.reads))
 
     def with_values(self, values: Mapping[Hashable, Any]) -> Self:
         """Return the batch with the results of its futures."""
         known = {key: DataNode(key, value) for key, value in values.items()}
-        return type(self)(self._reads, {**self._graph, **known}, {}, self._n_features, self._name)
+        return replace(self, graph={**self.graph, **known}, futures={})
 
     def __iter__(self) -> Iterator[Chunk]:
-        if self._pending:  # not on the cluster where they lie
-            yield from self.with_values({key: future.result() for key, future in self._pending.items()})
+        if self.futures:  # not on the cluster where they lie
+            yield from self.with_values({key: future.result() for key, future in self.futures.items()})
             return
-        arrays = run_blocks(self._graph, [block.key for block in itertools.chain.from_iterable(self._reads)])
-        for read in self._reads:
+        arrays = run_blocks(self.graph, [block.key for block in itertools.chain.from_iterable(self.reads)])
+        for read in self.reads:
             # No name for the rows here: it would hold them while the next ones are computed.
             yield join([self._rows(block, arrays) for block in read], [block.index() for block in read])
 
     def _rows(self, block: Block, arrays: Iterator[Any]) -> NDArray[Any]:
-        name = f"the block at {block.offset} of {self._name} ({block.place()})"
+        name = f"the block at {block.offset} of {self.name} ({block.place()})"
         try:
             array = next(arrays)
         except DataError:
@@ -102,7 +91,7 @@ class DaskBatch(Batch):
         except Exception as error:  # whatever the user's graph raises
             message = f"{name} cannot be computed ({reason(error)})"
             raise DataError(message) from error
-        return checked_block(name, array, (*block.shape, self._n_features)).reshape(block.n_rows, self._n_features)
+        return checked_block(name, array, (*block.shape, self.n_features)).reshape(block.n_rows, self.n_features)
 
 
 def checked_block(name: str, array: Any, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -275,7 +264,7 @@ def blocks_of(array: dask.array.Array) -> Iterator[Block]:
         shape = tuple(extents[i] for extents, i in zip(chunks, place, strict=True))
         if 0 not in shape:
             offset = tuple(starts[i] for starts, i in zip(offsets, place, strict=True))
-            yield Block((array.name, *place, 0), offset, shape, whole)
+            yield Block(offset, shape, whole, (array.name, *place, 0))
 
 
 def group(blocks: Sequence[Block], row_bytes: int, most: int) -> list[list[Block]]:

@@ -9,10 +9,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, RowMap, Rows
-from dem.data.checks import check_dtype
+from dem.data.base import READ_BYTES, RowMap, Rows, joined_chunks
+from dem.data.checks import check_dtype, feature_axis
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
-from dem.data.grid import feature_axis, joined_chunks
 from dem.data.labels import order_of
 from dem.data.numpy import ArrayRows
 from dem.errors import DataError

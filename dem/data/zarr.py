@@ -18,15 +18,19 @@ from dem.data.base import (
     READ_ROWS,
     Batch,
     Chunk,
+    Corner,
     Found,
     Missing,
+    Region,
     Rows,
     batch_bounds,
     change,
+    chunk_counts,
+    joined_chunks,
     refusal,
+    span_of,
 )
 from dem.data.checks import check_table
-from dem.data.grid import Corner, Region, chunk_counts, joined_chunks, span_of
 from dem.data.zarr_part import ZarrPart
 from dem.errors import MissingDataError
 
@@ -90,7 +94,8 @@ class ZarrBatch(Batch):
         """Read block by block; the last read sees whether the store is still the one that was opened."""
         for number in range(self.first, self.stop):
             region = self._region(number)
-            rows, missing = self.table.read(region.slices, check=number == self.stop - 1)
+            place = [slice(first, first + n) for first, n in zip(region.offset, region.shape, strict=True)]
+            rows, missing = self.table.read(place, check=number == self.stop - 1)
             found = Found({(self.first, self.stop, *self.block): missing})
             yield Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
             del rows  # the next ones are read meanwhile

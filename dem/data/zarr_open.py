@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
+from dem.data.base import chunk_counts
 from dem.data.cf import packing_of
-from dem.data.checks import check_dtype, check_table, reason, split_scheme
-from dem.data.grid import chunk_counts, feature_axis
+from dem.data.checks import check_dtype, check_table, feature_axis, reason, split_scheme
 from dem.data.zarr import ZarrRows
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError

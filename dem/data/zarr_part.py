@@ -24,10 +24,9 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath, WrapperStore
 
-from dem.data.base import Missing
+from dem.data.base import Corner, Missing, chunk_counts, chunk_region, chunks_in
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
-from dem.data.grid import Corner, chunk_counts, chunk_region, chunks_in
 from dem.errors import DataError, MissingDataError
 from dem.shared_setting import shared_setting
 
@@ -36,6 +35,8 @@ _few_requests = shared_setting(lambda: zarr.config.set({"async.concurrency": 4})
 # Properties that messages tell of, and how they word them.
 _ONE, _SEVERAL = ("was", "is"), ("were", "are")
 _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
+# The metadata of an array of either format, by their names in the store; what else is there may be left out.
+_DOCUMENTS = {2: (".zarray", ".zattrs"), 3: ("zarr.json",)}
 # What the index of a shard says of a chunk that is not in it.
 _ABSENT = np.uint64(2**64 - 1)
 # Where a shard's index can be understood without decoding the shard.
@@ -169,7 +170,7 @@ class ZarrPart:
         index = None if array.shards is None else ShardIndex.of(array, array.shards)
         part = cls(array, name, axes, has_features, packing, index)
         documents = part._documents()
-        main = documents.get(part._main_document)
+        main = documents.get(_DOCUMENTS[array.metadata.zarr_format][0])
         if main is None:  # its metadata are kept elsewhere, such as with those of its group
             return part
         part._compare(documents)
@@ -218,10 +219,10 @@ class ZarrPart:
         """Raise `MissingDataError` if the store has vanished, or what its metadata say of the numbers has changed."""
         if self.stored is None:
             return
-        documents = self._documents()
-        if self._main_document not in documents:
+        documents, main = self._documents(), _DOCUMENTS[self.array.metadata.zarr_format][0]
+        if main not in documents:
             message = (
-                f"{self.name} has vanished: its {self._main_document} is no longer found (looked for on "
+                f"{self.name} has vanished: its {main} is no longer found (looked for on "
                 f"{socket.gethostname()}); bring the store back to where every worker finds it, and start again"
             )
             raise MissingDataError(message)
@@ -240,7 +241,7 @@ class ZarrPart:
             return np.asarray(zarr.Array(array)[selection]), self._missing(region, store)
 
         async def read_both() -> tuple[Any, Buffer | None]:
-            return await asyncio.gather(array.getitem(selection), (own / self._main_document).get())
+            return await asyncio.gather(array.getitem(selection), (own / _DOCUMENTS[metadata.zarr_format][0]).get())
 
         rows, document = sync(read_both())
         if document is None or _digest(document) != self.stored:
@@ -261,16 +262,12 @@ class ZarrPart:
                 )
                 raise DataError(message) from error
 
-    @property
-    def _main_document(self) -> str:
-        return "zarr.json" if self.array.metadata.zarr_format == 3 else ".zarray"
-
     def _documents(self) -> dict[str, Buffer]:
         """Return the array's metadata as they are stored now, as far as there are any.
 
         A store that does not answer is a `DataError`: it does not tell whether the array is still there.
         """
-        names = (self._main_document, ".zattrs")[: 4 - self.array.metadata.zarr_format]
+        names = _DOCUMENTS[self.array.metadata.zarr_format]
 
         async def read() -> list[Buffer | None]:
             return await asyncio.gather(*((self.array.store_path / name).get() for name in names))

@@ -53,9 +53,7 @@ class LocalEngine(Engine):
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
         begun = Begun(rows, list(enumerate(rows.batches())), works, self.told, by_batch=by_batch)
         try:
-            if self.n_threads == 1 or len(begun.batches) == 1:
-                begun.run()
-            else:
+            if self.n_threads > 1 and len(begun.batches) > 1:
                 self._begin(begun)
             return begun.result()
         except BaseException:  # an interrupt too must not leave threads at work
@@ -111,14 +109,14 @@ class Begun:
         """Give the batches to threads, which leave off when they are told to stop."""
         self._futures = [pool.submit(self._run, place, stop) for place in range(len(self.batches))]
 
-    def run(self) -> None:
-        """Take the batches through all works in this thread."""
-        for place in range(len(self.batches)):
+    def result(self) -> list[Any]:
+        """Wait for all batches, telling of them; see `Pending.result`. An error is that of the first that has one.
+
+        What was not given to threads is done here and now.
+        """
+        for place in () if self._futures else range(len(self.batches)):
             self._run(place)
             self._tell()
-
-    def result(self) -> list[Any]:
-        """Wait for all batches, telling of them; see `Pending.result`. An error is that of the first that has one."""
         left = set(self._futures)
         while left:
             ended, left = wait(left, timeout=TICK, return_when=FIRST_EXCEPTION)
