@@ -67,28 +67,6 @@ class Found:
         return type(self)(joined)
 
 
-def change(changes: Sequence[tuple[Missing, Missing]]) -> str:
-    """Word what is missing now, of batches of which it was something else before."""
-    before = sum((known for known, _ in changes), start=Missing())
-    now = sum((missing for _, missing in changes), start=Missing())
-    counts = f"{now.n_missing} of {now.n_chunks} chunks read there are missing, {before.n_missing} were before"
-    for known, missing in changes:
-        if missing.first is not None and (known.first is None or missing.first < known.first):
-            return f"{missing.first[1]} was there before and is gone ({counts})"
-    for known, missing in changes:
-        if known.first is not None and (missing.first is None or known.first < missing.first):
-            return f"{known.first[1]} was missing before and is there now ({counts})"
-    return f"other chunks are missing than before ({counts})"
-
-
-def refusal(missing: Missing, fill_value: object) -> str:
-    """Word that chunks are missing which may not be."""
-    return (
-        f"{missing}, and would count as its fill value, {fill_value}; write it again, or, if zarr left out chunks "
-        "that hold nothing else (write_empty_chunks=False), pass allow_missing_chunks=True (--allow-missing-chunks)"
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Chunk:
     """A few rows in memory, where they stand in the whole, and what is known of each; `take` makes every part of it.

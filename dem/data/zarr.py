@@ -24,10 +24,8 @@ from dem.data.base import (
     Region,
     Rows,
     batch_bounds,
-    change,
     chunk_counts,
     joined_chunks,
-    refusal,
     span_of,
 )
 from dem.data.checks import check_table
@@ -60,14 +58,18 @@ class ZarrTable:
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         *region, features = (slice(*part.indices(extent)) for part, extent in zip(key, self.shape, strict=True))
         block, missing = self.read(region, check=True)
-        self.refuse(missing)
+        if missing.n_missing and not self.allow_missing:
+            raise self.refusal(missing)
         return block[..., features]
 
-    def refuse(self, missing: Missing) -> None:
-        """Raise `MissingDataError` if chunks are missing that may not be."""
-        if missing.n_missing and not self.allow_missing:
-            fill_value = " or ".join(dict.fromkeys(part.fill_value for part in self.parts))
-            raise MissingDataError(refusal(missing, fill_value))
+    def refusal(self, missing: Missing) -> MissingDataError:
+        """Word that chunks are missing which may not be, and what they would count as."""
+        fill_value = " or ".join(dict.fromkeys(part.fill_value for part in self.parts))
+        message = (
+            f"{missing}, and would count as its fill value, {fill_value}; write it again, or, if zarr left out chunks "
+            "that hold nothing else (write_empty_chunks=False), pass allow_missing_chunks=True (--allow-missing-chunks)"
+        )
+        return MissingDataError(message)
 
     def read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         """Read a block of the grid, with all features at the end, and tell what of it is missing."""
@@ -173,11 +175,13 @@ class ZarrRows(Rows):
         both = [(self._first.setdefault(batch, missing), missing) for batch, missing in found.batches.items()]
         if changes := [(known, missing) for known, missing in both if known != missing]:
             message = (
-                f"{change(changes)}; the store of {self.name} changes while it is read: wait until nothing writes to "
+                f"{_change(changes)}; the store of {self.name} changes while it is read: wait until nothing writes to "
                 "it or removes from it, and start again"
             )
             raise MissingDataError(message)
-        self.table.refuse(sum(found.batches.values(), start=Missing()))
+        now = sum(found.batches.values(), start=Missing())
+        if now.n_missing and not self.table.allow_missing:
+            raise self.table.refusal(now)
 
     @property
     def array(self) -> dask.array.Array:
@@ -236,3 +240,17 @@ def _unit(table: ZarrTable, whole: int, part: int) -> Corner:
             fits = [n for n in range(1, times + 1) if times % n == 0 and n * inner[axis] * others <= part]
             unit[axis] = inner[axis] * max(fits, default=1)
     return tuple(unit)
+
+
+def _change(changes: Sequence[tuple[Missing, Missing]]) -> str:
+    """Word what is missing now, of batches of which it was something else before."""
+    before = sum((known for known, _ in changes), start=Missing())
+    now = sum((missing for _, missing in changes), start=Missing())
+    counts = f"{now.n_missing} of {now.n_chunks} chunks read there are missing, {before.n_missing} were before"
+    for known, missing in changes:
+        if missing.first is not None and (known.first is None or missing.first < known.first):
+            return f"{missing.first[1]} was there before and is gone ({counts})"
+    for known, missing in changes:
+        if known.first is not None and (missing.first is None or known.first < missing.first):
+            return f"{known.first[1]} was missing before and is there now ({counts})"
+    return f"other chunks are missing than before ({counts})"

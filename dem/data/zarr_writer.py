@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 
 from dem.data.atomic import check_destination, destination, remove
-from dem.data.base import READ_ROWS, Chunk, RowMap, Rows
+from dem.data.base import READ_ROWS, Chunk, Corner, RowMap, Rows, chunk_region
 from dem.errors import DataError
 
 __all__ = ["check_destination", "write_rows"]
@@ -24,7 +24,6 @@ RESULT_BYTES = 64 * 2**20
 _FRAGMENTS = "fragments"
 
 Region = tuple[slice, ...]
-Corner = tuple[int, ...]
 
 
 class Sweeper(Protocol):
@@ -180,9 +179,7 @@ def _assemble(path: str, written: Written, grid: Corner, chunks: Corner, tail: C
         return
     array = _open(path)
     for number, starts in waiting.items():
-        region = tuple(
-            slice(i * size, min((i + 1) * size, end)) for i, size, end in zip(number, chunks, grid, strict=True)
-        )
+        region = chunk_region(number, chunks, grid)
         corner = tuple(part.start for part in region)
         buffer = np.empty(tuple(part.stop - part.start for part in region) + tail, array.dtype)
         for start in starts:

@@ -6,7 +6,7 @@ import enum
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dem.data.base import Rows
@@ -180,9 +180,9 @@ class Algorithm(ABC):
         """Return the state and the next pass; `confirm` asks for an exact one, as the last of all is."""
         return state, Plan(range(n_blocks), n_blocks)
 
-    @abstractmethod
     def point(self, state: Any) -> Any:
-        """Return the parameters of the next E-step."""
+        """Return the parameters of the next E-step: the latest, where there are no others."""
+        return state.parameters
 
     @abstractmethod
     def update(self, model: Any, state: Any, block: int, at: Any, statistics: Any) -> Any:
@@ -215,34 +215,24 @@ def finite_objective(model: Model[Any, Any], statistics: Any, parameters: Any) -
     return objective
 
 
-@dataclass(frozen=True, eq=False)
-class BatchState:
-    """Parameters, and what the pass has found."""
-
-    parameters: Any
-    objective: float = 0.0
-    n_rows: float = 0.0
-
-
 @dataclass(frozen=True)
 class Batch(Algorithm):
-    """Batch EM: all rows go through an E-step at the same parameters, and then one M-step (Dempster et al. 1977)."""
+    """Batch EM: all rows go through an E-step at the same parameters, and then one M-step (Dempster et al. 1977).
+
+    Its state is what the latest pass has come to.
+    """
 
     name: ClassVar[str] = "batch"
 
-    def init(self, model: Any, parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1) -> BatchState:  # noqa: ARG002
+    def init(self, model: Any, parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1) -> Iterate:  # noqa: ARG002
         """Return the state before the first pass."""
-        return BatchState(parameters)
+        return Iterate(parameters, 0.0, 0.0)
 
-    def point(self, state: BatchState) -> Any:
-        """Return the latest parameters."""
-        return state.parameters
-
-    def update(self, model: Model[Any, Any], state: BatchState, block: int, at: Any, statistics: Any) -> BatchState:  # noqa: ARG002
+    def update(self, model: Model[Any, Any], state: Iterate, block: int, at: Any, statistics: Any) -> Iterate:  # noqa: ARG002
         """Take the M-step."""
         objective = finite_objective(model, statistics, at)
-        return replace(state, parameters=model.m_step(statistics, at), objective=objective, n_rows=statistics.n_rows)
+        return Iterate(model.m_step(statistics, at), objective, statistics.n_rows)
 
-    def end_pass(self, model: Model[Any, Any], state: BatchState) -> tuple[BatchState, Iterate]:  # noqa: ARG002
+    def end_pass(self, model: Model[Any, Any], state: Iterate) -> tuple[Iterate, Iterate]:  # noqa: ARG002
         """Return what the pass has found."""
-        return state, Iterate(state.parameters, state.objective, state.n_rows)
+        return state, state

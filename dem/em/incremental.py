@@ -90,10 +90,6 @@ class Incremental(Algorithm):
         order: list[int] = np.random.default_rng(0).permutation(n_blocks).tolist()
         return replace(state, exact=False), Plan(order, in_flight(self.max_in_flight, n_blocks))
 
-    def point(self, state: IncrementalState) -> Any:
-        """Return the latest parameters."""
-        return state.parameters
-
     def update(
         self, model: IncrementalModel[Any, Any], state: IncrementalState, block: int, at: Any, statistics: Any
     ) -> IncrementalState:

@@ -172,18 +172,8 @@ class _Race:
         one.parameters = iterate.parameters
         one.log_likelihoods.append(reached)
         one.reached = reached if iterate.comparable else -math.inf
-        event = (
-            settings.phase,
-            number,
-            one.n_iter,
-            reached,
-            gain,
-            seconds,
-            one.parameters,
-            model,
-            self.starts[number].contest,
-        )
-        notify(settings.callbacks, IterationEnded(*event))
+        found = (one.n_iter, reached, gain, seconds, one.parameters, model)
+        notify(settings.callbacks, IterationEnded(settings.phase, number, *found, self.starts[number].contest))
         settled = model.settled(before, one.parameters, gain, settings.tol)
         if settled and iterate.exact:
             self.end(number, Status.CONVERGED)
