@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import zarr
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from dem.data.atomic import check_destination, destination, remove
 from dem.data.base import READ_ROWS, Chunk, Corner, RowMap, Rows, chunk_region
@@ -71,7 +71,8 @@ class WriteResults:
                 array[whole] = results[_shifted(whole, lower)]
             for number, piece in pieces:
                 start = tuple(part.start for part in piece)
-                _create(_fragment_path(self.path, start), results[_shifted(piece, lower)])
+                values = results[_shifted(piece, lower)]
+                zarr.create_array(_fragment_path(self.path, start), data=values, chunks=values.shape, compressors=None)
                 fragments.append((number, start))
         return Written(len(chunk), tuple(fragments))
 
@@ -199,10 +200,6 @@ def _absent(dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f":
         return np.nan
     return -1 if dtype.kind == "i" else np.iinfo(dtype).max if dtype.kind == "u" else None
-
-
-def _create(path: str, values: NDArray[Any]) -> None:
-    zarr.create_array(store=path, data=values, chunks=values.shape, compressors=None)
 
 
 def _fragment_path(path: str, start: Corner) -> str:

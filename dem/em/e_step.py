@@ -8,7 +8,7 @@ several together, and of ranges of rows in memory. Models that can share the pro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -100,17 +100,13 @@ class Blocks:
         points : callable
             Returns, whenever a block is sent, the latest parameters of each model that it is sent for, by its number.
         """
-        under_way: deque[tuple[int, dict[int, Any], _Reading]] = deque()
+        under_way: deque[_Reading] = deque()
         waiting = deque(plan.order)
         joined: _Joined = {}
         while waiting or under_way:
             while waiting and len(under_way) < plan.in_flight:
-                block, latest = waiting.popleft(), points()
-                asking = {number: models[number].reads(point) for number, point in latest.items()}
-                under_way.append((block, latest, _Reading(self, block, asking, plan.works, joined)))
-            block, latest, reading = under_way.popleft()
-            statistics, more = reading.result()
-            yield Visit(block, latest, statistics, more)
+                under_way.append(_Reading(self, waiting.popleft(), models, points(), plan.works, joined))
+            yield under_way.popleft().result()
 
 
 class _Reading:
@@ -120,12 +116,14 @@ class _Reading:
         self,
         blocks: Blocks,
         block: int,
-        asking: Mapping[int, Generator[Work, Any, Any]],
+        models: Sequence[Model[Any, Any]],
+        points: Mapping[int, Any],
         more: Sequence[Work],
         joined: _Joined,
     ) -> None:
-        self._blocks, self._block, self._asking, self._joined = blocks, block, asking, joined
-        self._send({number: next(models_works) for number, models_works in asking.items()}, more)
+        self._blocks, self._block, self._points, self._joined = blocks, block, points, joined
+        self._asking = {number: models[number].reads(point) for number, point in points.items()}
+        self._send({number: next(asks) for number, asks in self._asking.items()}, more)
 
     def _send(self, works: Mapping[int, Work], more: Sequence[Work] = ()) -> None:
         blocks, batches = self._blocks, self._blocks.batches[self._block]
@@ -136,8 +134,8 @@ class _Reading:
         else:
             self._totals, self._pending = [], blocks.engine.submit(blocks.rows, wanted, batches)
 
-    def result(self) -> tuple[dict[int, Any], list[Any]]:
-        """Wait, and read again for the models that ask for it; return the statistics of each, and the other totals."""
+    def result(self) -> Visit:
+        """Wait, and read again for the models that ask for it."""
         found: dict[int, Any] = {}
         more: list[Any] | None = None
         while more is None or len(found) < len(self._asking):
@@ -152,7 +150,7 @@ class _Reading:
                         found[number] = end.value
             if again:
                 self._send(again)
-        return found, more
+        return Visit(self._block, self._points, found, more)
 
 
 def _grouped(works: Mapping[int, Any], known: _Joined) -> list[tuple[list[int], Work]]:

@@ -64,11 +64,7 @@ class RowFunction:
             )
             raise DataError(message)
         with single_threaded_blas():
-            return self.evaluate(chunk)
-
-    def evaluate(self, chunk: Chunk) -> NDArray[Any]:
-        """Return the results of valid rows."""
-        return np.asarray(getattr(self.family, self.method)(self.parameters, chunk))
+            return np.asarray(getattr(self.family, self.method)(self.parameters, chunk))
 
 
 class Labels(RowFunction):
