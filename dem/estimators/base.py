@@ -6,6 +6,7 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -20,11 +21,11 @@ from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
 from dem.errors import DataError
 from dem.estimators import inputs, persistence, streams
-from dem.estimators.callbacks import History, Verbose, keeping_last, teller
+from dem.estimators.callbacks import History, Verbose, keeping_last
 from dem.estimators.options import POSITIVE, Options, option
 from dem.estimators.registry import BY_CLASS, Entry
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
-from dem.events import Callback
+from dem.events import Callback, notify
 from dem.families.base import Support
 from dem.tree import leaves
 from dem.validation import check_rows, rows_to_blame
@@ -111,9 +112,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     def _check_options(self) -> None:
         inputs.check_options(self)
 
-    def _goes_on(self) -> bool:
-        """Tell whether a fit goes on from the fitted parameters; raise `OptionError` if it cannot."""
-        return False
+    def _check_goes_on(self) -> None:
+        """Compare the options with the model that a warm start goes on from."""
 
     # Fitting ------------------------------------------------------------------------------------------------
 
@@ -158,7 +158,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
 
     @with_callbacks
     def _fit(self, data: Any, source: SourceOptions) -> None:
-        goes_on = self._goes_on()
+        goes_on = bool(getattr(self, "warm_start", False)) and hasattr(self, "converged_")
+        if goes_on:
+            self._check_goes_on()
         rows = inputs.rows_of(self, data, reset=not goes_on, **source)
         if rows.n_rows < getattr(self, self._entry.size):
             raise DataError(self._too_few.format(self, rows))
@@ -167,12 +169,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
         history = History()
         tasks = [Tasks(self, data, history)] if any(hasattr(self, name) for name in GIVEN) else []
-
-        def keep(family: Any, best: Fit, *more: Any) -> None:
-            self._keep(family, best, history.records, rows.n_rows, *more)
-
+        keep = partial(self._keep, history.records, rows.n_rows)
         with (
-            current_engine(teller(callbacks)) as engine,
+            current_engine(partial(notify, callbacks) if callbacks else None) as engine,
             suppress(StopAskedFor),
             keeping_last(history, keep),
             rows_to_blame(rows, engine, self._support()),
@@ -181,7 +180,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         for task in tasks:
             task.end()
 
-    def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *_: Any) -> None:
+    def _keep(self, history: list[dict[str, Any]], n_rows: int, family: Any, best: Fit, *_: Any) -> None:
         """Set the fitted attributes, of a fit to `n_rows`."""
         for name, value in family.to_user(best.parameters).items():
             setattr(self, f"{name}_", value)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from dem.em.algorithm import Fit, Status
 from dem.em.progress import Tracker, outcome_of_starts, waiting
-from dem.engine.base import Told, warn_of_waiting
 from dem.errors import DataError, FitError
-from dem.events import Callback, Event, FitEnded, FitStarted, IterationEnded, WorkersAwaited, notify
+from dem.events import Event, FitEnded, FitStarted, IterationEnded, WorkersAwaited
 from dem.units import plural
 
 
@@ -43,11 +42,6 @@ class History:
             return None, Fit(None)
         likelihoods = [self.latest.log_likelihood] * self.latest.iteration
         return self.latest.family, Fit(self.latest.parameters, Status.MAX_ITER, likelihoods)
-
-
-def teller(callbacks: Sequence[Callback]) -> Told:
-    """Return who is told that workers are awaited: the callbacks, or, without any, the user by a warning."""
-    return (lambda event: notify(callbacks, event)) if callbacks else warn_of_waiting
 
 
 @contextmanager

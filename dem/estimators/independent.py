@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dem.estimators.mixture import MixtureEstimator
@@ -35,6 +34,3 @@ class IndependentFeaturesMixture(MixtureEstimator):
         if (given := getattr(self, name)) is not None:
             values[component.parameter] = check_bounded(name, given, (self.n_components, n_features), component.bounds)
         return values
-
-    def _fixed_values(self) -> dict[str, NDArray[Any]]:
-        return {} if self.fit_weights else {"weights": np.full(self.n_components, 1.0 / self.n_components)}

@@ -135,11 +135,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         inertia, best = min((end.inertia, i) for i, end in enumerate(ends))
         return family, fits[best], inertia * family.unit
 
-    def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *inertia: float) -> None:
+    def _keep(self, history: list[dict[str, Any]], n_rows: int, family: Any, best: Fit, *inertia: float) -> None:
         """Set the fitted attributes; the labels of an earlier fit are no longer true."""
         self.inertia_ = inertia[0] if inertia else -best.log_likelihood * n_rows
         self.__dict__.pop("labels_", None)
-        super()._keep(family, best, history, n_rows)
+        super()._keep(history, n_rows, family, best)
 
     def _complete(self) -> None:
         self._n_features_out = self.n_clusters

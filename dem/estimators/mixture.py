@@ -125,6 +125,8 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
     accelerate: str | None = option(StrOptions({"squarem"}), None, default=None)
     top_components: int | None = option(POSITIVE, None, default=None)
 
+    # An option of some mixtures.
+    fit_weights = True
     # Scikit-learn's words.
     _too_few = (
         "Expected n_samples >= n_components but got n_components = {0.n_components}, n_samples = {1.n_rows} in {1.name}"
@@ -150,12 +152,8 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         """Return the checked ``*_init`` options that are given, by the names of the parameters they replace."""
         return {} if self.weights_init is None else {"weights": check_weights(self.weights_init, self.n_components)}
 
-    def _fixed_values(self) -> dict[str, NDArray[Any]]:
-        """Return the parameters that options hold fixed."""
-        return {}
-
     def _family(self, component: Component[Any, Any] | None = None) -> Mixture[Any, Any]:
-        return Mixture(component or self._component(), not self._fixed_values(), self.top_components)
+        return Mixture(component or self._component(), self.fit_weights, self.top_components)
 
     def _support(self) -> Support:
         return self._component().support
@@ -256,7 +254,9 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         sample: RowSample,
         random_state: RandomState,
     ) -> MixtureParameters[Any]:
-        given = {**self._fixed_values(), **self._initial_values(rows.n_features)}
+        given = self._initial_values(rows.n_features)
+        if not self.fit_weights:
+            given = {"weights": np.full(self.n_components, 1.0 / self.n_components), **given}
         if given.keys() >= set(self._parameter_names):
             return family.from_user(given)
         if self.init_params == "k-means||":
@@ -268,10 +268,10 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             start = family.start(sample.rows, responsibilities)
         return family.from_user({**family.to_user(start), **given}) if given else start
 
-    def _keep(self, family: Any, best: Fit, history: list[dict[str, Any]], n_rows: int, *more: Any) -> None:
+    def _keep(self, history: list[dict[str, Any]], n_rows: int, family: Any, best: Fit, *more: Any) -> None:
         self.lower_bound_ = best.log_likelihood
         self.lower_bounds_ = list(best.log_likelihoods)
-        super()._keep(family, best, history, n_rows, *more)
+        super()._keep(history, n_rows, family, best, *more)
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -284,14 +284,7 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
             raise OptionError(message)
 
-    def _goes_on(self) -> bool:
-        goes_on = self.warm_start and hasattr(self, "converged_")
-        if goes_on:
-            self._check_goes_on()
-        return bool(goes_on)
-
     def _check_goes_on(self) -> None:
-        """Compare the options with the model that a warm start goes on from."""
         if len(self.weights_) != self.n_components:
             message = (
                 f"the fitted model, which is to go on, has {len(self.weights_)} components, "

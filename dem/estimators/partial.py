@@ -123,7 +123,7 @@ class LearnsFromStreams(Estimator):
             watches_order=False,
         )
         (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
-        self._keep(family, one, [], n_seen + rows.n_rows)
+        self._keep([], n_seen + rows.n_rows, family, one)
 
     def _rows_of_whole_step(self, n_features: int) -> int:
         """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -22,13 +23,14 @@ from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import inputs
-from dem.estimators.callbacks import History, teller
+from dem.estimators.callbacks import History
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.criteria import Criteria
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.mixture import SAMPLE_ITERATIONS, MixtureEstimator
 from dem.estimators.starts import search
+from dem.events import notify
 from dem.initialise.sample import RowSample
 from dem.units import plural
 from dem.validation import rows_to_blame
@@ -175,8 +177,10 @@ def select(
         message = f"holdout={holdout} of the {rows.n_rows} rows of {rows.name} is less than one row"
         raise OptionError(message)
     random_state = check_random_state(template.random_state)
+    callbacks = template.callbacks
+    engine = current_engine(partial(notify, callbacks) if callbacks else None)
     with (
-        HoldoutEngine(current_engine(teller(template.callbacks or ())), Holdout(float(holdout))) as engine,
+        HoldoutEngine(engine, Holdout(float(holdout))) as engine,
         rows_to_blame(rows, engine, template._support()),
     ):
         sample = largest._sample(rows, engine, random_state)
@@ -186,7 +190,7 @@ def select(
     for candidate in candidates:
         if candidate.fit is not None:
             inputs.note_features(candidate.estimator, rows)
-            candidate.estimator._keep(candidate.family, candidate.fit, candidate.records, candidate.n_rows)
+            candidate.estimator._keep(candidate.records, candidate.n_rows, candidate.family, candidate.fit)
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)

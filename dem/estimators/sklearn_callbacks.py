@@ -75,7 +75,7 @@ class Tasks:
         """Return what makes a copy of the estimator a fitted one, as if the fit had ended here."""
         estimator = self._about["estimator"]
         fitted = type(estimator)(**estimator.get_params(deep=False))
-        fitted._keep(*self.history.so_far(), [], self.n_rows)
+        fitted._keep([], self.n_rows, *self.history.so_far())
         return dict(vars(fitted))
 
     def _end_phase(self) -> None:

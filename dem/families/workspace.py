@@ -43,9 +43,8 @@ class Workspace:
     When it goes, the memory stays with the thread, for its next workspace.
     """
 
-    def __init__(self) -> None:
-        self._arrays: _Arrays | None = None
-        self._idle: list[_Arrays] = []
+    _arrays: _Arrays | None = None
+    _idle: list[_Arrays]
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a contiguous array with undefined values; the next call with the same name takes it back.

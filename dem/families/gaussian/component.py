@@ -98,13 +98,14 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         self, parameters: GaussianParameters, dtype: np.dtype[Any], *, exact: bool = False
     ) -> Kernel[GaussianStatistics]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
-        single = self._single(dtype) and not exact
-
-        def made() -> Kernel[GaussianStatistics]:
-            frame = self._frame(parameters.means.shape[1])
-            return self.kernel_type(parameters, frame, self.log_constants(parameters), single=single)
-
-        return fresh(kept_with(parameters, (self, single), made))
+        frame, single = self._frame(parameters.means.shape[1]), self._single(dtype) and not exact
+        return fresh(
+            kept_with(
+                parameters,
+                (self, single),
+                lambda: self.kernel_type(parameters, frame, self.log_constants(parameters), single=single),
+            )
+        )
 
     def joins(self, other: Self) -> bool:
         """Tell whether the other, of the same type, has the same frame and precision."""
@@ -120,7 +121,8 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
     def log_constants(self, parameters: GaussianParameters) -> Array:
         """Return the log-densities at the means, in the user's units, shape (n_components,)."""
         n_features = parameters.means.shape[1]
-        log_volume = self._frame(n_features).log_volume
+        # Densities of rows in the frame are larger by the product of its scales.
+        log_volume = np.log(self._frame(n_features).scale).sum()
         return np.asarray(self.log_determinants(parameters) - 0.5 * n_features * LOG_2PI - log_volume)
 
     def expected_log_density(self, statistics: CentralMoments, counts: Array, parameters: GaussianParameters) -> float:

@@ -69,8 +69,3 @@ class Frame:
         np.subtract(rows.T, origin, out=out, dtype=dtype, casting="unsafe")
         out *= inverse
         return out
-
-    @property
-    def log_volume(self) -> float:
-        """Σ log scale: log-densities in the user's units are smaller by this."""
-        return float(np.log(self.scale).sum())

@@ -38,19 +38,15 @@ WIDE_FEATURES = 64
 TRIANGLE_STEP = 48
 
 
-def cancellation(parameters: GaussianParameters) -> tuple[Array, Array]:
-    """Return |μ|ᵀ|P||μ| and Σ|P_ij|σ_iσ_j, each of shape (n_components,): the sizes of the wide product's terms."""
+def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
+    """Choose the arithmetic of each component; see `arithmetic.plan`."""
     means, factors = np.abs(parameters.means), parameters.precisions_cholesky
     precisions = np.abs(factors @ factors.swapaxes(1, 2))
     deviations = np.sqrt(np.diagonal(parameters.covariances, axis1=1, axis2=2))
+    # |μ|ᵀ|P||μ| and Σ|P_ij|σ_iσ_j: the sizes of the wide product's terms.
     at_mean = np.einsum("ki,kij,kj->k", means, precisions, means, optimize=True)
-    return np.asarray(at_mean), np.einsum("ki,kij,kj->k", deviations, precisions, deviations, optimize=True)
-
-
-def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
-    """Choose the arithmetic of each component; see `arithmetic.plan`."""
-    mean, deviation = np.sqrt(cancellation(parameters))
-    return plan(mean, deviation, parameters.means.shape[1], WIDE_FEATURES, single=single)
+    within = np.einsum("ki,kij,kj->k", deviations, precisions, deviations, optimize=True)
+    return plan(np.sqrt(at_mean), np.sqrt(within), means.shape[1], WIDE_FEATURES, single=single)
 
 
 class FullKernel(OwnCovarianceKernel):
