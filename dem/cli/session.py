@@ -33,10 +33,7 @@ _RETRY = 0.01
 # Seconds that threads have to finish their chunk after the command was stopped.
 _PATIENCE = 5.0
 
-# Of the processes that --workers starts. Pausing at 80 % of the memory is for tasks that pile up results; here it
-# would stop the fit for ever, so that a process that needs too much is restarted instead, and the fit fails if
-# that goes on. The small trim threshold which Dask sets makes malloc hand the workspaces of the arithmetic back to
-# the kernel after every block, and the arithmetic 2 to 3 times slower; chunks are still handed back.
+# Of the processes that --workers starts, beside `dem.engine.client.WORKER_SETTINGS`: what they log tells users nothing.
 _WORKERS = {
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
     "distributed.worker.preload": ["dem.cli.abandoned"],

@@ -29,24 +29,17 @@ _LAZY_MODULES = ("dask", "xarray", "zarr")
 ATTRIBUTES = ("n_features_in_", "feature_names_in_", "feature_dim_", "feature_coordinates_")
 
 
-def in_memory(data: object) -> bool:
-    """Tell whether `data` is an array, list or pandas object in memory."""
-    if isinstance(data, Rows | str) or hasattr(data, "__fspath__"):
-        return False
-    # A subclass counts as what it derives from.
-    return not any(kind.__module__.split(".")[0] in _LAZY_MODULES for kind in type(data).__mro__)
-
-
-def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int | None = None) -> Any:
+def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int) -> Any:
     """Pass in-memory data through scikit-learn's checks; return other kinds as they are.
 
     Finiteness is not checked here: that would read all the data once more.
     """
-    if not in_memory(data):
+    # A subclass counts as what it derives from.
+    is_lazy = any(kind.__module__.split(".")[0] in _LAZY_MODULES for kind in type(data).__mro__)
+    if is_lazy or isinstance(data, Rows | str) or hasattr(data, "__fspath__"):
         return data
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         open_rows(data)  # raises: scikit-learn would fit the masked values too
-    minimum = minimum or (2 if reset else 1)
     try:
         return validate_data(
             estimator, data, dtype="numeric", ensure_all_finite=False, ensure_min_samples=minimum, reset=reset
