@@ -117,7 +117,7 @@ class WatchedStore(WrapperStore[Store]):
             async for group in store.get_ranges(key, byte_ranges, **kwargs):
                 for i, value in group:
                     if value is not None:
-                        _check_length(value, self._least(byte_ranges[i]))
+                        self._check_length(value, byte_ranges[i])
                 yield group
         except CutShortError:
             raise
@@ -129,23 +129,21 @@ class WatchedStore(WrapperStore[Store]):
         if value is None:
             self.absent.add(key)
         else:
-            _check_length(value, self._least(byte_range))
+            self._check_length(value, byte_range)
             if self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
                 self.inside[key] = absent
         return value
 
-    def _least(self, byte_range: ByteRequest | None) -> int:
-        """Return how many bytes a request must bring: no chunk is stored in none."""
+    def _check_length(self, value: Buffer, byte_range: ByteRequest | None) -> None:
+        least = 1  # no chunk is stored in no bytes
         if self._index is not None and self._index.within(byte_range):
-            return self._index.n_bytes
-        return byte_range.end - byte_range.start if isinstance(byte_range, RangeByteRequest) else 1
-
-
-def _check_length(value: Buffer, least: int) -> None:
-    if len(value) < least:
-        what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
-        message = f"{what} in the store"
-        raise CutShortError(message)
+            least = self._index.n_bytes
+        elif isinstance(byte_range, RangeByteRequest):
+            least = byte_range.end - byte_range.start
+        if len(value) < least:
+            what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
+            message = f"{what} in the store"
+            raise CutShortError(message)
 
 
 @dataclass(frozen=True, eq=False)
