@@ -81,6 +81,8 @@ class IterationEnded:
         The family that interprets `parameters`.
     contest : hashable
         Models of equal contest are starts of one; None where all are.
+    n_rows : float
+        For how many rows the data counted.
     """
 
     phase: str
@@ -92,6 +94,7 @@ class IterationEnded:
     parameters: Any
     family: Any
     contest: Hashable = None
+    n_rows: float = 0.0
 
 
 @dataclass(frozen=True)

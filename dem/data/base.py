@@ -67,6 +67,10 @@ class Found:
         return type(self)(joined)
 
 
+#: the fields of a `Chunk` that hold something of each row besides its numbers
+COLUMNS = ("weights", "labels", "starts")
+
+
 @dataclass(frozen=True, eq=False)
 class Chunk:
     """A few rows in memory, where they stand in the whole, and what is known of each; `take` makes every part of it.
@@ -99,10 +103,19 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of the rows and of all that is known of them."""
+        return sum(column.nbytes for column in (self.rows, *self.columns.values()))
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What is known of each row besides its numbers, by field."""
+        known = ((field, getattr(self, field)) for field in COLUMNS)
+        return {field: column for field, column in known if column is not None}
+
     def take(self, which: slice | NDArray[np.bool_] | NDArray[np.integer]) -> Chunk:
         """Return some of the rows, with all that is known of them; of a slice the rows are views."""
-        of_each: tuple[Any, ...] = (self.weights, self.labels, self.starts)
-        columns = [None if column is None else column[which] for column in of_each]
         if isinstance(which, slice):
             index = self.index[which]
         elif isinstance(self.index, range):  # it may be longer than memory
@@ -110,7 +123,7 @@ class Chunk:
             index = self.index.start + self.index.step * places.astype(np.int64)
         else:
             index = self.index[which]
-        return Chunk(self.rows[which], index, *columns)
+        return Chunk(self.rows[which], index, **{field: column[which] for field, column in self.columns.items()})
 
 
 #: maps a chunk of n rows to results (n,) or (n, columns)
@@ -128,6 +141,11 @@ class Batch(ABC):
     @abstractmethod
     def span(self) -> range | None:
         """Which rows of the table these are; None where they are not consecutive. Another array can be cut to it."""
+
+    @property
+    def index(self) -> range | NDArray[np.int64]:
+        """The positions of its rows; what has no span tells them otherwise."""
+        return self.span or range(0)
 
     @property
     def n_rows(self) -> int:

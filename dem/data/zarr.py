@@ -108,6 +108,11 @@ class ZarrBatch(Batch):
         return span_of(self._region(self.first), self._region(self.stop - 1), self.n_rows)
 
     @property
+    def index(self) -> range | NDArray[np.int64]:
+        """The positions of its rows."""
+        return self.span or np.concatenate([self._region(n).index() for n in range(self.first, self.stop)])
+
+    @property
     def n_rows(self) -> int:
         """Number of rows."""
         grid = self.table.shape[:-1]

@@ -69,6 +69,8 @@ class Fit:
         What the next iteration's objective per row is compared with; −inf where it can be with nothing.
     state : object
         The algorithm's, a tree of arrays; None once the fit has ended.
+    n_rows : float
+        For how many rows the data counts.
     """
 
     parameters: Any
@@ -77,6 +79,7 @@ class Fit:
     reason: str = ""
     reached: float = -math.inf
     state: Any = None
+    n_rows: float = 0.0
 
     @property
     def n_iter(self) -> int:

@@ -94,7 +94,7 @@ class _Race:
     ) -> None:
         self.starts, self.algorithm, self.blocks, self.settings = starts, algorithm, blocks, settings
         rows, model = blocks.rows, starts[0].model
-        self.fits = [Fit(start.parameters, reached=previous) for start in starts]
+        self.fits = [Fit(start.parameters, reached=previous, n_rows=float(rows.n_rows)) for start in starts]
         if settings.max_iter > 0:
             for start, one in zip(starts, self.fits, strict=True):
                 one.state = algorithm.init(start.model, start.parameters, rows, len(blocks), len(starts))
@@ -169,11 +169,12 @@ class _Race:
         gain = reached - one.reached
         if reached < one.reached and one.log_likelihoods:  # a warm start may go on with other data
             self._check_fall(model, one, reached)
-        one.parameters = iterate.parameters
+        one.parameters, one.n_rows = iterate.parameters, iterate.n_rows
         one.log_likelihoods.append(reached)
         one.reached = reached if iterate.comparable else -math.inf
         found = (one.n_iter, reached, gain, seconds, one.parameters, model)
-        notify(settings.callbacks, IterationEnded(settings.phase, number, *found, self.starts[number].contest))
+        event = IterationEnded(settings.phase, number, *found, self.starts[number].contest, one.n_rows)
+        notify(settings.callbacks, event)
         settled = model.settled(before, one.parameters, gain, settings.tol)
         if settled and iterate.exact:
             self.end(number, Status.CONVERGED)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dem.data.base import Chunk, Rows
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
+from dem.families.base import total_weight, weighted_sum
 from dem.statistics import Additive
 
 
@@ -126,7 +127,10 @@ class LogLikelihood:
 
     def __call__(self, chunk: Chunk) -> RowTotal:
         """Return the chunk's total."""
-        return RowTotal(float(len(chunk)), float(np.sum(getattr(self.family, self.method)(self.parameters, chunk))))
+        total = getattr(self.family, self.method)(self.parameters, chunk)
+        if np.ndim(total):  # by row
+            total = weighted_sum(total, chunk.weights)
+        return RowTotal(total_weight(chunk), total)
 
 
 class Entropy(LogLikelihood):

@@ -21,7 +21,7 @@ from dem.em.algorithm import Algorithm, Iterate, Plan, finite_objective
 from dem.em.e_step import N_BLOCKS
 from dem.em.incremental import Incremental, IncrementalState, in_flight
 from dem.errors import DataWarning
-from dem.families.base import IncrementalModel
+from dem.families.base import IncrementalModel, total_weight
 from dem.statistics import CentralMoments
 
 # Share of the variance of a column that lies between the blocks from which on the rows look sorted.
@@ -157,9 +157,11 @@ class Stepwise(Algorithm):
 def row_moments(chunk: Chunk) -> CentralMoments:
     """Work: number, mean and scatter of the rows."""
     rows = np.asarray(chunk.rows, dtype=np.float64)
-    mean = rows.mean(axis=0)
-    scatter = np.sum((rows - mean) ** 2, axis=0)
-    return CentralMoments(np.array([float(len(rows))]), mean[np.newaxis], scatter[np.newaxis])
+    weights = np.ones(len(rows)) if chunk.weights is None else chunk.weights
+    total = total_weight(chunk)
+    mean = weights @ rows / total if total else np.zeros(rows.shape[1])
+    scatter = weights @ (rows - mean) ** 2
+    return CentralMoments(np.array([total]), mean[np.newaxis], scatter[np.newaxis])
 
 
 def warn_if_sorted(rows: Rows, blocks: Sequence[CentralMoments]) -> None:

@@ -41,9 +41,9 @@ class ChunkCache:
         try:
             for chunk in batch:
                 if room:
-                    room = self._reserve(chunk.rows.nbytes)
+                    room = self._reserve(chunk.n_bytes)
                     if room:
-                        held += chunk.rows.nbytes
+                        held += chunk.n_bytes
                         collected.append(chunk)
                     else:  # all of a batch or nothing: it is read from its beginning
                         self._release(held)

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
+from dem.data.columns import RowOptions, WeightedOptions, parted
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Fit, Status
 from dem.em.predict import Labels, RowFunction
@@ -117,7 +118,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
 
     # Fitting ------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Self:  # noqa: ARG002
+    def fit(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Self:
         """Fit the model: mixtures by EM, k-means by Lloyd's algorithm.
 
         Parameters
@@ -126,7 +127,12 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             The data, shape (n_samples, n_features). It is read chunk by chunk, several times.
         y : ignored
             For scikit-learn's API.
-        **source
+        sample_weight : array of shape (n_samples,), optional
+            How much each row counts: numbers ≥ 0, of any kind of data that X may be, or the name of a variable of X.
+            Their sum takes the place of the number of rows everywhere.
+        **given
+            Of mixtures, what is known of each row: `labels`, the numbers of the components that have made the rows, −1
+            where not known, or a boolean array (n_samples, n_components), which components may have made each.
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
             feature dimension if X is a DataArray; `allow_missing_chunks`, whether chunks that are not in a zarr store
             count as their fill value: by default they are an error.
@@ -149,19 +155,21 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             If a covariance is not positive definite.
         """
         self._check_options()
+        inputs.warn_of_labels(y, given)
+        source, _ = parted(given)
         with inputs.features_kept_on_failure(self):
-            self._fit(X, source)
+            self._fit(X, {**given, "sample_weight": sample_weight})
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(self._not_converged, ConvergenceWarning, stacklevel=2)
         self._finish(X, source)
         return self
 
     @with_callbacks
-    def _fit(self, data: Any, source: SourceOptions) -> None:
+    def _fit(self, data: Any, given: WeightedOptions) -> None:
         goes_on = bool(getattr(self, "warm_start", False)) and hasattr(self, "converged_")
         if goes_on:
             self._check_goes_on()
-        rows = inputs.rows_of(self, data, reset=not goes_on, **source)
+        rows = inputs.rows_of(self, data, reset=not goes_on, **given)
         if rows.n_rows < getattr(self, self._entry.size):
             raise DataError(self._too_few.format(self, rows))
         callbacks = [*(self.callbacks or ())]
@@ -169,7 +177,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
         history = History()
         tasks = [Tasks(self, data, history)] if any(hasattr(self, name) for name in GIVEN) else []
-        keep = partial(self._keep, history.records, rows.n_rows)
+        keep = partial(self._keep, history.records)
         with (
             current_engine(partial(notify, callbacks) if callbacks else None) as engine,
             suppress(StopAskedFor),
@@ -180,14 +188,14 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         for task in tasks:
             task.end()
 
-    def _keep(self, history: list[dict[str, Any]], n_rows: int, family: Any, best: Fit, *_: Any) -> None:
-        """Set the fitted attributes, of a fit to `n_rows`."""
+    def _keep(self, history: list[dict[str, Any]], family: Any, best: Fit, *_: Any) -> None:
+        """Set the fitted attributes."""
         for name, value in family.to_user(best.parameters).items():
             setattr(self, f"{name}_", value)
         self.converged_ = best.status is Status.CONVERGED
         self.n_iter_ = best.n_iter
         self.history_ = history
-        self.n_samples_seen_ = n_rows
+        self.n_samples_seen_ = int(best.n_rows) if best.n_rows.is_integer() else best.n_rows
         self._complete()
 
     # What needs fitted attributes alone ---------------------------------------------------------------------
@@ -196,10 +204,10 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         """Tell scikit-learn whether there are parameters: the number of features alone is none."""
         return hasattr(self, f"{self._entry.location}_")
 
-    def _sums(self, data: Any, source: SourceOptions, *kinds: Callable[..., Work]) -> list[Any]:
+    def _sums(self, data: Any, given: WeightedOptions, *kinds: Callable[..., Work]) -> list[Any]:
         """Return what works on the fitted model sum over all rows, in one read; the first tells of bad values."""
         family, parameters = self._model()
-        rows = inputs.rows_of(self, data, reset=False, **source)
+        rows = inputs.rows_of(self, data, reset=False, **given)
         with current_engine() as engine:
             totals = engine.sweep(rows, [kind(family, parameters) for kind in kinds])
             if not all(np.isfinite(leaf).all() for _, leaf in leaves(totals[0])):

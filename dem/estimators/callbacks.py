@@ -41,7 +41,8 @@ class History:
         if self.latest is None:
             return None, Fit(None)
         likelihoods = [self.latest.log_likelihood] * self.latest.iteration
-        return self.latest.family, Fit(self.latest.parameters, Status.MAX_ITER, likelihoods)
+        one = Fit(self.latest.parameters, Status.MAX_ITER, likelihoods, n_rows=self.latest.n_rows)
+        return self.latest.family, one
 
 
 @contextmanager

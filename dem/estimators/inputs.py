@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Unpack
@@ -16,12 +17,13 @@ from sklearn.utils.validation import validate_data
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.checks import check_dtype, frame_columns, frame_name
+from dem.data.columns import RowOptions, WeightedOptions, parted, with_columns
 from dem.data.labels import order_of, same
 from dem.data.numpy import ArrayRows
 from dem.data.sources import SourceOptions, dimensions_of, holds_variables, source_kind
 from dem.em.predict import RowFunction
 from dem.engine.mapping import map_rows
-from dem.errors import DataError, OptionError
+from dem.errors import DataError, DataWarning, OptionError
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
@@ -138,18 +140,20 @@ def rows_of(
     *,
     reset: bool,
     minimum: int | None = None,
-    **source: Unpack[SourceOptions],
+    **given: Unpack[WeightedOptions],
 ) -> Rows:
     """Open data of any kind and compare its features with the estimator's (or note them, with `reset`).
 
-    There must be `minimum` rows; if it is left out, two with `reset`, as in scikit-learn, else one.
+    There must be `minimum` rows; if it is left out, two with `reset`, as in scikit-learn, else one. With the rows goes
+    what is given of each.
 
     Raises
     ------
     DataError
         If the data cannot be opened, is empty, or has other features than the model.
     """
-    minimum = minimum or (2 if reset else 1)
+    minimum, whole = minimum or (2 if reset else 1), data
+    source, columns = parted(given)
     if not reset:
         data, source = as_fitted(estimator, data, source)
     table = checked(estimator, data, reset=reset, minimum=minimum)
@@ -163,7 +167,17 @@ def rows_of(
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
-    return rows
+    return with_columns(rows, columns, getattr(estimator, "n_components", None), beside=whole)
+
+
+def warn_of_labels(y: Any, given: RowOptions) -> None:
+    """Warn of a `y` that looks like labels that are known in part, which only `labels` makes use of."""
+    if y is None or given.get("labels") is not None or not in_memory(y):
+        return
+    values = np.asarray(y)
+    if values.ndim == 1 and values.dtype.kind in "iuf" and (values == -1).any() and (values >= 0).any():
+        message = "y is ignored, as in scikit-learn; give labels that are known, and -1 where they are not, as labels=y"
+        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **source: Unpack[SourceOptions]) -> Any:

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
+from dem.data.columns import RowOptions
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Batch, Fit, Settings, Start
 from dem.em.predict import Distances, Labels, RowFunction
@@ -135,11 +136,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         inertia, best = min((end.inertia, i) for i, end in enumerate(ends))
         return family, fits[best], inertia * family.unit
 
-    def _keep(self, history: list[dict[str, Any]], n_rows: int, family: Any, best: Fit, *inertia: float) -> None:
+    def _keep(self, history: list[dict[str, Any]], family: Any, best: Fit, *inertia: float) -> None:
         """Set the fitted attributes; the labels of an earlier fit are no longer true."""
-        self.inertia_ = inertia[0] if inertia else -best.log_likelihood * n_rows
+        self.inertia_ = inertia[0] if inertia else -best.log_likelihood * best.n_rows
         self.__dict__.pop("labels_", None)
-        super()._keep(history, n_rows, family, best)
+        super()._keep(history, family, best)
 
     def _complete(self) -> None:
         self._n_features_out = self.n_clusters
@@ -168,6 +169,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if self.init == "k-means||":
             centres, origin = kmeans_parallel(rows, engine, sample.rows, self.n_clusters, random_state, callbacks)
             return centres + origin
+        weights = sample.chunk.weights
         how = getattr(self.init, "__name__", "callable") if callable(self.init) else self.init
         notify(callbacks, Preparing(f"looking for a start in the sample ({how})"))
         if callable(self.init):
@@ -176,20 +178,31 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if self.init == "k-means++":
             from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - as in `dem.initialise`
 
-            return np.asarray(kmeans_plusplus(sample.rows, self.n_clusters, random_state=random_state)[0])
-        return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False)]
+            return np.asarray(
+                kmeans_plusplus(sample.rows, self.n_clusters, sample_weight=weights, random_state=random_state)[0]
+            )
+        share = None if weights is None else weights / weights.sum()
+        return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False, p=share)]
 
     def transform(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
         """Return the distance of each row to each centre, shape (n_samples, n_clusters); of the kinds of `predict`."""
         return self._map(Distances, X, source)
 
-    def fit_predict(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Any:
+    def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Any:
         """Find the clusters of X and return its labels."""
-        return self.fit(X, y, **source).labels_
+        return self.fit(X, y, sample_weight, **given).labels_
 
-    def score(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> float:  # noqa: ARG002
-        """Return −Σ squared distance to the nearest centre, in one read."""
-        return -float(self._sums(X, source, EStep)[0].inertia * self._model()[0].unit)
+    def score(
+        self,
+        X: Any,
+        y: object = None,  # noqa: ARG002
+        sample_weight: Any = None,
+        **given: Unpack[RowOptions],
+    ) -> float:
+        """Return −Σ weight · squared distance to the nearest centre, in one read."""
+        return -float(
+            self._sums(X, {**given, "sample_weight": sample_weight}, EStep)[0].inertia * self._model()[0].unit
+        )
 
     def _model(self) -> tuple[Any, Array]:
         """Return family and centres; the centres span the frame."""

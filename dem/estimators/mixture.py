@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
+from dem.data.columns import RowOptions, WeightedOptions, parted
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.incremental import Incremental
@@ -264,14 +265,14 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
             start = kmeans_parallel_start(family, rows, engine, sample.rows, size, random_state, callbacks)
         else:
             notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({self.init_params})"))
-            responsibilities = start_responsibilities(self.init_params, sample.rows, self.n_components, random_state)
-            start = family.start(sample.rows, responsibilities)
+            responsibilities = start_responsibilities(self.init_params, sample.chunk, self.n_components, random_state)
+            start = family.start(sample.rows, responsibilities, sample.chunk.weights)
         return family.from_user({**family.to_user(start), **given}) if given else start
 
-    def _keep(self, history: list[dict[str, Any]], n_rows: int, family: Any, best: Fit, *more: Any) -> None:
+    def _keep(self, history: list[dict[str, Any]], family: Any, best: Fit, *more: Any) -> None:
         self.lower_bound_ = best.log_likelihood
         self.lower_bounds_ = list(best.log_likelihoods)
-        super()._keep(history, n_rows, family, best, *more)
+        super()._keep(history, family, best, *more)
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -299,9 +300,9 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
 
     # What needs fitted attributes alone ---------------------------------------------------------------------
 
-    def fit_predict(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> Any:
+    def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Any:
         """Fit the mixture and return the labels of X; see `fit` and `predict`."""
-        return self.fit(X, y, **source).predict(X, **source)
+        return self.fit(X, y, sample_weight, **given).predict(X, **parted(given)[0])
 
     def predict_proba(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
         """Return the responsibilities, shape (n_samples, n_components); of the kinds that `predict` returns."""
@@ -311,26 +312,32 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         """Return the log-density of each row (nats), shape (n_samples,); of the kinds that `predict` returns."""
         return self._map(LogDensity, X, source)
 
-    def score(self, X: Any, y: object = None, **source: Unpack[SourceOptions]) -> float:  # noqa: ARG002
-        """Return the mean log-likelihood per row (nats), in one read."""
-        return self._criteria(X, source).log_likelihood.mean
+    def score(
+        self,
+        X: Any,
+        y: object = None,  # noqa: ARG002
+        sample_weight: Any = None,
+        **given: Unpack[RowOptions],
+    ) -> float:
+        """Return the mean log-likelihood per row (nats), in one read; the rows may have weights, as in `fit`."""
+        return self._criteria(X, {**given, "sample_weight": sample_weight}).log_likelihood.mean
 
-    def bic(self, X: Any, **source: Unpack[SourceOptions]) -> float:
+    def bic(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
         """Return the Bayesian information criterion −2 log L + p log n (Schwarz 1978); lower is better."""
-        return self._criteria(X, source).bic
+        return self._criteria(X, given).bic
 
-    def aic(self, X: Any, **source: Unpack[SourceOptions]) -> float:
+    def aic(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
         """Return the Akaike information criterion −2 log L + 2p (Akaike 1974); lower is better."""
-        return self._criteria(X, source).aic
+        return self._criteria(X, given).aic
 
-    def icl(self, X: Any, **source: Unpack[SourceOptions]) -> float:
+    def icl(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
         """Return the integrated completed likelihood BIC + 2 · entropy (Biernacki et al. 2000); lower is better."""
-        return self._criteria(X, source, Entropy).icl
+        return self._criteria(X, given, Entropy).icl
 
-    def _criteria(self, data: Any, source: SourceOptions, *more: type[Entropy]) -> Criteria:
+    def _criteria(self, data: Any, given: WeightedOptions, *more: type[Entropy]) -> Criteria:
         """Return what the model is worth on data, in one read."""
         model = self._model()
-        totals: list[RowTotal] = self._sums(data, source, LogLikelihood, *more)
+        totals: list[RowTotal] = self._sums(data, given, LogLikelihood, *more)
         return Criteria(totals[0], model[0].n_parameters(model[1]), *totals[1:])
 
     def _n_parameters(self) -> int:

@@ -8,16 +8,15 @@ from typing import Any, Self, Unpack
 import numpy as np
 from sklearn.utils import check_random_state
 
-from dem.data import open_rows
-from dem.data.base import Rows
-from dem.data.sources import SourceOptions
+from dem.data.base import Chunk, Rows
+from dem.data.columns import RowOptions, table_of
 from dem.em.algorithm import Settings, Start
 from dem.em.loop import run
 from dem.em.stepwise import Stepwise
 from dem.engine import Engine, current_engine
 from dem.estimators import inputs
 from dem.estimators.base import Estimator
-from dem.families.base import Array
+from dem.families.base import total_weight
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import row_sample
 from dem.initialise.sample import RowSample
@@ -28,7 +27,7 @@ ROWS_PER_NUMBER = 10
 # While the first rows are held, the start is found anew whenever they have grown by this factor.
 GROWTH = 1.1
 # Attributes of an estimator that holds its first rows.
-HELD = ("_held_rows", "_rows_of_start")
+HELD = ("_held_rows", "_held_weights", "_rows_of_start")
 
 
 class LearnsFromStreams(Estimator):
@@ -43,7 +42,8 @@ class LearnsFromStreams(Estimator):
         self,
         X: Any,
         y: object = None,  # noqa: ARG002
-        **source: Unpack[SourceOptions],
+        sample_weight: Any = None,
+        **given: Unpack[RowOptions],
     ) -> Self:
         """Learn from newly observed rows by stepwise EM, going on from `fit`, earlier calls, or a loaded model.
 
@@ -53,7 +53,7 @@ class LearnsFromStreams(Estimator):
 
         Parameters
         ----------
-        X, y, **source
+        X, y, sample_weight, **given
             Data as in `fit`, of any size; it is read once (and once more for the start). A few rows make one step,
             many make one for each of their blocks.
 
@@ -73,7 +73,7 @@ class LearnsFromStreams(Estimator):
             begins = not hasattr(self, "weights_") and not hasattr(self, "_held_rows")
             if hasattr(self, "weights_"):
                 self._check_goes_on()
-            rows = inputs.rows_of(self, X, reset=begins, minimum=1, **source)
+            rows = inputs.rows_of(self, X, reset=begins, minimum=1, **{**given, "sample_weight": sample_weight})
             with current_engine() as engine, rows_to_blame(rows, engine, self._support()):
                 self._learn(rows, engine)
         return self
@@ -87,19 +87,19 @@ class LearnsFromStreams(Estimator):
         sample = row_sample(rows, engine, self.sample_rows, np.random.SeedSequence(self._seed()))
         if self._support().outside(sample.rows).any():
             check_rows(rows, engine, self._support())
-        table = np.concatenate([getattr(self, "_held_rows", sample.rows[:0]), sample.rows])
+        table = self._with_held(sample.chunk)
         if not sample.complete:  # the held rows, fewer than tell the components apart, count for the start alone
             self._step(*self._first_start(table, rows, engine), rows, engine, 0)
         elif len(table) < self.n_components:
-            self._held_rows = table
+            self._hold(table)
             return
         elif len(table) < GROWTH * getattr(self, "_rows_of_start", 0):
-            self.n_samples_seen_ = len(table)
+            self.n_samples_seen_ = total_weight(table)
         else:
-            self._step(*self._first_start(table, rows, engine), open_rows(table), engine, 0)
+            self._step(*self._first_start(table, rows, engine), table_of(table), engine, 0)
             self._rows_of_start = len(table)
         if sample.complete and len(table) < self._rows_of_whole_step(rows.n_features):
-            self._held_rows = table
+            self._hold(table)
         else:
             for name in HELD:
                 vars(self).pop(name, None)
@@ -123,16 +123,31 @@ class LearnsFromStreams(Estimator):
             watches_order=False,
         )
         (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
-        self._keep([], n_seen + rows.n_rows, family, one)
+        one.n_rows += n_seen
+        self._keep([], family, one)
+
+    def _with_held(self, chunk: Chunk) -> Chunk:
+        """Return the rows that are held, and these behind them."""
+        rows = np.concatenate([getattr(self, "_held_rows", chunk.rows[:0]), chunk.rows])
+        if not hasattr(self, "_held_weights") and chunk.weights is None:
+            return Chunk(rows, range(len(rows)))
+        held = getattr(self, "_held_weights", np.ones(len(rows) - len(chunk)))
+        weights = np.ones(len(chunk)) if chunk.weights is None else chunk.weights
+        return Chunk(rows, range(len(rows)), weights=np.concatenate([held, weights]))
+
+    def _hold(self, chunk: Chunk) -> None:
+        self._held_rows = chunk.rows
+        if chunk.weights is not None:
+            self._held_weights = chunk.weights
 
     def _rows_of_whole_step(self, n_features: int) -> int:
         """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""
         return ROWS_PER_NUMBER * int(self.n_components) * (n_features + 1)
 
     def _first_start(
-        self, table: Array, rows: Rows, engine: Engine
+        self, table: Chunk, rows: Rows, engine: Engine
     ) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
         """Return a start from the first rows, and the family in their frame."""
-        family = replace(self._family(self._component().adapted_to(table)), top_components=None)
-        first = RowSample(table, complete=True)
+        family = replace(self._family(self._component().adapted_to(table.rows)), top_components=None)
+        first = RowSample(table, True, total_weight(table))
         return family, self._start(family, rows, engine, first, check_random_state(self.random_state))

@@ -27,8 +27,7 @@ _NOT_SAVED = ("callbacks",)
 def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     """Write a fitted estimator; see `Estimator.save`."""
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
-    if hasattr(estimator, "_held_rows"):
-        arrays["held_rows"] = estimator._held_rows
+    arrays |= {name[1:]: vars(estimator)[name] for name in ("_held_rows", "_held_weights") if name in vars(estimator)}
     arrays |= {f"raw/{name}": array for name, array in getattr(estimator, "_raw", {}).items()}
     options: dict[str, Any] = {}
     for name, value in estimator.get_params(deep=False).items():
@@ -121,8 +120,7 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     found |= _from_axis(attributes.get("feature_axis") or {})
     if attributes["feature_names"] is not None:
         found["feature_names_in_"] = np.array(attributes["feature_names"], dtype=object)
-    if "held_rows" in arrays:
-        found["_held_rows"] = arrays["held_rows"]
+    found |= {f"_{name}": arrays[name] for name in ("held_rows", "held_weights") if name in arrays}
     if raw := _group(arrays, "raw"):
         found["_raw"] = raw
     size, n_features = getattr(estimator, entry.size), fitted["n_features_in_"]

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from dem.data.base import Rows
-from dem.data.sources import SourceOptions
+from dem.data.columns import WeightedOptions
 from dem.em.algorithm import Fit, Settings, Start, Status
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
@@ -94,7 +94,6 @@ class Candidate:
     fit: Fit | None = None
     failure: str = ""
     records: list[dict[str, Any]] = field(default_factory=list)
-    n_rows: int = 0
 
 
 def select(
@@ -158,7 +157,7 @@ def select(
         message = f"estimator must be a mixture such as dem.BernoulliMixture(), not {estimator!r}"
         raise OptionError(message)
     template = clone(estimator if estimator is not None else GaussianMixture())
-    source = {name: options.pop(name) for name in SourceOptions.__annotations__ if name in options}
+    given = {name: options.pop(name) for name in WeightedOptions.__annotations__ if name in options}
     unknown = sorted(options.keys() - template.get_params().keys())
     if unknown:
         message = f"{type(template).__name__} has no option {unknown[0]!r}; it has {', '.join(template.get_params())}"
@@ -167,7 +166,8 @@ def select(
     candidates = [Candidate(one) for one in _grid(template, n_components, covariance_type)]
     _check(template, criterion, holdout)
     largest = max((one.estimator for one in candidates), key=lambda one: one.n_components)
-    rows = inputs.rows_of(template, X, reset=True, **source)
+    smallest = min((one.estimator for one in candidates), key=lambda one: one.n_components)
+    rows = inputs.rows_of(smallest, X, reset=True, **given)
     if n_blocks := template._algorithm().n_blocks:
         rows = rows.divided(n_blocks)
     if rows.n_rows < largest.n_components:
@@ -190,7 +190,7 @@ def select(
     for candidate in candidates:
         if candidate.fit is not None:
             inputs.note_features(candidate.estimator, rows)
-            candidate.estimator._keep(candidate.records, candidate.n_rows, candidate.family, candidate.fit)
+            candidate.estimator._keep(candidate.records, candidate.family, candidate.fit)
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
@@ -286,7 +286,6 @@ def _row(candidate: Candidate, totals: Any, *, held_out: bool) -> dict[str, Any]
         return {**row, **dict.fromkeys(figures, math.nan), "status": candidate.failure, "n_iter": 0, "reads": 0}
     total, entropy = next(totals), next(totals)
     left: RowTotal | None = next(totals) if held_out else None
-    candidate.n_rows = int(total.n_rows)
     worth = Criteria(total, candidate.family.n_parameters(one.parameters), entropy)
     score = None if left is None else left.mean if left.n_rows else math.nan
     values = (total.mean, worth.n_parameters, worth.bic, worth.aic, worth.icl, score)

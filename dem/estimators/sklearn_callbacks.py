@@ -52,7 +52,6 @@ class Tasks:
         self.history = history
         self.tracker = Tracker()
         self.phase: Any = None
-        self.n_rows = 0
         self._about = {"estimator": estimator, "X": data}
         self.root: Any = estimator._init_callback_context(max_subtasks=None)
         self.root.call_on_fit_task_begin(**self._about)
@@ -62,7 +61,6 @@ class Tasks:
         self.tracker(event)
         if isinstance(event, FitStarted):
             self._end_phase()
-            self.n_rows = event.n_rows
             where = "sample" if event.phase == "sample" else "all data"
             self.phase = self.root.subcontext(task_name=where, max_subtasks=event.max_iter)
             self.phase.call_on_fit_task_begin(**self._about)
@@ -75,7 +73,7 @@ class Tasks:
         """Return what makes a copy of the estimator a fitted one, as if the fit had ended here."""
         estimator = self._about["estimator"]
         fitted = type(estimator)(**estimator.get_params(deep=False))
-        fitted._keep([], self.n_rows, *self.history.so_far())
+        fitted._keep([], *self.history.so_far())
         return dict(vars(fitted))
 
     def _end_phase(self) -> None:

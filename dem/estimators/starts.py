@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
-from dem.data import open_rows
 from dem.data.base import Rows
+from dem.data.columns import table_of
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.loop import run
 from dem.engine import Engine, LocalEngine
@@ -56,7 +56,7 @@ def search(
         iterations = max(settings.max_iter, sample_iterations)
         on_sample = replace(settings, max_iter=iterations, phase="sample", racing=False)
         whole_passes = algorithm.n_blocks is None
-        fits = run(starts, algorithm if whole_passes else Batch(), open_rows(sample.rows), LocalEngine(), on_sample)
+        fits = run(starts, algorithm if whole_passes else Batch(), table_of(sample.chunk), LocalEngine(), on_sample)
         models = {start.contest: start.model for start in starts}
         found = by_contest(starts, fits)
         starts = [

@@ -65,8 +65,22 @@ class RowBlock(Protocol):
     def weights(self) -> NDArray[Any] | None:
         """How much each row counts, shape (n,); 1 where left out."""
 
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """Which component has made each row, or may have; see `dem.data.base.Chunk`."""
+
     def take(self, which: slice | NDArray[Any]) -> Self:
         """Return some of the rows, with all that goes with them."""
+
+
+def total_weight(chunk: RowBlock) -> float:
+    """Return for how many rows those of a chunk count."""
+    return float(len(chunk.rows) if chunk.weights is None else chunk.weights.sum())
+
+
+def weighted_sum(values: NDArray[Any], weights: NDArray[np.float64] | None) -> float:
+    """Return the sum of numbers, one for each row, each as often as its weight says."""
+    return float(values.sum(dtype=np.float64) if weights is None else weights @ values.astype(np.float64, copy=False))
 
 
 class Model(ABC, Generic[P, S]):

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Kernel, RowBlock
+from dem.families.base import Array, Kernel, RowBlock, weighted_sum
 from dem.families.workspace import constant_row
 from dem.statistics import Additive, Statistics
 
@@ -31,10 +31,11 @@ def blocks(chunk: C, block_rows: int) -> Iterator[tuple[slice, C]]:
         yield where, chunk.take(where)
 
 
-def normalise(joint: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
+def normalise(joint: NDArray[Any], largest: NDArray[Any], weights: NDArray[np.float64] | None = None) -> NDArray[Any]:
     """Turn log-joint densities (n_components, n) into responsibilities, in place, and return log Σ_k exp(joint), (n,).
 
-    `largest` is the largest of each column, which is subtracted first.
+    `largest` is the largest of each column, which is subtracted first. The responsibilities of a row add up to its
+    weight, (n,), or to 1.
     """
     n, dtype = joint.shape[1], joint.dtype
     # A row with density 0 everywhere keeps log-likelihood −inf instead of turning into NaN.
@@ -45,10 +46,21 @@ def normalise(joint: NDArray[Any], largest: NDArray[Any]) -> NDArray[Any]:
         np.maximum(joint, constant_row(_LEAST, n, dtype), out=joint)
     np.exp(joint, out=joint)
     total: NDArray[Any] = joint.sum(axis=0)
-    joint *= np.divide(1.0, total, out=shift)
+    joint *= np.divide(1.0 if weights is None else weights, total, out=shift, casting="same_kind")
     np.log(total, out=total)
     total += largest
     return total
+
+
+def forbid(joint: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Set the log-joint densities (n_components, n) of components that cannot have made a row to −∞, in place."""
+    if labels.ndim == 2:
+        joint[~labels.T] = -np.inf
+        return
+    known = np.flatnonzero(labels >= 0)
+    of_their_own = joint[labels[known], known]
+    joint[:, known] = -np.inf
+    joint[labels[known], known] = of_their_own
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +89,16 @@ def accumulate(
             block = kernel.block(part)
             responsibilities = block.log_density()
             responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
+            if part.labels is not None:
+                for segment in segments:
+                    forbid(responsibilities[segment], part.labels)
             largest = [responsibilities[segment].max(axis=0) for segment in segments]
             # A row is as trustworthy as the model that it is farthest from.
             far = distrusted_rows(kernel, largest[0] if len(largest) == 1 else np.minimum.reduce(largest))
-            totals = [normalise(responsibilities[own], most) for own, most in zip(segments, largest, strict=True)]
+            totals = [
+                normalise(responsibilities[own], most, part.weights)
+                for own, most in zip(segments, largest, strict=True)
+            ]
             if far is not None:
                 far_rows.append(where.start + np.flatnonzero(far))
                 responsibilities[:, far] = 0.0
@@ -88,7 +106,7 @@ def accumulate(
                     total[far] = 0.0
                 block.forget(far)
             for number, total in enumerate(totals):
-                log_likelihoods[number] += float(total.sum(dtype=np.float64))
+                log_likelihoods[number] += weighted_sum(total, part.weights)
             counts += responsibilities.sum(axis=1)
             block.accumulate(responsibilities)
     sums = Sums(counts, log_likelihoods, kernel.statistics())

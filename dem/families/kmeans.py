@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from dem.families.base import Array, Model, RowBlock, Support
+from dem.families.base import Array, Model, RowBlock, Support, total_weight, weighted_sum
 from dem.families.expectation import blocks
 from dem.families.gaussian.frame import Frame
 from dem.families.unconstrained import Vector
@@ -34,12 +34,14 @@ class Farthest(Additive):
     labels : ndarray of shape (m,)
     rows : ndarray of shape (m, n_features)
         In the frame.
+    weights : ndarray of shape (m,)
     """
 
     most: int
     distances: Array
     labels: NDArray[np.int64]
     rows: Array
+    weights: Array
 
     @property
     def full(self) -> bool:
@@ -51,7 +53,8 @@ class Farthest(Additive):
         # A stable sort: of equals the first, whatever the blocks.
         order = np.argsort(-distances, kind="stable")[: self.most]
         labels, rows = np.concatenate([self.labels, other.labels]), np.concatenate([self.rows, other.rows])
-        return type(self)(self.most, distances[order], labels[order], rows[order])
+        weights = np.concatenate([self.weights, other.weights])
+        return type(self)(self.most, distances[order], labels[order], rows[order], weights[order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,23 +97,23 @@ class Clusters(Model[Array, ClusterStatistics]):
     def e_step(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
         """Give each row of a chunk to its nearest centre."""
         counts, offsets, total = np.zeros(len(centres)), np.zeros_like(centres), 0.0
-        farthest = Farthest(len(centres), np.empty(0), np.empty(0, np.int64), np.empty((0, centres.shape[1])))
+        nothing = np.empty(0)
+        farthest = Farthest(len(centres), nothing, np.empty(0, np.int64), np.empty((0, centres.shape[1])), nothing)
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the total
             for _, block in blocks(chunk, BLOCK_ROWS):
                 rows = self._rows(block)
                 labels = self._nearest(centres, rows)
-                members = csc_array(
-                    (np.ones(len(rows)), labels, np.arange(len(rows) + 1)), shape=(len(centres), len(rows))
-                )
+                weights = np.ones(len(rows)) if block.weights is None else block.weights
+                members = csc_array((weights, labels, np.arange(len(rows) + 1)), shape=(len(centres), len(rows)))
                 differences = rows - centres[labels]
                 distances = np.einsum("ij,ij->i", differences, differences)
-                counts += np.bincount(labels, minlength=len(centres))
+                counts += np.bincount(labels, block.weights, minlength=len(centres))
                 offsets += members @ differences
-                total += float(distances.sum())
+                total += weighted_sum(distances, block.weights)
                 if not farthest.full or distances.max() > farthest.distances[-1]:
                     far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
-                    farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far])
-        return ClusterStatistics(float(len(chunk.rows)), total, counts, offsets, farthest)
+                    farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far], weights[far])
+        return ClusterStatistics(total_weight(chunk), total, counts, offsets, farthest)
 
     def size(self, parameters: Array) -> int:
         """Return the number of clusters."""
@@ -126,8 +129,8 @@ class Clusters(Model[Array, ClusterStatistics]):
         farthest = statistics.farthest
         moves = [(k, i) for i, k in enumerate(empty) if i < len(farthest.rows) and farthest.distances[0] > 0.0]
         for _, i in moves:
-            counts[farthest.labels[i]] -= 1.0
-            offsets[farthest.labels[i]] -= farthest.rows[i] - centres[farthest.labels[i]]
+            counts[farthest.labels[i]] -= farthest.weights[i]
+            offsets[farthest.labels[i]] -= farthest.weights[i] * (farthest.rows[i] - centres[farthest.labels[i]])
         there = counts > 0.0
         means = centres + np.where(there[:, np.newaxis], offsets / np.where(there, counts, 1.0)[:, np.newaxis], 0.0)
         for k, i in moves:

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from dem import tree
-from dem.families.base import NEGLIGIBLE, Array, Component, IncrementalModel, Kernel, RowBlock, Support
+from dem.families.base import (
+    NEGLIGIBLE,
+    Array,
+    Component,
+    IncrementalModel,
+    Kernel,
+    RowBlock,
+    Support,
+    total_weight,
+    weighted_sum,
+)
 from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
@@ -100,9 +110,14 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         """The values that have a density."""
         return self.component.support
 
-    def start(self, sample: NDArray[Any], responsibilities: Array) -> MixtureParameters[P]:
-        """Return parameters from a sample (n, n_features) and its responsibilities (n, n_components)."""
-        weights = responsibilities.sum(axis=0) / len(responsibilities)
+    def start(
+        self, sample: NDArray[Any], responsibilities: Array, weights: Array | None = None
+    ) -> MixtureParameters[P]:
+        """Return parameters from a sample (n, n_features), its responsibilities (n, n_components) and weights (n,)."""
+        total = float(len(responsibilities))
+        if weights is not None:
+            responsibilities, total = responsibilities * weights[:, np.newaxis], weights.sum()
+        weights = responsibilities.sum(axis=0) / total
         return MixtureParameters(weights, self.component.start(sample, responsibilities))
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
@@ -149,7 +164,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             counts[which] += own.counts
             log_likelihoods.extend(own.log_likelihoods)
             component.add_at(statistics, which, own.components)
-        return MixtureStatistics(float(len(chunk.rows)), math.fsum(log_likelihoods), counts, statistics)
+        return MixtureStatistics(total_weight(chunk), math.fsum(log_likelihoods), counts, statistics)
 
     def size(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of components."""
@@ -177,7 +192,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
 
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
-        n_rows = float(len(chunk.rows))
+        n_rows = total_weight(chunk)
         sums = accumulate(kernel, exact, _log_weights(parameters), segments, chunk)
         parts = [sums.components] if len(segments) == 1 else tree.split(sums.components, n_components)
         return [
@@ -248,7 +263,8 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             entropies: Array = -np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0)), axis=0)  # 0·log 0 = 0
             return entropies
 
-        return float(self._by_row(parameters, chunk, np.empty(len(chunk.rows)), by_row).sum())
+        entropies = self._by_row(parameters, chunk, np.empty(len(chunk.rows)), by_row)
+        return weighted_sum(entropies, chunk.weights)
 
     def sample(
         self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator

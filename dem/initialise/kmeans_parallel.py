@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dem.data.base import Chunk, Rows
 from dem.engine.base import Engine
 from dem.events import Callback, Preparing, notify
-from dem.families.base import Array
+from dem.families.base import Array, total_weight
 from dem.families.expectation import blocks
 from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics
 from dem.initialise.sample import Pieces
@@ -46,16 +46,16 @@ class DrawCandidates:
 
     def __call__(self, chunk: Chunk) -> Candidates:
         """Return the chunk's candidates and cost."""
-        indices, drawn, cost = [], [], 0.0
+        drawn, cost = [chunk.take(slice(0))], 0.0
         for _, block in blocks(chunk, BLOCK_ROWS):
             index = np.asarray(block.index, dtype=np.int64)
-            rows = np.asarray(block.rows, dtype=np.float64) - self.origin
-            distance = squared_distances(rows, self.centres).min(axis=1)
+            block = replace(block, rows=np.asarray(block.rows, dtype=np.float64) - self.origin)
+            distance = squared_distances(block.rows, self.centres).min(axis=1)
+            if block.weights is not None:
+                distance *= block.weights
             cost += float(distance.sum())
-            chosen = uniform_hash(index, self.seed) < self.per_cost * distance
-            indices.append(index[chosen])
-            drawn.append(rows[chosen])
-        return Candidates((np.concatenate(indices),), (np.concatenate(drawn),), cost)
+            drawn.append(block.take(uniform_hash(index, self.seed) < self.per_cost * distance))
+        return Candidates(tuple(drawn), total_weight(chunk), cost)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +65,12 @@ class CountNearest:
     centres: Array
     origin: Array
 
-    def __call__(self, chunk: Chunk) -> NDArray[np.int64]:
+    def __call__(self, chunk: Chunk) -> Array:
         """Return counts, shape (n_candidates,)."""
-        counts = np.zeros(len(self.centres), dtype=np.int64)
+        counts = np.zeros(len(self.centres))
         for _, block in blocks(chunk, BLOCK_ROWS):
             nearest = nearest_centres(block.rows, self.centres, self.origin)
-            counts += np.bincount(nearest, minlength=len(counts))
+            counts += np.bincount(nearest, block.weights, minlength=len(counts))
         return counts
 
 
@@ -90,10 +90,11 @@ class HardEStep:
         for _, part in blocks(chunk, kernel.block_rows):
             block = kernel.block(part)
             responsibilities = np.zeros_like(block.log_density())
-            responsibilities[nearest_centres(part.rows, self.centres, self.origin), np.arange(len(part))] = 1.0
+            nearest = nearest_centres(part.rows, self.centres, self.origin)
+            responsibilities[nearest, np.arange(len(part))] = 1.0 if part.weights is None else part.weights
             counts += responsibilities.sum(axis=1)
             block.accumulate(responsibilities)
-        return MixtureStatistics(float(len(chunk)), 0.0, counts, kernel.statistics())
+        return MixtureStatistics(total_weight(chunk), 0.0, counts, kernel.statistics())
 
 
 def squared_distances(rows: Array, centres: Array) -> Array:
@@ -169,7 +170,7 @@ def kmeans_parallel(
         notify(callbacks, Preparing(f"k-means‖, round {number} of {ROUNDS}"))
         per_cost = OVERSAMPLING * n_clusters / cost
         found: Candidates = engine.sweep(rows, [DrawCandidates(centres, origin, per_cost, int(seed))])[0]
-        centres = np.concatenate([centres, found.joined()[1]])
+        centres = np.concatenate([centres, found.joined().rows])
         cost = found.cost
     if len(centres) <= n_clusters:  # (nearly) only duplicates: fill up from the sample
         extra = random_state.choice(len(sample), size=n_clusters - len(centres))
@@ -179,7 +180,7 @@ def kmeans_parallel(
     chosen = KMeans(n_clusters=n_clusters, n_init=1, random_state=random_state)
     with warnings.catch_warnings():  # of duplicates among the candidates; those of the rows are told elsewhere
         warnings.simplefilter("ignore", ConvergenceWarning)
-        chosen.fit(centres, sample_weight=counts.astype(np.float64))
+        chosen.fit(centres, sample_weight=counts)
     return np.asarray(chosen.cluster_centers_), origin
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
 from dem.engine.base import Engine
-from dem.families.base import Array
+from dem.errors import DataError
+from dem.families.base import Array, total_weight
 from dem.statistics import Additive
 
 #: start methods that look at the sample alone
@@ -29,29 +31,41 @@ class RowSample:
 
     Attributes
     ----------
-    rows : ndarray of shape (n, n_features), float64
+    chunk : Chunk
+        The rows, float64, with all that is known of them.
     complete : bool
-        Whether these are all the rows.
+        Whether these are all the rows that count.
+    total_weight : float
+        For how many rows all the data counts.
     """
 
-    rows: Array
+    chunk: Chunk
     complete: bool
+    total_weight: float
+
+    @property
+    def rows(self) -> Array:
+        """The numbers, shape (n, n_features)."""
+        return self.chunk.rows
 
 
 @dataclass(frozen=True, eq=False)
 class Pieces(Additive):
-    """Rows taken from some chunks, and where they stand; ``+`` puts the chunks side by side."""
+    """Rows taken from some chunks, and the weight of all rows there; ``+`` puts the chunks side by side."""
 
-    indices: tuple[NDArray[np.int64], ...]
-    rows: tuple[Array, ...]
+    chunks: tuple[Chunk, ...]
+    total_weight: float
 
-    def joined(self) -> tuple[NDArray[np.int64], Array]:
-        """Return positions and rows in the order of the data: they must not depend on how it is cut into chunks."""
-        positions, rows = np.concatenate(self.indices), np.concatenate(self.rows)
-        if np.any(positions[1:] < positions[:-1]):
-            order = np.argsort(positions, kind="stable")
-            return positions[order], rows[order]
-        return positions, rows
+    def joined(self) -> Chunk:
+        """Return the rows in the order of the data: it must not depend on how it is cut into chunks."""
+        positions = np.concatenate([np.asarray(chunk.index, dtype=np.int64) for chunk in self.chunks])
+        known = self.chunks[0].columns
+        columns: dict[str, Any] = {
+            field: np.concatenate([chunk.columns[field] for chunk in self.chunks]) for field in known
+        }
+        whole = Chunk(np.concatenate([chunk.rows for chunk in self.chunks]), positions, **columns)
+        in_order = not np.any(positions[1:] < positions[:-1])
+        return whole if in_order else whole.take(np.argsort(positions, kind="stable"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +84,8 @@ class TakeRows:
         else:
             place = np.minimum(np.searchsorted(self.wanted, chunk.index), len(self.wanted) - 1)
             part = chunk.take(self.wanted[place] == chunk.index)
-        return Pieces((np.asarray(part.index, dtype=np.int64),), (np.array(part.rows, dtype=np.float64),))
+        part = replace(part, rows=np.array(part.rows, dtype=np.float64), found=None)
+        return Pieces((part,), total_weight(chunk))
 
 
 def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random.SeedSequence) -> RowSample:
@@ -97,7 +112,10 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
     complete = rows.n_rows <= n_wanted
     wanted = None if complete else draw_positions(rows.n_rows, n_wanted, np.random.default_rng(seed))
     pieces: Pieces = engine.sweep(rows, [TakeRows(wanted)])[0]
-    return RowSample(pieces.joined()[1], complete)
+    if pieces.total_weight == 0.0:
+        message = f"no row of {rows.name} counts: all have the weight zero, or gaps that are skipped"
+        raise DataError(message)
+    return RowSample(pieces.joined(), complete, pieces.total_weight)
 
 
 def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -115,14 +133,15 @@ def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDAr
     return np.concatenate(drawn).astype(np.int64)
 
 
-def start_responsibilities(method: str, sample: Array, n_components: int, random_state: RandomState) -> Array:
-    """Return responsibilities of the sample's rows from which EM starts: scikit-learn's, for the same `random_state`.
+def start_responsibilities(method: str, sample: Chunk, n_components: int, random_state: RandomState) -> Array:
+    """Return responsibilities of the sample's rows from which EM starts.
 
     Parameters
     ----------
     method : {'kmeans', 'k-means++', 'random', 'random_from_data'}
         As `init_params` of `sklearn.mixture.GaussianMixture`.
-    sample : ndarray of shape (n, n_features)
+    sample : Chunk
+        n rows; what is known of their components stands, in numbers of components that fit it best.
     n_components : int
     random_state : numpy.random.RandomState
         Consumed exactly as scikit-learn does.
@@ -130,22 +149,53 @@ def start_responsibilities(method: str, sample: Array, n_components: int, random
     Returns
     -------
     ndarray of shape (n, n_components)
+        Without the weights of the rows.
     """
+    found = _responsibilities(method, sample, n_components, random_state)
+    return found if sample.labels is None else _as_known(found, sample.labels)
+
+
+def _responsibilities(method: str, sample: Chunk, n_components: int, random_state: RandomState) -> Array:
     # Imported late: workers that only draw a sample need not load scikit-learn.
     from sklearn.cluster import KMeans, kmeans_plusplus  # noqa: PLC0415
 
-    n_rows = len(sample)
+    n_rows, rows, weights = len(sample), sample.rows, sample.weights
     if method == "random":
         responsibilities = random_state.uniform(size=(n_rows, n_components))
         return np.asarray(responsibilities / responsibilities.sum(axis=1, keepdims=True))
     responsibilities = np.zeros((n_rows, n_components))
     if method == "kmeans":
-        labels = KMeans(n_clusters=n_components, n_init=1, random_state=random_state).fit(sample).labels_
+        labels = (
+            KMeans(n_clusters=n_components, n_init=1, random_state=random_state)
+            .fit(rows, sample_weight=weights)
+            .labels_
+        )
         responsibilities[np.arange(n_rows), labels] = 1.0
         return responsibilities
     if method == "k-means++":
-        _, chosen = kmeans_plusplus(sample, n_components, random_state=random_state)
+        _, chosen = kmeans_plusplus(rows, n_components, sample_weight=weights, random_state=random_state)
     else:
-        chosen = random_state.choice(n_rows, size=n_components, replace=False)
+        share = None if weights is None else weights / weights.sum()
+        chosen = random_state.choice(n_rows, size=n_components, replace=False, p=share)
     responsibilities[chosen, np.arange(n_components)] = 1.0
     return responsibilities
+
+
+def _as_known(found: Array, labels: NDArray[Any]) -> Array:
+    """Return responsibilities that agree with what is known, their components numbered so that they agree the most."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - as scikit-learn above
+
+    n_components = found.shape[1]
+    if labels.ndim == 2:
+        allowed = labels
+    else:
+        allowed = (labels[:, np.newaxis] == np.arange(n_components)) | (labels[:, np.newaxis] < 0)
+    known = np.asarray(~allowed.all(axis=1))
+    shared = (allowed[known] / allowed[known].sum(axis=1, keepdims=True)).T @ found[known]
+    _, order = linear_sum_assignment(-shared)
+    found = np.where(allowed, found[:, order], 0.0)
+    total = found.sum(axis=1, keepdims=True)
+    share = allowed / allowed.sum(axis=1, keepdims=True)
+    return np.where(
+        known[:, np.newaxis], np.where(total > 0.0, found / np.where(total > 0.0, total, 1.0), share), found
+    )

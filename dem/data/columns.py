@@ -1,0 +1,441 @@
+"""What is known of each row besides its numbers, such as its weight: from any kind of data, cut to every batch."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.data.base import Batch, Chunk, Found, Rows
+from dem.data.checks import reason
+from dem.data.sources import SourceOptions, open_rows, source_kind
+from dem.data.zarr_part import ZarrPart
+from dem.errors import DataError, MissingDataError, OptionError
+
+# Decoded chunks of columns that a process keeps: one may hold the column of many batches.
+KEPT_CHUNKS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class HeldValues:
+    """Values in memory, shape (n, …), of the rows at increasing positions `index`."""
+
+    values: NDArray[Any]
+    index: range | NDArray[np.int64]
+
+    def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
+        """Return the values of rows."""
+        if not isinstance(self.index, range):
+            return self.values[np.searchsorted(self.index, np.asarray(index))]
+        if isinstance(index, range):
+            return self.values[index.start - self.index.start : index.stop - self.index.start]
+        return self.values[index - self.index.start]
+
+    def cut(self, index: range | NDArray[np.int64]) -> Self:
+        """Return those of a batch, which travel with it."""
+        index = index if isinstance(index, range) else np.sort(index)
+        return type(self)(np.ascontiguousarray(self.at(index)), index)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredValues:
+    """Values in a zarr array whose first dimensions are those of the rows, or the rows stacked; read where needed."""
+
+    part: ZarrPart
+    #: number of dimensions that are rows
+    n_grid: int
+    #: tells this opening of the array from others
+    opening: str
+
+    def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
+        """Read the values of rows: the chunks of the smallest block that has them all."""
+        grid = self.part.array.shape[: self.n_grid]
+        ends = np.array([index.start, index.stop - 1]) if isinstance(index, range) else np.asarray(index)
+        if not len(ends) or (isinstance(index, range) and not index):
+            return np.empty((0, *self.part.array.shape[self.n_grid :]), self.part.dtype)
+        places = np.array(np.unravel_index(ends, grid))
+        if isinstance(index, range):  # whole slabs of the dimensions behind the first that differs
+            same = int(np.argmax([*(places[:, 0] != places[:, 1]), True]))
+            places[same + 1 :, 0], places[same + 1 :, 1] = 0, np.array(grid)[same + 1 :] - 1
+        lower, upper = places.min(axis=1), places.max(axis=1) + 1
+        block = self._read(tuple(map(slice, lower.tolist(), upper.tolist())))
+        shape = block.shape[: self.n_grid]
+        inner = np.array(np.unravel_index(np.asarray(index), grid)) - lower[:, np.newaxis]
+        flat = block.reshape(-1, *block.shape[self.n_grid :])
+        return np.asarray(flat[np.ravel_multi_index(tuple(inner), shape)])
+
+    def cut(self, index: range | NDArray[np.int64]) -> Self:  # noqa: ARG002
+        """Return itself: it travels as a description of its store."""
+        return self
+
+    def _read(self, region: tuple[slice, ...]) -> NDArray[Any]:
+        array = self.part.array
+        chunk = (array.shards or array.chunks)[: self.n_grid]
+        numbers = [range(one.start // size, -(-one.stop // size)) for one, size in zip(region, chunk, strict=True)]
+        first = tuple(n.start * size for n, size in zip(numbers, chunk, strict=True))
+        last = tuple(min(n.stop * size, end) for n, size, end in zip(numbers, chunk, array.shape, strict=False))
+        if all(len(n) == 1 for n in numbers):  # perhaps one chunk for many batches
+            whole = _kept((self.opening, *first), lambda: self._decoded(tuple(map(slice, first, last))))
+            inner = tuple(slice(one.start - a, one.stop - a) for one, a in zip(region, first, strict=True))
+            return whole[inner]
+        return self._decoded(region)
+
+    def _decoded(self, region: tuple[slice, ...]) -> NDArray[Any]:
+        tail = tuple(slice(0, extent) for extent in self.part.array.shape[self.n_grid :])
+        values, missing = self.part.read((*region, *tail), check=False)
+        if missing.n_missing:
+            message = f"{self.part.name} lacks {missing.n_missing} chunks; write them first"
+            raise MissingDataError(message)
+        return values
+
+
+_chunks: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+_chunks_lock = threading.Lock()
+
+
+def _kept(key: Hashable, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """Return a chunk that this process has decoded before, or decode it: one at a time, as threads ask for the same."""
+    with _chunks_lock:
+        if key not in _chunks:
+            _chunks[key] = read()
+            while len(_chunks) > KEPT_CHUNKS:
+                _chunks.popitem(last=False)
+        _chunks.move_to_end(key)
+        return _chunks[key]
+
+
+#: judges values of rows, which messages call by a name: returns them in the type of a `Chunk`, or raises `DataError`
+Rule = Callable[[str, NDArray[Any], range | NDArray[np.int64]], NDArray[Any]]
+
+
+def as_they_are(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:  # noqa: ARG001
+    """Rule: values that have been judged."""
+    return values
+
+
+def weights_rule(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rule: weights are finite numbers that are not negative."""
+    values = np.asarray(values, dtype=np.float64)
+    advice = "weights must be finite and not negative (0 leaves a row out)"
+    _refuse(~(np.isfinite(values) & (values >= 0.0)), name, values, index, advice)
+    return values
+
+
+@dataclass(frozen=True)
+class LabelsRule:
+    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row."""
+
+    n_components: int
+
+    def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:
+        """Return labels as whole numbers (n,), or as bool (n, n_components)."""
+        last = self.n_components - 1
+        if values.ndim == 2:
+            if values.shape[1] != self.n_components:
+                message = f"{name} has {values.shape[1]} columns, but there are {self.n_components} components"
+                raise DataError(message)
+            values = np.asarray(values, dtype=bool)
+            some = np.asarray(values.any(axis=1))
+            _refuse(~some, name, some, index, "a row needs a component that may have made it")
+            return values
+        known: NDArray[np.bool_] = (values >= -1) & (values <= last) & (values == np.rint(values))
+        _refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last}, or -1 where none is known")
+        return values.astype(np.int64)
+
+
+def _refuse(
+    bad: NDArray[np.bool_], name: str, values: NDArray[Any], index: range | NDArray[np.int64], advice: str
+) -> None:
+    """Raise `DataError`, which names the first row, if any value is bad."""
+    if bad.any():
+        place = tuple(np.argwhere(bad)[0])
+        message = f"{name} is {values[place]} in row {int(np.asarray(index)[place[0]])}; {advice}"
+        raise DataError(message)
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A field of a `Chunk`: what messages call it, its values, and what they must be."""
+
+    field: str
+    name: str
+    values: HeldValues | StoredValues
+    rule: Rule = as_they_are
+
+    def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
+        """Return the values of rows, which have been judged."""
+        return self.rule(self.name, self.values.at(index), index)
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedBatch(Batch):
+    """A batch whose chunks have columns; rows that do not count are left out."""
+
+    batch: Batch
+    columns: Sequence[Column]
+    skips_gaps: bool = False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """Read the rows and what goes with them."""
+        for chunk in self.batch:
+            columns: dict[str, Any] = {column.field: column.at(chunk.index) for column in self.columns}
+            yield self._counted(replace(chunk, **columns))
+
+    def _counted(self, chunk: Chunk) -> Chunk:
+        """Return the rows that count."""
+        counts = np.ones(len(chunk), dtype=bool)
+        if chunk.weights is not None:
+            counts &= chunk.weights > 0.0
+        if self.skips_gaps:
+            counts &= ~np.isnan(chunk.rows).any(axis=1)
+        return chunk if counts.all() else replace(chunk.take(counts), found=chunk.found or Found())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with its own part of the columns."""
+        index = self.batch.index
+        columns = [replace(one, values=one.values.cut(index)) for one in self.columns]
+        return type(self), (self.batch, columns, self.skips_gaps)
+
+    @property
+    def reads_ahead(self) -> bool:  # type: ignore[override]
+        """As of the batch."""
+        return self.batch.reads_ahead
+
+    @property
+    def span(self) -> range | None:
+        """Its rows, with those that do not count."""
+        return self.batch.span
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, with those that do not count."""
+        return self.batch.n_rows
+
+    @property
+    def pending(self) -> Mapping[Hashable, Any]:
+        """As of the batch."""
+        return self.batch.pending
+
+    def with_values(self, values: Mapping[Hashable, Any]) -> Self:
+        """Return the batch with its pending values put in."""
+        return replace(self, batch=self.batch.with_values(values))
+
+
+class JoinedRows(Rows):
+    """Rows with columns."""
+
+    def __init__(self, rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False) -> None:
+        self.rows, self.columns, self.skips_gaps = rows, columns, skips_gaps
+        self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
+        self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
+        self.feature_coordinates = rows.feature_coordinates
+
+    def batches(self) -> list[Batch]:
+        """Return the batches of the rows, with their columns."""
+        return [JoinedBatch(batch, self.columns, self.skips_gaps) for batch in self.rows.batches()]
+
+    def divided(self, n_batches: int) -> Rows:
+        """Return the same rows in at least `n_batches` batches; see `Rows.divided`."""
+        finer = copy.copy(self)
+        finer.rows = self.rows.divided(n_batches)
+        return finer
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """As of the rows."""
+        return self.rows.grid
+
+    @property
+    def grid_chunks(self) -> tuple[int, ...]:
+        """As of the rows."""
+        return self.rows.grid_chunks
+
+    @property
+    def read_rows(self) -> int:
+        """As of the rows."""
+        return self.rows.read_rows
+
+    @property
+    def stored_chunks(self) -> tuple[int, int] | None:
+        """As of the rows."""
+        return self.rows.stored_chunks
+
+    def check_found(self, found: Found) -> None:
+        """Judge what of the rows is missing."""
+        self.rows.check_found(found)
+
+
+class ColumnOptions(TypedDict, total=False):
+    """What may be given of each row, in forms that `open_column` takes.
+
+    Attributes
+    ----------
+    labels : array of int of shape (n_rows,), or of bool of shape (n_rows, n_components)
+        The component that has made each row, −1 where it is not known; or which components may have made it.
+    """
+
+    labels: Any
+
+
+class RowOptions(SourceOptions, ColumnOptions, total=False):
+    """The keyword arguments of methods that learn from data, which besides take weights."""
+
+
+class WeightedOptions(RowOptions, total=False):
+    """The same, and the weights.
+
+    Attributes
+    ----------
+    sample_weight : array of shape (n_rows,)
+        How much each row counts: numbers ≥ 0, whose sum takes the place of the number of rows everywhere. A row of
+        weight 2 is as good as two, one of weight 0 as good as none.
+    """
+
+    sample_weight: Any
+
+
+def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str, Any]]:
+    """Return what tells how data is opened, and what is given of each row."""
+    names = SourceOptions.__annotations__
+    source = {name: value for name, value in given.items() if name in names}
+    return cast("SourceOptions", source), {name: value for name, value in given.items() if name not in names}
+
+
+def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None, *, beside: Any) -> Rows:
+    """Return rows with what is given of each; see `open_column`.
+
+    Parameters
+    ----------
+    rows : Rows
+        The data.
+    given : mapping
+        What is given of each row, as in `WeightedOptions`.
+    n_components : int, optional
+        How many components the model has; None if it has none.
+    beside : object
+        The data as the user gave it.
+    """
+    kinds: dict[str, tuple[str, Rule, int]] = {"sample_weight": ("weights", weights_rule, 0)}
+    if n_components is not None:
+        kinds["labels"] = ("labels", LabelsRule(n_components), 1)
+    columns = []
+    for name, data in given.items():
+        if name not in kinds and data is not None:
+            message = f"{name} goes with mixtures only; leave it out"
+            raise OptionError(message)
+        if data is not None:
+            field, rule, n_more = kinds[name]
+            columns.append(open_column(field, name, data, rows, rule, n_more=n_more, beside=beside))
+    return joined(rows, columns)
+
+
+def joined(rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False) -> Rows:
+    """Return rows with columns; themselves where there are none."""
+    return JoinedRows(rows, columns, skips_gaps=skips_gaps) if columns or skips_gaps else rows
+
+
+def table_of(chunk: Chunk) -> Rows:
+    """Return a table of the rows of a chunk, with all that is known of them."""
+    index = range(len(chunk))
+    columns = [Column(field, field, HeldValues(values, index)) for field, values in chunk.columns.items()]
+    return joined(open_rows(chunk.rows), columns)
+
+
+def open_column(
+    field: str, name: str, data: Any, rows: Rows, rule: Rule, *, n_more: int = 0, beside: Any = None
+) -> Column:
+    """Open a column of any kind of data; that of a zarr array is read where it is needed, all else is held in memory.
+
+    Parameters
+    ----------
+    field : str
+        Of a `Chunk`.
+    name : str
+        What messages call it.
+    data : object
+        An array, list, Series, DataArray or Dask array, a zarr array or its path, or the name of a variable of the data
+        `beside` it; its shape is that of the grid of the rows, or (n_rows,), with up to `n_more` dimensions.
+    rows : Rows
+        What it belongs to.
+    rule : callable
+        Judges the values.
+    beside : object, optional
+        The data that `rows` was opened from.
+
+    Raises
+    ------
+    DataError
+        If it cannot be opened, has another shape, or holds a value that may not be, as far as it is in memory.
+    """
+    if isinstance(data, str):
+        data = _variable(data, beside)
+    if source_kind(data) == "zarr":
+        from dem.data.zarr_open import open_arrays  # noqa: PLC0415
+
+        where, arrays = open_arrays(data, None)
+        array = next(iter(arrays.values()))
+        n_grid = _n_grid(name, array.shape, rows, n_more)
+        part = ZarrPart.of(array, f"{name} ({where})", tuple(range(array.ndim)), has_features=False)
+        return Column(field, part.name, StoredValues(part, n_grid, uuid.uuid4().hex), rule)
+    values, index = _in_memory(name, data, rows), range(rows.n_rows)
+    n_grid = _n_grid(name, values.shape, rows, n_more)
+    values = rule(name, values.reshape(rows.n_rows, *values.shape[n_grid:]), index)
+    return Column(field, name, HeldValues(values, index))
+
+
+def _n_grid(name: str, shape: tuple[int, ...], rows: Rows, n_more: int) -> int:
+    """Return how many of the dimensions of a column are rows."""
+    for grid in dict.fromkeys([rows.grid, (rows.n_rows,)]):
+        if shape[: len(grid)] == grid and len(grid) <= len(shape) <= len(grid) + n_more:
+            return len(grid)
+    if shape == (rows.n_rows, 1):
+        return 2
+    message = f"{name} has the shape {shape}, but the rows of {rows.name} have {rows.grid}; give one for each row"
+    raise DataError(message)
+
+
+def _variable(name: str, beside: Any) -> Any:
+    """Return a variable of the data by its name, if there is one, else what may be a path."""
+    kind = source_kind(beside)
+    if kind == "xarray" and name in getattr(beside, "data_vars", {}):
+        return beside[name]
+    if kind == "zarr":
+        from dem.data.zarr_open import open_arrays  # noqa: PLC0415
+
+        try:
+            return next(iter(open_arrays(beside, name)[1].values()))
+        except DataError:
+            return name
+    if kind == "parquet":
+        try:
+            return open_rows(os.fspath(beside), columns=[name]).array  # type: ignore[attr-defined]
+        except DataError:
+            return name
+    return name
+
+
+def _in_memory(name: str, data: Any, rows: Rows) -> NDArray[Any]:
+    """Return the values of a column as an array, along the dimensions of the rows where it names them."""
+    dims = getattr(data, "dims", None)
+    if dims is not None and rows.grid_names is not None and set(rows.grid_names) <= set(dims):
+        data = data.transpose(*rows.grid_names, ...)
+    if source_kind(data) == "parquet":
+        data = open_rows(data).array  # type: ignore[attr-defined]
+    try:
+        if hasattr(data, "compute"):
+            data = data.compute()
+        values = np.asarray(data)
+        if values.dtype.kind not in "biuf":
+            values = values.astype(np.float64)
+    except Exception as error:  # whatever the object raises when it is asked for an array
+        message = f"{name} cannot be made an array of numbers ({reason(error)})"
+        raise DataError(message) from error
+    return values
