@@ -124,6 +124,8 @@ class Stepwise(Algorithm):
         """Take a step towards the statistics of a block."""
         if state.over:
             return replace(state, then=self._then.update(model, state.then, block, at, statistics))
+        if not statistics.n_rows:  # all of its rows have the weight 0
+            return state
         objective, n_rows = finite_objective(model, statistics, at), statistics.n_rows
         n_step = max(n_rows, self.whole)
         step = (state.n_seen / n_step + 2.0) ** -self.power * (n_rows / n_step)

@@ -94,11 +94,11 @@ class GaussianMixture(MixtureEstimator):
             )
             raise OptionError(message)
 
-    def _keep(self, history: list[dict[str, Any]], n_rows: int, family: Any, best: Fit, *more: Any) -> None:
+    def _keep(self, history: list[dict[str, Any]], family: Any, best: Fit, *more: Any) -> None:
         """Set the fitted attributes, and what these lose: the scale is powers of two, and costs no other array bits."""
         frame, means = family.component.frame, best.parameters.components.means
         self._raw = {"0.origin": frame.origin, "0.scale": frame.scale, "components.means": means}
-        super()._keep(history, n_rows, family, best, *more)
+        super()._keep(history, family, best, *more)
 
     def _complete(self) -> None:
         self.precisions_ = self._component().precisions(self.precisions_cholesky_)

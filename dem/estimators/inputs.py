@@ -172,7 +172,7 @@ def rows_of(
 
 def warn_of_labels(y: Any, given: RowOptions) -> None:
     """Warn of a `y` that looks like labels that are known in part, which only `labels` makes use of."""
-    if y is None or given.get("labels") is not None or not in_memory(y):
+    if y is None or given.get("labels") is not None or source_kind(y) not in ("numpy", "pandas"):
         return
     values = np.asarray(y)
     if values.ndim == 1 and values.dtype.kind in "iuf" and (values == -1).any() and (values >= 0).any():

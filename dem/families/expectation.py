@@ -123,6 +123,8 @@ def log_joint(
         with np.errstate(invalid="ignore", over="ignore"):
             joint = kernel.block(part).log_density()
             joint += log_weights.astype(joint.dtype, copy=False)
+        if part.labels is not None:
+            forbid(joint, part.labels)
         yield where, joint, joint.max(axis=0)
 
 

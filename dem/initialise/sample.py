@@ -10,6 +10,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
+from dem.data.columns import JoinedRows
 from dem.engine.base import Engine
 from dem.errors import DataError
 from dem.families.base import Array, total_weight
@@ -112,7 +113,7 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
     complete = rows.n_rows <= n_wanted
     wanted = None if complete else draw_positions(rows.n_rows, n_wanted, np.random.default_rng(seed))
     pieces: Pieces = engine.sweep(rows, [TakeRows(wanted)])[0]
-    if pieces.total_weight == 0.0:
+    if pieces.total_weight == 0.0 and isinstance(rows, JoinedRows):
         message = f"no row of {rows.name} counts: all have the weight zero, or gaps that are skipped"
         raise DataError(message)
     return RowSample(pieces.joined(), complete, pieces.total_weight)
