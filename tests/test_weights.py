@@ -19,10 +19,10 @@ from dem.errors import DataError, DataWarning, OptionError
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-RNG = np.random.default_rng(5)
 # What SQUAREM makes of the rounding of its steps is larger than they are.
 TOLERANCE = {"batch": 1e-12, "incremental": 1e-12, "stepwise": 1e-12, "auto": 1e-9}
-COUNTS = RNG.integers(0, 4, size=3000)
+COUNTS = np.random.default_rng(5).integers(0, 4, size=3000)
+VALUES = np.random.default_rng(6).random(3000)
 
 
 def start_of(case, rows):
@@ -81,7 +81,7 @@ def kinds(folder, values, dims=("row",)):
 
 
 def test_any_kind_of_weights_gives_the_same_bits(tmp_path):
-    rows, values = gaussian_rows(), RNG.random(3000)
+    rows, values = gaussian_rows(), VALUES
     zarr.create_array(tmp_path / "rows.zarr", data=rows, chunks=(250, 3))
     fits = {
         kind: dem.GaussianMixture(3, random_state=0).fit(str(tmp_path / "rows.zarr"), sample_weight=given)
@@ -92,7 +92,7 @@ def test_any_kind_of_weights_gives_the_same_bits(tmp_path):
 
 
 def test_a_variable_of_the_data_is_named(tmp_path):
-    rows, values = gaussian_rows(), RNG.random(3000)
+    rows, values = gaussian_rows(), VALUES
     group = zarr.create_group(tmp_path / "group.zarr")
     group.create_array("rows", data=rows, chunks=(500, 3))
     group.create_array("importance", data=values, chunks=(900,))
@@ -104,7 +104,7 @@ def test_a_variable_of_the_data_is_named(tmp_path):
 
 def test_weights_lie_on_the_grid_of_the_rows(tmp_path):
     cube = gaussian_rows(2400).reshape(20, 30, 4, 3)
-    values = RNG.random((20, 30, 4))
+    values = VALUES[:2400].reshape(20, 30, 4)
     zarr.create_array(tmp_path / "cube.zarr", data=cube, chunks=(7, 11, 2, 3))
     zarr.create_array(tmp_path / "values.zarr", data=values, chunks=(20, 10, 3))
     expected = dem.GaussianMixture(3, random_state=0).fit(cube.reshape(-1, 3), sample_weight=values.reshape(-1))
@@ -128,7 +128,7 @@ def test_one_chunk_is_decoded_once(tmp_path, monkeypatch):
 def test_weights_lie_with_the_batches_of_a_cluster(cluster, tmp_path):
     from distributed import Client
 
-    rows, values = gaussian_rows(), RNG.random(3000)
+    rows, values = gaussian_rows(), VALUES
     zarr.create_array(tmp_path / "rows.zarr", data=rows, chunks=(250, 3))
     here = dem.GaussianMixture(3, random_state=0).fit(str(tmp_path / "rows.zarr"), sample_weight=values)
     with Client(cluster):
@@ -140,14 +140,14 @@ def test_weights_lie_with_the_batches_of_a_cluster(cluster, tmp_path):
 @pytest.mark.parametrize("init", ["kmeans", "k-means++", "random_from_data", "k-means||"])
 def test_starts_see_the_weights(init):
     # The rows of the third component weigh nothing: none of two others may begin there.
-    rows = np.concatenate([RNG.normal(size=(300, 2)), 8 + RNG.normal(size=(300, 2)), 90 + RNG.normal(size=(300, 2))])
+    rows = np.random.default_rng(7).normal(size=(900, 2)) + np.repeat([0.0, 8.0, 90.0], 300)[:, np.newaxis]
     weights = np.repeat([2.0, 1.0, 0.0], 300)
     fitted = dem.GaussianMixture(2, init_params=init, n_init=5, random_state=0).fit(rows, sample_weight=weights)
     np.testing.assert_allclose(np.sort(fitted.means_[:, 0]), [0.0, 8.0], atol=0.5)
     np.testing.assert_allclose(np.sort(fitted.weights_), [1 / 3, 2 / 3], atol=1e-3)
 
 
-@pytest.mark.parametrize("weights", [RNG.random(3000), RNG.integers(0, 2, 3000).astype(float)])
+@pytest.mark.parametrize("weights", [VALUES, np.rint(VALUES)])
 def test_k_means_is_scikit_learns(weights):
     rows = gaussian_rows()
     start = rows[:5]
@@ -170,7 +170,7 @@ def test_select_weighs():
 
 
 def test_partial_fit_weighs(tmp_path):
-    rows, values = gaussian_rows(), RNG.random(3000) + 0.5
+    rows, values = gaussian_rows(), VALUES + 0.5
     ours, saved = (dem.GaussianMixture(3, random_state=0) for _ in range(2))
     for start in range(0, 3000, 60):
         part = slice(start, start + 60)
@@ -189,7 +189,7 @@ def test_metadata_routing():
     import sklearn
     from sklearn.model_selection import cross_validate
 
-    rows, values = gaussian_rows(600), RNG.random(600)
+    rows, values = gaussian_rows(600), VALUES[:600]
     with sklearn.config_context(enable_metadata_routing=True):
         model = dem.GaussianMixture(3, random_state=0).set_fit_request(sample_weight=True)
         model.set_score_request(sample_weight=True)
@@ -227,7 +227,8 @@ def test_bad_weights_in_a_store_are_named(tmp_path):
 
 def labelled():
     """Rows of two classes, and which one each is of."""
-    first, second = RNG.normal(size=(400, 2)) * [1, 3], RNG.normal(size=(200, 2))
+    rng = np.random.default_rng(8)
+    first, second = rng.normal(size=(400, 2)) * [1, 3], rng.normal(size=(200, 2))
     rows = np.concatenate([first, second + np.array([3.0, 0.0])])
     return rows, np.repeat([1, 0], [400, 200])
 
