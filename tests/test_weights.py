@@ -14,7 +14,7 @@ from cases import CASES, gaussian_rows
 from sources import CutRows
 
 import dem
-import dem.data.columns
+from dem.data.column_values import StoredValues
 from dem.errors import DataError, DataWarning, OptionError
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -117,10 +117,8 @@ def test_weights_lie_on_the_grid_of_the_rows(tmp_path):
 def test_one_chunk_is_decoded_once(tmp_path, monkeypatch):
     rows, decoded = gaussian_rows(), []
     weights = zarr.create_array(tmp_path / "weights.zarr", data=np.ones(3000), chunks=(3000,))
-    read = dem.data.columns.StoredValues._decoded
-    monkeypatch.setattr(
-        dem.data.columns.StoredValues, "_decoded", lambda self, region: decoded.append(region) or read(self, region)
-    )
+    read = StoredValues._decoded
+    monkeypatch.setattr(StoredValues, "_decoded", lambda self, region: decoded.append(region) or read(self, region))
     dem.GaussianMixture(3, random_state=0).fit(CutRows(rows, range(0, 3000, 100)), sample_weight=weights)
     assert len(decoded) == 1
 
