@@ -26,6 +26,7 @@ ALL = {
     "reads": ["--parts", "starts", "--problems", "slow", "--seeds", "6"],
     "starts": ["--problems", "4"],
     "maxima": ["--problems", "4"],
+    "rows": ["--scale", "0.05", "--repeats", "2"],
     "truncated": ["--repeats", "1", "--chunks", "1", "--rows-per-component", "10", "--shapes", "1"],
 }
 

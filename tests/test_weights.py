@@ -135,6 +135,13 @@ def test_weights_lie_with_the_batches_of_a_cluster(cluster, tmp_path):
             np.testing.assert_array_equal(there.means_, here.means_)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_scale_of_the_weights_does_not_matter(case):
+    fits = [case.estimator().fit(case.data(), sample_weight=scale * VALUES) for scale in (1.0, 1e-8, 1e8)]
+    for one in fits[1:]:
+        np.testing.assert_allclose(getattr(one, case.located), getattr(fits[0], case.located), rtol=1e-8, atol=1e-12)
+
+
 @pytest.mark.parametrize("init", ["kmeans", "k-means++", "random_from_data", "k-means||"])
 def test_starts_see_the_weights(init):
     # The rows of the third component weigh nothing: none of two others may begin there.
@@ -206,6 +213,7 @@ def test_metadata_routing():
         (np.ones(7), r"sample_weight has the shape \(7,\)"),
         (np.ones((3000, 2)), r"sample_weight has the shape \(3000, 2\)"),
         (np.zeros(3000), "all have the weight zero"),
+        (np.full(3000, 1e-15), "add up to 3e-12, which is lost in rounding"),
         (["heavy"] * 3000, "cannot be made an array of numbers"),
         ("nowhere.zarr", "there is nothing at nowhere.zarr"),
     ],
@@ -295,3 +303,13 @@ def test_y_that_looks_like_labels_is_told():
     with pytest.warns(DataWarning, match="labels=y"):
         dem.GaussianMixture(2, random_state=0).fit(rows, known)
     dem.GaussianMixture(2, random_state=0).fit(rows, labels)  # classes alone are what scikit-learn passes around
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"top_components": 1}, "labels do not go with top_components"), ({"init_params": "k-means||"}, "k-means")],
+)
+def test_options_that_labels_do_not_go_with(options, says):
+    rows, labels = labelled()
+    with pytest.raises(OptionError, match=says):
+        dem.GaussianMixture(2, random_state=0, **options).fit(rows, labels=labels)

@@ -97,13 +97,12 @@ class JoinedBatch(Batch):
             yield self._counted(replace(chunk, **columns))
 
     def _counted(self, chunk: Chunk) -> Chunk:
-        """Return the rows that count."""
-        counts = np.ones(len(chunk), dtype=bool)
-        if chunk.weights is not None:
-            counts &= chunk.weights > 0.0
-        if self.skips_gaps:
-            counts &= ~np.isnan(chunk.rows).any(axis=1)
-        return chunk if counts.all() else replace(chunk.take(counts), found=chunk.found or Found())
+        """Return the rows that count: those of a weight, and where gaps are skipped those without."""
+        if chunk.weights is not None and not chunk.weights.all():
+            chunk = replace(chunk.take(chunk.weights > 0.0), found=chunk.found)
+        if self.skips_gaps and (gaps := np.isnan(chunk.rows).any(axis=1)).any():
+            chunk = replace(chunk.take(~gaps), found=chunk.found)
+        return chunk
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel with its own part of the columns."""

@@ -261,6 +261,9 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
         if given.keys() >= set(self._parameter_names):
             return family.from_user(given)
         if self.init_params == "k-means||":
+            if sample.chunk.labels is not None:
+                message = "labels number the components of a start from the sample; init_params='k-means||' has none"
+                raise OptionError(message)
             size, callbacks = self.n_components, self.callbacks or ()
             start = kmeans_parallel_start(family, rows, engine, sample.rows, size, random_state, callbacks)
         else:

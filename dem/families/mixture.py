@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from dem import tree
+from dem.errors import OptionError
 from dem.families.base import (
     NEGLIGIBLE,
     Array,
@@ -114,10 +115,9 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         self, sample: NDArray[Any], responsibilities: Array, weights: Array | None = None
     ) -> MixtureParameters[P]:
         """Return parameters from a sample (n, n_features), its responsibilities (n, n_components) and weights (n,)."""
-        total = float(len(responsibilities))
-        if weights is not None:
-            responsibilities, total = responsibilities * weights[:, np.newaxis], weights.sum()
-        weights = responsibilities.sum(axis=0) / total
+        if weights is not None:  # of any scale: a family may count rows of its own besides
+            responsibilities = responsibilities * (weights / weights.mean())[:, np.newaxis]
+        weights = responsibilities.sum(axis=0) / len(responsibilities)
         return MixtureParameters(weights, self.component.start(sample, responsibilities))
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
@@ -143,6 +143,9 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         self, parameters: MixtureParameters[P], candidates: Candidates, chunk: RowBlock
     ) -> MixtureStatistics[S]:
         """Return the statistics of a chunk, cell by cell; the log-likelihood is that of the candidates alone."""
+        if chunk.labels is not None:
+            message = "labels do not go with top_components: a component that is known may be none of the candidates"
+            raise OptionError(message)
         component, dtype = self.component, chunk.rows.dtype
 
         def of_cells() -> list[Kernel[S]]:

@@ -22,6 +22,8 @@ SAMPLE_METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 SAMPLE_BYTES = 32 * 2**20
 # Rows are drawn stratum by stratum, so that drawing needs little memory also where the sample is a large share of them.
 STRATUM_ROWS = 1_000_000
+# Of all rows: components of less than some rounding errors of 1 count as empty.
+LEAST_WEIGHT = 1e-9
 # NumPy's hypergeometric numbers, which say how many each stratum gives, end here.
 MOST_IN_STRATA = 999_999_999
 
@@ -115,6 +117,11 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
     pieces: Pieces = engine.sweep(rows, [TakeRows(wanted)])[0]
     if pieces.total_weight == 0.0 and isinstance(rows, JoinedRows):
         message = f"no row of {rows.name} counts: all have the weight zero, or gaps that are skipped"
+        raise DataError(message)
+    if (total := pieces.total_weight) < LEAST_WEIGHT and isinstance(rows, JoinedRows):
+        message = (
+            f"the weights of {rows.name} add up to {pieces.total_weight:g}, which is lost in rounding; scale them up"
+        )
         raise DataError(message)
     return RowSample(pieces.joined(), complete, pieces.total_weight)
 
