@@ -213,7 +213,7 @@ def test_metadata_routing():
         (np.ones(7), r"sample_weight has the shape \(7,\)"),
         (np.ones((3000, 2)), r"sample_weight has the shape \(3000, 2\)"),
         (np.zeros(3000), "all have the weight zero"),
-        (np.full(3000, 1e-15), "add up to 3e-12, which is lost in rounding"),
+        (np.full(3000, 1e-15), "add up to 3e-12: lost in rounding"),
         (["heavy"] * 3000, "cannot be made an array of numbers"),
         ("nowhere.zarr", "there is nothing at nowhere.zarr"),
     ],

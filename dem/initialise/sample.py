@@ -118,10 +118,8 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
     if pieces.total_weight == 0.0 and isinstance(rows, JoinedRows):
         message = f"no row of {rows.name} counts: all have the weight zero, or gaps that are skipped"
         raise DataError(message)
-    if (total := pieces.total_weight) < LEAST_WEIGHT and isinstance(rows, JoinedRows):
-        message = (
-            f"the weights of {rows.name} add up to {pieces.total_weight:g}, which is lost in rounding; scale them up"
-        )
+    if pieces.total_weight < LEAST_WEIGHT and isinstance(rows, JoinedRows):
+        message = f"the weights of {rows.name} add up to {pieces.total_weight:g}: lost in rounding, scale them up"
         raise DataError(message)
     return RowSample(pieces.joined(), complete, pieces.total_weight)
 
