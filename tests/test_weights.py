@@ -114,6 +114,20 @@ def test_weights_lie_on_the_grid_of_the_rows(tmp_path):
         np.testing.assert_allclose(ours.means_, expected.means_, rtol=1e-10)
 
 
+def test_weights_travel_with_batches_whose_rows_are_not_consecutive(cluster, tmp_path):
+    from distributed import Client
+
+    cube, values = gaussian_rows(2400).reshape(20, 30, 4, 3), VALUES[:2400].reshape(20, 30, 4)
+    zarr.create_array(tmp_path / "cube.zarr", data=cube, chunks=(7, 11, 2, 3))
+    lazy = xr.DataArray(da.from_array(cube, (6, 13, 3, 3)), dims=("x", "y", "z", "feature"))
+    expected = dem.GaussianMixture(3, random_state=0).fit(cube.reshape(-1, 3), sample_weight=values.reshape(-1))
+    with Client(cluster):
+        for data in (str(tmp_path / "cube.zarr"), lazy):
+            ours = dem.GaussianMixture(3, random_state=0)
+            ours.fit(data, feature_dim=3 if isinstance(data, str) else "feature", sample_weight=values)
+            np.testing.assert_allclose(ours.means_, expected.means_, rtol=1e-9)
+
+
 def test_one_chunk_is_decoded_once(tmp_path, monkeypatch):
     rows, decoded = gaussian_rows(), []
     weights = zarr.create_array(tmp_path / "weights.zarr", data=np.ones(3000), chunks=(3000,))

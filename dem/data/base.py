@@ -145,7 +145,9 @@ class Batch(ABC):
     @property
     def index(self) -> range | NDArray[np.int64]:
         """The positions of its rows; what has no span tells them otherwise."""
-        return self.span or range(0)
+        if self.span is None:
+            raise NotImplementedError
+        return self.span
 
     @property
     def n_rows(self) -> int:

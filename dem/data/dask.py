@@ -64,6 +64,12 @@ class DaskBatch(Batch):
         return span_of(self.reads[0][0], self.reads[-1][-1], self.n_rows)
 
     @property
+    def index(self) -> range | NDArray[np.int64]:
+        """The positions of its rows."""
+        blocks = itertools.chain.from_iterable(self.reads)
+        return self.span or np.concatenate([block.index() for block in blocks])
+
+    @property
     def n_rows(self) -> int:
         """Number of rows."""
         return sum(block.n_rows for block in itertools.chain.from_iterable(self.reads))
