@@ -80,3 +80,14 @@ def human_seconds(seconds: float) -> str:
     return (
         f"{whole // 86_400} d {whole % 86_400 // 3600} h" if whole < 31_557_600 else f"{whole / 31_557_600:.3g} years"
     )
+
+
+def whole(number: float) -> float:
+    """Return a number, which may be a sum of weights, as a whole number if it is one.
+
+    Examples
+    --------
+    >>> whole(3.0), whole(2.5)
+    (3, 2.5)
+    """
+    return int(number) if float(number).is_integer() else number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import subprocess
 import sys
@@ -20,6 +21,16 @@ def test_pictures_and_markers(page):
     assert [picture for picture in pictures if not (page.parent / picture).is_file()] == []
     filled = re.findall(r"<!-- ([\w-]+:[\w-]+) -->.*?\S.*?<!-- /\1 -->", text, re.DOTALL)
     assert filled == re.findall(r"<!-- ([\w-]+:[\w-]+) -->", text), "an empty marker, or one without its end"
+
+
+def test_the_page_of_rows_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / "docs" / "rows.md"
+    examples = doctest.DocTestParser().get_doctest(path.read_text(), {}, path.name, str(path), 0)
+    assert examples.examples
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    told = []
+    assert runner.run(examples, out=told.append).failed == 0, "".join(told)
 
 
 @pytest.mark.slow

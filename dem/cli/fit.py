@@ -12,12 +12,13 @@ from dem.cli.options import (
     POSITIVE,
     TEXT,
     check_output,
+    column_options,
     engine_of,
     engine_options,
     output_options,
     overwrite_option,
     refuse,
-    source_of,
+    rows_of,
     source_options,
 )
 from dem.cli.progress import fit_progress
@@ -28,7 +29,7 @@ from dem.estimators.registry import DEFAULT, entry_of
 from dem.events import Callback
 
 if TYPE_CHECKING:
-    from dem.data.sources import SourceOptions
+    from dem.data.columns import WeightedOptions
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FitOptions:
     family: str | None
     model: dict[str, Any]
     start_from: str | None
-    source: SourceOptions
+    source: WeightedOptions
     out: str | None
     overwrite: bool
     keep_partial: bool
@@ -75,12 +76,12 @@ class FitOptions:
 
     def _check_saved(self, estimator: Any) -> None:
         from dem.cli.report import size  # noqa: PLC0415
-        from dem.estimators.inputs import rows_of  # noqa: PLC0415
+        from dem.estimators import inputs  # noqa: PLC0415
 
         if self.components is not None and self.components != size(estimator):
             refuse(f"--components {self.components}, but {self.start_from} has {size(estimator)} of them")
         try:
-            rows_of(estimator, self.data, reset=False, **self.source)
+            inputs.rows_of(estimator, self.data, reset=False, **self.source)
         except DataError as error:
             message = f"{error} ({self.start_from})"
             raise DataError(message) from error
@@ -95,7 +96,7 @@ Examples:
   dem fit cube.zarr --variable temperature --components 8 --covariance diag --workers 4 --memory-limit 2GB
   dem fit ocean.zarr --variable temperature --variable salinity --components 8
   dem fit cube.zarr --variable temperature --feature-dim depth --components 8
-  dem fit catalogue.parquet --columns u,g,r --components 12
+  dem fit catalogue.parquet --columns u,g,r --weights completeness --components 12
   dem fit tosses.zarr --components 2 --family binomial --trials 10
   dem fit pixels.zarr --components 256 --family kmeans --out palette.zarr
   dem fit measurements.zarr --from model.zarr --out better.zarr --tol 1e-6 --scheduler tcp://10.0.0.1:8786""",
@@ -106,6 +107,7 @@ Examples:
 @overwrite_option
 @click.option("--keep-partial", is_flag=True, help="After Ctrl-C too save the model in --out, not in MODEL.partial.")
 @source_options
+@column_options
 @click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
 @model_options()
 @engine_options
@@ -117,7 +119,7 @@ def fit(**given: Any) -> None:
     given, saves the last parameters in MODEL.partial, where --from goes on; once that has saved MODEL, the partial
     one is removed.
     """
-    engine, source, (family, model) = engine_of(given), source_of(given), model_of(given)
+    engine, source, (family, model) = engine_of(given), rows_of(given), model_of(given)
     options = FitOptions(source=source, family=family, model=model, **given)
     options.check()
     if options.out is not None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -16,6 +16,7 @@ from dem.errors import StoreError
 from dem.estimators.registry import entry_of
 
 if TYPE_CHECKING:
+    from dem.data.columns import WeightedOptions
     from dem.data.sources import SourceOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,6 +125,18 @@ source_options = together(
         "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
     ),
 )
+#: what is known of each row of DATA; `rows_of` takes them
+column_options = together(
+    click.option(
+        "--weights", type=TEXT, metavar="VARIABLE", help="How much each row counts: a variable of DATA, or a path."
+    ),
+    click.option(
+        "--labels",
+        type=TEXT,
+        metavar="VARIABLE",
+        help="Components known of rows, -1 where not (mixtures): a variable of DATA, or a path.",
+    ),
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 output_options = together(json_option, click.option("--quiet", is_flag=True, help="Say nothing but errors."))
@@ -138,6 +151,13 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
         "columns": given.pop("columns"),
         "allow_missing_chunks": given.pop("allow_missing_chunks"),
     }
+
+
+def rows_of(given: dict[str, Any]) -> WeightedOptions:
+    """Take what `source_options` and `column_options` have added out of the options of a command, as `fit` takes it."""
+    columns = {"sample_weight": given.pop("weights"), "labels": given.pop("labels")}
+    known = {name: value for name, value in columns.items() if value is not None}
+    return cast("WeightedOptions", {**source_of(given), **known})
 
 
 def engine_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from dem.cli.options import TEXT, engine_options, output_options, source_of, source_options
+from dem.cli.options import TEXT, column_options, engine_options, output_options, rows_of, source_options
 from dem.cli.session import open_engine, plain_warnings
 from dem.estimators.registry import entry_of
+from dem.units import whole
 
 
 @click.command(
@@ -22,6 +23,7 @@ Examples:
 @click.argument("model", type=TEXT)
 @click.argument("data", type=TEXT)
 @source_options
+@column_options
 @engine_options
 @output_options
 def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> None:
@@ -29,15 +31,15 @@ def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> No
 
     Of k-means: the inertia, the sum of the squared distances of all rows to their nearest centres.
     """
-    source = source_of(given)
+    source = rows_of(given)
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
-        from dem.estimators.inputs import rows_of  # noqa: PLC0415
+        from dem.estimators import inputs  # noqa: PLC0415
 
         estimator = dem.load(model)
-        rows = rows_of(estimator, data, reset=False, **source)
+        rows = inputs.rows_of(estimator, data, reset=False, **source)
         with open_engine(**given), row_progress("reading", quiet):
             figures = _figures(estimator, rows)
         if as_json:
@@ -61,13 +63,13 @@ _HEADINGS = {
 def _figures(estimator: Any, rows: Any) -> dict[str, Any]:
     """Return all figures from one read of the data."""
     if not entry_of(estimator).is_mixture:
-        inertia = -float(estimator.score(rows))
-        return {"inertia": inertia, "inertia_per_row": inertia / rows.n_rows, "n_rows": rows.n_rows}
+        total = estimator._inertia(rows, {})  # noqa: SLF001
+        return {"inertia": total.total, "inertia_per_row": total.mean, "n_rows": whole(total.n_rows)}
     worth = estimator._criteria(rows, {})  # noqa: SLF001  (`score`, `bic` and `aic` read once each)
     return {
         "log_likelihood_per_row": worth.log_likelihood.mean,
         "bic": worth.bic,
         "aic": worth.aic,
-        "n_rows": rows.n_rows,
+        "n_rows": whole(worth.log_likelihood.n_rows),
         "n_parameters": worth.n_parameters,
     }

@@ -13,12 +13,13 @@ from dem.cli.options import (
     TEXT,
     Finite,
     check_output,
+    column_options,
     engine_of,
     engine_options,
     output_options,
     overwrite_option,
     refuse,
-    source_of,
+    rows_of,
     source_options,
 )
 from dem.cli.progress import fit_progress
@@ -65,6 +66,7 @@ Examples:
 @overwrite_option
 @click.option("--plot", type=TEXT, metavar="FILE", help=f"Draw the criteria ({', '.join(PICTURES)}).")
 @source_options
+@column_options
 @model_options(
     "init_params",
     "n_init",
@@ -88,7 +90,7 @@ def select(data: str, **given: Any) -> None:
     All models advance together on each read of the data; one more read gives the criteria of all. Ctrl-C ends the
     command without a result.
     """
-    engine, source, (family, options) = engine_of(given), source_of(given), model_of(given)
+    engine, source, (family, options) = engine_of(given), rows_of(given), model_of(given)
     if given["plot"] is not None and Path(given["plot"]).suffix not in PICTURES:
         refuse(f"--plot {given['plot']}: the name must end in {', '.join(PICTURES)}")
     if given["criterion"] == "held_out" and not given["holdout"]:

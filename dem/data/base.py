@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -189,6 +190,8 @@ class Rows(ABC):
     feature_dim: str | None = None
     #: its coordinate values, where it has others than names, shape (n_features,)
     feature_coordinates: NDArray[Any] | None = None
+    #: the coordinate values of dimensions of `grid`, as far as they are at hand; see `coordinates`
+    known_coordinates: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
     @abstractmethod
     def batches(self) -> Sequence[Batch]:
@@ -210,6 +213,10 @@ class Rows(ABC):
     def grid(self) -> tuple[int, ...]:
         """Shape of the rows before they were stacked (in C order); ``(n_rows,)`` for a table."""
         return (self.n_rows,)
+
+    def coordinates(self, dim: str) -> NDArray[Any] | None:
+        """Return the coordinate values of a dimension of `grid`: numbers, times, or text; None if there are none."""
+        return self.known_coordinates.get(dim)
 
     @property
     def grid_chunks(self) -> tuple[int, ...]:

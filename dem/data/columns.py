@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Batch, Chunk, Found, Rows
+from dem.data.beside import along, check_stored
 from dem.data.checks import reason
 from dem.data.column_values import HeldValues, StoredValues
 from dem.data.sources import SourceOptions, open_rows, source_kind
@@ -159,6 +159,10 @@ class JoinedRows(Rows):
         """As of the rows."""
         return self.rows.grid
 
+    def coordinates(self, dim: str) -> NDArray[Any] | None:
+        """As of the rows."""
+        return self.rows.coordinates(dim)
+
     @property
     def grid_chunks(self) -> tuple[int, ...]:
         """As of the rows."""
@@ -215,7 +219,7 @@ def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str
     return cast("SourceOptions", source), {name: value for name, value in given.items() if name not in names}
 
 
-def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None, *, beside: Any) -> Rows:
+def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None) -> Rows:
     """Return rows with what is given of each; see `open_column`.
 
     Parameters
@@ -226,8 +230,6 @@ def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None,
         What is given of each row, as in `WeightedOptions`.
     n_components : int, optional
         How many components the model has; None if it has none.
-    beside : object
-        The data as the user gave it.
     """
     kinds: dict[str, tuple[str, Rule, int]] = {"sample_weight": ("weights", weights_rule, 0)}
     if n_components is not None:
@@ -239,7 +241,7 @@ def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None,
             raise OptionError(message)
         if data is not None:
             field, rule, n_more = kinds[name]
-            columns.append(open_column(field, name, data, rows, rule, n_more=n_more, beside=beside))
+            columns.append(open_column(field, name, data, rows, rule, n_more=n_more))
     return joined(rows, columns)
 
 
@@ -255,9 +257,7 @@ def table_of(chunk: Chunk) -> Rows:
     return joined(open_rows(chunk.rows), columns)
 
 
-def open_column(
-    field: str, name: str, data: Any, rows: Rows, rule: Rule, *, n_more: int = 0, beside: Any = None
-) -> Column:
+def open_column(field: str, name: str, data: Any, rows: Rows, rule: Rule, *, n_more: int = 0) -> Column:
     """Open a column of any kind of data; that of a zarr array is read where it is needed, all else is held in memory.
 
     Parameters
@@ -267,27 +267,29 @@ def open_column(
     name : str
         What messages call it.
     data : object
-        An array, list, Series, DataArray or Dask array, a zarr array or its path, or the name of a variable of the data
-        `beside` it; its shape is that of the grid of the rows, or (n_rows,), with up to `n_more` dimensions.
+        An array, list, Series, DataArray or Dask array, a zarr array or its path; its shape is that of the grid of the
+        rows, or (n_rows,), with up to `n_more` dimensions. Of columns of the data itself see `dem.data.beside`.
     rows : Rows
         What it belongs to.
     rule : callable
         Judges the values.
-    beside : object, optional
-        The data that `rows` was opened from.
 
     Raises
     ------
     DataError
-        If it cannot be opened, has another shape, or holds a value that may not be, as far as it is in memory.
+        If it cannot be opened, has another shape or other coordinates than the rows, or holds a value that may not be,
+        as far as it is in memory.
     """
-    if isinstance(data, str):
-        data = _variable(data, beside)
     if source_kind(data) == "zarr":
         from dem.data.zarr_open import open_arrays  # noqa: PLC0415
 
-        where, arrays = open_arrays(data, None)
+        try:
+            where, arrays = open_arrays(data, None)
+        except DataError as error:
+            message = f"{name}: {error}"
+            raise DataError(message) from error
         array = next(iter(arrays.values()))
+        check_stored(name, array, rows)
         n_grid = _n_grid(name, array.shape, rows, n_more)
         part = ZarrPart.of(array, f"{name} ({where})", tuple(range(array.ndim)), has_features=False)
         return Column(field, part.name, StoredValues(part, n_grid, uuid.uuid4().hex), rule)
@@ -308,31 +310,10 @@ def _n_grid(name: str, shape: tuple[int, ...], rows: Rows, n_more: int) -> int:
     raise DataError(message)
 
 
-def _variable(name: str, beside: Any) -> Any:
-    """Return a variable of the data by its name, if there is one, else what may be a path."""
-    kind = source_kind(beside)
-    if kind == "xarray" and name in getattr(beside, "data_vars", {}):
-        return beside[name]
-    if kind == "zarr":
-        from dem.data.zarr_open import open_arrays  # noqa: PLC0415
-
-        try:
-            return next(iter(open_arrays(beside, name)[1].values()))
-        except DataError:
-            return name
-    if kind == "parquet":
-        try:
-            return open_rows(os.fspath(beside), columns=[name]).array  # type: ignore[attr-defined]
-        except DataError:
-            return name
-    return name
-
-
 def _in_memory(name: str, data: Any, rows: Rows) -> NDArray[Any]:
     """Return the values of a column as an array, along the dimensions of the rows where it names them."""
-    dims = getattr(data, "dims", None)
-    if dims is not None and rows.grid_names is not None and set(rows.grid_names) <= set(dims):
-        data = data.transpose(*rows.grid_names, ...)
+    if source_kind(data) == "xarray" and hasattr(data, "dims"):
+        data = along(name, data, rows)
     if source_kind(data) == "parquet":
         data = open_rows(data).array  # type: ignore[attr-defined]
     try:

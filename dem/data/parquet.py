@@ -193,6 +193,11 @@ def outline(path: str) -> dict[str, Any]:
     }
 
 
+def column_names(path: str) -> tuple[str, ...]:
+    """Return the names of all columns of a parquet file or folder but the index of a data frame."""
+    return _wanted(path, _open(path).schema, None)
+
+
 def _open(path: str) -> Any:
     """Return the pyarrow dataset at a path or URL."""
     try:

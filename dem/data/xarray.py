@@ -36,6 +36,8 @@ def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None =
         if isinstance(data, xr.DataArray) and data.ndim == 2:
             warn_of_column_chunks(name, array.data)
         rows = DaskRows(array.data, name, names, dims)
+    labels = {str(dim): _labels(array, dim) for dim in array.dims[:-1]}
+    rows.known_coordinates = {dim: values for dim, values in labels.items() if values is not None}
     if isinstance(data, xr.DataArray):
         rows.feature_dim = str(feature)
         rows.feature_coordinates = _labels(array, feature) if names is None else None
@@ -45,11 +47,13 @@ def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None =
 def in_order(
     data: xr.DataArray | xr.Dataset, feature_dim: str | int | None, labels: NDArray[Any]
 ) -> xr.DataArray | xr.Dataset:
-    """Return data with its features in the order of `labels`, lazily; as it is unless it has just these."""
+    """Return data with its features in the order of `labels`, lazily; as it is unless it has these.
+
+    A Dataset may have other variables too, which are left out.
+    """
     given: object = data  # users pass what the signature does not allow; it is refused when it is opened
     if isinstance(given, xr.Dataset):
-        names = sorted(map(str, given.data_vars))
-        return given[labels.tolist()] if names == sorted(map(str, labels)) else given
+        return given[labels.tolist()] if set(map(str, labels)) <= set(map(str, given.data_vars)) else given
     if not isinstance(given, xr.DataArray):
         return data
     feature = _feature_dim(given, feature_dim)

@@ -201,6 +201,15 @@ class ZarrRows(Rows):
         """Shape of the arrays without the features."""
         return self.table.shape[:-1]
 
+    def coordinates(self, dim: str) -> NDArray[Any] | None:
+        """Read the coordinate values of a dimension from the array of its name."""
+        from dem.data.zarr_open import coordinates_of  # noqa: PLC0415 - it imports this file
+
+        part = self.table.parts[0]
+        if self.grid_names is None or dim not in self.grid_names:
+            return None
+        return coordinates_of(part.array, part.axes[self.grid_names.index(dim)])
+
     @property
     def read_rows(self) -> int:
         """Rows of a read."""

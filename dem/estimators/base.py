@@ -29,6 +29,7 @@ from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallba
 from dem.events import Callback, notify
 from dem.families.base import Support
 from dem.tree import leaves
+from dem.units import whole
 from dem.validation import check_rows, rows_to_blame
 
 
@@ -195,7 +196,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         self.converged_ = best.status is Status.CONVERGED
         self.n_iter_ = best.n_iter
         self.history_ = history
-        self.n_samples_seen_ = int(best.n_rows) if best.n_rows.is_integer() else best.n_rows
+        self.n_samples_seen_ = whole(best.n_rows)
         self._complete()
 
     # What needs fitted attributes alone ---------------------------------------------------------------------

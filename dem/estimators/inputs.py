@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.data.beside import found_beside, without
 from dem.data.checks import check_dtype, frame_columns, frame_name
 from dem.data.columns import RowOptions, WeightedOptions, parted, with_columns
 from dem.data.labels import order_of, same
@@ -152,10 +153,12 @@ def rows_of(
     DataError
         If the data cannot be opened, is empty, or has other features than the model.
     """
-    minimum, whole = minimum or (2 if reset else 1), data
+    minimum = minimum or (2 if reset else 1)
     source, columns = parted(given)
+    columns, named = found_beside(data, columns)
     if not reset:
         data, source = as_fitted(estimator, data, source)
+    data, source = without(data, source, named)
     table = checked(estimator, data, reset=reset, minimum=minimum)
     rows = open_rows(table, **source)
     if reset:
@@ -167,7 +170,7 @@ def rows_of(
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
-    return with_columns(rows, columns, getattr(estimator, "n_components", None), beside=whole)
+    return with_columns(rows, columns, getattr(estimator, "n_components", None))
 
 
 def warn_of_labels(y: Any, given: RowOptions) -> None:
@@ -244,7 +247,8 @@ def check_features(estimator: Any, rows: Rows) -> None:
 def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, SourceOptions]:
     """Return data as the estimator knows it, and how to open it.
 
-    The feature dimension, columns and variables that are not named now are those of the fit, where the data has them.
+    The feature dimension, columns and variables that are not named now are those of the fit, where the data has them;
+    a table or Dataset may have more.
     Features of an xarray object that are the same in another order are put in order, lazily.
     """
     kind = source_kind(data)
@@ -256,6 +260,8 @@ def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, So
         source = {**source, "columns": names}
     if kind == "zarr" and source.get("variable") is None and names and holds_variables(data, names):
         source = {**source, "variable": names}
+    if kind in ("pandas", "dask.dataframe") and set(names) < set(frame_columns(data) or ()):
+        data = data[names]
     labels = labels_of(estimator, "_")
     if kind == "xarray" and labels is not None:
         from dem.data.xarray import in_order  # noqa: PLC0415 - an optional package

@@ -14,10 +14,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import RowOptions
+from dem.data.columns import RowOptions, WeightedOptions
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Batch, Fit, Settings, Start
-from dem.em.predict import Distances, Labels, RowFunction
+from dem.em.predict import Distances, Labels, RowFunction, RowTotal
 from dem.engine import Engine
 from dem.errors import OptionError
 from dem.estimators.base import Estimator
@@ -200,9 +200,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         **given: Unpack[RowOptions],
     ) -> float:
         """Return −Σ weight · squared distance to the nearest centre, in one read."""
-        return -float(
-            self._sums(X, {**given, "sample_weight": sample_weight}, EStep)[0].inertia * self._model()[0].unit
-        )
+        return -self._inertia(X, {**given, "sample_weight": sample_weight}).total
+
+    def _inertia(self, data: Any, given: WeightedOptions) -> RowTotal:
+        """Return the weight of all rows and their inertia, in one read."""
+        statistics: ClusterStatistics = self._sums(data, given, EStep)[0]
+        return RowTotal(statistics.n_rows, float(statistics.inertia * self._model()[0].unit))
 
     def _model(self) -> tuple[Any, Array]:
         """Return family and centres; the centres span the frame."""

@@ -1,0 +1,135 @@
+"""Columns that stand in the data itself, by their names there, and whether a column lies on the grid of the rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.data.base import Rows
+from dem.data.checks import frame_columns
+from dem.data.labels import coordinate_text, same
+from dem.data.sources import SourceOptions, source_kind
+from dem.errors import DataError
+
+_FRAMES = ("pandas", "dask.dataframe")
+
+
+def found_beside(data: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return `given` with the columns of data that it names in place of the names, and these.
+
+    A name that the data does not have may be a path, and is left as it is.
+    """
+    named = {option: name for option, name in given.items() if isinstance(name, str) and _has(data, name)}
+    return {**given, **{option: _column(data, name) for option, name in named.items()}}, list(named.values())
+
+
+def without(data: Any, source: SourceOptions, names: Sequence[str]) -> tuple[Any, SourceOptions]:
+    """Return data, and how it is opened, so that its columns of these names are no features.
+
+    They are taken out of a Dataset or a DataFrame; parquet is opened without them, unless `source` asks for some.
+    """
+    kind = source_kind(data)
+    if names and kind == "xarray" and hasattr(data, "data_vars"):
+        return data.drop_vars(names, errors="ignore"), source
+    if names and kind in _FRAMES:
+        return data.drop(columns=list(dict.fromkeys(names)), errors="ignore"), source
+    if names and kind == "parquet" and source.get("columns") is None:
+        from dem.data.parquet import column_names  # noqa: PLC0415
+
+        return data, {**source, "columns": [one for one in column_names(os.fspath(data)) if one not in names]}
+    return data, source
+
+
+def _has(data: Any, name: str) -> bool:
+    kind = source_kind(data)
+    if kind == "xarray":
+        return name in getattr(data, "coords", ()) or name in getattr(data, "data_vars", ())
+    if kind in _FRAMES:
+        return name in (frame_columns(data) or ())
+    if kind == "parquet":
+        from dem.data.parquet import column_names  # noqa: PLC0415
+
+        return name in column_names(os.fspath(data))
+    if kind == "zarr":
+        from dem.data.sources import holds_variables  # noqa: PLC0415
+
+        return holds_variables(data, [name])
+    return False
+
+
+def _column(data: Any, name: str) -> Any:
+    kind = source_kind(data)
+    if kind == "parquet":
+        from dem.data.parquet import ParquetRows  # noqa: PLC0415
+
+        return ParquetRows(os.fspath(data), [name]).array[:, 0]
+    if kind == "zarr":
+        from dem.data.zarr_open import open_arrays  # noqa: PLC0415
+
+        return open_arrays(data, name)[1][name]
+    return data[name]
+
+
+def along(name: str, column: Any, rows: Rows) -> Any:
+    """Return a DataArray along the dimensions of the rows; refuse what lies on other coordinates."""
+    dims = tuple(map(str, column.dims))
+    coordinates = {dim: _values(column.coords[dim]) for dim in dims if dim in column.coords}
+    _check_grid(name, dims, column.shape, rows, f"{name}.broadcast_like(one variable of the data)")
+    _check_coordinates(name, coordinates, rows)
+    if rows.grid_names is not None and set(rows.grid_names) <= set(dims):
+        return column.transpose(*rows.grid_names, ...)
+    return column
+
+
+def check_stored(name: str, array: Any, rows: Rows) -> None:
+    """Refuse a zarr array whose dimensions or coordinates are not those of the rows, as far as both name them."""
+    from dem.data.zarr_open import coordinates_of, dimension_names  # noqa: PLC0415
+
+    dims = dimension_names(array)
+    if dims is None:
+        return
+    _check_grid(name, dims, array.shape, rows, "store it along these, in this order", ordered=True)
+    found = {dim: coordinates_of(array, axis) for axis, dim in enumerate(dims) if dim in (rows.grid_names or ())}
+    _check_coordinates(name, {dim: values for dim, values in found.items() if values is not None}, rows)
+
+
+def _check_grid(
+    name: str, dims: tuple[str, ...], shape: tuple[int, ...], rows: Rows, advice: str, *, ordered: bool = False
+) -> None:
+    """Compare dimensions by their names; one alone may number the rows of a grid as they are stacked."""
+    wanted = rows.grid_names
+    if wanted is None or (shape == (rows.n_rows,) and len(wanted) > 1):
+        return
+    if dims[: len(wanted)] == wanted or (not ordered and set(wanted) <= set(dims)):
+        return
+    message = (
+        f"{name} has the dimensions ({', '.join(dims)}), but the rows of {rows.name} lie on ({', '.join(wanted)}); "
+        f"{advice}"
+    )
+    raise DataError(message)
+
+
+def _check_coordinates(name: str, found: Mapping[str, NDArray[Any]], rows: Rows) -> None:
+    for dim, values in found.items():
+        ours = rows.coordinates(dim)
+        if ours is None or len(ours) != len(values):  # the shapes tell of other lengths
+            continue
+        equal = same(values, ours)
+        if not equal.all():
+            place = int(np.argmin(equal))
+            message = (
+                f"entry {place} along {dim} is {coordinate_text(dim, values[place])} of {name}, but "
+                f"{coordinate_text(dim, ours[place])} of {rows.name}; bring both to the same coordinates "
+                "(xarray.align, reindex_like)"
+            )
+            raise DataError(message)
+
+
+def _values(coordinate: Any) -> NDArray[Any]:
+    """Return coordinate values as `Rows.coordinates` has them."""
+    values: NDArray[Any] = np.asarray(coordinate.values)
+    return values if values.dtype.kind in "biufMm" else np.array([str(value) for value in values])

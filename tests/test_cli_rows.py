@@ -1,0 +1,107 @@
+"""The shell takes what Python takes of each row: weights and labels."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from cases import gaussian_rows
+from test_cli_sources import run
+
+import dem
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """The same rows with weights and labels: in a group, in parquet, and in arrays of their own."""
+    folder = tmp_path_factory.mktemp("rows")
+    rng = np.random.default_rng(3)
+    rows = gaussian_rows(900)
+    known = np.where(np.arange(900) % 9 == 0, (rows[:, 0] > 2).astype(int), -1)
+    columns = {"importance": rng.random(900), "known": known}
+    group = zarr.create_group(folder / "group.zarr")
+    group.create_array("rows", data=rows, chunks=(300, 3))
+    for name, values in columns.items():
+        group.create_array(name, data=values, chunks=(900,))
+        zarr.create_array(folder / f"{name}.zarr", data=values, chunks=(100,))
+    frame = pd.DataFrame(rows, columns=list("abc")).assign(**columns)
+    frame.to_parquet(folder / "table.parquet", row_group_size=300)
+    return folder, rows, columns
+
+
+@pytest.mark.parametrize("kind", ["group", "parquet", "paths"])
+def test_fit_and_score(here, tmp_path, capsys, kind):
+    folder, rows, columns = here
+    given = ("--weights", "importance", "--labels", "known")
+    data = {
+        "group": (folder / "group.zarr", "--variable", "rows", *given),
+        "parquet": (folder / "table.parquet", *given),
+        "paths": (
+            folder / "group.zarr/rows",
+            "--weights",
+            folder / "importance.zarr",
+            "--labels",
+            folder / "known.zarr",
+        ),
+    }[kind]
+    model = tmp_path / "model.zarr"
+    code, said = run(capsys, "fit", *data, "-k", 2, "--seed", 0, "--quiet", "--out", model)
+    assert (code, said.err) == (0, "")
+    both = {"sample_weight": columns["importance"], "labels": columns["known"]}
+    expected = dem.GaussianMixture(2, random_state=0).fit(rows, **both)
+    np.testing.assert_allclose(dem.load(str(model)).means_, expected.means_, rtol=1e-9)
+    code, said = run(capsys, "score", model, *data, "--json")
+    figures = json.loads(said.out)
+    assert figures["log_likelihood_per_row"] == pytest.approx(expected.score(rows, **both), rel=1e-9)
+    assert figures["n_rows"] == pytest.approx(columns["importance"].sum())
+
+
+def test_select(here, capsys):
+    folder, rows, columns = here
+    options = (
+        "--columns",
+        "a,b,c",
+        "-k",
+        "2:3",
+        "--weights",
+        "importance",
+        "--init",
+        "random_from_data",
+        "--seed",
+        0,
+        "--json",
+    )
+    figures = json.loads(run(capsys, "select", folder / "table.parquet", *options)[1].out)
+    expected = dem.select(
+        rows,
+        n_components=[2, 3],
+        init_params="random_from_data",
+        random_state=0,
+        sample_weight=columns["importance"],
+    )
+    assert [row["bic"] for row in figures["models"]] == pytest.approx([row["bic"] for row in expected.table], rel=1e-9)
+
+
+def test_k_means_takes_weights_only(here, tmp_path, capsys):
+    folder, rows, columns = here
+    options = ("-k", 3, "--family", "kmeans", "--seed", 0, "--quiet", "--out", tmp_path / "m.zarr")
+    data = (folder / "table.parquet", "--weights", "importance")
+    code, _ = run(capsys, "fit", *data, "--columns", "a,b,c", *options)
+    expected = dem.KMeans(3, random_state=0).fit(rows, sample_weight=columns["importance"])
+    model = dem.load(str(tmp_path / "m.zarr"))
+    assert code == 0
+    np.testing.assert_allclose(model.cluster_centers_, expected.cluster_centers_, rtol=1e-9)
+    figures = json.loads(run(capsys, "score", tmp_path / "m.zarr", *data, "--json")[1].out)
+    assert figures["inertia_per_row"] == pytest.approx(expected.inertia_ / columns["importance"].sum())
+    code, said = run(capsys, "fit", folder / "table.parquet", "--labels", "known", "-k", 3, "--family", "kmeans")
+    assert code != 0
+    assert "labels goes with mixtures only" in said.err
+
+
+def test_a_name_that_is_nowhere(here, capsys):
+    code, said = run(capsys, "fit", here[0] / "table.parquet", "--columns", "a,b", "-k", 2, "--weights", "worth")
+    assert code != 0
+    assert "sample_weight: there is nothing at worth" in said.err
