@@ -44,7 +44,7 @@ class BlockTable(Generic[S]):
         while width > 1:
             width = -(-width // TREE_ARITY)
             levels.append([None] * width)
-        vars(self)["_levels"] = levels
+        vars(self).update(_levels=levels, _taken=[None] * len(self))
 
     @classmethod
     def room_for(cls, blank: S, n_blocks: int, n_tables: int = 1) -> Self:
@@ -69,11 +69,14 @@ class BlockTable(Generic[S]):
         return len(next(array for _, array in tree.leaves(self.blocks)))
 
     def __getitem__(self, block: int) -> S:
-        return tree.take(self.blocks, block)
+        taken: list[S | None] = vars(self)["_taken"]  # to take a block costs more than to add it
+        found = taken[block] = taken[block] or tree.take(self.blocks, block)
+        return found
 
     def __setitem__(self, block: int, statistics: S) -> None:
         for (_, room), (_, leaf) in zip(tree.leaves(self.blocks), tree.leaves(statistics), strict=True):
             room[block] = leaf
+        vars(self)["_taken"][block] = None
         for level in vars(self)["_levels"]:
             block //= TREE_ARITY
             level[block] = None
