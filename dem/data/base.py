@@ -69,7 +69,7 @@ class Found:
 
 
 #: the fields of a `Chunk` that hold something of each row besides its numbers
-COLUMNS = ("weights", "labels", "starts")
+COLUMNS = ("weights", "labels", "starts", "noise")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +90,8 @@ class Chunk:
         The component of each row, −1 where it is not known; or which components may have made it.
     starts : ndarray of bool, shape (n,), optional
         Whether a sequence begins with the row.
+    noise : ndarray of shape (n, n_features) or (n, n_features, n_features), optional
+        The variances of the errors of each row, or their covariance.
     found : Found, optional
         What of the rows was missing in the store, where the source can tell. It stays with the chunk as it was read.
     """
@@ -99,6 +101,7 @@ class Chunk:
     weights: NDArray[np.float64] | None = None
     labels: NDArray[Any] | None = None
     starts: NDArray[np.bool_] | None = None
+    noise: NDArray[np.float64] | None = None
     found: Found | None = None
 
     def __len__(self) -> int:

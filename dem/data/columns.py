@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypedDict, cast
 
@@ -15,57 +15,10 @@ from dem.data.base import Batch, Chunk, Found, Rows
 from dem.data.beside import along, check_stored
 from dem.data.checks import reason
 from dem.data.column_values import HeldValues, StoredValues
+from dem.data.rules import LabelsRule, NoiseRule, Rule, as_they_are, weights_rule
 from dem.data.sources import SourceOptions, open_rows, source_kind
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError, OptionError
-
-#: judges values of rows, which messages call by a name: returns them in the type of a `Chunk`, or raises `DataError`
-Rule = Callable[[str, NDArray[Any], range | NDArray[np.int64]], NDArray[Any]]
-
-
-def as_they_are(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:  # noqa: ARG001
-    """Rule: values that have been judged."""
-    return values
-
-
-def weights_rule(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rule: weights are finite numbers that are not negative."""
-    values = np.asarray(values, dtype=np.float64)
-    advice = "weights must be finite and not negative (0 leaves a row out)"
-    _refuse(~(np.isfinite(values) & (values >= 0.0)), name, values, index, advice)
-    return values
-
-
-@dataclass(frozen=True)
-class LabelsRule:
-    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row."""
-
-    n_components: int
-
-    def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:
-        """Return labels as whole numbers (n,), or as bool (n, n_components)."""
-        last = self.n_components - 1
-        if values.ndim == 2:
-            if values.shape[1] != self.n_components:
-                message = f"{name} has {values.shape[1]} columns, but there are {self.n_components} components"
-                raise DataError(message)
-            values = np.asarray(values, dtype=bool)
-            some = np.asarray(values.any(axis=1))
-            _refuse(~some, name, some, index, "a row needs a component that may have made it")
-            return values
-        known: NDArray[np.bool_] = (values >= -1) & (values <= last) & (values == np.rint(values))
-        _refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last}, or -1 where none is known")
-        return values.astype(np.int64)
-
-
-def _refuse(
-    bad: NDArray[np.bool_], name: str, values: NDArray[Any], index: range | NDArray[np.int64], advice: str
-) -> None:
-    """Raise `DataError`, which names the first row, if any value is bad."""
-    if bad.any():
-        place = tuple(np.argwhere(bad)[0])
-        message = f"{name} is {values[place]} in row {int(np.asarray(index)[place[0]])}; {advice}"
-        raise DataError(message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,9 +143,12 @@ class ColumnOptions(TypedDict, total=False):
     ----------
     labels : array of int of shape (n_rows,), or of bool of shape (n_rows, n_components)
         The component that has made each row, −1 where it is not known; or which components may have made it.
+    noise_covariance : array of shape (n_rows, n_features) or (n_rows, n_features, n_features)
+        The variances of the errors of each row, or their covariance.
     """
 
     labels: Any
+    noise_covariance: Any
 
 
 class RowOptions(SourceOptions, ColumnOptions, total=False):
@@ -219,6 +175,10 @@ def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str
     return cast("SourceOptions", source), {name: value for name, value in given.items() if name not in names}
 
 
+#: what not every model can make use of: the fields of a `Chunk`, and the models that can
+LIMITED = {"noise_covariance": ("noise", "full covariances of GaussianMixture")}
+
+
 def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None) -> Rows:
     """Return rows with what is given of each; see `open_column`.
 
@@ -234,6 +194,7 @@ def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None)
     kinds: dict[str, tuple[str, Rule, int]] = {"sample_weight": ("weights", weights_rule, 0)}
     if n_components is not None:
         kinds["labels"] = ("labels", LabelsRule(n_components), 1)
+        kinds["noise_covariance"] = ("noise", NoiseRule(rows.n_features), 2)
     columns = []
     for name, data in given.items():
         if name not in kinds and data is not None:

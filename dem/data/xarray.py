@@ -71,10 +71,11 @@ def map_xarray(
     columns: int | None,
     feature_dim: str | int | None,
     compute: Callable[[Rows, RowMap, np.dtype[Any], int | None], NDArray[Any]],
+    with_columns: Rows | None = None,
 ) -> xr.DataArray:
     """Apply a function of rows; see `dem.engine.mapping.map_rows`, which says how what is in memory is computed."""
     array, feature = with_features_last(data, feature_dim)
-    rows = open_xarray(data, feature_dim)
+    rows = with_columns or open_xarray(data, feature_dim)
     tail = () if columns is None else (columns,)
     result: Any
     if isinstance(rows, DaskRows):

@@ -101,6 +101,11 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     def _not_converged(self) -> str:
         """What is said of a fit that has not converged."""
 
+    @property
+    def _knows(self) -> frozenset[str]:
+        """What may be given of each row beside weights and labels: fields of a `Chunk`."""
+        return frozenset()
+
     def _complete(self) -> None:
         """Derive the attributes that follow from the parameters."""
 
@@ -133,7 +138,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             Their sum takes the place of the number of rows everywhere.
         **given
             Of mixtures, what is known of each row: `labels`, the numbers of the components that have made the rows, −1
-            where not known, or a boolean array (n_samples, n_components), which components may have made each.
+            where not known, or a boolean array (n_samples, n_components), which components may have made each; of full
+            covariances `noise_covariance`, the errors of each row: variances, shape (n_samples, n_features), or
+            covariances, (n_samples, n_features, n_features). The model is then of the rows without their errors.
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
             feature dimension if X is a DataArray; `allow_missing_chunks`, whether chunks that are not in a zarr store
             count as their fill value: by default they are an error.
@@ -215,24 +222,25 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
                 check_rows(rows, engine, family.support)
         return totals
 
-    def _map(self, kind: type[RowFunction], data: Any, source: SourceOptions) -> Any:
-        return inputs.mapped(self, kind(*self._model()), data, **source)
+    def _map(self, kind: type[RowFunction], data: Any, given: RowOptions) -> Any:
+        return inputs.mapped(self, kind(*self._model()), data, **given)
 
-    def predict(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
+    def predict(self, X: Any, **given: Unpack[RowOptions]) -> Any:
         """Return the label of each row: its most probable component, or its nearest centre.
 
         Parameters
         ----------
-        X, **source
+        X, **given
             Data as in `fit`.
 
         Returns
         -------
         array of int64, shape (n_samples,)
             Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask and
-            zarr; a DataArray on the same grid, with its coordinates, for xarray.
+            zarr; a DataArray on the same grid, with its coordinates, for xarray. It is in memory where anything is
+            `given` of each row.
         """
-        return self._map(Labels, X, source)
+        return self._map(Labels, X, given)
 
     def predict_to(
         self,
@@ -242,13 +250,13 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         kind: str = "labels",
         dtype: DTypeLike | None = None,
         overwrite: bool = False,
-        **source: Unpack[SourceOptions],
+        **given: Unpack[RowOptions],
     ) -> None:
         """Stream the labels of X, or what else is said of each row, into a zarr array, chunk by chunk.
 
         Parameters
         ----------
-        X, **source
+        X, **given
             Data as in `fit`.
         path : str
             Where the array is written; it appears there only when it is whole.
@@ -260,7 +268,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         overwrite : bool
             Whether to replace what is at `path`.
         """
-        streams.predict_to(self, X, path, kind=kind, dtype=dtype, overwrite=overwrite, **source)
+        streams.predict_to(self, X, path, kind=kind, dtype=dtype, overwrite=overwrite, **given)
 
     def save(self, path: str, *, overwrite: bool = False) -> None:
         """Write the fitted model as a zarr group that is readable without dem; see `dem.load`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Unpack
 
@@ -18,7 +18,7 @@ from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.beside import found_beside, without
 from dem.data.checks import check_dtype, frame_columns, frame_name
-from dem.data.columns import RowOptions, WeightedOptions, parted, with_columns
+from dem.data.columns import LIMITED, RowOptions, WeightedOptions, parted, with_columns
 from dem.data.labels import order_of, same
 from dem.data.numpy import ArrayRows
 from dem.data.sources import SourceOptions, dimensions_of, holds_variables, source_kind
@@ -170,7 +170,22 @@ def rows_of(
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
+    check_known(estimator, columns)
     return with_columns(rows, columns, getattr(estimator, "n_components", None))
+
+
+def check_known(estimator: Any, columns: Mapping[str, Any]) -> None:
+    """Refuse what may be given of rows if the model cannot make use of it.
+
+    Raises
+    ------
+    OptionError
+        Naming the first.
+    """
+    for name, (field, models) in LIMITED.items():
+        if columns.get(name) is not None and field not in estimator._knows:
+            message = f"{name} goes with {models} only; leave it out"
+            raise OptionError(message)
 
 
 def warn_of_labels(y: Any, given: RowOptions) -> None:
@@ -183,10 +198,12 @@ def warn_of_labels(y: Any, given: RowOptions) -> None:
         warnings.warn(message, DataWarning, stacklevel=3)
 
 
-def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **source: Unpack[SourceOptions]) -> Any:
+def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **given: Unpack[RowOptions]) -> Any:
     """Return what a function says of each row of data of any kind; see `dem.engine.mapping.map_rows`."""
-    data, source = as_fitted(estimator, data, source)
-    rows = rows_of(estimator, data, reset=False, **source)
+    source, columns = parted(given)
+    columns, named = found_beside(data, columns)
+    data, source = without(*as_fitted(estimator, data, source), named)
+    rows = rows_of(estimator, data, reset=False, **source, **columns)
     function = function.about(rows)
     return map_rows(data, function, dtype=function.dtype, n_columns=function.columns, rows=rows, **source)
 

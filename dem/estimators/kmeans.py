@@ -184,9 +184,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         share = None if weights is None else weights / weights.sum()
         return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False, p=share)]
 
-    def transform(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
+    def transform(self, X: Any, **given: Unpack[RowOptions]) -> Any:
         """Return the distance of each row to each centre, shape (n_samples, n_clusters); of the kinds of `predict`."""
-        return self._map(Distances, X, source)
+        return self._map(Distances, X, given)
 
     def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Any:
         """Find the clusters of X and return its labels."""

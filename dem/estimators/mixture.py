@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import RowOptions, WeightedOptions, parted
+from dem.data.columns import RowOptions, WeightedOptions
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.incremental import Incremental
@@ -158,6 +158,10 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
 
     def _support(self) -> Support:
         return self._component().support
+
+    @property
+    def _knows(self) -> frozenset[str]:
+        return self._component().knows
 
     # Fitting ------------------------------------------------------------------------------------------------
 
@@ -305,15 +309,17 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
 
     def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Any:
         """Fit the mixture and return the labels of X; see `fit` and `predict`."""
-        return self.fit(X, y, sample_weight, **given).predict(X, **parted(given)[0])
+        self.fit(X, y, sample_weight, **given)
+        given.pop("labels", None)
+        return self.predict(X, **given)
 
-    def predict_proba(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
+    def predict_proba(self, X: Any, **given: Unpack[RowOptions]) -> Any:
         """Return the responsibilities, shape (n_samples, n_components); of the kinds that `predict` returns."""
-        return self._map(Posterior, X, source)
+        return self._map(Posterior, X, given)
 
-    def score_samples(self, X: Any, **source: Unpack[SourceOptions]) -> Any:
+    def score_samples(self, X: Any, **given: Unpack[RowOptions]) -> Any:
         """Return the log-density of each row (nats), shape (n_samples,); of the kinds that `predict` returns."""
-        return self._map(LogDensity, X, source)
+        return self._map(LogDensity, X, given)
 
     def score(
         self,

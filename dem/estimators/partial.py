@@ -9,11 +9,12 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from dem.data.base import Chunk, Rows
-from dem.data.columns import RowOptions, table_of
+from dem.data.columns import LIMITED, RowOptions, table_of
 from dem.em.algorithm import Settings, Start
 from dem.em.loop import run
 from dem.em.stepwise import Stepwise
 from dem.engine import Engine, current_engine
+from dem.errors import OptionError
 from dem.estimators import inputs
 from dem.estimators.base import Estimator
 from dem.families.base import total_weight
@@ -69,6 +70,10 @@ class LearnsFromStreams(Estimator):
             As `fit` does; the estimator is then as it was.
         """
         self._check_options()
+        for name in LIMITED:
+            if given.get(name) is not None:
+                message = f"{name} does not go with partial_fit; fit the model to all rows"
+                raise OptionError(message)
         with inputs.features_kept_on_failure(self):
             begins = not hasattr(self, "weights_") and not hasattr(self, "_held_rows")
             if hasattr(self, "weights_"):

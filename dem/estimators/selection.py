@@ -167,6 +167,8 @@ def select(
     _check(template, criterion, holdout)
     largest = max((one.estimator for one in candidates), key=lambda one: one.n_components)
     smallest = min((one.estimator for one in candidates), key=lambda one: one.n_components)
+    for one in candidates:
+        inputs.check_known(one.estimator, given)
     rows = inputs.rows_of(smallest, X, reset=True, **given)
     if n_blocks := template._algorithm().n_blocks:
         rows = rows.divided(n_blocks)

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from dem.data.atomic import check_destination, destination
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
-from dem.data.sources import SourceOptions
+from dem.data.columns import RowOptions
 from dem.data.zarr_writer import write_rows
 from dem.em.predict import RowFunction
 from dem.engine import current_engine
@@ -32,7 +32,7 @@ def predict_to(
     kind: str,
     dtype: DTypeLike | None,
     overwrite: bool,
-    **source: Unpack[SourceOptions],
+    **given: Unpack[RowOptions],
 ) -> None:
     """Write what a model says of each row; see `Estimator.predict_to`."""
     if kind not in estimator._row_functions:
@@ -41,7 +41,7 @@ def predict_to(
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
     wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype)
-    rows = inputs.rows_of(estimator, data, reset=False, **source)
+    rows = inputs.rows_of(estimator, data, reset=False, **given)
     function = function.about(rows)
     with current_engine() as engine:
         try:

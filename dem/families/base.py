@@ -69,6 +69,10 @@ class RowBlock(Protocol):
     def labels(self) -> NDArray[Any] | None:
         """Which component has made each row, or may have; see `dem.data.base.Chunk`."""
 
+    @property
+    def noise(self) -> NDArray[Any] | None:
+        """The variances of the errors of each row, or their covariance; see `dem.data.base.Chunk`."""
+
     def take(self, which: slice | NDArray[Any]) -> Self:
         """Return some of the rows, with all that goes with them."""
 
@@ -219,6 +223,8 @@ class Component(ABC, Generic[P, S]):
 
     #: name in model files and on the command line
     name: ClassVar[str]
+    #: what `kernel_for` can make use of beside the numbers, weights and labels: fields of a `RowBlock`
+    knows: ClassVar[frozenset[str]] = frozenset()
 
     @property
     @abstractmethod
@@ -236,6 +242,10 @@ class Component(ABC, Generic[P, S]):
     @abstractmethod
     def kernel(self, parameters: P, dtype: np.dtype[Any], *, exact: bool = False) -> Kernel[S]:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
+
+    def kernel_for(self, parameters: P, chunk: RowBlock, *, exact: bool = False) -> Kernel[S]:
+        """Return the arithmetic of an E-step at `parameters` for a chunk, by what is known of its rows."""
+        return self.kernel(parameters, chunk.rows.dtype, exact=exact)
 
     def joins(self, other: Self) -> bool:
         """Tell whether components of this kind and of the other can share the products of one kernel."""

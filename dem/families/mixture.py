@@ -146,22 +146,22 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         if chunk.labels is not None:
             message = "labels do not go with top_components: a component that is known may be none of the candidates"
             raise OptionError(message)
-        component, dtype = self.component, chunk.rows.dtype
+        component = self.component
 
         def of_cells() -> list[Kernel[S]]:
-            kernel = component.kernel(parameters.components, dtype)
+            kernel = component.kernel_for(parameters.components, chunk)
             return [kernel.take(which) for which in candidates.lists]
 
-        kernels = kept_with(parameters, (component, dtype), of_cells)
+        kernels = kept_with(parameters, (component, chunk.rows.dtype, chunk.noise is None), of_cells)
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
         log_likelihoods: list[float] = []
-        statistics = component.kernel(parameters.components, dtype).statistics()
+        statistics = component.kernel_for(parameters.components, chunk).statistics()
         for cell, where in candidates.rows_of_cells(chunk.rows):
             which = candidates.lists[cell]
 
             def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
-                return component.kernel(parameters.components, dtype, exact=True).take(which)
+                return component.kernel_for(parameters.components, chunk, exact=True).take(which)
 
             own = accumulate(fresh(kernels[cell]), exact, log_weights[which], [slice(len(which))], chunk.take(where))
             counts[which] += own.counts
@@ -187,11 +187,10 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         self, parameters: MixtureParameters[P], n_components: Sequence[int], chunk: RowBlock
     ) -> list[MixtureStatistics[S]]:
         """Return the statistics of several models, joined, whose components share the products of one kernel."""
-        component, dtype = self.component, chunk.rows.dtype
-        kernel = component.kernel(parameters.components, dtype)
+        kernel = self.component.kernel_for(parameters.components, chunk)
 
         def exact() -> Kernel[S]:
-            return component.kernel(parameters.components, dtype, exact=True)
+            return self.component.kernel_for(parameters.components, chunk, exact=True)
 
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
@@ -320,7 +319,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         Rows that single precision does not do justice come a second time, in double precision.
         """
         log_weights, far = _log_weights(parameters), [np.empty(0, dtype=np.intp)]
-        kernel = self.component.kernel(parameters.components, chunk.rows.dtype)
+        kernel = self.component.kernel_for(parameters.components, chunk)
         for where, joint, largest in log_joint(kernel, log_weights, chunk):
             if (distrusted := distrusted_rows(kernel, largest)) is not None:
                 far.append(where.start + np.flatnonzero(distrusted))
@@ -328,7 +327,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             result[where] = function(joint, largest)
         again = np.concatenate(far)
         if len(again):
-            kernel = self.component.kernel(parameters.components, chunk.rows.dtype, exact=True)
+            kernel = self.component.kernel_for(parameters.components, chunk, exact=True)
             for where, joint, largest in log_joint(kernel, log_weights, chunk.take(again)):
                 result[again[where]] = function(joint, largest)
         return result

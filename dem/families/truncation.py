@@ -30,6 +30,7 @@ class Draws:
     rows: Array
     weights: None = None
     labels: None = None
+    noise: None = None
 
     def take(self, which: slice | NDArray[Any]) -> Self:
         """Return some of the rows."""

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array
+from dem.families.base import Array, Kernel, RowBlock
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.component import MatrixCovariance, OwnCovariance
 from dem.families.gaussian.covariance import (
@@ -27,9 +27,11 @@ from dem.families.gaussian.covariance import (
     out_of,
     refine,
 )
+from dem.families.gaussian.deconvolution import DeconvolutionKernel
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
 from dem.families.unconstrained import Vector
+from dem.families.workspace import fresh, kept_with
 from dem.statistics import CentralMoments
 
 # From here on the products x_i x_j of a block no longer fit in the cache, and one product per component is faster.
@@ -128,6 +130,20 @@ class Full(OwnCovariance, MatrixCovariance):
     """Covariance type ``'full'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = FullKernel
+    knows = frozenset({"noise"})
+
+    def kernel_for(
+        self, parameters: GaussianParameters, chunk: RowBlock, *, exact: bool = False
+    ) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic for a chunk: that of extreme deconvolution where rows have errors."""
+        if chunk.noise is None:
+            return super().kernel_for(parameters, chunk, exact=exact)
+        frame = self._frame(parameters.means.shape[1])
+
+        def with_errors() -> DeconvolutionKernel:
+            return DeconvolutionKernel(parameters, frame, plan_for(parameters).own)
+
+        return fresh(kept_with(parameters, (self, "noise"), with_errors))
 
     def m_step(
         self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters

@@ -1,0 +1,101 @@
+"""What the values of columns must be: rules that judge them, and name the first row that breaks one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.errors import DataError
+
+# What symmetry and positive semi-definiteness of correlations may lack by rounding, also in single precision.
+ROUNDING = 1e-6
+
+#: judges values of rows, which messages call by a name: returns them in the type of a `Chunk`, or raises `DataError`
+Rule = Callable[[str, NDArray[Any], range | NDArray[np.int64]], NDArray[Any]]
+
+
+def as_they_are(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:  # noqa: ARG001
+    """Rule: values that have been judged."""
+    return values
+
+
+def weights_rule(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rule: weights are finite numbers that are not negative."""
+    values = np.asarray(values, dtype=np.float64)
+    advice = "weights must be finite and not negative (0 leaves a row out)"
+    refuse(~(np.isfinite(values) & (values >= 0.0)), name, values, index, advice)
+    return values
+
+
+@dataclass(frozen=True)
+class LabelsRule:
+    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row."""
+
+    n_components: int
+
+    def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:
+        """Return labels as whole numbers (n,), or as bool (n, n_components)."""
+        last = self.n_components - 1
+        if values.ndim == 2:
+            if values.shape[1] != self.n_components:
+                message = f"{name} has {values.shape[1]} columns, but there are {self.n_components} components"
+                raise DataError(message)
+            values = np.asarray(values, dtype=bool)
+            some = np.asarray(values.any(axis=1))
+            refuse(~some, name, some, index, "a row needs a component that may have made it")
+            return values
+        known: NDArray[np.bool_] = (values >= -1) & (values <= last) & (values == np.rint(values))
+        refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last}, or -1 where none is known")
+        return values.astype(np.int64)
+
+
+def refuse(
+    bad: NDArray[np.bool_], name: str, values: NDArray[Any], index: range | NDArray[np.int64], advice: str
+) -> None:
+    """Raise `DataError`, which names the first row, if any value is bad."""
+    if bad.any():
+        place = tuple(np.argwhere(bad)[0])
+        columns = f", column {', '.join(map(str, place[1:]))}" if len(place) > 1 else ""
+        message = f"{name} is {values[place]} in row {int(np.asarray(index)[place[0]])}{columns}; {advice}"
+        raise DataError(message)
+
+
+@dataclass(frozen=True)
+class NoiseRule:
+    """Rule: variances (n, n_features), which are not negative, or covariances (n, n_features, n_features)."""
+
+    n_features: int
+
+    def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return errors in double precision."""
+        d, values = self.n_features, np.asarray(values, dtype=np.float64)
+        if values.shape[1:] not in ((d,), (d, d)):
+            shape = ", ".join(["n_rows", *map(str, values.shape[1:])])
+            message = (
+                f"{name} has the shape ({shape}), but there are {d} features; give variances, (n_rows, {d}), or "
+                f"covariances, (n_rows, {d}, {d})"
+            )
+            raise DataError(message)
+        is_matrix = values.ndim == 3
+        refuse(~np.isfinite(values), name, values, index, "the variances of errors must be finite")
+        variances = np.diagonal(values, axis1=1, axis2=2) if is_matrix else values
+        refuse(variances < 0.0, name, variances, index, "the variances of errors must not be negative")
+        if is_matrix and len(values):
+            deviations = np.sqrt(variances)
+            size = ROUNDING * deviations[:, :, np.newaxis] * deviations[:, np.newaxis]
+            uneven = np.abs(values - values.swapaxes(1, 2)) > size
+            refuse(uneven, name, values, index, "the covariances of errors must be symmetric")
+            inverse = np.divide(1.0, deviations, out=np.ones_like(deviations), where=deviations > 0.0)
+            least = np.linalg.eigvalsh(values * inverse[:, :, np.newaxis] * inverse[:, np.newaxis])[:, 0]
+            refuse(
+                least < -ROUNDING * d,
+                f"the least eigenvalue of {name}, as correlations,",
+                least,
+                index,
+                "the covariances of errors must be positive semi-definite",
+            )
+        return values
