@@ -124,13 +124,6 @@ def test_gaps_are_placed_on_the_grid(tmp_path, capsys):
     assert (code, "at index time 0, lat 0, lon 0 (row 0), depth 0" in said.err) == (1, True)
 
 
-def test_a_dimension_of_features_and_several_variables(here, capsys):
-    options = ("--variable", "t", "--variable", "s", "--feature-dim", "depth", "-k", 2)
-    code, said = run(capsys, "fit", here / "ocean.zarr", *options)
-    assert code == 1
-    assert "leave feature_dim (--feature-dim) out, or name one variable" in said.err
-
-
 def test_several_variables(here, tmp_path, capsys):
     both = ("--variable", "t", "--variable", "s")
     options = (*both, "-k", 2, "--seed", 0, "--quiet", "--out", tmp_path / "m.zarr")

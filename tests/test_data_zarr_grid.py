@@ -150,7 +150,7 @@ def test_several_variables_are_features_of_one_grid(tmp_path, monkeypatch):
         (["t", "short"], None, r"'short' of .* has the shape \(5, 20\) \(time, lat\), but 't' has \(30, 20\)"),
         (["t", "map"], None, r"'map' of .* \(lat, lon\), but 't' has \(30, 20\) \(time, lat\); .* lie on one grid"),
         (["t", "x"], None, "has no array 'x'"),
-        (["t", "o"], "lat", "the features of .* are its variables t, o; leave feature_dim \\(--feature-dim\\) out"),
+        (["t", "o"], "lat", "the features of .* are its variables t, o; leave feature_dim out, name one"),
     ):
         with pytest.raises(DataError, match=message):
             open_rows(tmp_path / "g.zarr", variable=variable, feature_dim=feature_dim)

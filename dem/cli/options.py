@@ -118,7 +118,10 @@ source_options = together(
         help="The array to take if DATA is a group; given several times, each is a feature.",
     ),
     click.option(
-        "--feature-dim", type=TEXT, metavar="NAME|INDEX", help="The dimension of a zarr array that is the features."
+        "--feature-dim",
+        type=TEXT,
+        metavar="NAME|INDEX",
+        help="The dimension whose entries are the features, of one variable or of each of several.",
     ),
     click.option("--columns", type=names_of(), metavar="NAMES", help="Columns of parquet, such as u,g,r."),
     click.option(
@@ -144,10 +147,15 @@ output_options = together(json_option, click.option("--quiet", is_flag=True, hel
 
 def source_of(given: dict[str, Any]) -> SourceOptions:
     """Take what `source_options` has added out of the options of a command: keyword arguments of `open_rows`."""
-    variable = given.pop("variable")
+    variable, feature_dim = given.pop("variable"), given.pop("feature_dim")
+    if len(variable) > 1 and feature_dim is not None:
+        features, variable, feature_dim = dict.fromkeys(variable, feature_dim), (), None
+    else:
+        features = None
     return {
         "variable": variable[0] if len(variable) == 1 else list(variable) or None,
-        "feature_dim": given.pop("feature_dim"),
+        "feature_dim": feature_dim,
+        "features": features,
         "columns": given.pop("columns"),
         "allow_missing_chunks": given.pop("allow_missing_chunks"),
     }

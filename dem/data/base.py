@@ -193,6 +193,8 @@ class Rows(ABC):
     feature_dim: str | None = None
     #: its coordinate values, where it has others than names, shape (n_features,)
     feature_coordinates: NDArray[Any] | None = None
+    #: the variables whose entries along a dimension are the features, where the user has named these
+    features: Mapping[str, str | None] | None = None
     #: the coordinate values of dimensions of `grid`, as far as they are at hand; see `coordinates`
     known_coordinates: Mapping[str, NDArray[Any]] = MappingProxyType({})
 

@@ -95,7 +95,7 @@ class JoinedRows(Rows):
         self.rows, self.columns, self.skips_gaps = rows, columns, skips_gaps
         self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
         self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
-        self.feature_coordinates = rows.feature_coordinates
+        self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
 
     def batches(self) -> list[Batch]:
         """Return the batches of the rows, with their columns."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,12 +14,12 @@ from dem.errors import DataError
 
 # By the package that data comes from: what opens it, imported only where it is needed, and which options that takes.
 _OPENERS = {
-    "zarr": ("dem.data.zarr_open:open_zarr", "variable", "feature_dim", "allow_missing_chunks"),
+    "zarr": ("dem.data.zarr_open:open_zarr", "variable", "feature_dim", "features", "allow_missing_chunks"),
     "parquet": ("dem.data.parquet:ParquetRows", "columns"),
     "dask.array": ("dem.data.dask:open_dask_array", "feature_dim"),
     "dask.dataframe": ("dem.data.dataframe:open_dataframe",),
     "pandas": ("dem.data.dataframe:open_dataframe",),
-    "xarray": ("dem.data.xarray:open_xarray", "feature_dim"),
+    "xarray": ("dem.data.xarray:open_xarray", "feature_dim", "features"),
     "numpy": ("dem.data.numpy:open_array",),
 }
 
@@ -33,6 +33,7 @@ class SourceOptions(TypedDict, total=False):
 
     variable: str | Sequence[str] | None
     feature_dim: str | int | None
+    features: Mapping[str, str | None] | None
     columns: Sequence[str] | None
     allow_missing_chunks: bool
 
@@ -42,6 +43,7 @@ def open_rows(
     *,
     variable: str | Sequence[str] | None = None,
     feature_dim: str | int | None = None,
+    features: Mapping[str, str | None] | None = None,
     columns: Sequence[str] | None = None,
     allow_missing_chunks: bool = False,
 ) -> Rows:
@@ -58,6 +60,10 @@ def open_rows(
     feature_dim : str or int, optional
         The dimension whose entries are the features, of an xarray object, a zarr array or a Dask array: its name, or
         its number (also from the end).
+    features : mapping of str to str or None, optional
+        Of an xarray Dataset or a zarr group the variables to take, each with the dimension whose entries are features,
+        such as ``{"TEMP": "depth", "PSAL": "depth"}``; None for a variable that is one feature. All their other
+        dimensions are the same, and are stacked to rows.
     columns : sequence of str, optional
         The columns to take from parquet, all of them when left out.
     allow_missing_chunks : bool, optional
@@ -83,6 +89,7 @@ def open_rows(
     options = {
         "variable": variable,
         "feature_dim": feature_dim,
+        "features": features,
         "columns": columns,
         "allow_missing_chunks": allow_missing_chunks or None,
     }
@@ -106,6 +113,8 @@ def _misplaced(option: str, value: Any, data: Any, kind: str) -> str:
         return f"a variable ({value!r}) can be named for zarr groups only; select it before"
     if option == "feature_dim":
         return f"a feature dimension ({value!r}) can be named for xarray objects, zarr and Dask arrays only"
+    if option == "features":
+        return f"features ({value!r}) can be named for xarray Datasets and zarr groups only"
     if option == "allow_missing_chunks":
         return (
             "allow_missing_chunks is for zarr arrays that dem opens itself, which tell of missing chunks; "
@@ -133,7 +142,11 @@ def dimensions_of(data: Any, variable: str | Sequence[str] | None = None) -> tup
 
 
 def holds_variables(data: Any, names: Sequence[str]) -> bool:
-    """Tell whether data is a zarr group that holds arrays of all these names."""
+    """Tell whether data is a zarr group or a Dataset that holds arrays of all these names."""
+    if source_kind(data) == "xarray":
+        return set(names) <= set(getattr(data, "data_vars", ()))
+    if source_kind(data) != "zarr":
+        return False
     from dem.data.zarr_open import open_arrays  # noqa: PLC0415
 
     try:

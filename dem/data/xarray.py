@@ -14,12 +14,15 @@ from dem.data.checks import check_dtype, feature_axis
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
 from dem.data.labels import order_of
 from dem.data.numpy import ArrayRows
+from dem.data.profiles import Features, check_features, check_shared, feature_names
 from dem.errors import DataError
 
 
-def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None = None) -> Rows:
+def open_xarray(
+    data: xr.DataArray | xr.Dataset, feature_dim: str | int | None = None, features: Features | None = None
+) -> Rows:
     """Open a DataArray or a Dataset (whose variables are the features); raises `DataError` if it is no table."""
-    array, feature = with_features_last(data, feature_dim)
+    array, feature = with_features_last(data, feature_dim, features)
     if array.ndim < 2:
         message = (
             f"{_name_of(data)} has no dimension but {feature!r}, which holds the features; "
@@ -36,6 +39,7 @@ def open_xarray(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None =
         if isinstance(data, xr.DataArray) and data.ndim == 2:
             warn_of_column_chunks(name, array.data)
         rows = DaskRows(array.data, name, names, dims)
+    rows.features = features
     labels = {str(dim): _labels(array, dim) for dim in array.dims[:-1]}
     rows.known_coordinates = {dim: values for dim, values in labels.items() if values is not None}
     if isinstance(data, xr.DataArray):
@@ -70,12 +74,13 @@ def map_xarray(
     dtype: np.dtype[Any],
     columns: int | None,
     feature_dim: str | int | None,
+    features: Features | None,
     compute: Callable[[Rows, RowMap, np.dtype[Any], int | None], NDArray[Any]],
     with_columns: Rows | None = None,
 ) -> xr.DataArray:
     """Apply a function of rows; see `dem.engine.mapping.map_rows`, which says how what is in memory is computed."""
-    array, feature = with_features_last(data, feature_dim)
-    rows = with_columns or open_xarray(data, feature_dim)
+    array, feature = with_features_last(data, feature_dim, features)
+    rows = with_columns or open_xarray(data, feature_dim, features)
     tail = () if columns is None else (columns,)
     result: Any
     if isinstance(rows, DaskRows):
@@ -88,8 +93,13 @@ def map_xarray(
     return xr.DataArray(result, dims=dims, coords=kept).rename(None)
 
 
-def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | int | None) -> tuple[xr.DataArray, Hashable]:
+def with_features_last(
+    data: xr.DataArray | xr.Dataset, feature_dim: str | int | None, features: Features | None = None
+) -> tuple[xr.DataArray, Hashable]:
     """Return a DataArray whose last dimension holds the features, lazy where the data is, and that dimension's name."""
+    if features is not None:
+        check_features(_name_of(data), features, {"feature_dim": feature_dim})
+        return _profiles(data, features), "feature"
     if isinstance(data, xr.Dataset):
         return _stack_variables(data, feature_dim), "feature"
     given: object = data  # users pass what the signature does not allow
@@ -103,10 +113,57 @@ def with_features_last(data: xr.DataArray | xr.Dataset, feature_dim: str | int |
     return _lazy(data).transpose(..., feature), feature
 
 
+def _profiles(data: xr.DataArray | xr.Dataset, features: Features) -> xr.DataArray:
+    """Return the entries of several variables along dimensions of theirs, one behind another along ``feature``."""
+    name = _name_of(data)
+    if not isinstance(data, xr.Dataset):
+        message = f"features name variables of a Dataset, and {name} is none; give feature_dim"
+        raise DataError(message)
+    _check_no_feature_dimension(name, data)
+    parts: dict[str, xr.DataArray] = {}
+    names: list[str] = []
+    for variable, dim in features.items():
+        if variable not in data.data_vars:
+            message = f"{name} has no variable {variable!r}; it has {_listed(data.data_vars)}"
+            raise DataError(message)
+        array = data[variable]
+        check_dtype(f"variable {variable!r} of {name}", array.dtype)
+        if dim is None:
+            parts[variable] = _lazy(array).expand_dims("feature", axis=-1)
+            names.append(variable)
+            continue
+        axis = feature_axis(f"variable {variable!r} of {name}", array.ndim, array.dims, dim)
+        own = array.dims[axis]
+        names += feature_names(variable, str(own), _labels(array, own), array.shape[axis])
+        bare = array.drop_vars([key for key, coordinate in array.coords.items() if own in coordinate.dims])
+        parts[variable] = _lazy(bare).rename({own: "feature"}).transpose(..., "feature")
+    dims = {variable: part.dims[:-1] for variable, part in parts.items()}
+    check_shared(name, {variable: (frozenset(found),) for variable, found in dims.items()}, dims)
+    first = next(iter(dims.values()))
+    whole = xr.concat(
+        [part.transpose(*first, "feature") for part in parts.values()],
+        "feature",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="drop",
+    )
+    return whole.assign_coords(feature=names)
+
+
+def _check_no_feature_dimension(name: str, data: xr.Dataset) -> None:
+    if "feature" in data.dims:
+        message = f"{name} has a dimension 'feature' already, though its variables are the features; rename it"
+        raise DataError(message)
+
+
 def _stack_variables(data: xr.Dataset, feature_dim: str | int | None) -> xr.DataArray:
     name = _name_of(data)
     if feature_dim is not None:
-        message = f"the features of {name} are its variables; to use the dimension {feature_dim!r} select one variable"
+        message = (
+            f"the features of {name} are its variables; to use the dimension {feature_dim!r} select one variable, or "
+            f"several with features={{'name': {feature_dim!r}, …}}"
+        )
         raise DataError(message)
     if not data.data_vars:
         message = f"{name} has no variables; its variables are the features"
@@ -114,9 +171,7 @@ def _stack_variables(data: xr.Dataset, feature_dim: str | int | None) -> xr.Data
     _check_dimensions(name, data)
     for key, variable in data.data_vars.items():
         check_dtype(f"variable {key!r} of {name}", variable.dtype)
-    if "feature" in data.dims:
-        message = f"{name} has a dimension 'feature' already, though its variables are the features; rename it"
-        raise DataError(message)
+    _check_no_feature_dimension(name, data)
     lazy = xr.Dataset({key: _lazy(variable) for key, variable in data.data_vars.items()})
     return lazy.to_dataarray("feature").transpose(..., "feature")
 

@@ -42,7 +42,7 @@ MAX_RESULT_CHUNKS = 10_000
 class ZarrTable:
     """Zarr arrays on one grid and their features; picklable, and an array to Dask."""
 
-    #: one array with an axis of features, or an array for each feature
+    #: arrays with an axis of features, or for one feature each; their features stand one behind another
     parts: tuple[ZarrPart, ...]
     #: of the grid, and the number of features
     shape: Corner
@@ -73,13 +73,14 @@ class ZarrTable:
 
     def read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         """Read a block of the grid, with all features at the end, and tell what of it is missing."""
-        if self.parts[0].has_features:
+        if len(self.parts) == 1 and self.parts[0].has_features:
             return self.parts[0].read(region, check=check)
-        block = np.empty((*(part.stop - part.start for part in region), len(self.parts)), self.dtype)
-        total = Missing()
-        for feature, part in enumerate(self.parts):
-            block[..., feature], missing = part.read(region, check=check)
-            total += missing
+        block = np.empty((*(part.stop - part.start for part in region), self.shape[-1]), self.dtype)
+        total, first = Missing(), 0
+        for part in self.parts:
+            values, missing = part.read(region, check=check)
+            block[..., first : first + part.n_features] = values if part.has_features else values[..., np.newaxis]
+            total, first = total + missing, first + part.n_features
         return block, total
 
 
@@ -142,7 +143,9 @@ class ZarrRows(Rows):
         allow_missing: bool = False,
     ) -> None:
         self.name = name
-        shape = parts[0].along(parts[0].array.shape) + (() if parts[0].has_features else (len(parts),))
+        whole = parts[0].along(parts[0].array.shape)
+        grid = whole[:-1] if parts[0].has_features else whole
+        shape = (*grid, sum(part.n_features for part in parts))
         dtype = np.result_type(*(part.dtype for part in parts)) if len(parts) > 1 else parts[0].dtype
         self.n_rows, self.n_features, self.dtype = check_table(name, (math.prod(shape[:-1]), shape[-1]), dtype)
         self.feature_names = None

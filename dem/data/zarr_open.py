@@ -21,6 +21,7 @@ from zarr.storage import LocalStore
 from dem.data.base import chunk_counts
 from dem.data.cf import packing_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason, split_scheme
+from dem.data.profiles import Features, check_features, check_shared, feature_names
 from dem.data.zarr import ZarrRows
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError
@@ -33,16 +34,20 @@ def open_zarr(
     source: Any,
     variable: str | Sequence[str] | None = None,
     feature_dim: str | int | None = None,
+    features: Features | None = None,
     *,
     allow_missing_chunks: bool = False,
 ) -> ZarrRows:
     """Open a zarr array, or several of a group, for reading; see `dem.data.open_rows`."""
+    if features is not None:
+        check_features(str(source), features, {"variable": variable, "feature_dim": feature_dim})
+        return _profiles(*open_arrays(source, list(features)), features, allow_missing=allow_missing_chunks)
     name, arrays = open_arrays(source, variable)
     if variable is not None and not isinstance(variable, str):
         if feature_dim is not None:
             message = (
-                f"the features of {name} are its variables {', '.join(variable)}; leave feature_dim (--feature-dim) "
-                "out, or name one variable"
+                f"the features of {name} are its variables {', '.join(variable)}; leave feature_dim out, name one "
+                f"variable, or give features={{'{variable[0]}': {feature_dim!r}, …}}"
             )
             raise DataError(message)
         return _stacked(name, arrays, allow_missing=allow_missing_chunks)
@@ -63,6 +68,37 @@ def open_zarr(
         rows.feature_names = tuple(labels.tolist())
     elif labels is not None:
         rows.feature_coordinates = labels
+    return rows
+
+
+def _profiles(name: str, arrays: dict[str, zarr.Array[Any]], features: Features, *, allow_missing: bool) -> ZarrRows:
+    """Return rows whose features are the entries of several variables along dimensions of theirs."""
+    parts, names, grids, words = [], [], {}, {}
+    dims: tuple[str, ...] | None = None
+    for key, array in arrays.items():
+        own, dim, axes = dimension_names(array), features[key], list(range(array.ndim))
+        check_dtype(f"{name}/{key}", array.dtype)
+        if dim is not None:
+            feature = axes.pop(feature_axis(f"{name}/{key}", array.ndim, own, dim))
+            labels = None if own is None else coordinates_of(array, feature)
+            names += feature_names(key, dim if own is None else own[feature], labels, array.shape[feature])
+        else:
+            names.append(key)
+        grid = None if own is None else tuple(own[axis] for axis in axes)
+        if dims is not None and grid is not None and sorted(grid) == sorted(dims):
+            axes, grid = [axes[grid.index(one)] for one in dims], dims
+        dims = dims or grid
+        extents = tuple(array.shape[axis] for axis in axes)
+        grids[key] = (extents, grid or dims)
+        words[key] = extents if grid is None else [f"{one} {n}" for one, n in zip(grid, extents, strict=True)]
+        order = tuple(axes) if dim is None else (*axes, feature)
+        parts.append(ZarrPart.of(array, f"{name}/{key}", order, has_features=dim is not None))
+    check_shared(name, grids, words)
+    if not next(iter(grids.values()))[0]:
+        message = f"the variables of {name} have no dimension but those of the features, and none is left for the rows"
+        raise DataError(message)
+    rows = ZarrRows(name, parts, dims, allow_missing=allow_missing)
+    rows.feature_names, rows.features = tuple(names), features
     return rows
 
 

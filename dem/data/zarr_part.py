@@ -188,6 +188,11 @@ class ZarrPart:
         decoded = self.packing.decode(np.array([stored]))[0]
         return f"{stored} ({'NaN' if np.isnan(decoded) else decoded} after decoding)"
 
+    @property
+    def n_features(self) -> int:
+        """How many features it holds."""
+        return int(self.array.shape[self.axes[-1]]) if self.has_features else 1
+
     def along(self, extents: Sequence[int]) -> Corner:
         """Return the extents of its axes in the order of the grid."""
         return tuple(extents[axis] for axis in self.axes)

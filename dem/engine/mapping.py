@@ -46,8 +46,8 @@ def map_rows(
     if kind == "xarray":
         from dem.data.xarray import map_xarray  # noqa: PLC0415
 
-        feature_dim = source.get("feature_dim")
-        return map_xarray(data, function, np.dtype(dtype), n_columns, feature_dim, _compute_rows, with_columns)
+        how = source.get("feature_dim"), source.get("features")
+        return map_xarray(data, function, np.dtype(dtype), n_columns, *how, _compute_rows, with_columns)
     rows = rows or open_rows(data, **source)
     if with_columns is None and kind in ("zarr", "parquet", "dask.array", "dask.dataframe"):
         from dem.data.dask import map_blocks  # noqa: PLC0415

@@ -29,7 +29,7 @@ from dem.errors import DataError, DataWarning, OptionError
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
 #: attributes of a fitted estimator that tell of its features
-ATTRIBUTES = ("n_features_in_", "feature_names_in_", "feature_dim_", "feature_coordinates_")
+ATTRIBUTES = ("n_features_in_", "feature_names_in_", "feature_dim_", "feature_coordinates_", "features_")
 
 
 def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int) -> Any:
@@ -221,6 +221,7 @@ def note_features(estimator: Any, rows: Rows, *, names: bool = True) -> None:
     """Note number, names, dimension and coordinates of the features; without `names` scikit-learn has noted these."""
     estimator.n_features_in_ = rows.n_features
     found: dict[str, Any] = {"feature_dim_": rows.feature_dim, "feature_coordinates_": rows.feature_coordinates}
+    found["features_"] = None if rows.features is None else dict(rows.features)
     if names:
         found["feature_names_in_"] = None if rows.feature_names is None else np.array(rows.feature_names, dtype=object)
     for name, value in found.items():
@@ -272,6 +273,10 @@ def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, So
     dim = getattr(estimator, "feature_dim_", None)
     if dim is not None and source.get("feature_dim") is None and dim in dimensions_of(data, source.get("variable")):
         source = {**source, "feature_dim": dim}
+    features = getattr(estimator, "features_", None)
+    named = any(source.get(option) is not None for option in ("features", "variable", "feature_dim"))
+    if features is not None and not named and holds_variables(data, list(features)):
+        return data, {**source, "features": features}
     names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
     if kind == "parquet" and source.get("columns") is None and names:
         source = {**source, "columns": names}

@@ -166,6 +166,8 @@ def _axis(estimator: Any) -> dict[str, Any]:
     axis: dict[str, Any] = {}
     if hasattr(estimator, "feature_dim_"):
         axis["dim"] = estimator.feature_dim_
+    if hasattr(estimator, "features_"):
+        axis["features"] = list(map(list, estimator.features_.items()))
     if hasattr(estimator, "feature_coordinates_"):
         coordinates = np.asarray(estimator.feature_coordinates_)
         coordinates = coordinates.astype(coordinates.dtype.newbyteorder("="))
@@ -177,6 +179,8 @@ def _axis(estimator: Any) -> dict[str, Any]:
 def _from_axis(axis: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes that `_axis` holds."""
     found: dict[str, Any] = {"feature_dim_": str(axis["dim"])} if "dim" in axis else {}
+    if "features" in axis:
+        found["features_"] = dict(axis["features"])
     if "coordinates" in axis:
         dtype = np.dtype(axis["dtype"])
         plain = np.array(axis["coordinates"], np.int64 if dtype.kind in "mM" else dtype)

@@ -1,0 +1,140 @@
+"""Several variables along dimensions of theirs as features, from xarray, zarr and the shell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from test_cli_sources import run
+
+import dem
+from dem.errors import DataError
+
+FEATURES = {"TEMP": "depth", "PSAL": "level", "SST": None}
+NAMES = ["TEMP[depth=0]", "TEMP[depth=10]", "TEMP[depth=12.5]", "PSAL[0]", "PSAL[1]", "SST"]
+
+
+def ocean(n_lat=12, n_lon=10):
+    """Two kinds of profiles; the variables have their dimensions in different orders, and one single precision."""
+    rng = np.random.default_rng(4)
+    kind = 5.0 * rng.integers(0, 2, (n_lat, n_lon))
+    data = {
+        "TEMP": (("depth", "lat", "lon"), kind + rng.normal(size=(3, n_lat, n_lon))),
+        "PSAL": (("lon", "level", "lat"), (kind.T[:, None] + rng.normal(size=(n_lon, 2, n_lat))).astype("f4")),
+        "SST": (("lat", "lon"), rng.normal(size=(n_lat, n_lon))),
+        "other": (("depth",), np.arange(3.0)),
+    }
+    coords = {"depth": [0.0, 10.0, 12.5], "lat": np.linspace(-60, 60, n_lat), "lon": np.arange(n_lon) * 30.0}
+    return xr.Dataset(data, coords)
+
+
+def table(data):
+    """Return the same rows as NumPy has them."""
+    parts = [data.TEMP.values.transpose(1, 2, 0), data.PSAL.values.transpose(2, 0, 1), data.SST.values[..., None]]
+    return np.concatenate(parts, axis=-1, dtype=np.float64).reshape(-1, 6)
+
+
+CHUNKS = {"TEMP": (2, 5, 10), "PSAL": (4, 1, 6), "SST": (12, 3)}
+
+
+def opened(kind, folder):
+    data = ocean()
+    if kind == "memory":
+        return data
+    if kind == "dask":
+        return data.chunk({"lat": 5, "lon": 4, "depth": 2})
+    data.to_zarr(folder / "o.zarr", encoding={name: {"chunks": c} for name, c in CHUNKS.items()}, consolidated=False)
+    return (
+        xr.open_zarr(folder / "o.zarr", consolidated=False, chunks=None) if kind == "lazy" else str(folder / "o.zarr")
+    )
+
+
+@pytest.mark.parametrize("kind", ["memory", "dask", "lazy", "zarr"])
+def test_rows_are_those_of_numpy(tmp_path, kind):
+    data = opened(kind, tmp_path)
+    rows = dem.open_rows(data, features=FEATURES)
+    assert list(rows.feature_names) == NAMES
+    assert (rows.n_rows, rows.n_features, rows.grid, rows.grid_names) == (120, 6, (12, 10), ("lat", "lon"))
+    found = np.full((120, 6), np.nan)
+    for batch in rows.batches():
+        for chunk in batch:
+            found[np.asarray(chunk.index)] = chunk.rows
+    np.testing.assert_array_equal(found, table(ocean()))
+
+
+@pytest.mark.parametrize("kind", ["dask", "zarr"])
+def test_a_saved_model_knows_its_features(tmp_path, kind):
+    data = opened(kind, tmp_path)
+    model = dem.GaussianMixture(2, covariance_type="diag", random_state=0).fit(data, features=FEATURES)
+    expected = dem.GaussianMixture(2, covariance_type="diag", random_state=0).fit(table(ocean()))
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=1e-9, atol=1e-12)
+    model.save(str(tmp_path / "model.zarr"))
+    loaded = dem.load(str(tmp_path / "model.zarr"))
+    assert list(loaded.features_.items()) == list(FEATURES.items())
+    assert loaded.feature_names_in_.tolist() == NAMES
+    assert loaded.score(data) == pytest.approx(expected.score(table(ocean())), rel=1e-10)
+    labels = expected.predict(table(ocean())).reshape(12, 10)
+    found = loaded.predict(data)
+    np.testing.assert_array_equal(found, labels)
+    if kind == "dask":
+        assert found.dims == ("lat", "lon")
+        assert set(found.coords) == {"lat", "lon"}
+        assert loaded.predict_proba(data).dims == ("lat", "lon", "component")
+        moved = data.assign_coords(depth=[0.0, 10.0, 13.0])
+        with pytest.raises(
+            DataError, match=r"column 2 of Dataset is 'TEMP\[depth=13\]', but the model was fitted with"
+        ):
+            loaded.predict(moved)
+    loaded.predict_to(data, str(tmp_path / "labels.zarr"))
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "labels.zarr")[...], labels)
+
+
+def test_a_cluster_reads_the_same(cluster, tmp_path):
+    from distributed import Client
+
+    data = opened("zarr", tmp_path)
+    here = dem.GaussianMixture(2, random_state=0).fit(data, features=FEATURES)
+    with Client(cluster):
+        there = dem.GaussianMixture(2, random_state=0).fit(data, features=FEATURES)
+    np.testing.assert_array_equal(here.means_, there.means_)
+
+
+def test_the_shell_takes_a_dimension_of_several_variables(tmp_path, capsys):
+    data = ocean().drop_vars(["PSAL", "SST", "other"]).assign(ALSO=ocean().TEMP[::-1].drop_vars("depth") ** 2)
+    data.to_zarr(tmp_path / "o.zarr", consolidated=False)
+    source = ("--variable", "TEMP", "--variable", "ALSO", "--feature-dim", "depth")
+    options = ("-k", 2, "--seed", 0, "--quiet", "--out", tmp_path / "m.zarr")
+    assert run(capsys, "fit", tmp_path / "o.zarr", *source, *options)[0] == 0
+    expected = dem.GaussianMixture(2, random_state=0).fit(data, features={"TEMP": "depth", "ALSO": "depth"})
+    np.testing.assert_allclose(dem.load(str(tmp_path / "m.zarr")).means_, expected.means_, rtol=1e-9)
+    code, _ = run(capsys, "predict", tmp_path / "m.zarr", tmp_path / "o.zarr", tmp_path / "l.zarr")
+    assert code == 0
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "l.zarr")[...], expected.predict(data))
+
+
+@pytest.mark.parametrize("kind", ["memory", "zarr"])
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [
+        ({"TEMP": "depth", "nothing": "depth"}, r"has no (variable|array) 'nothing'"),
+        ({"TEMP": "height"}, r"TEMP.* has no dimension 'height'; its dimensions are: depth, lat, lon"),
+        ({"TEMP": "depth", "PSAL": "lon"}, r"the rows of variable 'PSAL' of .* lie on \(.*level.*'TEMP' on \(lat"),
+        ({"TEMP": "depth", "other": None}, r"the rows of variable 'other' of .* lie on \(depth"),
+        ({"other": "depth"}, r"(no dimension but|for the rows)"),
+        ({}, r"features must be a dict such as"),
+        (["TEMP"], r"features must be a dict such as"),
+    ],
+)
+def test_features_that_make_no_table(tmp_path, kind, features, says):
+    with pytest.raises(DataError, match=says):
+        dem.open_rows(opened(kind, tmp_path), features=features)
+
+
+def test_features_go_with_datasets_and_groups(tmp_path):
+    with pytest.raises(DataError, match=r"features .* can be named for xarray Datasets and zarr groups only"):
+        dem.open_rows(table(ocean()), features=FEATURES)
+    with pytest.raises(DataError, match=r"features name variables of a Dataset, and DataArray 'TEMP' is none"):
+        dem.open_rows(ocean().TEMP, features=FEATURES)
+    with pytest.raises(DataError, match=r"leave feature_dim \('depth'\) out"):
+        dem.open_rows(ocean(), features=FEATURES, feature_dim="depth")
