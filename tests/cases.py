@@ -36,12 +36,17 @@ class Case:
     means: Callable[[np.ndarray], np.ndarray] = lambda located: located
     #: what of the rows these are the means of: T(x), where that is not x
     statistics: Callable[[np.ndarray], np.ndarray] = lambda rows: rows
+    #: how much each row (n, n_features) counts for what locates each component, (n, n_components), beside its
+    #: responsibilities: by the mixture and its parameters
+    row_weights: Callable[[Any, Any, np.ndarray], Any] = lambda *_: 1.0
     #: whether parameters, under their users' names, are some that the family admits
     admits: Callable[[dict[str, np.ndarray]], bool] = lambda _: True
     #: parameters that all components share, under their users' names
     shared: tuple[str, ...] = ()
     #: iterations after which EM stands still
     n_iterations: int = 25
+    #: how closely they then agree, whatever the way: flat directions are known to the root of rounding
+    stands_within: float = 1e-8
     #: whether `make test` leaves it out: what it does differently from others, other tests look at
     is_slow: bool = False
 
@@ -89,13 +94,21 @@ def binomial_rows(n_trials: int, n_rows: int = 3000, seed: int = 2) -> np.ndarra
     return rng.binomial(n_trials, PROBABILITIES[labels])
 
 
-def _gaussian(covariance_type: str, n_parameters: int) -> Case:
-    def admits(values: dict[str, np.ndarray]) -> bool:
-        factors, covariances = values["precisions_cholesky"], values["covariances"]
-        if covariance_type in ("diag", "spherical"):
-            return bool(np.allclose(factors**2 * covariances, 1.0, atol=1e-8))
-        return bool(np.allclose(factors.swapaxes(-1, -2) @ covariances @ factors, np.eye(3), atol=1e-8))
+def student_t_rows(n_rows: int = 3000, seed: int = 4) -> np.ndarray:
+    """Rows of three t components with three degrees of freedom and correlation."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, size=n_rows, p=WEIGHTS)
+    return MEANS[labels] + rng.normal(size=(n_rows, 3)) @ _NOISE / np.sqrt(rng.chisquare(3, size=(n_rows, 1)) / 3)
 
+
+def _are_factors(values: dict[str, np.ndarray]) -> bool:
+    factors, covariances = values["precisions_cholesky"], values["covariances"]
+    if np.all(factors > 0.0):  # diagonal or spherical
+        return bool(np.allclose(factors**2 * covariances, 1.0, atol=1e-8))
+    return bool(np.allclose(factors.swapaxes(-1, -2) @ covariances @ factors, np.eye(3), atol=1e-8))
+
+
+def _gaussian(covariance_type: str, n_parameters: int) -> Case:
     return Case(
         f"gaussian-{covariance_type}",
         lambda **options: dem.GaussianMixture(covariance_type=covariance_type, **options),
@@ -105,8 +118,39 @@ def _gaussian(covariance_type: str, n_parameters: int) -> Case:
         ("--covariance", covariance_type),
         {"weights_": WEIGHTS, "means_": MEANS},
         within=0.15,
-        admits=admits,
+        admits=_are_factors,
         shared=("covariances", "precisions_cholesky") if covariance_type == "tied" else (),
+    )
+
+
+def _student_t(covariance_type: str, fit_dof: str, n_parameters: int, n_iterations: int) -> Case:
+    def row_weights(family: Any, parameters: Any, rows: np.ndarray) -> np.ndarray:
+        """Return α (ν + d) / (ν + δ)."""
+        values = family.to_user(parameters)
+        factors = values["precisions_cholesky"]
+        if covariance_type in ("diag", "spherical"):
+            factors = factors.reshape(3, -1, 1) * np.eye(3)
+        away = rows[:, np.newaxis] - values["means"]
+        squares = np.sum(np.einsum("nki,kij->nkj", away, np.broadcast_to(factors, (3, 3, 3))) ** 2, axis=2)
+        return parameters.components.scales * (values["dofs"] + 3) / (values["dofs"] + squares)
+
+    return Case(
+        f"student_t-{covariance_type}",
+        lambda **options: dem.StudentTMixture(
+            **{"covariance_type": covariance_type, "fit_dof": fit_dof, "dof": 5.0, **options}
+        ),
+        student_t_rows,
+        ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "dofs_"),
+        n_parameters,
+        ("--family", "student_t", "--covariance", covariance_type, "--fit-dof", fit_dof, "--dof", "5"),
+        {"weights_": WEIGHTS, "means_": MEANS},
+        within=0.15,
+        row_weights=row_weights,
+        admits=lambda values: _are_factors(values) and bool(np.all(values["dofs"] > 0.0)),
+        shared=("covariances", "precisions_cholesky") if covariance_type == "tied" else (),
+        n_iterations=n_iterations,
+        stands_within=1e-6,
+        is_slow=covariance_type != "spherical",
     )
 
 
@@ -126,6 +170,10 @@ CASES = [
     _gaussian("tied", 2 + 9 + 6),
     _gaussian("diag", 2 + 9 + 9),
     _gaussian("spherical", 2 + 9 + 3),
+    _student_t("full", "free", 2 + 9 + 18 + 3, 100),
+    _student_t("tied", "shared", 2 + 9 + 6 + 1, 80),
+    _student_t("diag", "fixed", 2 + 9 + 9, 40),
+    _student_t("spherical", "free", 2 + 9 + 3 + 3, 100),
     Case(
         "bernoulli",
         dem.BernoulliMixture,

@@ -22,3 +22,4 @@ if TYPE_CHECKING:
     from dem.estimators.progress import Progress as Progress
     from dem.estimators.selection import Selection as Selection
     from dem.estimators.selection import select as select
+    from dem.estimators.student_t import StudentTMixture as StudentTMixture

@@ -13,6 +13,7 @@ from dem.em.algorithm import Fit
 from dem.errors import OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
+from dem.families.base import Component
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
 from dem.validation import check_array, check_precisions, shape_of_covariances
 
@@ -67,13 +68,20 @@ class GaussianMixture(MixtureEstimator):
     precisions_init: ArrayLike | None = option("array-like", None, default=None)
     dtype: str | None = option(StrOptions({"float32", "float64"}), None, default=None)
 
-    _parameter_names = ("weights", "means", "covariances", "precisions_cholesky")
+    _parameter_names: tuple[str, ...] = ("weights", "means", "covariances", "precisions_cholesky")
 
-    def _component(self) -> GaussianComponent:
+    def _gaussian(self) -> GaussianComponent:
+        """Return the Gaussians that the options describe."""
         return COVARIANCE_TYPES[self.covariance_type](self.reg_covar, dtype=self.dtype)
 
-    def _component_as_fitted(self) -> GaussianComponent:
-        return self._component().around(np.asarray(self.means_), np.asarray(self.covariances_))
+    def _gaussian_as_fitted(self) -> GaussianComponent:
+        return self._gaussian().around(np.asarray(self.means_), np.asarray(self.covariances_))
+
+    def _component(self) -> Component[Any, Any]:
+        return self._gaussian()
+
+    def _component_as_fitted(self) -> Component[Any, Any]:
+        return self._gaussian_as_fitted()
 
     def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
         values = super()._initial_values(n_features)
@@ -81,7 +89,7 @@ class GaussianMixture(MixtureEstimator):
             values["means"] = check_array("means_init", self.means_init, (self.n_components, n_features), "means")
         if self.precisions_init is not None:
             precisions = check_precisions(self.precisions_init, self.covariance_type, self.n_components, n_features)
-            covariances, factors = self._component().from_precisions(precisions)
+            covariances, factors = self._gaussian().from_precisions(precisions)
             values |= {"covariances": covariances, "precisions_cholesky": factors}
         return values
 
@@ -101,9 +109,9 @@ class GaussianMixture(MixtureEstimator):
         super()._keep(history, family, best, *more)
 
     def _complete(self) -> None:
-        self.precisions_ = self._component().precisions(self.precisions_cholesky_)
+        self.precisions_ = self._gaussian().precisions(self.precisions_cholesky_)
 
     def _deviations(self) -> NDArray[np.float64]:
         means = np.asarray(self.means_)
-        variances = self._component().variances(np.asarray(self.covariances_), means.shape[1])
+        variances = self._gaussian().variances(np.asarray(self.covariances_), means.shape[1])
         return np.broadcast_to(np.sqrt(variances), means.shape)

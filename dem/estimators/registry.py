@@ -86,21 +86,24 @@ class Entry:
         return kind
 
 
+# What mixtures of Gaussians and of t distributions have in common.
+_COVARIANCES = (
+    ShellOption(
+        "--covariance",
+        "covariance_type",
+        "Shape of the covariances.  [default: full]",
+        ("full", "tied", "diag", "spherical"),
+        said_as="{} covariances",
+    ),
+    ShellOption("--reg-covar", "reg_covar", "Added to all variances.  [default: 1e-6]", "not negative"),
+)
+
 ESTIMATORS = {
     "gaussian": Entry(
         "dem.estimators.gaussian:GaussianMixture",
         "means",
         "mean ± standard deviation",
-        options=(
-            ShellOption(
-                "--covariance",
-                "covariance_type",
-                "Shape of the Gaussians' covariances.  [default: full]",
-                ("full", "tied", "diag", "spherical"),
-                said_as="{} covariances",
-            ),
-            ShellOption("--reg-covar", "reg_covar", "Added to all variances.  [default: 1e-6]", "not negative"),
-        ),
+        options=_COVARIANCES,
     ),
     "bernoulli": Entry("dem.estimators.binomial:BernoulliMixture", "probabilities", "probability"),
     "binomial": Entry(
@@ -121,6 +124,22 @@ ESTIMATORS = {
     "poisson": Entry("dem.estimators.poisson:PoissonMixture", "rates", "rate"),
     "exponential": Entry("dem.estimators.exponential:ExponentialMixture", "rates", "rate"),
     "geometric": Entry("dem.estimators.geometric:GeometricMixture", "probabilities", "probability"),
+    "student_t": Entry(
+        "dem.estimators.student_t:StudentTMixture",
+        "means",
+        "centre ± scale",
+        options=(
+            *_COVARIANCES,
+            ShellOption("--dof", "dof", "Degrees of freedom at the start.  [default: 4]", "not negative"),
+            ShellOption(
+                "--fit-dof",
+                "fit_dof",
+                "Degrees of freedom: one per component, one for all, or as given.  [default: free]",
+                ("free", "shared", "fixed"),
+                said_as="{} degrees of freedom",
+            ),
+        ),
+    ),
     "kmeans": Entry(
         "dem.estimators.kmeans:KMeans",
         "cluster_centers",

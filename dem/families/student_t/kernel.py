@@ -1,0 +1,142 @@
+"""The E-step of t components, on top of that of the Gaussians with the same centres and scale matrices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import digamma
+
+from dem.families.base import Array, Block, Kernel, RowBlock
+from dem.families.student_t.dof import log_constants
+from dem.families.workspace import Workspace, fresh
+from dem.statistics import Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class StudentTStatistics(Statistics):
+    """What t components need beside Σγ.
+
+    Attributes
+    ----------
+    gaussian : Statistics
+        Those of Gaussian components, for rows that count γu.
+    weights, log_weights : ndarray of shape (n_components,)
+        Σγu and Σγ E[log u], where the u are expectations of the rows' scale weights.
+    """
+
+    gaussian: Any
+    weights: Array
+    log_weights: Array
+
+
+class StudentTKernel:
+    """A Gaussian kernel gives δ = (x − μ)ᵀ Σ⁻¹ (x − μ) of rows and adds their moments; between them lies u.
+
+    With the weights' scale α (see `StudentTComponent`) u = α (ν + d) / (ν + δ). Its inverse is linear in the Gaussian
+    log-density, and its logarithm gives that of the t distribution.
+
+    Parameters
+    ----------
+    gaussian : Kernel
+    constants : ndarray of shape (n_components,)
+        Log-densities of the Gaussians at their means.
+    dofs, scales : ndarray of shape (n_components,)
+        ν and α.
+    n_features : int
+    """
+
+    def __init__(self, gaussian: Kernel[Any], constants: Array, dofs: Array, scales: Array, n_features: int) -> None:
+        self.gaussian = gaussian
+        d = float(n_features)
+        powers = 0.5 * (dofs + d)
+        divisors = scales * (dofs + d)
+        self.slopes = (-2.0 / divisors)[:, np.newaxis]
+        self.intercepts = ((dofs + 2.0 * constants) / divisors)[:, np.newaxis]
+        self.powers = -powers[:, np.newaxis]
+        at_centre = constants + 0.5 * d * math.log(2.0 * math.pi) + log_constants(dofs, n_features)
+        self.offsets = (at_centre - powers * (np.log1p(d / dofs) + np.log(scales)))[:, np.newaxis]
+        # E[log u] − log E[u]
+        self.log_means = digamma(powers) - np.log(powers)
+        self.trusted_above = -math.inf
+        if gaussian.trusted_above > -math.inf:
+            # The δ that the Gaussian trusts.
+            reach = np.maximum(2.0 * (constants - gaussian.trusted_above), 0.0)
+            self.trusted_above = float(np.max(at_centre - powers * np.log1p(reach / dofs)))
+        self.clear()
+
+    @property
+    def block_rows(self) -> int:
+        """Rows per block that keep the workspace in the cache."""
+        return self.gaussian.block_rows
+
+    def clear(self) -> None:
+        """Start the sums anew, in a workspace of its own."""
+        self.gaussian = fresh(self.gaussian)
+        self.workspace = Workspace()
+        self.counts, self.weights, self.log_weights = np.zeros((3, len(self.powers)))
+
+    def take(self, which: NDArray[np.intp]) -> Self:
+        """Return the same arithmetic for some of the components, with sums of its own."""
+        names = ("slopes", "intercepts", "powers", "offsets", "log_means")
+        some = {name: getattr(self, name)[which] for name in names}
+        return fresh(self, gaussian=self.gaussian.take(which), **some)
+
+    def block(self, chunk: RowBlock) -> StudentTBlock:
+        """Return rows in the forms that the Gaussians need."""
+        return StudentTBlock(self, self.gaussian.block(chunk))
+
+    def statistics(self) -> StudentTStatistics:
+        """Return what was accumulated."""
+        log_weights = self.counts * self.log_means - self.log_weights
+        return StudentTStatistics(self.gaussian.statistics(), self.weights, log_weights)
+
+
+class StudentTBlock:
+    """Rows of a chunk; see `dem.families.base.Block`."""
+
+    _inverse: NDArray[Any] | None = None
+    _logarithm: NDArray[Any]
+
+    def __init__(self, kernel: StudentTKernel, gaussian: Block) -> None:
+        self._kernel, self._gaussian = kernel, gaussian
+
+    def log_density(self) -> NDArray[Any]:
+        """Return log p(row | component), shape (n_components, n)."""
+        kernel, density = self._kernel, self._gaussian.log_density()
+        shape, dtype = density.shape, density.dtype
+
+        def of(column: Array) -> NDArray[Any]:
+            return column.astype(dtype, copy=False)
+
+        self._inverse = np.multiply(density, of(kernel.slopes), out=kernel.workspace.array("1/u", shape, dtype))
+        self._inverse += of(kernel.intercepts)
+        self._logarithm = np.log(self._inverse, out=kernel.workspace.array("log", shape, dtype))
+        np.multiply(self._logarithm, of(kernel.powers), out=density)
+        density += of(kernel.offsets)
+        return density
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows."""
+        self._gaussian.forget(which)
+        inverse = self._inverse_weights()
+        inverse[:, which], self._logarithm[:, which] = 1.0, 0.0
+
+    def accumulate(self, responsibilities: NDArray[Any]) -> None:
+        """Add Σγ, Σγu, Σγ log u and the moments under γu."""
+        kernel, inverse = self._kernel, self._inverse_weights()
+        kernel.counts += responsibilities.sum(axis=1)
+        kernel.log_weights += np.einsum("kn,kn->k", responsibilities, self._logarithm)
+        weights = np.divide(responsibilities, inverse, out=inverse)
+        kernel.weights += weights.sum(axis=1)
+        self._gaussian.accumulate(weights)
+
+    def _inverse_weights(self) -> NDArray[Any]:
+        """Return 1/u, shape (n_components, n)."""
+        if self._inverse is None:
+            self.log_density()
+        inverse: Any = self._inverse
+        return np.asarray(inverse)
