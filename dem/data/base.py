@@ -69,7 +69,7 @@ class Found:
 
 
 #: the fields of a `Chunk` that hold something of each row besides its numbers
-COLUMNS = ("weights", "labels", "starts", "noise")
+COLUMNS = ("weights", "labels", "starts", "noise", "limits")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,8 @@ class Chunk:
         Whether a sequence begins with the row.
     noise : ndarray of shape (n, n_features) or (n, n_features, n_features), optional
         The variances of the errors of each row, or their covariance.
+    limits : ndarray of shape (n, n_features, 2), optional
+        The interval in which a value lies that is not known otherwise; NaN where it is, or nothing is known.
     found : Found, optional
         What of the rows was missing in the store, where the source can tell. It stays with the chunk as it was read.
     """
@@ -102,6 +104,7 @@ class Chunk:
     labels: NDArray[Any] | None = None
     starts: NDArray[np.bool_] | None = None
     noise: NDArray[np.float64] | None = None
+    limits: NDArray[np.float64] | None = None
     found: Found | None = None
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import uuid
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from dem.data.base import Batch, Chunk, Found, Rows
 from dem.data.beside import along, check_stored
 from dem.data.checks import reason
 from dem.data.column_values import HeldValues, StoredValues
+from dem.data.limits import LimitRule, LimitValues, SameValues, Values, censored, pairs_rule
 from dem.data.rules import LabelsRule, NoiseRule, Rule, as_they_are, weights_rule
 from dem.data.sources import SourceOptions, open_rows, source_kind
 from dem.data.zarr_part import ZarrPart
@@ -27,12 +29,16 @@ class Column:
 
     field: str
     name: str
-    values: HeldValues | StoredValues
+    values: Values
     rule: Rule = as_they_are
 
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return the values of rows, which have been judged."""
         return self.rule(self.name, self.values.at(index), index)
+
+    def cut(self, index: range | NDArray[np.int64]) -> Self:
+        """Return the column of a batch, as it travels with it."""
+        return replace(self, values=self.values.cut(index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +48,7 @@ class JoinedBatch(Batch):
     batch: Batch
     columns: Sequence[Column]
     skips_gaps: bool = False
+    most_limits: float | None = None
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read the rows and what goes with them."""
@@ -53,6 +60,8 @@ class JoinedBatch(Batch):
         """Return the rows that count: those of a weight, and where gaps are skipped those without."""
         if chunk.weights is not None and not chunk.weights.all():
             chunk = replace(chunk.take(chunk.weights > 0.0), found=chunk.found)
+        if self.most_limits is not None:
+            chunk = censored(chunk, self.most_limits)
         if self.skips_gaps and (gaps := np.isnan(chunk.rows).any(axis=1)).any():
             chunk = replace(chunk.take(~gaps), found=chunk.found)
         return chunk
@@ -60,8 +69,8 @@ class JoinedBatch(Batch):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel with its own part of the columns."""
         index = self.batch.index
-        columns = [replace(one, values=one.values.cut(index)) for one in self.columns]
-        return type(self), (self.batch, columns, self.skips_gaps)
+        columns = [one.cut(index) for one in self.columns]
+        return type(self), (self.batch, columns, self.skips_gaps, self.most_limits)
 
     @property
     def reads_ahead(self) -> bool:  # type: ignore[override]
@@ -89,17 +98,19 @@ class JoinedBatch(Batch):
 
 
 class JoinedRows(Rows):
-    """Rows with columns."""
+    """Rows with columns, among them limits as they were given where `most_limits` says how many a row may have."""
 
-    def __init__(self, rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False) -> None:
-        self.rows, self.columns, self.skips_gaps = rows, columns, skips_gaps
+    def __init__(
+        self, rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False, most_limits: float | None = None
+    ) -> None:
+        self.rows, self.columns, self.skips_gaps, self.most_limits = rows, columns, skips_gaps, most_limits
         self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
         self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
         self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
 
     def batches(self) -> list[Batch]:
         """Return the batches of the rows, with their columns."""
-        return [JoinedBatch(batch, self.columns, self.skips_gaps) for batch in self.rows.batches()]
+        return [JoinedBatch(batch, self.columns, self.skips_gaps, self.most_limits) for batch in self.rows.batches()]
 
     def divided(self, n_batches: int) -> Rows:
         """Return the same rows in at least `n_batches` batches; see `Rows.divided`."""
@@ -145,10 +156,14 @@ class ColumnOptions(TypedDict, total=False):
         The component that has made each row, −1 where it is not known; or which components may have made it.
     noise_covariance : array of shape (n_rows, n_features) or (n_rows, n_features, n_features)
         The variances of the errors of each row, or their covariance.
+    lower, upper : float or array of shape (n_features,) or (n_rows, n_features)
+        Between what values lie that are NaN, ±inf where there is no limit.
     """
 
     labels: Any
     noise_covariance: Any
+    lower: Any
+    upper: Any
 
 
 class RowOptions(SourceOptions, ColumnOptions, total=False):
@@ -176,10 +191,16 @@ def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str
 
 
 #: what not every model can make use of: the fields of a `Chunk`, and the models that can
-LIMITED = {"noise_covariance": ("noise", "full covariances of GaussianMixture")}
+LIMITED = {
+    "noise_covariance": ("noise", "full covariances of GaussianMixture"),
+    "lower": ("limits", "GaussianMixture"),
+    "upper": ("limits", "GaussianMixture"),
+}
 
 
-def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None) -> Rows:
+def with_columns(
+    rows: Rows, given: Mapping[str, Any], n_components: int | None, *, most_limits: float = math.inf
+) -> Rows:
     """Return rows with what is given of each; see `open_column`.
 
     Parameters
@@ -190,25 +211,46 @@ def with_columns(rows: Rows, given: Mapping[str, Any], n_components: int | None)
         What is given of each row, as in `WeightedOptions`.
     n_components : int, optional
         How many components the model has; None if it has none.
+    most_limits : float
+        How many values of a row may have limits.
     """
     kinds: dict[str, tuple[str, Rule, int]] = {"sample_weight": ("weights", weights_rule, 0)}
     if n_components is not None:
         kinds["labels"] = ("labels", LabelsRule(n_components), 1)
         kinds["noise_covariance"] = ("noise", NoiseRule(rows.n_features), 2)
     columns = []
+    ends = {name: given[name] for name in ("lower", "upper") if given.get(name) is not None}
+    if ends:
+        limits = [_limits(name, ends.get(name, none), rows) for name, none in (("lower", -np.inf), ("upper", np.inf))]
+        columns.append(Column("limits", "limits", LimitValues(*limits), pairs_rule))
     for name, data in given.items():
+        if name in ("lower", "upper"):
+            continue
         if name not in kinds and data is not None:
             message = f"{name} goes with mixtures only; leave it out"
             raise OptionError(message)
         if data is not None:
             field, rule, n_more = kinds[name]
             columns.append(open_column(field, name, data, rows, rule, n_more=n_more))
-    return joined(rows, columns)
+    return joined(rows, columns, most_limits=most_limits if ends else None)
 
 
-def joined(rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False) -> Rows:
+def _limits(name: str, data: Any, rows: Rows) -> Values:
+    """Return lower or upper limits: the same for all rows, or a column."""
+    rule, d = LimitRule(rows.n_features), rows.n_features
+    if not isinstance(data, str) and not hasattr(data, "__fspath__") and np.shape(data) in ((), (d,)):
+        value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
+        return SameValues(rule(name, value, range(1))[0])
+    return open_column("limits", name, data, rows, rule, n_more=1)
+
+
+def joined(
+    rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False, most_limits: float | None = None
+) -> Rows:
     """Return rows with columns; themselves where there are none."""
-    return JoinedRows(rows, columns, skips_gaps=skips_gaps) if columns or skips_gaps else rows
+    if not columns and not skips_gaps:
+        return rows
+    return JoinedRows(rows, columns, skips_gaps=skips_gaps, most_limits=most_limits)
 
 
 def table_of(chunk: Chunk) -> Rows:

@@ -140,7 +140,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             Of mixtures, what is known of each row: `labels`, the numbers of the components that have made the rows, −1
             where not known, or a boolean array (n_samples, n_components), which components may have made each; of full
             covariances `noise_covariance`, the errors of each row: variances, shape (n_samples, n_features), or
-            covariances, (n_samples, n_features, n_features). The model is then of the rows without their errors.
+            covariances, (n_samples, n_features, n_features). The model is then of the rows without their errors. Of
+            Gaussian mixtures `lower` and `upper`, numbers or arrays (n_features,) or (n_samples, n_features): between
+            what a value lies that is NaN; docs/rows.md says more.
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
             feature dimension if X is a DataArray; `allow_missing_chunks`, whether chunks that are not in a zarr store
             count as their fill value: by default they are an error.

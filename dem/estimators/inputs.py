@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -171,7 +172,8 @@ def rows_of(
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
     check_known(estimator, columns)
-    return with_columns(rows, columns, getattr(estimator, "n_components", None))
+    n_components, most = getattr(estimator, "n_components", None), getattr(estimator, "_most_limits", math.inf)
+    return with_columns(rows, columns, n_components, most_limits=most)
 
 
 def check_known(estimator: Any, columns: Mapping[str, Any]) -> None:

@@ -163,6 +163,10 @@ class MixtureEstimator(DensityMixin, LearnsFromStreams):
     def _knows(self) -> frozenset[str]:
         return self._component().knows
 
+    @property
+    def _most_limits(self) -> float:
+        return self._component().most_limits
+
     # Fitting ------------------------------------------------------------------------------------------------
 
     def _finish(self, data: Any, source: SourceOptions) -> None:  # noqa: ARG002

@@ -73,6 +73,10 @@ class RowBlock(Protocol):
     def noise(self) -> NDArray[Any] | None:
         """The variances of the errors of each row, or their covariance; see `dem.data.base.Chunk`."""
 
+    @property
+    def limits(self) -> NDArray[Any] | None:
+        """The intervals of values that are not known otherwise, shape (n, n_features, 2), else NaN."""
+
     def take(self, which: slice | NDArray[Any]) -> Self:
         """Return some of the rows, with all that goes with them."""
 
@@ -225,6 +229,8 @@ class Component(ABC, Generic[P, S]):
     name: ClassVar[str]
     #: what `kernel_for` can make use of beside the numbers, weights and labels: fields of a `RowBlock`
     knows: ClassVar[frozenset[str]] = frozenset()
+    #: how many values of a row may have limits, where these are known
+    most_limits: ClassVar[float] = math.inf
 
     @property
     @abstractmethod

@@ -148,15 +148,16 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             raise OptionError(message)
         component = self.component
 
+        kernel = component.kernel_for(parameters.components, chunk)
+
         def of_cells() -> list[Kernel[S]]:
-            kernel = component.kernel_for(parameters.components, chunk)
             return [kernel.take(which) for which in candidates.lists]
 
-        kernels = kept_with(parameters, (component, chunk.rows.dtype, chunk.noise is None), of_cells)
+        kernels = kept_with(parameters, (component, chunk.rows.dtype, type(kernel)), of_cells)
         log_weights = _log_weights(parameters)
         counts = np.zeros(len(parameters.weights))
         log_likelihoods: list[float] = []
-        statistics = component.kernel_for(parameters.components, chunk).statistics()
+        statistics = kernel.statistics()
         for cell, where in candidates.rows_of_cells(chunk.rows):
             which = candidates.lists[cell]
 

@@ -31,6 +31,7 @@ class Draws:
     weights: None = None
     labels: None = None
     noise: None = None
+    limits: None = None
 
     def take(self, which: slice | NDArray[Any]) -> Self:
         """Return some of the rows."""

@@ -8,6 +8,10 @@ between two products with Σ, which do not depend on the row:
     Σγ(b − μ) = Σ Σγv        Σγ((b − μ)(b − μ)ᵀ + B) = (Σγ)Σ + Σ (Σγ(vvᵀ − T⁻¹)) Σ
 
 A NaN is an entry that was not observed: T has no row and no column there, and v is 0.
+
+Where only an interval is known in which one value of a row lies, w_c − μ_c given the others is normal with the variance
+s² = 1/(T⁻¹)_cc and the mean m = −s² v_c, if v is computed with 0 in its place. Its mean within the interval takes that
+place, and the variance there, V, adds V qqᵀ to vvᵀ − T⁻¹, where q is the column c of T⁻¹.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from numpy.typing import NDArray
 from dem.families.base import Array, RowBlock
 from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.interval import truncated
 from dem.families.workspace import Workspace, fresh
 
 # Bytes of the matrices T of a block: what a sweep goes through again and again should stay in the cache.
@@ -92,6 +97,10 @@ class DeconvolutionBlock:
         (n, d), n_components, array = rows.shape, len(means), kernel.workspace.array
         x = kernel.frame.apply(rows, array("x", (d, n), DOUBLE))
         gone = np.isnan(x)
+        limits = np.full((n, d, 2), np.nan) if chunk.limits is None else chunk.limits
+        limited = [np.flatnonzero(~np.isnan(limits[:, k, 0])) for k in range(d)]
+        for k, which in enumerate(limited):
+            gone[k, which] = False
         has_gaps = bool(gone.any())
         self._v = array("v", (d, n_components, n), DOUBLE)
         np.subtract(x[:, np.newaxis], means.T[:, :, np.newaxis], out=self._v)
@@ -111,6 +120,8 @@ class DeconvolutionBlock:
                 for j in range(i, d):
                     row[j - i, :, gone[j]] = 0.0
                 row[0, :, gone[i]] = 1.0
+        for k, which in enumerate(limited):
+            self._v[k][:, which] = 0.0
         if has_gaps:
             self._v[np.broadcast_to(gone[:, np.newaxis], self._v.shape)] = 0.0
         log_scale = np.log(kernel.frame.scale)
@@ -123,6 +134,10 @@ class DeconvolutionBlock:
         if has_gaps:
             for i, row in enumerate(self._t):
                 row[0, :, gone[i]] = 0.0
+        for k, which in enumerate(limited):
+            if len(which):
+                self._censor(k, which, (limits[which, k].T - kernel.frame.origin[k]) / kernel.frame.scale[k])
+                self._constant[which] += log_scale[k] + 0.5 * LOG_2PI
 
     def _sweep(self, k: int) -> None:
         """Sweep T on its k-th diagonal entry: after all of them T holds −T⁻¹, and v, the row less μ before, T⁻¹v."""
@@ -150,8 +165,23 @@ class DeconvolutionBlock:
         last *= v[k]
         self._squares += last
 
+    def _censor(self, k: int, which: NDArray[np.intp], ends: Array) -> None:
+        """Put what is known of a value that lies between `ends`, shape (2, n), in the place of 0; of some rows."""
+        t, mean = self._t, self._kernel.parameters.means[:, k, np.newaxis]
+        q = -np.array([t[min(i, k)][abs(i - k)][:, which] for i in range(len(t))])
+        variance = 1.0 / q[k]
+        deviation, expected = np.sqrt(variance), -variance * self._v[k][:, which]
+        lower, upper = (ends[:, np.newaxis] - mean - expected) / deviation
+        log_mass, within, share = truncated(lower, upper)
+        self._squares[:, which] -= expected**2 / variance
+        self._logs[:, which] += np.log(variance) + 2.0 * log_mass
+        self._v[:, :, which] += q * (expected + deviation * within)
+        share *= variance
+        for i, row in enumerate(t):
+            row[:, :, which] += q[i:] * (q[i] * share)
+
     def log_density(self) -> NDArray[Any]:
-        """Return log N(w; μ, T), shape (n_components, n)."""
+        """Return log N(w; μ, T), with the probability of an interval for the density in it; (n_components, n)."""
         density = self._kernel.workspace.array("density", self._squares.shape, DOUBLE)
         np.subtract(self._logs, self._squares, out=density)
         density *= 0.5

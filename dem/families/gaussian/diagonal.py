@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.errors import FitError
-from dem.families.base import Array
+from dem.families.base import Array, Kernel, RowBlock
 from dem.families.gaussian.arithmetic import Plan, plan
+from dem.families.gaussian.censored import CensoredKernel
 from dem.families.gaussian.component import OwnCovariance
 from dem.families.gaussian.covariance import (
     GaussianParameters,
@@ -102,6 +103,17 @@ class Diagonal(OwnCovariance):
     """Covariance type ``'diag'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = DiagonalKernel
+    knows = frozenset({"limits"})
+
+    def kernel_for(
+        self, parameters: GaussianParameters, chunk: RowBlock, *, exact: bool = False
+    ) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic for a chunk: that of censored values where it has any."""
+        if chunk.limits is None or np.isnan(chunk.limits).all():
+            return super().kernel_for(parameters, chunk, exact=exact)
+        factors = per_feature(parameters.precisions_cholesky, parameters)
+        own = plan_for(parameters.means, factors).own
+        return CensoredKernel(parameters.means, factors, self._frame(parameters.means.shape[1]), own)
 
     def m_step(
         self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters

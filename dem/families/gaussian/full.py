@@ -130,13 +130,14 @@ class Full(OwnCovariance, MatrixCovariance):
     """Covariance type ``'full'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = FullKernel
-    knows = frozenset({"noise"})
+    knows = frozenset({"noise", "limits"})
+    most_limits = 1.0
 
     def kernel_for(
         self, parameters: GaussianParameters, chunk: RowBlock, *, exact: bool = False
     ) -> Kernel[GaussianStatistics]:
-        """Return the arithmetic for a chunk: that of extreme deconvolution where rows have errors."""
-        if chunk.noise is None:
+        """Return the arithmetic for a chunk: that of extreme deconvolution where rows have errors or limits."""
+        if chunk.noise is None and (chunk.limits is None or np.isnan(chunk.limits).all()):
             return super().kernel_for(parameters, chunk, exact=exact)
         frame = self._frame(parameters.means.shape[1])
 
