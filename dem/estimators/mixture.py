@@ -31,6 +31,7 @@ from dem.errors import DataError, FitError, OptionError
 from dem.estimators import persistence, streams
 from dem.estimators.criteria import Criteria
 from dem.estimators.options import POSITIVE, option
+from dem.estimators.outliers import FindsOutliers
 from dem.estimators.partial import HELD, LearnsFromStreams
 from dem.estimators.registry import ALGORITHMS, MIXTURE_STARTS
 from dem.estimators.sklearn_bases import DensityMixin
@@ -46,7 +47,7 @@ from dem.validation import check_count, check_sample, check_weights
 SAMPLE_ITERATIONS = 100
 
 
-class MixtureEstimator(DensityMixin, LearnsFromStreams):
+class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
     """Base of the mixtures; a subclass names its component and checks the start that a user gives.
 
     Parameters

@@ -1,0 +1,76 @@
+"""The rows of lowest density, found in one read: a work whose results keep no more than these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.data.base import Chunk
+from dem.statistics import Additive
+
+# Densities closer than this, relative to their size, are equal: rounding depends on what else is in a block.
+RESOLUTION = 2.0**-30
+
+
+@dataclass(frozen=True, eq=False)
+class Lowest(Additive):
+    """Up to `n_wanted` rows of lowest density, lowest first, among equals the first; ``+`` joins two groups of rows.
+
+    Attributes
+    ----------
+    n_wanted : int
+    log_density : ndarray of shape (n,)
+        NaN counts as the lowest.
+    index : ndarray of int64, shape (n,)
+        Where the rows stand in the whole table.
+    rows : ndarray of shape (n, n_features)
+    """
+
+    n_wanted: int
+    log_density: NDArray[np.float64]
+    index: NDArray[np.int64]
+    rows: NDArray[Any]
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.n_wanted,
+            np.concatenate([self.log_density, other.log_density]),
+            np.concatenate([self.index, other.index]),
+            np.concatenate([self.rows, other.rows]),
+        ).kept()
+
+    def kept(self) -> Self:
+        """Return these without what is more than wanted."""
+        keys = _rounded(self.log_density)
+        if len(keys) > self.n_wanted:  # sort no more than what may be among the lowest
+            (near,) = np.nonzero(keys <= np.partition(keys, self.n_wanted - 1)[self.n_wanted - 1])
+        else:
+            near = np.arange(len(keys))
+        order = near[np.lexsort((self.index[near], keys[near]))[: self.n_wanted]]
+        return replace(self, log_density=self.log_density[order], index=self.index[order], rows=self.rows[order])
+
+
+def _rounded(density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log-densities to a resolution that is a power of two, so that rounding keeps their order."""
+    finite = np.isfinite(density)
+    size = np.where(finite, np.maximum(np.abs(density), 1.0), 1.0)
+    step = np.exp2(np.floor(np.log2(size))) * RESOLUTION
+    return np.where(finite, np.rint(density / step) * step, np.where(density > 0.0, np.inf, -np.inf))
+
+
+@dataclass(frozen=True, eq=False)
+class LowestDensities:
+    """Work: the `n_wanted` rows of a chunk that are least likely under a mixture, by double precision."""
+
+    family: Any
+    parameters: Any
+    n_wanted: int
+
+    def __call__(self, chunk: Chunk) -> Lowest:
+        """Return those of a chunk."""
+        exact = replace(chunk, rows=chunk.rows.astype(np.float64, copy=False))
+        density = self.family.log_likelihood(self.parameters, exact)
+        return Lowest(self.n_wanted, density, np.asarray(chunk.index, dtype=np.int64), chunk.rows).kept()
