@@ -101,6 +101,17 @@ def test_k_means_takes_weights_only(here, tmp_path, capsys):
     assert "labels goes with mixtures only" in said.err
 
 
+@pytest.mark.parametrize("family", ["gaussian", "kmeans"])
+def test_scale(here, tmp_path, capsys, family):
+    folder, rows, _ = here
+    options = ("--variable", "rows", "-k", 3, "--family", family, "--scale", "--seed", 0, "--quiet")
+    assert run(capsys, "fit", folder / "group.zarr", *options, "--out", tmp_path / "m.zarr")[0] == 0
+    np.testing.assert_allclose(dem.load(str(tmp_path / "m.zarr")).feature_scales_, rows.std(axis=0), rtol=1e-10)
+    code, said = run(capsys, "fit", folder / "group.zarr/rows", "--from", tmp_path / "m.zarr", "--scale")
+    assert code == 2
+    assert "--scale does not go with --from" in said.err
+
+
 def test_a_name_that_is_nowhere(here, capsys):
     code, said = run(capsys, "fit", here[0] / "table.parquet", "--columns", "a,b", "-k", 2, "--weights", "worth")
     assert code != 0

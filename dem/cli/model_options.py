@@ -85,7 +85,7 @@ _OPTIONS = {
 }
 _OF_FAMILIES = {option.parameter: option for entry in ESTIMATORS.values() for option in entry.options}
 # What a model that was saved decides, unlike how it is fitted.
-_DECIDED = ("init_params", "n_init", "racing", "sample_rows")
+_DECIDED = ("scale", "init_params", "n_init", "racing", "sample_rows")
 
 
 def model_options(*names: str, clusters: bool = True, several: Collection[str] = ()) -> Callable[[F], F]:
@@ -114,6 +114,8 @@ def _of_family(option: ShellOption, *, several: bool) -> Callable[[F], F]:
         return click.option(option.flag, option.parameter, type=names_of(option.values), metavar="NAMES", help=text)
     if isinstance(option.values, tuple):
         return click.option(option.flag, option.parameter, type=click.Choice(option.values), help=option.help)
+    if option.values == "flag":
+        return click.option(option.flag, option.parameter, is_flag=True, default=None, help=option.help)
     kind, metavar = (POSITIVE, "N") if option.values == "count" else (Finite(min=0), None)
     return click.option(option.flag, option.parameter, type=kind, metavar=metavar, help=option.help)
 

@@ -116,6 +116,14 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         """Return the standard deviation of each component in each feature, for models whose reports show it."""
         return None
 
+    @property
+    def _units(self) -> NDArray[np.float64] | None:
+        """The units of the features, for models that measure them."""
+        return None
+
+    def _learn_units(self, rows: Rows, engine: Engine, like: Any = None) -> None:
+        """Measure the features in one read, or take what another estimator has measured."""
+
     def _check_options(self) -> None:
         inputs.check_options(self)
 

@@ -13,12 +13,13 @@ from dem.em.algorithm import Fit
 from dem.errors import OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
+from dem.estimators.scaling import ScalesFeatures
 from dem.families.base import Component
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
 from dem.validation import check_array, check_precisions, shape_of_covariances
 
 
-class GaussianMixture(MixtureEstimator):
+class GaussianMixture(MixtureEstimator, ScalesFeatures):
     """Gaussian mixture fitted by expectation–maximisation, on data in memory or far larger.
 
     Parameters, attributes and methods are those of `sklearn.mixture.GaussianMixture`; the data may also be a path
@@ -72,7 +73,7 @@ class GaussianMixture(MixtureEstimator):
 
     def _gaussian(self) -> GaussianComponent:
         """Return the Gaussians that the options describe."""
-        return COVARIANCE_TYPES[self.covariance_type](self.reg_covar, dtype=self.dtype)
+        return COVARIANCE_TYPES[self.covariance_type](self.reg_covar, dtype=self.dtype, units=self._units)
 
     def _gaussian_as_fitted(self) -> GaussianComponent:
         return self._gaussian().around(np.asarray(self.means_), np.asarray(self.covariances_))

@@ -29,8 +29,10 @@ from dem.errors import DataError, DataWarning, OptionError
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
+#: what an estimator has measured its features to be, where it does
+SCALES = ("feature_means_", "feature_scales_")
 #: attributes of a fitted estimator that tell of its features
-ATTRIBUTES = ("n_features_in_", "feature_names_in_", "feature_dim_", "feature_coordinates_", "features_")
+ATTRIBUTES = ("n_features_in_", "feature_names_in_", "feature_dim_", "feature_coordinates_", "features_", *SCALES)
 
 
 def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int) -> Any:

@@ -20,9 +20,9 @@ from dem.em.algorithm import Batch, Fit, Settings, Start
 from dem.em.predict import Distances, Labels, RowFunction, RowTotal
 from dem.engine import Engine
 from dem.errors import OptionError
-from dem.estimators.base import Estimator
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.registry import ESTIMATORS
+from dem.estimators.scaling import ScalesFeatures
 from dem.estimators.sklearn_bases import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
@@ -31,12 +31,12 @@ from dem.families.gaussian.frame import Frame
 from dem.families.kmeans import Clusters, ClusterStatistics
 from dem.initialise import row_sample
 from dem.initialise.kmeans_parallel import kmeans_parallel
-from dem.initialise.sample import RowSample
+from dem.initialise.sample import RowSample, in_units
 from dem.units import plural
 from dem.validation import check_array, check_sample
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Estimator):
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, ScalesFeatures):
     """k-means clustering by Lloyd's algorithm, on data in memory or far larger.
 
     Parameters, attributes and methods are those of `sklearn.cluster.KMeans`; the data may be of any kind that
@@ -125,9 +125,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
         sample = row_sample(rows, engine, n_wanted, seed)
         check_sample(sample, rows, engine, Clusters.support, self.n_clusters, "clusters")
-        family = Clusters(Frame.of(sample.rows, isotropic=True))
+        self._learn_units(rows, engine)
+        family = self._family(sample.rows)
         starts = [Start(family, start) for start in self._starts(family, rows, engine, sample, random_state)]
-        enough = self.tol * float(sample.rows.var(axis=0).mean()) / family.unit
+        enough = self.tol * float(in_units(sample.chunk, self._units).rows.var(axis=0).mean()) / family.unit
         settings = Settings(enough, self.max_iter, callbacks)
         fits = search(starts, sample, rows, engine, Batch(), settings, compare=len(starts) > 1)[None]
         fits = [one for one in fits if one.eligible]
@@ -144,6 +145,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
 
     def _complete(self) -> None:
         self._n_features_out = self.n_clusters
+
+    def _family(self, rows: Array) -> Clusters:
+        """Return the family with a frame that suits rows."""
+        return Clusters(Frame.of(rows, isotropic=True, units=self._units), self._units)
 
     def _starts(
         self, family: Clusters, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState
@@ -167,8 +172,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     def _start(self, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState) -> Array:
         callbacks = self.callbacks or ()
         if self.init == "k-means||":
-            centres, origin = kmeans_parallel(rows, engine, sample.rows, self.n_clusters, random_state, callbacks)
-            return centres + origin
+            centres, origin = kmeans_parallel(
+                rows, engine, sample.rows, self.n_clusters, random_state, callbacks, self._units
+            )
+            return (centres if self._units is None else centres * self._units) + origin
         weights = sample.chunk.weights
         how = getattr(self.init, "__name__", "callable") if callable(self.init) else self.init
         notify(callbacks, Preparing(f"looking for a start in the sample ({how})"))
@@ -178,9 +185,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
         if self.init == "k-means++":
             from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - as in `dem.initialise`
 
-            return np.asarray(
-                kmeans_plusplus(sample.rows, self.n_clusters, sample_weight=weights, random_state=random_state)[0]
-            )
+            seen, size = in_units(sample.chunk, self._units).rows, self.n_clusters
+            _, chosen = kmeans_plusplus(seen, size, sample_weight=weights, random_state=random_state)
+            return np.asarray(sample.rows[chosen])
         share = None if weights is None else weights / weights.sum()
         return sample.rows[random_state.choice(len(sample.rows), self.n_clusters, replace=False, p=share)]
 
@@ -210,5 +217,5 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Es
     def _model(self) -> tuple[Any, Array]:
         """Return family and centres; the centres span the frame."""
         check_is_fitted(self)
-        family = Clusters(Frame.of(self.cluster_centers_, isotropic=True))
+        family = self._family(self.cluster_centers_)
         return family, family.from_user({"cluster_centers": self.cluster_centers_})

@@ -40,7 +40,7 @@ from dem.events import Callback, Preparing, notify
 from dem.families.base import Component, Support
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
-from dem.initialise.sample import RowSample
+from dem.initialise.sample import RowSample, in_units
 from dem.validation import check_count, check_sample, check_weights
 
 # Iterations on the sample at most, unless more are allowed on the data.
@@ -189,6 +189,7 @@ class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
             known = start.parameters.candidates is None or isinstance(algorithm, Stepwise)
             previous = self.lower_bound_ if known else -math.inf
             return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
+        self._learn_units(rows, engine)
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
@@ -274,10 +275,12 @@ class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
                 message = "labels number the components of a start from the sample; init_params='k-means||' has none"
                 raise OptionError(message)
             size, callbacks = self.n_components, self.callbacks or ()
-            start = kmeans_parallel_start(family, rows, engine, sample.rows, size, random_state, callbacks)
+            more = (random_state, callbacks, self._units)
+            start = kmeans_parallel_start(family, rows, engine, sample.rows, size, *more)
         else:
             notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({self.init_params})"))
-            responsibilities = start_responsibilities(self.init_params, sample.chunk, self.n_components, random_state)
+            chunk, size = in_units(sample.chunk, self._units), self.n_components
+            responsibilities = start_responsibilities(self.init_params, chunk, size, random_state)
             start = family.start(sample.rows, responsibilities, sample.chunk.weights)
         return family.from_user({**family.to_user(start), **given}) if given else start
 

@@ -74,6 +74,12 @@ class LearnsFromStreams(Estimator):
             if given.get(name) is not None:
                 message = f"{name} does not go with partial_fit; fit the model to all rows"
                 raise OptionError(message)
+        if getattr(self, "scale", False) and self._units is None:
+            message = (
+                "scale=True needs all the data before the first step, which a stream has not; fit first, or scale the "
+                "rows yourself"
+            )
+            raise OptionError(message)
         with inputs.features_kept_on_failure(self):
             begins = not hasattr(self, "weights_") and not hasattr(self, "_held_rows")
             if hasattr(self, "weights_"):

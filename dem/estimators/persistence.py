@@ -11,6 +11,7 @@ import numpy as np
 
 from dem import __version__, store
 from dem.errors import StoreError
+from dem.estimators.inputs import SCALES
 from dem.estimators.registry import ESTIMATORS, Entry, name_of
 from dem.tree import flatten, unflatten
 
@@ -28,6 +29,7 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     """Write a fitted estimator; see `Estimator.save`."""
     arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
     arrays |= {name[1:]: vars(estimator)[name] for name in ("_held_rows", "_held_weights") if name in vars(estimator)}
+    arrays |= {name[:-1]: vars(estimator)[name] for name in SCALES if name in vars(estimator)}
     arrays |= {f"raw/{name}": array for name, array in getattr(estimator, "_raw", {}).items()}
     options: dict[str, Any] = {}
     for name, value in estimator.get_params(deep=False).items():
@@ -121,6 +123,7 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     if attributes["feature_names"] is not None:
         found["feature_names_in_"] = np.array(attributes["feature_names"], dtype=object)
     found |= {f"_{name}": arrays[name] for name in ("held_rows", "held_weights") if name in arrays}
+    found |= {name: arrays[name[:-1]] for name in SCALES if name[:-1] in arrays}
     if raw := _group(arrays, "raw"):
         found["_raw"] = raw
     size, n_features = getattr(estimator, entry.size), fitted["n_features_in_"]

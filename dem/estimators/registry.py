@@ -25,8 +25,8 @@ class ShellOption:
         What the shell and the estimator call it.
     help : str
         A line for ``--help``.
-    values : {'count', 'not negative'} or tuple of str
-        What may be given: a whole number of at least 1, a number of at least 0, or one of these names.
+    values : {'count', 'not negative', 'flag'} or tuple of str
+        What may be given: a whole number of at least 1, a number of at least 0, nothing, or one of these names.
     needed : str
         What it is, if the model cannot do without; else it has a default.
     said_as : str
@@ -86,6 +86,7 @@ class Entry:
         return kind
 
 
+_SCALE = ShellOption("--scale", "scale", "Take features in units of their standard deviations.", "flag")
 # What mixtures of Gaussians and of t distributions have in common.
 _COVARIANCES = (
     ShellOption(
@@ -96,6 +97,7 @@ _COVARIANCES = (
         said_as="{} covariances",
     ),
     ShellOption("--reg-covar", "reg_covar", "Added to all variances.  [default: 1e-6]", "not negative"),
+    _SCALE,
 )
 
 ESTIMATORS = {
@@ -148,6 +150,7 @@ ESTIMATORS = {
         start="init",
         starts=("k-means||", "k-means++", "random"),
         is_mixture=False,
+        options=(_SCALE,),
     ),
 }
 #: the model where none is named

@@ -243,6 +243,7 @@ def _fit(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sam
     for number, candidate in enumerate(candidates):
         estimator = candidate.estimator
         random_state = check_random_state(estimator.random_state)
+        estimator._learn_units(rows, engine, like=candidates[0].estimator)
         try:
             candidate.family, own = estimator._starts(rows, engine, sample, random_state)
             starts += [Start(candidate.family, start, number) for start in own]

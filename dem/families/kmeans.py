@@ -87,10 +87,13 @@ class Clusters(Model[Array, ClusterStatistics]):
     Parameters
     ----------
     frame : Frame
-        Origin, and one scale for all features, in which distances are computed.
+        Origin, and one scale for all features (in `units`), in which distances are computed.
+    units : ndarray of shape (n_features,), optional
+        In which users are told of distances; theirs when left out.
     """
 
     frame: Frame
+    units: Array | None = None
     support: ClassVar[Support] = Support()
     criterion = "inertia"
 
@@ -138,7 +141,7 @@ class Clusters(Model[Array, ClusterStatistics]):
         return np.asarray(means)
 
     def objective(self, statistics: ClusterStatistics, parameters: Array) -> float:  # noqa: ARG002
-        """Return minus the inertia, in squared units of the user."""
+        """Return minus the inertia, in squared `units`."""
         return -statistics.inertia * self.unit
 
     def settled(self, before: Array, after: Array, gain: float, tol: float) -> bool:  # noqa: ARG002
@@ -148,8 +151,8 @@ class Clusters(Model[Array, ClusterStatistics]):
 
     @property
     def unit(self) -> float:
-        """The square of the scale of the frame."""
-        return float(self.frame.scale[0]) ** 2
+        """The square of the scale of the frame, in `units`."""
+        return self._scale**2
 
     def unconstrain(self, parameters: Array) -> Vector:
         """Return the centres, which are free as they are."""
@@ -167,13 +170,13 @@ class Clusters(Model[Array, ClusterStatistics]):
         return result
 
     def distances(self, parameters: Array, chunk: RowBlock) -> Array:
-        """Return the distance of each row to each centre in the user's units, shape (n, n_clusters)."""
+        """Return the distance of each row to each centre in `units`, shape (n, n_clusters)."""
         result = np.empty((len(chunk.rows), len(parameters)))
         for where, block in blocks(chunk, BLOCK_ROWS):
             inner = self._rows(block)
             for k, centre in enumerate(parameters):
                 result[where, k] = np.linalg.norm(inner - centre, axis=1)
-        result *= self.frame.scale[0]
+        result *= self._scale
         return result
 
     def to_user(self, parameters: Array) -> dict[str, Array]:
@@ -183,6 +186,10 @@ class Clusters(Model[Array, ClusterStatistics]):
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> Array:
         """Return parameters from what `to_user` gave."""
         return np.asarray((values["cluster_centers"] - self.frame.origin) / self.frame.scale)
+
+    @property
+    def _scale(self) -> float:
+        return float(self.frame.scale[0] if self.units is None else self.frame.scale[0] / self.units[0])
 
     def _rows(self, chunk: RowBlock) -> Array:
         """Return rows in the frame, shape (n, n_features)."""

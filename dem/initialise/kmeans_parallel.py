@@ -41,6 +41,7 @@ class DrawCandidates:
 
     centres: Array
     origin: Array
+    units: Array | float
     per_cost: float
     seed: int
 
@@ -50,6 +51,7 @@ class DrawCandidates:
         for _, block in blocks(chunk, BLOCK_ROWS):
             index = np.asarray(block.index, dtype=np.int64)
             block = replace(block, rows=np.asarray(block.rows, dtype=np.float64) - self.origin)
+            block = replace(block, rows=block.rows / self.units)
             distance = squared_distances(block.rows, self.centres).min(axis=1)
             if block.weights is not None:
                 distance *= block.weights
@@ -64,12 +66,13 @@ class CountNearest:
 
     centres: Array
     origin: Array
+    units: Array | float
 
     def __call__(self, chunk: Chunk) -> Array:
         """Return counts, shape (n_candidates,)."""
         counts = np.zeros(len(self.centres))
         for _, block in blocks(chunk, BLOCK_ROWS):
-            nearest = nearest_centres(block.rows, self.centres, self.origin)
+            nearest = nearest_centres(block.rows, self.centres, self.origin, self.units)
             counts += np.bincount(nearest, block.weights, minlength=len(counts))
         return counts
 
@@ -82,6 +85,7 @@ class HardEStep:
     parameters: MixtureParameters[Any]
     centres: Array
     origin: Array
+    units: Array | float
 
     def __call__(self, chunk: Chunk) -> MixtureStatistics[Any]:
         """Return the statistics of the chunk."""
@@ -90,7 +94,7 @@ class HardEStep:
         for _, part in blocks(chunk, kernel.block_rows):
             block = kernel.block(part)
             responsibilities = np.zeros_like(block.log_density())
-            nearest = nearest_centres(part.rows, self.centres, self.origin)
+            nearest = nearest_centres(part.rows, self.centres, self.origin, self.units)
             responsibilities[nearest, np.arange(len(part))] = 1.0 if part.weights is None else part.weights
             counts += responsibilities.sum(axis=1)
             block.accumulate(responsibilities)
@@ -105,9 +109,9 @@ def squared_distances(rows: Array, centres: Array) -> Array:
     return np.maximum(distances, 0.0, out=distances)
 
 
-def nearest_centres(rows: NDArray[Any], centres: Array, origin: Array) -> NDArray[np.int64]:
-    """Return the number of each row's nearest centre; centres are relative to `origin`."""
-    relative: Array = np.asarray(rows, dtype=np.float64) - origin
+def nearest_centres(rows: NDArray[Any], centres: Array, origin: Array, units: Array | float = 1.0) -> NDArray[np.int64]:
+    """Return the number of each row's nearest centre; centres are relative to `origin`, in `units`."""
+    relative: Array = (np.asarray(rows, dtype=np.float64) - origin) / units
     return np.asarray(squared_distances(relative, centres).argmin(axis=1))
 
 
@@ -132,6 +136,7 @@ def kmeans_parallel(
     n_clusters: int,
     random_state: RandomState,
     callbacks: Sequence[Callback] = (),
+    units: Array | None = None,
 ) -> tuple[Array, Array]:
     """Choose cluster centres by k-means‖ over all chunks.
 
@@ -149,34 +154,38 @@ def kmeans_parallel(
         Source of the seeds.
     callbacks : sequence of Callback
         Told of each read.
+    units : ndarray of shape (n_features,), optional
+        In which distances are measured; those of the rows when left out.
 
     Returns
     -------
     centres : ndarray of shape (n_clusters, n_features)
-        Relative to `origin`.
+        Relative to `origin`, in `units`.
     origin : ndarray of shape (n_features,)
     """
     from sklearn.cluster import KMeans  # noqa: PLC0415 - as in `sample`
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
+    unit = 1.0 if units is None else units
     origin = sample.mean(axis=0)
-    centres = sample[random_state.randint(len(sample))][np.newaxis] - origin
+    sample = (sample - origin) / unit
+    centres = sample[random_state.randint(len(sample))][np.newaxis]
     seeds = random_state.randint(2**31 - 1, size=ROUNDS + 1)
     notify(callbacks, Preparing("k-means‖, distances to the first centre"))
-    cost = engine.sweep(rows, [DrawCandidates(centres, origin, 0.0, int(seeds[0]))])[0].cost
+    cost = engine.sweep(rows, [DrawCandidates(centres, origin, unit, 0.0, int(seeds[0]))])[0].cost
     for number, seed in enumerate(seeds[1:], 1):
         if cost == 0.0:
             break
         notify(callbacks, Preparing(f"k-means‖, round {number} of {ROUNDS}"))
         per_cost = OVERSAMPLING * n_clusters / cost
-        found: Candidates = engine.sweep(rows, [DrawCandidates(centres, origin, per_cost, int(seed))])[0]
+        found: Candidates = engine.sweep(rows, [DrawCandidates(centres, origin, unit, per_cost, int(seed))])[0]
         centres = np.concatenate([centres, found.joined().rows])
         cost = found.cost
     if len(centres) <= n_clusters:  # (nearly) only duplicates: fill up from the sample
         extra = random_state.choice(len(sample), size=n_clusters - len(centres))
-        return np.concatenate([centres, sample[extra] - origin]), origin
+        return np.concatenate([centres, sample[extra]]), origin
     notify(callbacks, Preparing("k-means‖, rows nearest to each candidate"))
-    counts = engine.sweep(rows, [CountNearest(centres, origin)])[0]
+    counts = engine.sweep(rows, [CountNearest(centres, origin, unit)])[0]
     chosen = KMeans(n_clusters=n_clusters, n_init=1, random_state=random_state)
     with warnings.catch_warnings():  # of duplicates among the candidates; those of the rows are told elsewhere
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -192,12 +201,15 @@ def kmeans_parallel_start(
     n_components: int,
     random_state: RandomState,
     callbacks: Sequence[Callback] = (),
+    units: Array | None = None,
 ) -> MixtureParameters[Any]:
     """Return the parameters of a mixture whose components are the clusters of `kmeans_parallel`."""
-    centres, origin = kmeans_parallel(rows, engine, sample, n_components, random_state, callbacks)
+    centres, origin = kmeans_parallel(rows, engine, sample, n_components, random_state, callbacks, units)
     # Any parameters do: with hard assignments the M-step depends on them only as a frame of reference.
     alike = np.full((len(sample), n_components), 1.0 / n_components)
     parameters = family.start(sample, alike)
     notify(callbacks, Preparing("k-means‖, statistics of its clusters"))
-    statistics = engine.sweep(rows, [HardEStep(family, parameters, centres, origin)])[0]
+    statistics = engine.sweep(rows, [HardEStep(family, parameters, centres, origin, 1.0 if units is None else units)])[
+        0
+    ]
     return family.m_step(statistics, parameters)

@@ -139,6 +139,11 @@ def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDAr
     return np.concatenate(drawn).astype(np.int64)
 
 
+def in_units(chunk: Chunk, units: Array | None) -> Chunk:
+    """Return the rows of a sample with their features in certain units."""
+    return chunk if units is None else replace(chunk, rows=chunk.rows / units)
+
+
 def start_responsibilities(method: str, sample: Chunk, n_components: int, random_state: RandomState) -> Array:
     """Return responsibilities of the sample's rows from which EM starts.
 

@@ -29,16 +29,19 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
     Parameters
     ----------
     reg_covar : float
-        Added to the variances in every M-step, in the user's squared units.
+        Added to the variances in every M-step, in squared `units`.
     frame : Frame, optional
         Origin and scale in which all arithmetic runs; from `adapted_to`.
     dtype : {'float32', 'float64'}, optional
         Precision of the arithmetic; that of the data when left out. Sums are double in any case.
+    units : ndarray of shape (n_features,), optional
+        Of the features, in the user's units: what has one number for all features is in these. 1 when left out.
     """
 
     reg_covar: float = 1e-6
     frame: Frame | None = None
     dtype: str | None = None
+    units: Array | None = None
     name: ClassVar[str] = "gaussian"
     support: ClassVar[Support] = Support()
     #: whether rows may only be scaled by one number for all features
@@ -86,13 +89,13 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
 
     def adapted_to(self, sample: NDArray[Any]) -> Self:
         """Return this component with origin and scale of a sample (n, n_features)."""
-        return replace(self, frame=Frame.of(sample, isotropic=self.isotropic))
+        return replace(self, frame=Frame.of(sample, isotropic=self.isotropic, units=self.units))
 
     def around(self, means: Array, covariances: Array) -> Self:
         """Return this component with a frame that suits given parameters (in the user's units)."""
         within = self.variances(covariances, means.shape[1]).mean(axis=0)
-        frame = Frame.about(means.mean(axis=0), within + means.var(axis=0), isotropic=self.isotropic)
-        return replace(self, frame=frame)
+        total = within + means.var(axis=0)
+        return replace(self, frame=Frame.about(means.mean(axis=0), total, isotropic=self.isotropic, units=self.units))
 
     def kernel(
         self, parameters: GaussianParameters, dtype: np.dtype[Any], *, exact: bool = False
@@ -155,8 +158,8 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         frame = self._frame(parameters.means.shape[1])
         return {
             "means": parameters.means * frame.scale + frame.origin,
-            "covariances": self.rescale(parameters.covariances, frame.scale, 2),
-            "precisions_cholesky": self.rescale(parameters.precisions_cholesky, frame.scale, -1),
+            "covariances": self.rescale(parameters.covariances, self._scale(frame), 2),
+            "precisions_cholesky": self.rescale(parameters.precisions_cholesky, self._scale(frame), -1),
         }
 
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> GaussianParameters:
@@ -167,8 +170,8 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         factors = np.asarray(values["precisions_cholesky"], dtype=np.float64)
         return GaussianParameters(
             (means - frame.origin) / frame.scale,
-            self.rescale(covariances, 1.0 / frame.scale, 2),
-            self.rescale(factors, 1.0 / frame.scale, -1),
+            self.rescale(covariances, 1.0 / self._scale(frame), 2),
+            self.rescale(factors, 1.0 / self._scale(frame), -1),
         )
 
     def _single(self, dtype: np.dtype[Any]) -> bool:
@@ -180,9 +183,14 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
     def _frame(self, n_features: int) -> Frame:
         return self.frame if self.frame is not None else Frame.identity(n_features)
 
+    def _scale(self, frame: Frame) -> Array:
+        """Return the scale of what users see of covariances: where it is one for all features, in `units`."""
+        return frame.scale if self.units is None or not self.isotropic else frame.scale / self.units
+
     def _ridge(self, n_features: int) -> Array:
         """Return `reg_covar` in squared units of the frame, shape (n_features,)."""
-        return self.reg_covar / self._frame(n_features).scale ** 2
+        ridge = self.reg_covar / self._frame(n_features).scale ** 2
+        return ridge if self.units is None else ridge * self.units**2
 
 
 class OwnCovariance(GaussianComponent):

@@ -232,5 +232,10 @@ class Spherical(Diagonal):
         """Multiply by a power of the one scale that all features share."""
         return np.asarray(array * scale[0] ** float(power))
 
+    def variances(self, covariances: Array, n_features: int) -> Array:
+        """Return the variance of each feature in each component, in the user's units."""
+        variances = super().variances(covariances, n_features)
+        return variances if self.units is None else variances * self.units**2
+
     def _reduce(self, variances: Array) -> Array:
         return np.asarray(variances.mean(axis=1))

@@ -24,7 +24,7 @@ class Frame:
     origin : ndarray of shape (n_features,)
         Near the mean of the data, and exact in single precision unless that is too coarse for it.
     scale : ndarray of shape (n_features,)
-        Powers of two near the standard deviations, so that dividing by them is exact.
+        Powers of two near the standard deviations, so that dividing by them is exact; times units, where given.
     """
 
     origin: Array
@@ -36,21 +36,22 @@ class Frame:
         return cls(np.zeros(n_features), np.ones(n_features))
 
     @classmethod
-    def of(cls, sample: NDArray[Any], *, isotropic: bool = False) -> Self:
-        """Return the frame of a sample (n, n_features); with one scale for all features if `isotropic`."""
+    def of(cls, sample: NDArray[Any], *, isotropic: bool = False, units: Array | None = None) -> Self:
+        """Return the frame of a sample (n, n_features); with one scale for all features (in `units`) if `isotropic`."""
         sample = np.asarray(sample, dtype=np.float64)
         origin = sample.mean(axis=0)
         origin += (sample - origin).mean(axis=0)  # the second pass removes the rounding of the first
-        return cls.about(origin, np.mean((sample - origin) ** 2, axis=0), isotropic=isotropic)
+        return cls.about(origin, np.mean((sample - origin) ** 2, axis=0), isotropic=isotropic, units=units)
 
     @classmethod
-    def about(cls, origin: Array, variances: Array, *, isotropic: bool = False) -> Self:
+    def about(cls, origin: Array, variances: Array, *, isotropic: bool = False, units: Array | None = None) -> Self:
         """Return the frame with this origin and the powers of two next to the standard deviations."""
-        deviation = np.sqrt(variances)
+        unit = units if isotropic and units is not None else np.ones(())
+        deviation = np.sqrt(variances / unit**2)
         if isotropic:
-            deviation = np.full_like(deviation, np.sqrt(np.mean(variances)))
+            deviation = np.full_like(deviation, np.sqrt(np.mean(variances / unit**2)))
         usable = np.isfinite(deviation) & (deviation > np.finfo(np.float64).tiny)
-        scale = np.exp2(np.rint(np.log2(np.where(usable, deviation, 1.0))))
+        scale = unit * np.exp2(np.rint(np.log2(np.where(usable, deviation, 1.0))))
         # Any origin near the mean will do; one that is exact in single precision serves both precisions.
         with np.errstate(over="ignore"):
             rounded = origin.astype(np.float32).astype(np.float64)
