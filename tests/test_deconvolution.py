@@ -211,15 +211,15 @@ def test_bad_errors_are_named(noise, says):
 @pytest.mark.parametrize("case", [case for case in CASES if case.name != "gaussian-full"], ids=str)
 def test_other_models_refuse_errors(case):
     rows = case.data()
-    with pytest.raises(OptionError, match="noise_covariance goes with full covariances of GaussianMixture only"):
+    with pytest.raises(OptionError, match="noise_covariance goes with Gaussian mixtures of full covariances only"):
         case.estimator().fit(rows, noise_covariance=np.zeros(rows.shape))
 
 
 def test_what_errors_do_not_go_with():
     rows, noise = noisy(50)
-    with pytest.raises(OptionError, match="noise_covariance goes with full covariances"):
+    with pytest.raises(OptionError, match="noise_covariance goes with Gaussian mixtures of full"):
         dem.KMeans(2).fit(rows, noise_covariance=noise)
-    with pytest.raises(OptionError, match="noise_covariance goes with full covariances"):
+    with pytest.raises(OptionError, match="noise_covariance goes with Gaussian mixtures of full"):
         dem.select(rows, n_components=2, covariance_type=["full", "diag"], noise_covariance=noise)
     with pytest.raises(OptionError, match="noise_covariance does not go with partial_fit"):
         dem.GaussianMixture(2).partial_fit(rows, noise_covariance=noise)

@@ -298,5 +298,5 @@ def test_nothing_known_of_a_value_is_no_limit_at_all(kind):
 
 @pytest.mark.parametrize("case", [one for one in CASES if not one.name.startswith("gaussian")], ids=str)
 def test_other_models_refuse_limits(case):
-    with pytest.raises(OptionError, match="upper goes with GaussianMixture only"):
+    with pytest.raises(OptionError, match="upper goes with Gaussian mixtures only"):
         case.estimator().fit(case.data(), upper=1.0)

@@ -192,9 +192,9 @@ def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str
 
 #: what not every model can make use of: the fields of a `Chunk`, and the models that can
 LIMITED = {
-    "noise_covariance": ("noise", "full covariances of GaussianMixture"),
-    "lower": ("limits", "GaussianMixture"),
-    "upper": ("limits", "GaussianMixture"),
+    "noise_covariance": ("noise", "Gaussian mixtures of full covariances"),
+    "lower": ("limits", "Gaussian mixtures"),
+    "upper": ("limits", "Gaussian mixtures"),
 }
 
 
