@@ -97,7 +97,7 @@ def describe(rows: Rows, bad: BadValues, support: Support) -> str:
     advice = ".dropna() of a DataFrame" if dims is None else f".stack(row={list(dims)}).dropna('row') of xarray"
     return (
         f"{rows.name} holds {bad.n_nan} NaN and {bad.n_infinite} infinite (inf) values; {which} {place}; drop or fill "
-        f"them first: rows must be complete, as after {advice}"
+        f"them first: rows must be complete, as after {advice}, unless missing= (--missing) says otherwise"
     )
 
 
@@ -143,9 +143,10 @@ def check_sample(
     """
     if support.outside(sample.rows).any():
         check_rows(rows, engine, support)
+    check_observed(sample, rows)
     check_spread(sample.rows, rows)
     where = "" if sample.complete else " in the sampled rows"
-    constant = np.flatnonzero((sample.rows == sample.rows[0]).all(axis=0))
+    constant = np.flatnonzero(np.fmax.reduce(sample.rows, axis=0) == np.fmin.reduce(sample.rows, axis=0))
     if len(constant) and what == "components":  # k-means may well have columns that tell nothing
         names = ", ".join(rows.feature_names[i] if rows.feature_names else str(i) for i in constant[:5])
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
@@ -159,15 +160,26 @@ def check_sample(
         warnings.warn(message, DataWarning, stacklevel=5)
 
 
+def check_observed(sample: RowSample, rows: Rows) -> None:
+    """Raise if a column has no values at all in a sample, as far as values may be missing."""
+    (never,) = np.nonzero(np.isnan(np.fmax.reduce(sample.rows, axis=0)))
+    if len(never):
+        name = f" ({rows.feature_names[never[0]]!r})" if rows.feature_names else ""
+        where, more = ("", "") if sample.complete else (" in the sampled rows", ", or take a larger sample")
+        message = f"column {never[0]}{name} of {rows.name} has no values{where}, only NaN; drop it{more}"
+        raise DataError(message)
+
+
 def check_spread(table: Array, rows: Rows) -> None:
     """Raise if variances would be infinite, which would look like a component that collapsed."""
     with np.errstate(over="ignore"):
-        spread = np.subtract(table.max(axis=0), table.min(axis=0), dtype=np.float64)
+        spread = np.subtract(np.fmax.reduce(table, axis=0), np.fmin.reduce(table, axis=0), dtype=np.float64)
     column = int(spread.argmax())
     if spread[column] > LARGEST_SPREAD:
         name = f" ({rows.feature_names[column]!r})" if rows.feature_names else ""
+        largest = np.fmax.reduce(np.abs(table[:, column]))
         message = (
-            f"column {column}{name} of {rows.name} has values of a size ({np.abs(table[:, column]).max():.3g}) whose "
+            f"column {column}{name} of {rows.name} has values of a size ({largest:.3g}) whose "
             "squares overflow; divide the data by their scale first"
         )
         raise DataError(message)

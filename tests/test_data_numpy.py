@@ -202,7 +202,8 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_named():
     assert (found.n_nan, found.n_infinite, *found.first[:3]) == (2, 1, False, 7_000, 1)
     assert describe(rows, found, Support()) == (
         "pandas DataFrame holds 2 NaN and 1 infinite (inf) values; the first is in row 7000, column 1 ('salinity'); "
-        "drop or fill them first: rows must be complete, as after .dropna() of a DataFrame"
+        "drop or fill them first: rows must be complete, as after .dropna() of a DataFrame, "
+        "unless missing= (--missing) says otherwise"
     )
 
 

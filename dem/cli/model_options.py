@@ -8,8 +8,17 @@ from typing import Any
 
 import click
 
-from dem.cli.options import POSITIVE, SEED, F, Finite, count, names_of, refuse, together
-from dem.estimators.registry import ALGORITHMS, DEFAULT, ESTIMATORS, MIXTURE_STARTS, Entry, ShellOption, entry_of
+from dem.cli.options import MISSING_HELP, POSITIVE, SEED, F, Finite, count, names_of, refuse, together
+from dem.estimators.registry import (
+    ALGORITHMS,
+    DEFAULT,
+    ESTIMATORS,
+    MISSING,
+    MIXTURE_STARTS,
+    Entry,
+    ShellOption,
+    entry_of,
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ _OPTIONS = {
         "0.7",
         of_mixtures=True,
     ),
+    "missing": _Option("--missing", click.Choice(MISSING), MISSING_HELP, default="error"),
     "sample_rows": _Option("--sample-rows", count, "Rows of the in-memory sample for the start", "N"),
     "accelerate": _Option(
         "--accelerate", click.Choice(("squarem",)), "Fewer iterations where EM is slow", of_mixtures=True

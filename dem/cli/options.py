@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import click
 
 from dem.errors import StoreError
-from dem.estimators.registry import entry_of
+from dem.estimators.registry import MISSING, entry_of
 
 if TYPE_CHECKING:
     from dem.data.columns import WeightedOptions
@@ -140,6 +140,10 @@ column_options = together(
         help="Components known of rows, -1 where not (mixtures): a variable of DATA, or a path.",
     ),
 )
+MISSING_HELP = "Missing values (NaN): leave such rows out, or use what is observed of each (mixtures)"
+missing_option = click.option(
+    "--missing", type=click.Choice(MISSING), help=f"{MISSING_HELP}.  [default: as in the fit]"
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 output_options = together(json_option, click.option("--quiet", is_flag=True, help="Say nothing but errors."))
@@ -183,6 +187,12 @@ def check_mixture(what: str, estimator: Any, path: str) -> None:
     entry = entry_of(estimator)
     if not entry.is_mixture:
         refuse(f"{what} is for mixtures, but {path} is a {entry.class_name} model")
+
+
+def set_missing(estimator: Any, missing: str | None) -> None:
+    """Give an estimator what `missing_option` was given, if that was anything."""
+    if missing is not None:
+        estimator.set_params(missing=missing)._check_options()  # noqa: SLF001
 
 
 def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> None:

@@ -13,9 +13,11 @@ from dem.cli.options import (
     check_output,
     engine_of,
     engine_options,
+    missing_option,
     output_options,
     overwrite_option,
     refuse,
+    set_missing,
     source_of,
     source_options,
 )
@@ -41,10 +43,11 @@ Examples:
 )
 @click.option("--log-density", is_flag=True, help="Write the log-density of each row under the mixture.")
 @source_options
+@missing_option
 @overwrite_option
 @engine_options
 @output_options
-def predict(model: str, data: str, out: str, proba: bool, log_density: bool, **given: Any) -> None:
+def predict(model: str, data: str, out: str, proba: bool, log_density: bool, missing: str | None, **given: Any) -> None:
     """Write the component of each row of DATA (its label; of k-means the nearest centre) to the zarr array OUT.
 
     Chunk by chunk, aligned with the chunks of DATA. OUT appears once it is whole.
@@ -61,9 +64,10 @@ def predict(model: str, data: str, out: str, proba: bool, log_density: bool, **g
         from dem.estimators.inputs import rows_of  # noqa: PLC0415
 
         estimator = dem.load(model)
+        set_missing(estimator, missing)
         if kind != "labels":
             check_mixture(f"--{kind.replace('_', '-')}", estimator, model)
-        rows = rows_of(estimator, data, reset=False, **source)
+        rows = rows_of(estimator, data, reset=False, on_grid=True, **source)
         n_rows, began = rows.n_rows, time.perf_counter()
         with open_engine(**engine), row_progress(f"writing {_WHAT[kind]}", quiet):
             estimator.predict_to(rows, out, kind=kind, dtype=given["dtype"], overwrite=given["overwrite"])

@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from dem.cli.options import TEXT, column_options, engine_options, output_options, rows_of, source_options
+from dem.cli.options import (
+    TEXT,
+    column_options,
+    engine_options,
+    missing_option,
+    output_options,
+    rows_of,
+    set_missing,
+    source_options,
+)
 from dem.cli.session import open_engine, plain_warnings
 from dem.estimators.registry import entry_of
 from dem.units import whole
@@ -23,10 +32,11 @@ Examples:
 @click.argument("model", type=TEXT)
 @click.argument("data", type=TEXT)
 @source_options
+@missing_option
 @column_options
 @engine_options
 @output_options
-def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> None:
+def score(model: str, data: str, missing: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
     """Print the log-likelihood per row of DATA under MODEL, and the information criteria BIC and AIC.
 
     Of k-means: the inertia, the sum of the squared distances of all rows to their nearest centres.
@@ -39,6 +49,7 @@ def score(model: str, data: str, as_json: bool, quiet: bool, **given: Any) -> No
         from dem.estimators import inputs  # noqa: PLC0415
 
         estimator = dem.load(model)
+        set_missing(estimator, missing)
         rows = inputs.rows_of(estimator, data, reset=False, **source)
         with open_engine(**given), row_progress("reading", quiet):
             figures = _figures(estimator, rows)

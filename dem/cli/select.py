@@ -77,6 +77,7 @@ Examples:
     "algorithm",
     "max_in_flight",
     "step_power",
+    "missing",
     "sample_rows",
     "accelerate",
     clusters=False,

@@ -199,7 +199,12 @@ LIMITED = {
 
 
 def with_columns(
-    rows: Rows, given: Mapping[str, Any], n_components: int | None, *, most_limits: float = math.inf
+    rows: Rows,
+    given: Mapping[str, Any],
+    n_components: int | None,
+    *,
+    skips_gaps: bool = False,
+    most_limits: float = math.inf,
 ) -> Rows:
     """Return rows with what is given of each; see `open_column`.
 
@@ -211,6 +216,8 @@ def with_columns(
         What is given of each row, as in `WeightedOptions`.
     n_components : int, optional
         How many components the model has; None if it has none.
+    skips_gaps : bool
+        Whether to leave out rows with NaN.
     most_limits : float
         How many values of a row may have limits.
     """
@@ -232,7 +239,7 @@ def with_columns(
         if data is not None:
             field, rule, n_more = kinds[name]
             columns.append(open_column(field, name, data, rows, rule, n_more=n_more))
-    return joined(rows, columns, most_limits=most_limits if ends else None)
+    return joined(rows, columns, skips_gaps=skips_gaps, most_limits=most_limits if ends else None)
 
 
 def _limits(name: str, data: Any, rows: Rows) -> Values:

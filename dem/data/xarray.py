@@ -93,6 +93,19 @@ def map_xarray(
     return xr.DataArray(result, dims=dims, coords=kept).rename(None)
 
 
+def on_features(
+    data: xr.DataArray | xr.Dataset, result: xr.DataArray, feature_dim: str | int | None, features: Features | None
+) -> Any:
+    """Return what `map_xarray` gave, with as many columns as data has features, in the form of the data."""
+    array, feature = with_features_last(data, feature_dim, features)
+    result = result.rename(component=feature)
+    if feature in array.coords:
+        result = result.assign_coords({feature: array[feature]})
+    if isinstance(data, xr.Dataset):
+        return result.to_dataset(dim="feature") if features is None else result
+    return result.transpose(*data.dims)
+
+
 def with_features_last(
     data: xr.DataArray | xr.Dataset, feature_dim: str | int | None, features: Features | None = None
 ) -> tuple[xr.DataArray, Hashable]:

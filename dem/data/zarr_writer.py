@@ -118,6 +118,7 @@ def write_rows(
     *,
     dtype: DTypeLike,
     columns: int | None,
+    last: str = "component",
     overwrite: bool = False,
     engine: Sweeper,
 ) -> None:
@@ -133,6 +134,8 @@ def write_rows(
         The data, read once.
     function : callable
         Picklable; maps a `Chunk` of n rows to results (n,) or (n, columns), of a `dtype`.
+    last : str, optional
+        What the last dimension for `columns` is called, where the others have names.
     path : str or path-like
         Directory or URL to write; the workers must see the same file system.
     overwrite : bool, optional
@@ -145,7 +148,7 @@ def write_rows(
     """
     tail = () if columns is None else (columns,)
     chunks = _result_chunks(rows.grid_chunks, math.prod(tail) * np.dtype(dtype).itemsize)
-    names = None if rows.grid_names is None else rows.grid_names + ("component",) * len(tail)
+    names = None if rows.grid_names is None else rows.grid_names + (last,) * len(tail)
     with destination(path, overwrite=overwrite) as draft:
         zarr.create_array(
             store=draft.path,

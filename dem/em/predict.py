@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from dem.data.base import Chunk, Rows
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
-from dem.families.base import total_weight, weighted_sum
+from dem.families.base import has_gaps, total_weight, weighted_sum
 from dem.statistics import Additive
 
 
@@ -19,16 +21,20 @@ from dem.statistics import Additive
 class RowFunction:
     """Base: checks the rows, keeps BLAS at one thread, evaluates the mixture (or the clusters).
 
-    What the data is called, and its columns, is for messages; see `about`.
+    What the data is called, and its columns, is for messages; see `about`. Rows with missing values (NaN) are refused,
+    unless the family allows them or `skips_gaps`: then they have no result.
     """
 
     family: Any
     parameters: Any
     name: str = "the data"
     feature_names: tuple[str, ...] | None = None
+    skips_gaps: bool = False
 
     #: the method of the family that is asked
     method: ClassVar[str]
+    #: what stands where a row has no result
+    nothing: ClassVar[float] = math.nan
     #: kind of number of the result
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float64)
     #: whether the result has a column for each component, rather than one number for each row
@@ -39,9 +45,9 @@ class RowFunction:
         """Number of columns of the result; None where it has one number per row."""
         return self.family.size(self.parameters) if self.by_component else None
 
-    def about(self, rows: Rows) -> Self:
+    def about(self, rows: Rows, *, skips_gaps: bool) -> Self:
         """Return the function with the names of the data that it is to be applied to."""
-        return replace(self, name=rows.name, feature_names=rows.feature_names)
+        return replace(self, name=rows.name, feature_names=rows.feature_names, skips_gaps=skips_gaps)
 
     def __call__(self, chunk: Chunk) -> NDArray[Any]:
         """Map the rows of a chunk to results with n as their first dimension.
@@ -51,6 +57,13 @@ class RowFunction:
         DataError
             If a row holds NaN, infinity or what the family cannot produce: it has no label.
         """
+        if self.skips_gaps and has_gaps(chunk.rows):
+            (complete,) = np.nonzero(~np.isnan(chunk.rows).any(axis=1))
+            results = np.full(
+                (len(chunk), *(() if self.columns is None else (self.columns,))), self.nothing, self.dtype
+            )
+            results[complete] = self(chunk.take(complete))
+            return results
         rows, support = chunk.rows, self.family.support
         invalid = support.outside(rows)
         if invalid.any():
@@ -61,11 +74,15 @@ class RowFunction:
             name = f" ({self.feature_names[column]!r})" if self.feature_names else ""
             message = (
                 f"{self.name} contains {what} ({np.count_nonzero(invalid)} of them, the first in row {row} of what was "
-                f"read together, column {column}{name}); drop or fill them first"
+                f"read together, column {column}{name}); drop or fill them first, or say what missing= is to do"
             )
             raise DataError(message)
         with single_threaded_blas():
-            return np.asarray(getattr(self.family, self.method)(self.parameters, chunk))
+            return self.result(chunk)
+
+    def result(self, chunk: Chunk) -> NDArray[Any]:
+        """Return what is said of rows that have been checked."""
+        return np.asarray(getattr(self.family, self.method)(self.parameters, chunk))
 
 
 class Labels(RowFunction):
@@ -73,6 +90,7 @@ class Labels(RowFunction):
 
     method = "labels"
     dtype = np.dtype(np.int64)
+    nothing = -1
 
 
 class Posterior(RowFunction):
@@ -93,6 +111,27 @@ class Distances(RowFunction):
 
     method = "distances"
     by_component = True
+
+
+@dataclass(frozen=True, eq=False)
+class Imputed(RowFunction):
+    """The rows with what is missing replaced by its mean given the rest, or drawn with a `seed`, shape (n, d)."""
+
+    n_features: int = 0
+    seed: int | None = None
+
+    @property
+    def columns(self) -> int:
+        """The number of features."""
+        return self.n_features
+
+    def result(self, chunk: Chunk) -> NDArray[Any]:
+        """Return the completed rows; draws depend on the seed, and on what is read together and where it is."""
+        if self.seed is None:
+            return np.asarray(self.family.imputed(self.parameters, chunk))
+        place = [int(chunk.index[0]) if len(chunk) else 0, zlib.crc32(chunk.rows.tobytes())]
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, *place]))
+        return np.asarray(self.family.imputed(self.parameters, chunk, rng))
 
 
 ROW_FUNCTIONS: dict[str, type[RowFunction]] = {

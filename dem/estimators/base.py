@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, Unpack
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
@@ -24,7 +25,7 @@ from dem.errors import DataError
 from dem.estimators import inputs, persistence, streams
 from dem.estimators.callbacks import History, Verbose, keeping_last
 from dem.estimators.options import POSITIVE, Options, option
-from dem.estimators.registry import BY_CLASS, Entry
+from dem.estimators.registry import BY_CLASS, MISSING, Entry
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
 from dem.events import Callback, notify
 from dem.families.base import Support
@@ -46,6 +47,10 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default.
     callbacks : sequence of Callback, optional
         Called with every event of `fit` (`dem.events`).
+    missing : {'error', 'skip', 'marginalise'}, default='error'
+        What is done with missing values (NaN): they are an error; or rows with any are left out, and get the label −1
+        and NaN for all else; or, by mixtures, what is observed of each row counts, which gives the maximum of the
+        likelihood if values are missing at random (Rubin 1976). docs/rows.md says what that costs.
 
     Attributes
     ----------
@@ -61,6 +66,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     verbose: int = option("verbose", default=0)
     sample_rows: int | None = option(POSITIVE, None, default=None)
     callbacks: Sequence[Callback] | None = option(list, tuple, None, default=None)
+    missing: str = option(StrOptions(set(MISSING)), default="error")
 
     #: fitted attributes that tell how the fit went
     _outcome: ClassVar[tuple[str, ...]]

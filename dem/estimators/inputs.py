@@ -144,12 +144,13 @@ def rows_of(
     *,
     reset: bool,
     minimum: int | None = None,
+    on_grid: bool = False,
     **given: Unpack[WeightedOptions],
 ) -> Rows:
     """Open data of any kind and compare its features with the estimator's (or note them, with `reset`).
 
     There must be `minimum` rows; if it is left out, two with `reset`, as in scikit-learn, else one. With the rows goes
-    what is given of each.
+    what is given of each. Those that the estimator skips are left out, unless the result is to lie `on_grid`.
 
     Raises
     ------
@@ -175,7 +176,13 @@ def rows_of(
         raise DataError(message)
     check_known(estimator, columns)
     n_components, most = getattr(estimator, "n_components", None), getattr(estimator, "_most_limits", math.inf)
-    return with_columns(rows, columns, n_components, most_limits=most)
+    skips = skips_gaps(estimator) and not on_grid
+    return with_columns(rows, columns, n_components, skips_gaps=skips, most_limits=most)
+
+
+def skips_gaps(estimator: Any) -> bool:
+    """Tell whether an estimator leaves out rows with missing values."""
+    return bool(estimator.missing == "skip")
 
 
 def check_known(estimator: Any, columns: Mapping[str, Any]) -> None:
@@ -189,6 +196,9 @@ def check_known(estimator: Any, columns: Mapping[str, Any]) -> None:
     for name, (field, models) in LIMITED.items():
         if columns.get(name) is not None and field not in estimator._knows:
             message = f"{name} goes with {models} only; leave it out"
+            raise OptionError(message)
+        if columns.get(name) is not None and estimator.missing == "marginalise":
+            message = f"{name} does not go with missing='marginalise'; give missing='skip'"
             raise OptionError(message)
 
 
@@ -207,8 +217,8 @@ def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **given: 
     source, columns = parted(given)
     columns, named = found_beside(data, columns)
     data, source = without(*as_fitted(estimator, data, source), named)
-    rows = rows_of(estimator, data, reset=False, **source, **columns)
-    function = function.about(rows)
+    rows = rows_of(estimator, data, reset=False, on_grid=True, **source, **columns)
+    function = function.about(rows, skips_gaps=skips_gaps(estimator))
     return map_rows(data, function, dtype=function.dtype, n_columns=function.columns, rows=rows, **source)
 
 

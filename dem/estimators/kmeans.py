@@ -101,6 +101,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
     max_iter: int = option(POSITIVE, default=300)
     tol: float = option(Interval(Real, 0.0, None, closed="left"), default=1e-4)
 
+    def _check_options(self) -> None:
+        super()._check_options()
+        if self.missing == "marginalise":
+            message = "missing='marginalise' is for mixtures, not for k-means; give missing='skip', or fill the values"
+            raise OptionError(message)
+
     def _finish(self, data: Any, source: SourceOptions) -> None:
         self.labels_ = self.predict(data, **source)
 

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import RowOptions, WeightedOptions
+from dem.data.columns import RowOptions, WeightedOptions, joined
 from dem.data.sources import SourceOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.incremental import Incremental
@@ -28,8 +28,10 @@ from dem.em.stepwise import Stepwise
 from dem.engine import Engine
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
-from dem.estimators import persistence, streams
+from dem.estimators import persistence
 from dem.estimators.criteria import Criteria
+from dem.estimators.draws import Draws
+from dem.estimators.gaps import Imputes
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.outliers import FindsOutliers
 from dem.estimators.partial import HELD, LearnsFromStreams
@@ -41,13 +43,13 @@ from dem.families.base import Component, Support
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample, in_units
-from dem.validation import check_count, check_sample, check_weights
+from dem.validation import check_sample, check_weights
 
 # Iterations on the sample at most, unless more are allowed on the data.
 SAMPLE_ITERATIONS = 100
 
 
-class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
+class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromStreams):
     """Base of the mixtures; a subclass names its component and checks the start that a user gives.
 
     Parameters
@@ -155,10 +157,12 @@ class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
         return {} if self.weights_init is None else {"weights": check_weights(self.weights_init, self.n_components)}
 
     def _family(self, component: Component[Any, Any] | None = None) -> Mixture[Any, Any]:
-        return Mixture(component or self._component(), self.fit_weights, self.top_components)
+        return Mixture(
+            component or self._component(), self.fit_weights, self.top_components, self.missing == "marginalise"
+        )
 
     def _support(self) -> Support:
-        return self._component().support
+        return self._family().support
 
     @property
     def _knows(self) -> frozenset[str]:
@@ -228,6 +232,8 @@ class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
         FitError
             If all of them do.
         """
+        whole = sample
+        sample = self._to_start_from(sample)
         family = self._family(self._component().adapted_to(sample.rows))
         starts: list[MixtureParameters[Any]] = []
         failures: list[FitError] = []
@@ -238,6 +244,7 @@ class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
                 failures.append(error)
         if not starts:
             raise failures[0]
+        self._note_patterns(whole, rows, family.component.most_patterns(starts[0].components))
         return family, starts
 
     def _seed(self) -> int:
@@ -270,17 +277,21 @@ class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
             given = {"weights": np.full(self.n_components, 1.0 / self.n_components), **given}
         if given.keys() >= set(self._parameter_names):
             return family.from_user(given)
-        if self.init_params == "k-means||":
+        init = self.init_params
+        if init == "k-means||" and sample.filled:
+            init = "kmeans"
+        if init == "k-means||":
             if sample.chunk.labels is not None:
                 message = "labels number the components of a start from the sample; init_params='k-means||' has none"
                 raise OptionError(message)
+            rows = joined(rows, [], skips_gaps=family.marginalises)
             size, callbacks = self.n_components, self.callbacks or ()
             more = (random_state, callbacks, self._units)
             start = kmeans_parallel_start(family, rows, engine, sample.rows, size, *more)
         else:
-            notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({self.init_params})"))
+            notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({init})"))
             chunk, size = in_units(sample.chunk, self._units), self.n_components
-            responsibilities = start_responsibilities(self.init_params, chunk, size, random_state)
+            responsibilities = start_responsibilities(init, chunk, size, random_state)
             start = family.start(sample.rows, responsibilities, sample.chunk.weights)
         return family.from_user({**family.to_user(start), **given}) if given else start
 
@@ -361,52 +372,6 @@ class MixtureEstimator(DensityMixin, FindsOutliers, LearnsFromStreams):
         """Return the number of free parameters, under scikit-learn's name."""
         family, parameters = self._model()
         return int(family.n_parameters(parameters))
-
-    def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Draw rows from the fitted mixture.
-
-        Parameters
-        ----------
-        n_samples : int
-            Number of rows. For more than fit in memory see `sample_to`.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-        y : ndarray of int64, shape (n_samples,)
-            The components they come from, in increasing order as in scikit-learn.
-        """
-        family, parameters = self._model()
-        check_count("n_samples", n_samples)
-        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1, size=4))
-        labels = np.sort(rng.choice(len(self.weights_), size=n_samples, p=self.weights_ / np.sum(self.weights_)))
-        return family.component.sample(parameters.components, labels, rng), labels
-
-    def sample_to(
-        self,
-        n_rows: int,
-        path: str,
-        *,
-        random_state: int | None = None,
-        overwrite: bool = False,
-        chunk_rows: int | None = None,
-    ) -> None:
-        """Stream rows drawn from the mixture into a zarr group with the arrays ``rows`` and ``labels``.
-
-        Parameters
-        ----------
-        n_rows : int
-            Number of rows; memory holds a few chunks of them.
-        path : str
-            Where the group is written; it appears there only when it is whole.
-        random_state : int, optional
-            Seed; each chunk has its own stream of random numbers derived from it.
-        overwrite : bool
-            Whether to replace what is at `path`.
-        chunk_rows : int, optional
-            Rows per chunk; about 16 MB when left out.
-        """
-        streams.sample_to(self, n_rows, path, random_state=random_state, overwrite=overwrite, chunk_rows=chunk_rows)
 
 
 def _truncated(start: Start) -> Start:

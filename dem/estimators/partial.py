@@ -159,6 +159,6 @@ class LearnsFromStreams(Estimator):
         self, table: Chunk, rows: Rows, engine: Engine
     ) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
         """Return a start from the first rows, and the family in their frame."""
-        family = replace(self._family(self._component().adapted_to(table.rows)), top_components=None)
-        first = RowSample(table, True, total_weight(table))
+        first = self._to_start_from(RowSample(table, True, total_weight(table)))
+        family = replace(self._family(self._component().adapted_to(first.rows)), top_components=None)
         return family, self._start(family, rows, engine, first, check_random_state(self.random_state))

@@ -20,7 +20,7 @@ FORMAT = 2
 # Format 1 has no raw parameters.
 _READ = (1, FORMAT)
 # What files of earlier versions do not have, or models of some families.
-_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start")
+_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_")
 # Options that make no sense in another process.
 _NOT_SAVED = ("callbacks",)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 #: ways of EM; `MixtureEstimator._algorithm` says what they mean
 ALGORITHMS = ("auto", "batch", "incremental", "stepwise")
+#: what becomes of missing values; `Estimator` says what they mean
+MISSING = ("error", "skip", "marginalise")
 #: ways in which a mixture starts from a sample, and one that reads all the data
 MIXTURE_STARTS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -40,23 +40,60 @@ def predict_to(
         raise OptionError(message)
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
-    wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype)
-    rows = inputs.rows_of(estimator, data, reset=False, **given)
-    function = function.about(rows)
+    skips = inputs.skips_gaps(estimator)
+    wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype, signed=skips)
+    _write(estimator, function, data, path, wanted, "component", overwrite=overwrite, **given)
+
+
+def impute_to(
+    estimator: Any,
+    function: RowFunction,
+    data: Any,
+    path: str,
+    *,
+    overwrite: bool,
+    **given: Unpack[RowOptions],
+) -> None:
+    """Write rows without gaps; see `Imputes.impute_to`."""
+    check_destination(path, overwrite=overwrite)
+    _write(estimator, function, data, path, function.dtype, "feature", overwrite=overwrite, **given)
+
+
+def _write(
+    estimator: Any,
+    function: RowFunction,
+    data: Any,
+    path: str,
+    dtype: np.dtype[Any],
+    last: str,
+    *,
+    overwrite: bool,
+    **given: Unpack[RowOptions],
+) -> None:
+    """Write what a function says of each row, with `last` as the name of a last dimension, if there is one."""
+    rows = inputs.rows_of(estimator, data, reset=False, on_grid=True, **given)
+    function = function.about(rows, skips_gaps=function.skips_gaps or inputs.skips_gaps(estimator))
+    how: dict[str, Any] = {"dtype": dtype, "columns": function.columns, "last": last, "overwrite": overwrite}
     with current_engine() as engine:
         try:
-            write_rows(rows, function, path, dtype=wanted, columns=function.columns, overwrite=overwrite, engine=engine)
+            write_rows(rows, function, path, **how, engine=engine)
         except MissingDataError:
             raise
         except DataError:
-            check_rows(rows, engine, function.family.support)  # says which row of all it is
+            support = function.family.support
+            check_rows(rows, engine, replace(support, gaps=support.gaps or function.skips_gaps))  # says which row
             raise
 
 
-def _result_dtype(function: RowFunction, kind: str, n_components: int, wanted: DTypeLike | None) -> np.dtype[Any]:
-    """Return the type that results are written in: of labels the smallest that holds them, and one more for none."""
+def _result_dtype(
+    function: RowFunction, kind: str, n_components: int, wanted: DTypeLike | None, *, signed: bool
+) -> np.dtype[Any]:
+    """Return the type that results are written in: of labels the smallest that holds them, and one more for none.
+
+    That one is −1 if `signed`.
+    """
     if wanted is None:
-        return np.min_scalar_type(n_components) if kind == "labels" else function.dtype
+        return np.min_scalar_type(-n_components if signed else n_components) if kind == "labels" else function.dtype
     try:
         dtype = np.dtype(wanted)
     except TypeError as error:
@@ -66,7 +103,7 @@ def _result_dtype(function: RowFunction, kind: str, n_components: int, wanted: D
         fits = dtype.kind == "f" and dtype.itemsize in (4, 8)
         message = f"dtype must be 'float32' or 'float64' for {kind}, not {dtype.name!r}"
     else:
-        fits = dtype.kind in "iu" and n_components - 1 <= np.iinfo(dtype).max
+        fits = dtype.kind in ("i" if signed else "iu") and n_components - 1 <= np.iinfo(dtype).max
         message = f"dtype must be a type of whole numbers that holds labels to {n_components - 1}, not {dtype.name!r}"
     if not fits:
         raise OptionError(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -34,12 +34,15 @@ class Support:
     lowest, highest : float
     whole : bool
         Whether they must be whole numbers.
+    gaps : bool
+        Whether values may be missing (NaN).
     """
 
     description: str = "finite numbers"
     lowest: float = -math.inf
     highest: float = math.inf
     whole: bool = False
+    gaps: bool = False
 
     def outside(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which values are not allowed; the shape of `rows`."""
@@ -51,6 +54,8 @@ class Support:
             inside &= rows >= self.lowest
         if self.whole:
             inside &= rows == np.rint(rows)
+        if self.gaps:
+            inside |= np.isnan(rows)
         return ~inside
 
 
@@ -79,6 +84,12 @@ class RowBlock(Protocol):
 
     def take(self, which: slice | NDArray[Any]) -> Self:
         """Return some of the rows, with all that goes with them."""
+
+
+def has_gaps(rows: NDArray[Any]) -> bool:
+    """Tell whether any value is missing; in one look at the rows, without a copy."""
+    # The least of numbers is NaN if one of them is, and takes a fraction of the time of `isnan`.
+    return rows.dtype.kind == "f" and rows.size > 0 and bool(np.isnan(rows.min()))
 
 
 def total_weight(chunk: RowBlock) -> float:
@@ -198,8 +209,8 @@ class Block(Protocol):
         """Leave out some of the rows, shape (n,)."""
 
 
-class Kernel(Protocol[S_co]):
-    """The arithmetic of one E-step over blocks of rows, with what it precomputes from the parameters, and its sums."""
+class EStepKernel(Protocol[S_co]):
+    """The arithmetic of an E-step over blocks of rows: all that one pass through a chunk asks of it."""
 
     @property
     def block_rows(self) -> int:
@@ -215,6 +226,10 @@ class Kernel(Protocol[S_co]):
     def statistics(self) -> S_co:
         """Return what the blocks have accumulated."""
 
+
+class Kernel(EStepKernel[S_co], Protocol[S_co]):
+    """The arithmetic of one E-step over blocks of rows, with what it precomputes from the parameters, and its sums."""
+
     def clear(self) -> None:
         """Start the sums anew; they and all workspace are this kernel's own."""
 
@@ -227,6 +242,8 @@ class Component(ABC, Generic[P, S]):
 
     #: name in model files and on the command line
     name: ClassVar[str]
+    #: whether `marginals` and `conditional_means` are there: values of rows may be missing
+    marginalises: ClassVar[bool] = True
     #: what `kernel_for` can make use of beside the numbers, weights and labels: fields of a `RowBlock`
     knows: ClassVar[frozenset[str]] = frozenset()
     #: how many values of a row may have limits, where these are known
@@ -252,6 +269,28 @@ class Component(ABC, Generic[P, S]):
     def kernel_for(self, parameters: P, chunk: RowBlock, *, exact: bool = False) -> Kernel[S]:
         """Return the arithmetic of an E-step at `parameters` for a chunk, by what is known of its rows."""
         return self.kernel(parameters, chunk.rows.dtype, exact=exact)
+
+    def marginals(self, parameters: P, rows: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], EStepKernel[S]]]:
+        """Yield groups of rows, all of which lack values (NaN), by their numbers, each with its arithmetic.
+
+        Densities are those of what is observed (1 where that is nothing). Statistics are of the type that `kernel` has,
+        with what is missing replaced by its expectation, given what is observed, the component and `parameters`.
+        """
+        raise NotImplementedError
+
+    def most_patterns(self, parameters: P) -> float:  # noqa: ARG002
+        """Return up to how many patterns of missing values an E-step needs no more time for each of them than once."""
+        return math.inf
+
+    def conditional_means(self, parameters: P, rows: Array, k: int) -> Array:
+        """Return rows with what is missing (NaN) replaced by its mean in component k, given what is observed."""
+        raise NotImplementedError
+
+    def conditional_draws(
+        self, parameters: P, rows: Array, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Return rows with what is missing (NaN) drawn from the component of each, given what is observed."""
+        return np.where(np.isnan(rows), self.sample(parameters, labels, rng), rows)
 
     def joins(self, other: Self) -> bool:
         """Tell whether components of this kind and of the other can share the products of one kernel."""

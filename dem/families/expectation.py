@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Kernel, RowBlock, weighted_sum
+from dem.families.base import Array, EStepKernel, RowBlock, weighted_sum
 from dem.families.workspace import constant_row
 from dem.statistics import Additive, Statistics
 
@@ -73,8 +73,8 @@ class Sums(Additive, Generic[S]):
 
 
 def accumulate(
-    kernel: Kernel[S],
-    exact: Callable[[], Kernel[S]],
+    kernel: EStepKernel[S],
+    exact: Callable[[], EStepKernel[S]],
     log_weights: Array,
     segments: Sequence[slice],
     chunk: RowBlock,
@@ -116,7 +116,7 @@ def accumulate(
 
 
 def log_joint(
-    kernel: Kernel[Any], log_weights: Array, chunk: RowBlock
+    kernel: EStepKernel[Any], log_weights: Array, chunk: RowBlock
 ) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
     """Yield the place of each block, log(weight · density), shape (n_components, n), and the largest of each column."""
     for where, part in blocks(chunk, kernel.block_rows):
@@ -128,7 +128,7 @@ def log_joint(
         yield where, joint, joint.max(axis=0)
 
 
-def distrusted_rows(kernel: Kernel[Any], largest: NDArray[Any]) -> NDArray[np.bool_] | None:
+def distrusted_rows(kernel: EStepKernel[Any], largest: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Return which rows an exact kernel must compute, by their largest log-density; None if there are none."""
     if kernel.trusted_above == -math.inf or largest.min() >= kernel.trusted_above:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -46,7 +46,10 @@ class ExponentialFamily(Component[Array, Totals]):
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     def sufficient_statistics(self, rows: Array) -> Array:
-        """Return T(x) of rows (n, n_features), shape (n, n_statistics)."""
+        """Return T(x) of rows (n, n_features), shape (n, n_statistics), of a missing value NaN.
+
+        One statistic of each feature after the other, in the order of the features: j, j + n_features, ….
+        """
         return rows
 
     @abstractmethod
@@ -98,6 +101,14 @@ class ExponentialFamily(Component[Array, Totals]):
     ) -> ExponentialKernel:
         """Return the arithmetic of an E-step at `parameters`: double precision for rows of any dtype."""
         return ExponentialKernel(self, *self.natural_parameters(parameters))
+
+    def marginals(self, parameters: Array, rows: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], MaskedKernel]]:
+        """Yield all rows: whatever they lack, one product serves them."""
+        yield np.arange(len(rows)), MaskedKernel(self, parameters)
+
+    def conditional_means(self, parameters: Array, rows: Array, k: int) -> Array:
+        """Return rows with E[x] in the place of what is missing: features are independent within a component."""
+        return np.where(np.isnan(rows), self.mean_parameters(parameters[[k]])[:, : rows.shape[1]], rows)
 
     def m_step(self, statistics: Totals, counts: Array, parameters: Array) -> Array:
         """Return the parameters whose mean is that of the rows; a component without any rows stays where it is."""
@@ -193,3 +204,66 @@ class ExponentialBlock:
     def accumulate(self, responsibilities: Array) -> None:
         """Add ΣγT(x) of the rows."""
         self._kernel.totals += np.dot(responsibilities, self._statistics)
+
+
+class MaskedKernel:
+    """Rows with missing values: log-densities are Σ m(η·T − A + log h), where m says what is observed.
+
+    With T' = m T that is a product over z = [T', m], whose sums ΣγT' and Σγm give the statistics: a missing T counts
+    as its mean.
+    """
+
+    block_rows = 8192
+    trusted_above = -np.inf
+
+    def __init__(self, family: ExponentialFamily, parameters: Array) -> None:
+        self.family, self.n_features = family, parameters.shape[1]
+        slopes, _ = family.natural_parameters(parameters)
+        one_by_one = [family.natural_parameters(parameters[:, [j]])[1] for j in range(self.n_features)]
+        self.means = family.mean_parameters(parameters)
+        self.weights = np.hstack([slopes, -np.stack(one_by_one, axis=1)])
+        self.counts = np.zeros((len(self.weights), 1))
+        self.sums = np.zeros_like(self.weights)
+
+    def block(self, chunk: RowBlock) -> MaskedBlock:
+        """Return rows in double precision."""
+        return MaskedBlock(self, np.asarray(chunk.rows, dtype=np.float64))
+
+    def statistics(self) -> Totals:
+        """Return ΣγT(x) of completed rows."""
+        n_statistics = self.means.shape[1]
+        lacking = self.counts - self.sums[:, n_statistics:]
+        return Totals(self.sums[:, :n_statistics] + np.tile(lacking, n_statistics // self.n_features) * self.means)
+
+
+class MaskedBlock:
+    """Rows of a chunk; see `dem.families.base.Block`."""
+
+    def __init__(self, kernel: MaskedKernel, rows: Array) -> None:
+        self._kernel, family = kernel, kernel.family
+        observed = ~np.isnan(rows)
+        invalid = family.support.outside(rows) & observed
+        # Of what is missing all terms are NaN before they are left out.
+        with np.errstate(invalid="ignore", over="ignore"):
+            own = [family.log_base_measure(rows[:, [j]]) for j in range(rows.shape[1])]
+            statistics = family.sufficient_statistics(rows)
+        self._base = np.where(observed, np.stack(own, axis=1), 0.0).sum(axis=1)
+        self._base[invalid.any(axis=1)] = np.nan  # makes the loop look for the rows and name them
+        there = np.tile(observed, statistics.shape[1] // rows.shape[1])
+        self._z = np.hstack([np.where(there, statistics, 0.0), observed])
+
+    def log_density(self) -> Array:
+        """Return the log-density of what is observed, shape (n_components, n)."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            density: Array = np.dot(self._kernel.weights, self._z.T)
+            density += self._base
+        return density
+
+    def forget(self, which: NDArray[np.bool_]) -> None:
+        """Leave out some of the rows."""
+        self._z[which] = 0.0
+
+    def accumulate(self, responsibilities: Array) -> None:
+        """Add Σγ and Σγ[T', m] of the rows."""
+        self._kernel.counts += responsibilities.sum(axis=1, keepdims=True)
+        self._kernel.sums += np.dot(responsibilities, self._z)

@@ -21,10 +21,12 @@ from dem.families.base import (
     Kernel,
     RowBlock,
     Support,
+    has_gaps,
     total_weight,
     weighted_sum,
 )
 from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
+from dem.families.gaps import Divided, divided, imputed
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
 from dem.families.workspace import fresh, kept_with, largest_row
@@ -32,6 +34,7 @@ from dem.statistics import Statistics
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
+C = TypeVar("C", bound=RowBlock)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,16 +103,19 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         Whether the M-step updates the weights; else they stay as they started.
     top_components : int, optional
         How many components an E-step computes for each row; see `truncated`. All when left out.
+    marginalises : bool
+        Whether values of rows may be missing (NaN), at random: densities are those of what is observed.
     """
 
     component: Component[P, S]
     fit_weights: bool = True
     top_components: int | None = None
+    marginalises: bool = False
 
     @property
     def support(self) -> Support:
         """The values that have a density."""
-        return self.component.support
+        return replace(self.component.support, gaps=self.marginalises)
 
     def start(
         self, sample: NDArray[Any], responsibilities: Array, weights: Array | None = None
@@ -158,6 +164,13 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         counts = np.zeros(len(parameters.weights))
         log_likelihoods: list[float] = []
         statistics = kernel.statistics()
+        n_rows = total_weight(chunk)
+        chunk, _, groups = self._divided(parameters, chunk)
+        for marginal, part, _ in groups:  # no cell is known of these rows: all components are candidates
+            own = accumulate(marginal, lambda: marginal, log_weights, [slice(len(counts))], part)  # noqa: B023 - used at once
+            counts += own.counts
+            log_likelihoods.extend(own.log_likelihoods)
+            statistics = statistics + own.components
         for cell, where in candidates.rows_of_cells(chunk.rows):
             which = candidates.lists[cell]
 
@@ -168,7 +181,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             counts[which] += own.counts
             log_likelihoods.extend(own.log_likelihoods)
             component.add_at(statistics, which, own.components)
-        return MixtureStatistics(total_weight(chunk), math.fsum(log_likelihoods), counts, statistics)
+        return MixtureStatistics(n_rows, math.fsum(log_likelihoods), counts, statistics)
 
     def size(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of components."""
@@ -195,8 +208,11 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
 
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
-        n_rows = total_weight(chunk)
-        sums = accumulate(kernel, exact, _log_weights(parameters), segments, chunk)
+        n_rows, log_weights = total_weight(chunk), _log_weights(parameters)
+        chunk, _, groups = self._divided(parameters, chunk)
+        sums = accumulate(kernel, exact, log_weights, segments, chunk)
+        for own, part, _ in groups:
+            sums = sums + accumulate(own, exact, log_weights, segments, part)
         parts = [sums.components] if len(segments) == 1 else tree.split(sums.components, n_components)
         return [
             MixtureStatistics(n_rows, float(log_likelihood), sums.counts[segment], part)
@@ -269,6 +285,12 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         entropies = self._by_row(parameters, chunk, np.empty(len(chunk.rows)), by_row)
         return weighted_sum(entropies, chunk.weights)
 
+    def imputed(
+        self, parameters: MixtureParameters[P], chunk: RowBlock, rng: np.random.Generator | None = None
+    ) -> NDArray[Any]:
+        """Return the rows, float64, with what is missing replaced by its mean given the rest, or drawn if `rng`."""
+        return imputed(self.component, parameters.components, chunk, lambda part: self.posterior(parameters, part), rng)
+
     def sample(
         self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -308,6 +330,12 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         components = self.component.constrain(vector, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
 
+    def _divided(self, parameters: MixtureParameters[P], chunk: C) -> Divided[C, S]:
+        """Return the complete rows of a chunk, and the groups of others; see `gaps.divided`."""
+        if self.marginalises and has_gaps(chunk.rows):
+            return divided(self.component, parameters.components, chunk)
+        return chunk, slice(None), iter(())
+
     def _by_row(
         self,
         parameters: MixtureParameters[P],
@@ -320,17 +348,24 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         Rows that single precision does not do justice come a second time, in double precision.
         """
         log_weights, far = _log_weights(parameters), [np.empty(0, dtype=np.intp)]
+        whole, numbers, groups = self._divided(parameters, chunk)
         kernel = self.component.kernel_for(parameters.components, chunk)
-        for where, joint, largest in log_joint(kernel, log_weights, chunk):
+        own = result if isinstance(numbers, slice) else result[numbers]
+        for where, joint, largest in log_joint(kernel, log_weights, whole):
             if (distrusted := distrusted_rows(kernel, largest)) is not None:
                 far.append(where.start + np.flatnonzero(distrusted))
                 joint[:, distrusted] = largest[distrusted] = 0.0  # they may have overflowed
-            result[where] = function(joint, largest)
+            own[where] = function(joint, largest)
         again = np.concatenate(far)
         if len(again):
             kernel = self.component.kernel_for(parameters.components, chunk, exact=True)
-            for where, joint, largest in log_joint(kernel, log_weights, chunk.take(again)):
-                result[again[where]] = function(joint, largest)
+            for where, joint, largest in log_joint(kernel, log_weights, whole.take(again)):
+                own[again[where]] = function(joint, largest)
+        if not isinstance(numbers, slice):
+            result[numbers] = own
+        for marginal, part, numbers in groups:
+            for where, joint, largest in log_joint(marginal, log_weights, part):
+                result[numbers[where]] = function(joint, largest)
         return result
 
 

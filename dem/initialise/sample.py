@@ -40,11 +40,14 @@ class RowSample:
         Whether these are all the rows that count.
     total_weight : float
         For how many rows all the data counts.
+    filled : bool
+        Whether means of the columns stand in the place of values that are missing.
     """
 
     chunk: Chunk
     complete: bool
     total_weight: float
+    filled: bool = False
 
     @property
     def rows(self) -> Array:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Component, Kernel, Support
+from dem.families.base import Array, Component, EStepKernel, Kernel, Support
+from dem.families.gaps import rows_of_patterns
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
 from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, slices, weighted_means
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.marginal import MarginalKernel, Marginals, most_kept
 from dem.families.workspace import fresh, kept_with
 from dem.statistics import CentralMoments
 
@@ -217,6 +220,55 @@ class OwnCovariance(GaussianComponent):
 
 class MatrixCovariance(GaussianComponent):
     """What covariances that are matrices, (n_components, d, d) or (d, d), have in common."""
+
+    @abstractmethod
+    def from_own_frames(
+        self, parameters: GaussianParameters, first: Array, second: Array, counts: Array
+    ) -> GaussianStatistics:
+        """Return the statistics of an E-step from Σγy, Σγyyᵀ of each component in its own frame, and Σγ."""
+
+    def marginals(
+        self, parameters: GaussianParameters, rows: NDArray[Any]
+    ) -> Iterator[tuple[NDArray[np.intp], EStepKernel[GaussianStatistics]]]:
+        """Yield the rows of each pattern of missing values."""
+        marginals = self._marginals(parameters)
+        for missing, which in rows_of_patterns(np.isnan(rows)):
+            yield which, MarginalKernel(marginals.of(missing), partial(self.from_own_frames, parameters))
+
+    def most_patterns(self, parameters: GaussianParameters) -> float:
+        """Return for how many patterns an E-step keeps the marginal distributions."""
+        return most_kept(*parameters.means.shape)
+
+    def conditional_means(self, parameters: GaussianParameters, rows: Array, k: int) -> Array:
+        """Return rows with what is missing replaced by its regression on what is observed."""
+        marginals, filled = self._marginals(parameters), np.array(rows, dtype=np.float64)
+        for missing, which in rows_of_patterns(np.isnan(rows)):
+            filled[which] = marginals.conditional_means(marginals.of(missing), filled[which], k)
+        return filled
+
+    def conditional_draws(
+        self, parameters: GaussianParameters, rows: Array, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Return rows with what is missing drawn: a draw of the whole row, less what its own observed part predicts."""
+        drawn: Array = self.sample(parameters, labels, rng)
+        known = np.where(np.isnan(rows), np.nan, drawn)
+        for k in np.unique(labels):
+            own = np.flatnonzero(labels == k)
+            drawn[own] += self.conditional_means(parameters, rows[own], k) - self.conditional_means(
+                parameters, known[own], k
+            )
+        return np.where(np.isnan(rows), drawn, rows)
+
+    def _marginals(self, parameters: GaussianParameters) -> Marginals:
+        means = parameters.means
+        shape = (len(means), means.shape[1], means.shape[1])
+        return kept_with(
+            parameters,
+            (self, "marginals"),
+            lambda: Marginals(
+                means, np.broadcast_to(parameters.precisions_cholesky, shape), self._frame(means.shape[1])
+            ),
+        )
 
     def precisions(self, precisions_cholesky: Array) -> Array:
         """Return U Uᵀ."""

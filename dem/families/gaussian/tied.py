@@ -186,6 +186,17 @@ class Tied(MatrixCovariance):
         covariance, new_factor = refine(moment, factor, self._ridge(means.shape[1]), "the tied covariance")
         return GaussianParameters(means, covariance, new_factor)
 
+    def from_own_frames(
+        self, parameters: GaussianParameters, first: Array, second: Array, counts: Array
+    ) -> GaussianStatistics:
+        """Return the statistics of an E-step from Σγy and Σγyyᵀ of each component in its own frame."""
+        total: Array = second.sum(axis=0)
+        if len(plan_for(parameters).own):
+            return GaussianStatistics(first, total)
+        centres = parameters.means @ parameters.precisions_cholesky
+        moved = first + counts[:, np.newaxis] * centres
+        return GaussianStatistics(moved, total + first.T @ centres + centres.T @ moved)
+
     def joins(self, other: Self) -> bool:  # noqa: ARG002
         """Return False: the covariance is shared by the components of one model."""
         return False

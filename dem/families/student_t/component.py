@@ -76,6 +76,7 @@ class StudentTComponent(Component[StudentTParameters, StudentTStatistics]):
     fit_dof: str = "free"
     name: ClassVar[str] = "student_t"
     support: ClassVar[Support] = Support()
+    marginalises: ClassVar[bool] = False
 
     def adapted_to(self, sample: NDArray[Any]) -> Self:
         """Return this component with origin and scale of a sample (n, n_features)."""

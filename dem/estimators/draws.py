@@ -1,0 +1,63 @@
+"""Rows drawn from a fitted mixture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from dem.estimators import streams
+from dem.estimators.base import Estimator
+from dem.validation import check_count
+
+
+class Draws(Estimator):
+    """The part of a mixture estimator that draws rows."""
+
+    def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Draw rows from the fitted mixture.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of rows. For more than fit in memory see `sample_to`.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+        y : ndarray of int64, shape (n_samples,)
+            The components they come from, in increasing order as in scikit-learn.
+        """
+        family, parameters = self._model()
+        check_count("n_samples", n_samples)
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1, size=4))
+        labels = np.sort(rng.choice(len(self.weights_), size=n_samples, p=self.weights_ / np.sum(self.weights_)))
+        return family.component.sample(parameters.components, labels, rng), labels
+
+    def sample_to(
+        self,
+        n_rows: int,
+        path: str,
+        *,
+        random_state: int | None = None,
+        overwrite: bool = False,
+        chunk_rows: int | None = None,
+    ) -> None:
+        """Stream rows drawn from the mixture into a zarr group with the arrays ``rows`` and ``labels``.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of rows; memory holds a few chunks of them.
+        path : str
+            Where the group is written; it appears there only when it is whole.
+        random_state : int, optional
+            Seed; each chunk has its own stream of random numbers derived from it.
+        overwrite : bool
+            Whether to replace what is at `path`.
+        chunk_rows : int, optional
+            Rows per chunk; about 16 MB when left out.
+        """
+        streams.sample_to(self, n_rows, path, random_state=random_state, overwrite=overwrite, chunk_rows=chunk_rows)

@@ -1,0 +1,88 @@
+"""Rows with missing values (NaN), apart from the others. Which values a row lacks is its pattern."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem.families.base import Array, Component, EStepKernel, RowBlock
+from dem.statistics import Statistics
+
+P = TypeVar("P")
+S = TypeVar("S", bound=Statistics)
+C = TypeVar("C", bound=RowBlock)
+#: the complete rows of a chunk, their numbers, and groups of the others: what computes them, the rows, their numbers
+Divided: TypeAlias = tuple[C, NDArray[np.intp] | slice, Iterator[tuple[EStepKernel[S], C, NDArray[np.intp]]]]
+
+
+def rows_of_patterns(missing: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
+    """Yield each pattern of missing values, shape (n_features,), and the numbers of its rows, which are increasing.
+
+    The order of the patterns depends on them alone.
+    """
+    keys = keys_of(missing)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
+    for start, stop in itertools.pairwise(edges):
+        which = order[start:stop]
+        yield missing[which[0]], which
+
+
+def n_patterns(rows: NDArray[Any]) -> int:
+    """Return how many patterns the rows with missing values have."""
+    missing = np.isnan(rows)
+    missing = missing[missing.any(axis=1)]
+    return len(np.unique(keys_of(missing)))
+
+
+def keys_of(missing: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return what tells the pattern of each row, shape (n,): numbers for at most 64 features, else bytes."""
+    packed = np.packbits(missing, axis=1)
+    if packed.shape[1] > 8:
+        return np.ascontiguousarray(packed).view(f"S{packed.shape[1]}")[:, 0]
+    wide = np.zeros((len(packed), 8), dtype=np.uint8)
+    wide[:, : packed.shape[1]] = packed
+    return wide.view(np.uint64)[:, 0]
+
+
+def divided(component: Component[P, S], parameters: P, chunk: C) -> Divided[C, S]:
+    """Divide a chunk by what its rows lack; see `Component.marginals`, which the groups come from."""
+    incomplete = np.isnan(chunk.rows).any(axis=1)
+    where = np.flatnonzero(incomplete)
+    rest = chunk.take(where)
+    groups = ((kernel, rest.take(which), where[which]) for which, kernel in component.marginals(parameters, rest.rows))
+    whole = np.flatnonzero(~incomplete)
+    return chunk.take(whole), whole, groups
+
+
+def imputed(
+    component: Component[P, Any],
+    parameters: P,
+    chunk: RowBlock,
+    posterior: Callable[[RowBlock], Array],
+    rng: np.random.Generator | None = None,
+) -> Array:
+    """Return rows with what is missing replaced by its mean given the rest, or drawn if there is `rng`.
+
+    `posterior` gives the responsibilities of rows, shape (n, n_components).
+    """
+    rows = np.array(chunk.rows, dtype=np.float64)
+    (which,) = np.nonzero(np.isnan(rows).any(axis=1))
+    if not len(which):
+        return rows
+    shares, lacking = posterior(chunk.take(which)), rows[which]
+    if rng is not None:
+        edges = np.cumsum(shares, axis=1)
+        labels = np.sum(edges[:, :-1] < rng.random((len(which), 1)) * edges[:, -1:], axis=1)
+        rows[which] = component.conditional_draws(parameters, lacking, labels, rng)
+        return rows
+    means = np.zeros_like(lacking)
+    for k, share in enumerate(shares.T):
+        means += share[:, np.newaxis] * component.conditional_means(parameters, lacking, k)
+    rows[which] = np.where(np.isnan(lacking), means, lacking)
+    return rows
