@@ -116,3 +116,27 @@ def test_a_name_that_is_nowhere(here, capsys):
     code, said = run(capsys, "fit", here[0] / "table.parquet", "--columns", "a,b", "-k", 2, "--weights", "worth")
     assert code != 0
     assert "sample_weight: there is nothing at worth" in said.err
+
+
+def test_errors_and_limits(tmp_path, capsys):
+    rng = np.random.default_rng(5)
+    rows, noise = gaussian_rows(600)[:, :2], rng.uniform(0.1, 0.5, (600, 2))
+    rows[rows[:, 0] < -3.0, 0] = np.nan
+    group = zarr.create_group(tmp_path / "group.zarr")
+    group.create_array("flux", data=rows, chunks=(200, 2))
+    group.create_array("variance", data=noise, chunks=(100, 2))
+    group.create_array("least", data=np.where(np.isnan(rows), -9.0, -np.inf), chunks=(600, 2))
+    given = ("--variable", "flux", "--errors", "variance", "--lower", "least", "--upper=-3,inf")
+    model, out, data = tmp_path / "model.zarr", tmp_path / "out.zarr", tmp_path / "group.zarr"
+    code, said = run(capsys, "fit", data, *given, "-k", 2, "--seed", 0, "--quiet", "--out", model)
+    assert (code, said.err) == (0, "")
+    options = {"noise_covariance": noise, "lower": np.array(group["least"]), "upper": [-3.0, np.inf]}
+    expected = dem.GaussianMixture(2, random_state=0).fit(rows, **options)
+    np.testing.assert_allclose(dem.load(str(model)).means_, expected.means_, rtol=1e-9)
+    figures = json.loads(run(capsys, "score", model, data, *given, "--json")[1].out)
+    assert figures["log_likelihood_per_row"] == pytest.approx(expected.score(rows, **options), rel=1e-9)
+    assert run(capsys, "predict", model, data, out, "--log-density", *given, "--quiet")[0] == 0
+    np.testing.assert_allclose(zarr.open_array(out)[:], expected.score_samples(rows, **options), rtol=1e-9)
+    code, said = run(capsys, "fit", data, "--variable", "flux", "--upper", "nan", "-k", 2)
+    assert code == 1
+    assert "upper is nan" in said.err

@@ -128,6 +128,34 @@ source_options = together(
         "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
     ),
 )
+
+
+def numbers_or_name(value: str) -> float | list[float] | str:
+    """Read a number, several with commas between, or else a name."""
+    try:
+        numbers = [float(part) for part in text(value).split(",")]
+    except ValueError:
+        return value
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+LIMIT = click.types.FuncParamType(numbers_or_name)
+#: what is known of the values of each row of DATA, of rows to fit and to judge; `rows_of` takes them
+measured_options = together(
+    click.option(
+        "--errors",
+        type=TEXT,
+        metavar="VARIABLE",
+        help="Variances of the errors of rows, or their covariances (full): a variable of DATA, or a path.",
+    ),
+    click.option(
+        "--lower",
+        type=LIMIT,
+        metavar="NUMBER|VARIABLE",
+        help="Above what a missing value lies: a number, one for each feature (0.1,-inf), a variable or a path.",
+    ),
+    click.option("--upper", type=LIMIT, metavar="NUMBER|VARIABLE", help="Below what it lies, as a detection limit."),
+)
 #: what is known of each row of DATA; `rows_of` takes them
 column_options = together(
     click.option(
@@ -139,6 +167,7 @@ column_options = together(
         metavar="VARIABLE",
         help="Components known of rows, -1 where not (mixtures): a variable of DATA, or a path.",
     ),
+    measured_options,
 )
 MISSING_HELP = "Missing values (NaN): leave such rows out, or use what is observed of each (mixtures)"
 missing_option = click.option(
@@ -166,8 +195,9 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
 
 
 def rows_of(given: dict[str, Any]) -> WeightedOptions:
-    """Take what `source_options` and `column_options` have added out of the options of a command, as `fit` takes it."""
-    columns = {"sample_weight": given.pop("weights"), "labels": given.pop("labels")}
+    """Take what `source_options`, `column_options` and `measured_options` have added, as keyword arguments of `fit`."""
+    names = {"weights": "sample_weight", "labels": "labels", "errors": "noise_covariance"}
+    columns = {names.get(name, name): given.pop(name, None) for name in (*names, "lower", "upper")}
     known = {name: value for name, value in columns.items() if value is not None}
     return cast("WeightedOptions", {**source_of(given), **known})
 

@@ -13,12 +13,13 @@ from dem.cli.options import (
     check_output,
     engine_of,
     engine_options,
+    measured_options,
     missing_option,
     output_options,
     overwrite_option,
     refuse,
+    rows_of,
     set_missing,
-    source_of,
     source_options,
 )
 from dem.cli.session import open_engine, plain_warnings
@@ -32,7 +33,8 @@ _WHAT = {"labels": "labels", "proba": "membership probabilities", "log_density":
     epilog="""\b
 Examples:
   dem predict model.zarr measurements.zarr labels.zarr
-  dem predict model.zarr measurements.zarr probabilities.zarr --proba --workers 4""",
+  dem predict model.zarr measurements.zarr probabilities.zarr --proba --workers 4
+  dem predict model.zarr fluxes.zarr density.zarr --log-density --variable flux --errors variance --upper 0.1""",
 )
 @click.argument("model", type=TEXT)
 @click.argument("data", type=TEXT)
@@ -44,6 +46,7 @@ Examples:
 @click.option("--log-density", is_flag=True, help="Write the log-density of each row under the mixture.")
 @source_options
 @missing_option
+@measured_options
 @overwrite_option
 @engine_options
 @output_options
@@ -55,19 +58,19 @@ def predict(model: str, data: str, out: str, proba: bool, log_density: bool, mis
     if proba and log_density:
         refuse("give either --proba or --log-density, not both")
     kind = "proba" if proba else "log_density" if log_density else "labels"
-    source, engine, quiet = source_of(given), engine_of(given), given["quiet"]
+    source, engine, quiet = rows_of(given), engine_of(given), given["quiet"]
     check_output(out, given["overwrite"], (model, data))
     with plain_warnings(quiet):
         import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_written  # noqa: PLC0415
-        from dem.estimators.inputs import rows_of  # noqa: PLC0415
+        from dem.estimators import inputs  # noqa: PLC0415
 
         estimator = dem.load(model)
         set_missing(estimator, missing)
         if kind != "labels":
             check_mixture(f"--{kind.replace('_', '-')}", estimator, model)
-        rows = rows_of(estimator, data, reset=False, on_grid=True, **source)
+        rows = inputs.rows_of(estimator, data, reset=False, on_grid=True, **source)
         n_rows, began = rows.n_rows, time.perf_counter()
         with open_engine(**engine), row_progress(f"writing {_WHAT[kind]}", quiet):
             estimator.predict_to(rows, out, kind=kind, dtype=given["dtype"], overwrite=given["overwrite"])

@@ -193,8 +193,8 @@ def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str
 #: what not every model can make use of: the fields of a `Chunk`, and the models that can
 LIMITED = {
     "noise_covariance": ("noise", "Gaussian mixtures of full covariances"),
-    "lower": ("limits", "Gaussian mixtures"),
-    "upper": ("limits", "Gaussian mixtures"),
+    "lower": ("limits", "Gaussian mixtures of full, diagonal or spherical covariances"),
+    "upper": ("limits", "Gaussian mixtures of full, diagonal or spherical covariances"),
 }
 
 
