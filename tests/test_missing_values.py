@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal
 from sources import CutRows
 
 import dem
-from dem.errors import DataError, OptionError
+from dem.errors import DataError, DataWarning, OptionError
 
 # t distributions have no marginals yet; rows with gaps can be skipped
 KNOWING = [case for case in CASES if case.family().component.marginalises]
@@ -153,6 +153,7 @@ def test_the_likelihood_does_not_fall(case, algorithm):
     assert fitted.score(rows, sample_weight=weights) >= bounds[-1] - 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", KNOWING, ids=str)
 def test_algorithms_find_the_same_and_what_made_the_data(case):
     gaps = with_gaps(case.data(), 0.15)
@@ -293,6 +294,18 @@ def test_select_and_partial_fit(tmp_path):
     assert learning.score(gaps) > chosen.best_estimator_.score(gaps) - 0.1
 
 
+def test_many_patterns_are_told(monkeypatch):
+    monkeypatch.setattr("dem.families.gaussian.component.most_kept", lambda *_: 3)
+    monkeypatch.setattr("dem.families.gaussian.marginal.most_kept", lambda *_: 3)
+    gaps = with_gaps(gaussian_rows(600))
+    options = {"missing": "marginalise", "random_state": 0, "max_iter": 5}
+    with pytest.warns(DataWarning, match="7 sets of features are missing in sampled rows of NumPy array"):
+        few = dem.GaussianMixture(3, **options).fit(gaps)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(few.means_, dem.GaussianMixture(3, **options).fit(gaps).means_)
+    assert few.n_patterns_ == 7  # of 8 there can be, with that of nothing observed and without the complete one
+
+
 def test_candidates_are_for_complete_rows():
     gaps = with_gaps(gaussian_rows())
     fitted = dem.GaussianMixture(5, missing="marginalise", top_components=2, random_state=0, max_iter=10).fit(gaps)
@@ -354,5 +367,12 @@ def test_the_shell_says_what_python_says(tmp_path, capsys):
     assert code == 0
     assert f"{expected.score(complete):.8g}" in said.out
     assert str(len(complete)) in said.out
+    for options, how in (((), {}), (("--draw", "--seed", 4), {"draw": True, "random_state": 4})):
+        code, said = run(capsys, "impute", model, path, out, *options, "--overwrite", "--json")
+        assert code == 0
+        expected.impute_to(path, out + "2", overwrite=True, **how)
+        written = zarr.open_array(out)[...]
+        np.testing.assert_array_equal(written, zarr.open_array(out + "2")[...])
+        assert np.isfinite(written).all()
     code, said = run(capsys, "select", path, "-k", "2:3", "--seed", 0, "--missing", "marginalise", "--quiet", "--json")
     assert code == 0

@@ -14,6 +14,7 @@ from dem import __version__
 from dem.cli.abandoned import silence, wants_traceback
 from dem.cli.demo import demo
 from dem.cli.fit import fit
+from dem.cli.impute import impute
 from dem.cli.info import info
 from dem.cli.plan import plan
 from dem.cli.predict import predict
@@ -113,7 +114,7 @@ def dem() -> None:
     """
 
 
-for command in (plan, fit, select, predict, score, sample, info, demo):
+for command in (plan, fit, select, predict, score, impute, sample, info, demo):
     dem.add_command(command)
 
 

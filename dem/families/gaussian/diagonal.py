@@ -14,10 +14,8 @@ from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.censored import CensoredKernel
 from dem.families.gaussian.component import OwnCovariance
 from dem.families.gaussian.covariance import (
-    LOG_2PI,
     GaussianParameters,
     GaussianStatistics,
-    block_rows,
     centres_of,
     ill_defined,
     means_of,
@@ -25,6 +23,7 @@ from dem.families.gaussian.covariance import (
 )
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
+from dem.families.gaussian.masked import MaskedDiagonalKernel
 from dem.families.unconstrained import Vector
 from dem.statistics import CentralMoments
 
@@ -82,77 +81,6 @@ class DiagonalKernel(OwnCovarianceKernel):
         return GaussianStatistics(self.first, self.second)
 
 
-class MaskedDiagonalKernel:
-    """Rows with missing values, in the components' own frames: there a missing y has the mean 0 and the variance 1."""
-
-    trusted_above = -np.inf
-
-    def __init__(self, parameters: GaussianParameters, frame: Frame) -> None:
-        self.frame, self.means = frame, parameters.means
-        self.factors = per_feature(parameters.precisions_cholesky, parameters)
-        self.constants = np.log(self.factors) - 0.5 * LOG_2PI - np.log(frame.scale)
-        self.counts = np.zeros((len(self.means), 1))
-        self.first, self.second, self.seen = (np.zeros_like(self.means) for _ in range(3))
-
-    @property
-    def block_rows(self) -> int:
-        """Rows per block that keep the workspace in the cache."""
-        n_components, d = self.means.shape
-        return block_rows(8 * (2 * d + d * n_components + 2 * n_components))
-
-    def block(self, chunk: RowBlock) -> MaskedDiagonalBlock:
-        """Return rows in the frame of each component."""
-        return MaskedDiagonalBlock(self, chunk.rows)
-
-    def statistics(self) -> GaussianStatistics:
-        """Return the completed statistics."""
-        first, second = self.first, self.second + (self.counts - self.seen)
-        wide = plan_for(self.means, self.factors).wide
-        n, means, deviations = self.counts[wide], self.means[wide], 1.0 / self.factors[wide]
-        moved = deviations * first[wide]
-        first[wide] = n * means + moved
-        second[wide] = means * (first[wide] + moved) + deviations**2 * second[wide]
-        return GaussianStatistics(first, second)
-
-
-class MaskedDiagonalBlock:
-    """Rows of a chunk; see `dem.families.base.Block`."""
-
-    def __init__(self, kernel: MaskedDiagonalKernel, rows: NDArray[Any]) -> None:
-        self._kernel = kernel
-        x = kernel.frame.apply(np.asarray(rows))
-        missing = np.isnan(x)
-        self._seen = (~missing).astype(np.float64)
-        self._y = np.empty((len(kernel.means), *x.shape))
-        self._squares = np.empty((len(kernel.means), x.shape[1]))
-        for mean, factor, y, squares in zip(kernel.means, kernel.factors, self._y, self._squares, strict=True):
-            np.subtract(x, mean[:, np.newaxis], out=y)
-            y *= factor[:, np.newaxis]
-            np.copyto(y, 0.0, where=missing)
-            np.einsum("ij,ij->j", y, y, out=squares)
-
-    def log_density(self) -> Array:
-        """Return the log-density of what is observed, shape (n_components, n)."""
-        density: Array = np.dot(self._kernel.constants, self._seen)
-        density -= 0.5 * self._squares
-        return density
-
-    def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows."""
-        self._seen[:, which] = 0.0
-        self._y[..., which] = 0.0
-
-    def accumulate(self, responsibilities: NDArray[Any]) -> None:
-        """Add Σγ, Σγm, Σγy and Σγy² of the rows, where m says what is observed."""
-        kernel = self._kernel
-        kernel.counts += responsibilities.sum(axis=1, keepdims=True)
-        kernel.seen += np.dot(responsibilities, self._seen.T)
-        for k, (y, responsibility) in enumerate(zip(self._y, responsibilities, strict=True)):
-            kernel.first[k] += np.dot(y, responsibility)
-            y *= y
-            kernel.second[k] += np.dot(y, responsibility)
-
-
 def wide_weights(means: Array, factors: Array, constant: Array) -> Array:
     """Return W with W z = log-density for z = [1, x, x²], shape (n, 1 + 2 d)."""
     precisions = factors**2
@@ -193,7 +121,9 @@ class Diagonal(OwnCovariance):
         self, parameters: GaussianParameters, rows: NDArray[Any]
     ) -> Iterator[tuple[NDArray[np.intp], MaskedDiagonalKernel]]:
         """Yield all rows: whatever they lack, one kernel serves them."""
-        yield np.arange(len(rows)), MaskedDiagonalKernel(parameters, self._frame(rows.shape[1]))
+        means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
+        own = plan_for(means, factors).own
+        yield np.arange(len(rows)), MaskedDiagonalKernel(means, factors, self._frame(rows.shape[1]), own)
 
     def conditional_means(self, parameters: GaussianParameters, rows: Array, k: int) -> Array:
         """Return rows with the mean in the place of what is missing: features are independent within a component."""
