@@ -62,6 +62,18 @@ def test_xarray_ocean(run):
     assert (run.folder / "section.png").stat().st_size > 5000
 
 
+def test_ocean_profiles(run):
+    pytest.importorskip("gsw", reason="the atlas of TEOS-10")
+    printed = run(sys.executable, EXAMPLES / "ocean_profiles.py", "map.png")
+    assert "<xarray.DataArray 'kind' (lat: 45, lon: 90)>" in printed
+    n_profiles, n_gaps = map(int, re.search(r"(\d+) profiles of 54 numbers, (\d+) places are land", printed).groups())
+    assert n_profiles + n_gaps == 45 * 90
+    shares = [float(share) for share in re.findall(r"kind \d: +([\d.]+)% of the area", printed)]
+    assert len(shares) == 6
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert (run.folder / "map.png").stat().st_size > 5000
+
+
 def test_dask_pipeline(run):
     printed = run(sys.executable, EXAMPLES / "dask_pipeline.py")
     weights = [float(number) for number in re.search(r"weights: \[(.*)\]", printed)[1].split()]
