@@ -91,7 +91,7 @@ def test_what_is_not_observed_is_projected_away():
     rows[7, 1:] = rows[31] = np.nan
     for errors in (noise, np.zeros_like(noise)):
         weights, means, covariances, likelihoods = bovy(rows, errors, np.ones(150), 1)
-        model = dem.GaussianMixture(2, reg_covar=0, **START)
+        model = dem.GaussianMixture(2, reg_covar=0, missing="marginalise", **START)
         family = model._family(model._component().adapted_to(rows[~np.isnan(rows).any(axis=1)]))
         start = family.from_user(model._initial_values(3))
         statistics = family.e_step(start, Chunk(rows, range(150), noise=errors))
@@ -223,3 +223,22 @@ def test_what_errors_do_not_go_with():
         dem.select(rows, n_components=2, covariance_type=["full", "diag"], noise_covariance=noise)
     with pytest.raises(OptionError, match="noise_covariance does not go with partial_fit"):
         dem.GaussianMixture(2).partial_fit(rows, noise_covariance=noise)
+
+
+def test_errors_and_missing_values():
+    rows, noise = noisy(150)
+    rows[np.arange(0, 150, 4), np.arange(0, 150, 4) % 3] = np.nan
+    ours = dem.GaussianMixture(2, reg_covar=0, max_iter=4, tol=0, missing="marginalise", **START)
+    ours.fit(rows, noise_covariance=noise)
+    weights, means, covariances, likelihoods = bovy(rows, noise, np.ones(150), 4)
+    np.testing.assert_allclose(ours.weights_, weights, atol=1e-12)
+    np.testing.assert_allclose(ours.means_, means, atol=1e-12)
+    np.testing.assert_allclose(ours.covariances_, covariances, atol=1e-12)
+    np.testing.assert_allclose(ours.lower_bounds_, likelihoods, rtol=1e-12)
+    exact = clone(ours).fit(rows, noise_covariance=np.zeros_like(noise))
+    plain = clone(ours).fit(rows)  # by patterns of missing values
+    np.testing.assert_allclose(exact.covariances_, plain.covariances_, rtol=1e-10)
+    with pytest.raises(DataError, match="NaN"):
+        clone(ours).set_params(missing="error", sample_rows=20).fit(rows, noise_covariance=noise)
+    skipped = clone(ours).set_params(missing="skip").fit(rows, noise_covariance=noise)
+    assert skipped.n_samples_seen_ == 112

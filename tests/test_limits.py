@@ -285,7 +285,7 @@ def test_nothing_known_of_a_value_is_no_limit_at_all(kind):
     """A NaN that the kernel meets counts as the whole line: the same as limits far out."""
     _, rows, _, _ = censored(50)
     rows[:, 1] = np.where(np.isnan(rows[:, 1]), 0.0, rows[:, 1])
-    family = dem.GaussianMixture(2, covariance_type=kind)._family()
+    family = dem.GaussianMixture(2, covariance_type=kind, missing="marginalise")._family()
     start = family.start(np.nan_to_num(rows), np.eye(2)[np.arange(50) % 2])
     nothing, far = np.full((50, 2, 2), np.nan), np.full((50, 2, 2), np.nan)
     far[np.isnan(rows)] = [-1e6, 1e6]
@@ -300,3 +300,44 @@ def test_nothing_known_of_a_value_is_no_limit_at_all(kind):
 def test_other_models_refuse_limits(case):
     with pytest.raises(OptionError, match="upper goes with Gaussian mixtures of full, diagonal or spherical"):
         case.estimator().fit(case.data(), upper=1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_limits_and_missing_values(kind):
+    """Limits so far out that they say nothing are what a missing value is; beside limits that do say something."""
+    _, rows, lower, upper = censored()
+    gaps = np.flatnonzero(~np.isnan(rows).any(axis=1))[::4]
+    rows[gaps, 0] = np.nan
+    start = {"means_init": MEANS, "weights_init": [0.5, 0.5], "random_state": 0, "max_iter": 5, "tol": 0}
+    model = dem.GaussianMixture(2, covariance_type=kind, missing="marginalise", **start)
+    model.set_params(precisions_init={"full": [np.eye(2)] * 2, "diag": np.ones((2, 2)), "spherical": [1.0, 1.0]}[kind])
+    fitted = clone(model).fit(rows, lower=lower, upper=upper)
+    lower[gaps, 0] = -1e5
+    bounded = clone(model).set_params(missing="error").fit(rows, lower=lower, upper=upper)
+    np.testing.assert_allclose(fitted.means_, bounded.means_, rtol=1e-9)
+    np.testing.assert_allclose(fitted.covariances_, bounded.covariances_, rtol=1e-9)
+    assert np.isfinite(fitted.score_samples(rows[gaps], upper=9.0)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_with_a_limit_and_a_gap(kind):
+    _, rows, lower, upper = censored()
+    row = int(np.flatnonzero(np.isnan(rows[:, 0]))[200 // 4])
+    rows[row, 1] = np.nan
+    model = dem.GaussianMixture(2, covariance_type=kind, random_state=0, sample_rows=20)
+    with pytest.raises(DataError, match="NaN"):
+        model.fit(rows, lower=lower, upper=upper)
+    model.set_params(missing="marginalise").fit(rows, lower=lower, upper=upper)
+    left_out = clone(model).set_params(missing="skip").fit(rows, lower=lower, upper=upper)
+    assert left_out.n_samples_seen_ == 599
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_limits_and_errors_are_in_the_units_of_the_data(kind):
+    _, rows, lower, upper = censored()
+    units, given = np.array([1e3, 1e-2]), {"noise_covariance": np.full(rows.shape, 0.2)} if kind == "full" else {}
+    model = dem.GaussianMixture(2, covariance_type=kind, random_state=0, reg_covar=0, scale=True, max_iter=5)
+    one = clone(model).fit(rows, lower=lower, upper=upper, **given)
+    given = {name: value * units**2 for name, value in given.items()}
+    other = clone(model).fit(rows * units, lower=lower * units, upper=upper * units, **given)
+    np.testing.assert_allclose(other.means_, one.means_ * units, rtol=1e-8)

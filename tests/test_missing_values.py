@@ -341,8 +341,6 @@ def test_bad_input():
         dem.GaussianMixture(3, missing="fill").fit(gaps)
     with pytest.raises(OptionError, match="not for StudentTMixture; give missing='skip'"):
         dem.StudentTMixture(3, missing="marginalise").fit(gaps)
-    with pytest.raises(OptionError, match="noise_covariance does not go with missing='marginalise'"):
-        dem.GaussianMixture(3, missing="marginalise").fit(gaps, noise_covariance=np.ones_like(gaps))
 
 
 def test_the_shell_says_what_python_says(tmp_path, capsys):

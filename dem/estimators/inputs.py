@@ -197,9 +197,6 @@ def check_known(estimator: Any, columns: Mapping[str, Any]) -> None:
         if columns.get(name) is not None and field not in estimator._knows:
             message = f"{name} goes with {models} only; leave it out"
             raise OptionError(message)
-        if columns.get(name) is not None and estimator.missing == "marginalise":
-            message = f"{name} does not go with missing='marginalise'; give missing='skip'"
-            raise OptionError(message)
 
 
 def warn_of_labels(y: Any, given: RowOptions) -> None:

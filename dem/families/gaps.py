@@ -50,14 +50,38 @@ def keys_of(missing: NDArray[np.bool_]) -> NDArray[Any]:
     return wide.view(np.uint64)[:, 0]
 
 
-def divided(component: Component[P, S], parameters: P, chunk: C) -> Divided[C, S]:
-    """Divide a chunk by what its rows lack; see `Component.marginals`, which the groups come from."""
+def divided(component: Component[P, S], parameters: P, chunk: C, *, marginalises: bool = True) -> Divided[C, S]:
+    """Divide a chunk by what its rows lack: limits in the place of values, or values; see `Component.marginals`.
+
+    Unless the mixture `marginalises`, rows without a value and a limit for it stay with the complete ones.
+    """
     incomplete = np.isnan(chunk.rows).any(axis=1)
-    where = np.flatnonzero(incomplete)
-    rest = chunk.take(where)
-    groups = ((kernel, rest.take(which), where[which]) for which, kernel in component.marginals(parameters, rest.rows))
-    whole = np.flatnonzero(~incomplete)
-    return chunk.take(whole), whole, groups
+    limited = np.zeros_like(incomplete) if chunk.limits is None else ~np.isnan(chunk.limits).all(axis=(1, 2))
+    if marginalises:
+        incomplete &= ~limited
+    else:
+        limited, incomplete = limited & ~incomplete, np.zeros_like(incomplete)
+    whole = np.flatnonzero(~(incomplete | limited))
+    return chunk.take(whole), whole, _groups(component, parameters, chunk, limited, incomplete)
+
+
+def _groups(
+    component: Component[P, S],
+    parameters: P,
+    chunk: C,
+    limited: NDArray[np.bool_],
+    incomplete: NDArray[np.bool_],
+) -> Iterator[tuple[EStepKernel[S], C, NDArray[np.intp]]]:
+    """Yield the rows with limits, and those of each pattern of missing values."""
+    (where,) = np.nonzero(limited)
+    if len(where):
+        part = chunk.take(where)
+        yield component.kernel_for(parameters, part), part, where
+    (where,) = np.nonzero(incomplete)
+    if len(where):
+        rest = chunk.take(where)
+        for which, kernel in component.marginals(parameters, rest.rows):
+            yield kernel, rest.take(which), where[which]
 
 
 def imputed(

@@ -152,9 +152,9 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         if chunk.labels is not None:
             message = "labels do not go with top_components: a component that is known may be none of the candidates"
             raise OptionError(message)
-        component = self.component
-
-        kernel = component.kernel_for(parameters.components, chunk)
+        component, n_rows = self.component, total_weight(chunk)
+        chunk, _, groups = self._divided(parameters, chunk)
+        kernel = self._kernel(parameters, chunk)
 
         def of_cells() -> list[Kernel[S]]:
             return [kernel.take(which) for which in candidates.lists]
@@ -164,8 +164,6 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         counts = np.zeros(len(parameters.weights))
         log_likelihoods: list[float] = []
         statistics = kernel.statistics()
-        n_rows = total_weight(chunk)
-        chunk, _, groups = self._divided(parameters, chunk)
         for marginal, part, _ in groups:  # no cell is known of these rows: all components are candidates
             own = accumulate(marginal, lambda: marginal, log_weights, [slice(len(counts))], part)  # noqa: B023 - used at once
             counts += own.counts
@@ -175,7 +173,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             which = candidates.lists[cell]
 
             def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
-                return component.kernel_for(parameters.components, chunk, exact=True).take(which)
+                return self._kernel(parameters, chunk, exact=True).take(which)
 
             own = accumulate(fresh(kernels[cell]), exact, log_weights[which], [slice(len(which))], chunk.take(where))
             counts[which] += own.counts
@@ -201,15 +199,15 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         self, parameters: MixtureParameters[P], n_components: Sequence[int], chunk: RowBlock
     ) -> list[MixtureStatistics[S]]:
         """Return the statistics of several models, joined, whose components share the products of one kernel."""
-        kernel = self.component.kernel_for(parameters.components, chunk)
+        n_rows, log_weights = total_weight(chunk), _log_weights(parameters)
+        chunk, _, groups = self._divided(parameters, chunk)
+        kernel = self._kernel(parameters, chunk)
 
         def exact() -> Kernel[S]:
-            return self.component.kernel_for(parameters.components, chunk, exact=True)
+            return self._kernel(parameters, chunk, exact=True)
 
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
-        n_rows, log_weights = total_weight(chunk), _log_weights(parameters)
-        chunk, _, groups = self._divided(parameters, chunk)
         sums = accumulate(kernel, exact, log_weights, segments, chunk)
         for own, part, _ in groups:
             sums = sums + accumulate(own, exact, log_weights, segments, part)
@@ -330,10 +328,21 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         components = self.component.constrain(vector, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
 
+    def _kernel(self, parameters: MixtureParameters[P], chunk: RowBlock, *, exact: bool = False) -> Kernel[S]:
+        """Return the arithmetic for a chunk; where it has gaps that may not be, one that makes the loop find them."""
+        is_known = chunk.noise is not None or chunk.limits is not None
+        if is_known and not self.marginalises and has_gaps(chunk.rows):
+            return self.component.kernel(parameters.components, chunk.rows.dtype, exact=exact)
+        return self.component.kernel_for(parameters.components, chunk, exact=exact)
+
     def _divided(self, parameters: MixtureParameters[P], chunk: C) -> Divided[C, S]:
-        """Return the complete rows of a chunk, and the groups of others; see `gaps.divided`."""
-        if self.marginalises and has_gaps(chunk.rows):
-            return divided(self.component, parameters.components, chunk)
+        """Return the rows of a chunk that the ordinary kernel knows, and the groups of others; see `gaps.divided`.
+
+        What knows of errors knows of gaps and limits too.
+        """
+        has_limits = chunk.limits is not None and not np.isnan(chunk.limits).all()
+        if chunk.noise is None and (has_limits or self.marginalises) and (has_limits or has_gaps(chunk.rows)):
+            return divided(self.component, parameters.components, chunk, marginalises=self.marginalises)
         return chunk, slice(None), iter(())
 
     def _by_row(
@@ -349,7 +358,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         """
         log_weights, far = _log_weights(parameters), [np.empty(0, dtype=np.intp)]
         whole, numbers, groups = self._divided(parameters, chunk)
-        kernel = self.component.kernel_for(parameters.components, chunk)
+        kernel = self._kernel(parameters, whole)
         own = result if isinstance(numbers, slice) else result[numbers]
         for where, joint, largest in log_joint(kernel, log_weights, whole):
             if (distrusted := distrusted_rows(kernel, largest)) is not None:
@@ -358,7 +367,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             own[where] = function(joint, largest)
         again = np.concatenate(far)
         if len(again):
-            kernel = self.component.kernel_for(parameters.components, chunk, exact=True)
+            kernel = self._kernel(parameters, whole, exact=True)
             for where, joint, largest in log_joint(kernel, log_weights, whole.take(again)):
                 own[again[where]] = function(joint, largest)
         if not isinstance(numbers, slice):
