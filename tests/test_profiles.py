@@ -90,6 +90,38 @@ def test_a_saved_model_knows_its_features(tmp_path, kind):
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "labels.zarr")[...], labels)
 
 
+@pytest.mark.parametrize("kind", ["dask", "zarr"])
+def test_land_has_no_label(tmp_path, kind):
+    data = ocean()
+    land = np.random.default_rng(2).random((12, 10)) < 0.3
+    data["TEMP"] = data.TEMP.where(xr.DataArray(~land, dims=("lat", "lon")))
+    complete = table(data)[~land.ravel()]
+    data = data.chunk(lat=5)
+    if kind == "zarr":
+        data.to_zarr(tmp_path / "o.zarr", consolidated=False)
+        data = str(tmp_path / "o.zarr")
+    options = {"covariance_type": "diag", "scale": True, "random_state": 0}
+    ours = dem.GaussianMixture(2, missing="skip", **options).fit(data, features=FEATURES)
+    expected = dem.GaussianMixture(2, **options).fit(complete)
+    np.testing.assert_allclose(ours.means_, expected.means_, rtol=1e-9, atol=1e-12)
+    labels = np.asarray(ours.predict(data))
+    assert labels.shape == (12, 10)
+    np.testing.assert_array_equal(labels == -1, land)
+    np.testing.assert_array_equal(labels[~land], expected.predict(complete))
+
+
+def test_gaps_are_no_part_of_the_scales():
+    rows = table(ocean())
+    rows[np.random.default_rng(2).random(rows.shape) < 0.2] = np.nan
+    model = dem.GaussianMixture(2, covariance_type="diag", scale=True, missing="marginalise", random_state=0).fit(rows)
+    np.testing.assert_allclose(model.feature_scales_, np.nanstd(rows, axis=0), rtol=1e-10)
+    inner = (rows - np.nanmean(rows, axis=0)) / np.nanstd(rows, axis=0)
+    theirs = dem.GaussianMixture(2, covariance_type="diag", missing="marginalise", random_state=0).fit(inner)
+    assert model.score(rows) == pytest.approx(
+        theirs.score(inner) - (np.isfinite(rows) * np.log(model.feature_scales_)).sum() / len(rows), abs=1e-6
+    )
+
+
 def test_a_cluster_reads_the_same(cluster, tmp_path):
     from distributed import Client
 
