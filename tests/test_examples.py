@@ -74,6 +74,21 @@ def test_ocean_profiles(run):
     assert (run.folder / "map.png").stat().st_size > 5000
 
 
+def test_sky_catalogue(run):
+    printed = run(sys.executable, EXAMPLES / "sky_catalogue.py")
+    found = re.findall(r"population (\d): +([\d.]+)%, u_g +([\d.]+) ± ([\d.]+)", printed)
+    truth = [(60, 1.2, 0.25), (30, 2.6, 0.2), (10, 0.2, 0.12)]
+    for number, (share, mean, width) in enumerate(truth):  # spectra number the populations
+        k, *numbers = found[number]
+        assert int(k) == number
+        assert [float(one) for one in numbers[:1]] == pytest.approx([share], abs=2)
+        assert [float(one) for one in numbers[1:]] == pytest.approx([mean, width], abs=0.03)
+    assert float(found[3][1]) < 1.0
+    lowest = printed[printed.index("log_density") :].splitlines()[1:6]
+    assert len(lowest) == 5
+    assert all(max(abs(float(colour)) for colour in line.split()[1:4]) > 10 for line in lowest)
+
+
 def test_dask_pipeline(run):
     printed = run(sys.executable, EXAMPLES / "dask_pipeline.py")
     weights = [float(number) for number in re.search(r"weights: \[(.*)\]", printed)[1].split()]

@@ -125,6 +125,23 @@ def test_a_column_that_is_named_is_no_feature(tmp_path, make, kind):
     np.testing.assert_array_equal(ours.predict(data), expected.predict(rows))
 
 
+@pytest.mark.parametrize("kind", ["frame", "parquet"])
+def test_several_columns_are_named_in_a_list(tmp_path, kind):
+    rng = np.random.default_rng(3)
+    variances = rng.uniform(0.1, 1.0, (600, 3))
+    rows = gaussian_rows(600)
+    frame = pd.DataFrame(np.hstack([rows, variances]), columns=["a", "b", "c", "va", "vb", "vc"])
+    frame.to_parquet(tmp_path / "t.parquet")
+    data = frame if kind == "frame" else str(tmp_path / "t.parquet")
+    ours = dem.GaussianMixture(2, random_state=0).fit(data, noise_covariance=["va", "vb", "vc"])
+    expected = dem.GaussianMixture(2, random_state=0).fit(rows, noise_covariance=variances)
+    np.testing.assert_allclose(ours.covariances_, expected.covariances_, rtol=1e-9)
+    assert ours.feature_names_in_.tolist() == ["a", "b", "c"]
+    grid = xr.Dataset({"t": ("x", np.ones(5)), "s": ("x", np.ones(5))})
+    with pytest.raises(DataError, match=r"several columns \(t, s\) can be named of parquet and DataFrames only"):
+        dem.GaussianMixture(1).fit(grid, noise_covariance=["t", "s"])
+
+
 def grid_weights(values, lat=(10.0, 20.0, 30.0, 40.0), dims=("lat", "lon")):
     return xr.DataArray(values, dims=dims, coords={"lat": list(lat), "lon": np.arange(5.0)})
 

@@ -21,10 +21,21 @@ _FRAMES = ("pandas", "dask.dataframe")
 def found_beside(data: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return `given` with the columns of data that it names in place of the names, and these.
 
-    A name that the data does not have may be a path, and is left as it is.
+    A name that the data does not have may be a path, and is left as it is. Of a table several columns may be named in a
+    list, such as the errors of all features.
     """
-    named = {option: name for option, name in given.items() if isinstance(name, str) and _has(data, name)}
-    return {**given, **{option: _column(data, name) for option, name in named.items()}}, list(named.values())
+    columns: dict[str, Any] = dict(given)
+    names: list[str] = []
+    for option, value in given.items():
+        own = [value] if isinstance(value, str) else value if _are_names(value) else []
+        if own and all(_has(data, name) for name in own):
+            columns[option] = _column(data, value) if isinstance(value, str) else _columns(data, own)
+            names += own
+    return columns, names
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
 def without(data: Any, source: SourceOptions, names: Sequence[str]) -> tuple[Any, SourceOptions]:
@@ -72,6 +83,18 @@ def _column(data: Any, name: str) -> Any:
 
         return open_arrays(data, name)[1][name]
     return data[name]
+
+
+def _columns(data: Any, names: Sequence[str]) -> Any:
+    kind = source_kind(data)
+    if kind == "parquet":
+        from dem.data.parquet import ParquetRows  # noqa: PLC0415
+
+        return ParquetRows(os.fspath(data), names).array
+    if kind in _FRAMES:
+        return data[list(names)]
+    message = f"several columns ({', '.join(names)}) can be named of parquet and DataFrames only; give an array"
+    raise DataError(message)
 
 
 def along(name: str, column: Any, rows: Rows) -> Any:
