@@ -33,8 +33,9 @@ class Draws(Estimator):
         family, parameters = self._model()
         check_count("n_samples", n_samples)
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1, size=4))
-        labels = np.sort(rng.choice(len(self.weights_), size=n_samples, p=self.weights_ / np.sum(self.weights_)))
-        return family.component.sample(parameters.components, labels, rng), labels
+        weights = parameters.weights
+        numbers = np.sort(rng.choice(len(weights), size=n_samples, p=weights / np.sum(weights)))
+        return family.component.sample(parameters.components, numbers, rng), family.named(numbers, parameters)
 
     def sample_to(
         self,

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from dem.em.algorithm import Fit
 from dem.errors import OptionError
-from dem.estimators.mixture import MixtureEstimator
+from dem.estimators.background import WithBackground
 from dem.estimators.options import option
 from dem.estimators.scaling import ScalesFeatures
 from dem.families.base import Component
@@ -19,7 +19,7 @@ from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent
 from dem.validation import check_array, check_precisions, shape_of_covariances
 
 
-class GaussianMixture(MixtureEstimator, ScalesFeatures):
+class GaussianMixture(WithBackground, ScalesFeatures):
     """Gaussian mixture fitted by expectation–maximisation, on data in memory or far larger.
 
     Parameters, attributes and methods are those of `sklearn.mixture.GaussianMixture`; the data may also be a path
@@ -69,7 +69,7 @@ class GaussianMixture(MixtureEstimator, ScalesFeatures):
     precisions_init: ArrayLike | None = option("array-like", None, default=None)
     dtype: str | None = option(StrOptions({"float32", "float64"}), None, default=None)
 
-    _parameter_names: tuple[str, ...] = ("weights", "means", "covariances", "precisions_cholesky")
+    _own_names: tuple[str, ...] = ("weights", "means", "covariances", "precisions_cholesky")
 
     def _gaussian(self) -> GaussianComponent:
         """Return the Gaussians that the options describe."""
@@ -78,11 +78,8 @@ class GaussianMixture(MixtureEstimator, ScalesFeatures):
     def _gaussian_as_fitted(self) -> GaussianComponent:
         return self._gaussian().around(np.asarray(self.means_), np.asarray(self.covariances_))
 
-    def _component(self) -> Component[Any, Any]:
-        return self._gaussian()
-
-    def _component_as_fitted(self) -> Component[Any, Any]:
-        return self._gaussian_as_fitted()
+    def _own_component(self, *, fitted: bool) -> Component[Any, Any]:
+        return self._gaussian_as_fitted() if fitted else self._gaussian()
 
     def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
         values = super()._initial_values(n_features)
@@ -105,11 +102,15 @@ class GaussianMixture(MixtureEstimator, ScalesFeatures):
 
     def _keep(self, history: list[dict[str, Any]], family: Any, best: Fit, *more: Any) -> None:
         """Set the fitted attributes, and what these lose: the scale is powers of two, and costs no other array bits."""
-        frame, means = family.component.frame, best.parameters.components.means
-        self._raw = {"0.origin": frame.origin, "0.scale": frame.scale, "components.means": means}
+        vars(self).pop("_raw", None)
+        frame: Any = getattr(family.component, "frame", None)
+        if frame is not None:
+            means = best.parameters.components.means
+            self._raw = {"0.origin": frame.origin, "0.scale": frame.scale, "components.means": means}
         super()._keep(history, family, best, *more)
 
     def _complete(self) -> None:
+        super()._complete()
         self.precisions_ = self._gaussian().precisions(self.precisions_cholesky_)
 
     def _deviations(self) -> NDArray[np.float64]:

@@ -234,7 +234,7 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         """
         whole = sample
         sample = self._to_start_from(sample)
-        family = self._family(self._component().adapted_to(sample.rows))
+        family = self._family(self._adapted(rows, engine, sample))
         starts: list[MixtureParameters[Any]] = []
         failures: list[FitError] = []
         for _ in range(self.n_init):
@@ -246,6 +246,10 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
             raise failures[0]
         self._note_patterns(whole, rows, family.component.most_patterns(starts[0].components))
         return family, starts
+
+    def _adapted(self, rows: Rows, engine: Engine, sample: RowSample) -> Component[Any, Any]:  # noqa: ARG002
+        """Return the component with its frame of reference, which may look at all rows."""
+        return self._component().adapted_to(sample.rows)
 
     def _seed(self) -> int:
         """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""

@@ -160,5 +160,5 @@ class LearnsFromStreams(Estimator):
     ) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
         """Return a start from the first rows, and the family in their frame."""
         first = self._to_start_from(RowSample(table, True, total_weight(table)))
-        family = replace(self._family(self._component().adapted_to(first.rows)), top_components=None)
+        family = replace(self._family(self._adapted(rows, engine, first)), top_components=None)
         return family, self._start(family, rows, engine, first, check_random_state(self.random_state))

@@ -27,7 +27,7 @@ _NOT_SAVED = ("callbacks",)
 
 def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     """Write a fitted estimator; see `Estimator.save`."""
-    arrays = {name: getattr(estimator, f"{name}_") for name in estimator._parameter_names}
+    arrays = {name: np.asarray(getattr(estimator, f"{name}_")) for name in estimator._parameter_names}
     arrays |= {name[1:]: vars(estimator)[name] for name in ("_held_rows", "_held_weights") if name in vars(estimator)}
     arrays |= {name[:-1]: vars(estimator)[name] for name in SCALES if name in vars(estimator)}
     arrays |= {f"raw/{name}": array for name, array in getattr(estimator, "_raw", {}).items()}

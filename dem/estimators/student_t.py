@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from dem.data.base import Rows
-from dem.em.algorithm import Fit
-from dem.engine import Engine
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.options import option
 from dem.families.base import Component
-from dem.families.mixture import Mixture, MixtureParameters
-from dem.families.student_t import StudentTComponent, fenced
-from dem.initialise.sample import RowSample
+from dem.families.student_t import StudentTComponent
 
 
 class StudentTMixture(GaussianMixture):
@@ -70,29 +63,13 @@ class StudentTMixture(GaussianMixture):
     dof: float = option(Interval(Real, 0.0, 1e6, closed="right"), default=4.0)
     fit_dof: str = option(StrOptions({"free", "shared", "fixed"}), default="free")
 
-    _parameter_names = (*GaussianMixture._parameter_names, "dofs")
+    _robust = True
+    _own_names = (*GaussianMixture._own_names, "dofs")
 
-    def _component(self) -> Component[Any, Any]:
-        return StudentTComponent(self._gaussian(), float(self.dof), self.fit_dof)
-
-    def _component_as_fitted(self) -> Component[Any, Any]:
-        return StudentTComponent(self._gaussian_as_fitted(), float(self.dof), self.fit_dof)
+    def _own_component(self, *, fitted: bool) -> Component[Any, Any]:
+        gaussian = self._gaussian_as_fitted() if fitted else self._gaussian()
+        return StudentTComponent(gaussian, float(self.dof), self.fit_dof)
 
     def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
         values = super()._initial_values(n_features)
         return {**values, "dofs": np.full(self.n_components, float(self.dof))} if values else values
-
-    def _start(
-        self,
-        family: Mixture[Any, Any],
-        rows: Rows,
-        engine: Engine,
-        sample: RowSample,
-        random_state: RandomState,
-    ) -> MixtureParameters[Any]:
-        near = replace(sample, chunk=replace(sample.chunk, rows=fenced(sample.rows)))
-        return super()._start(family, rows, engine, near, random_state)
-
-    def _keep(self, history: list[dict[str, Any]], family: Any, best: Fit, *more: Any) -> None:
-        # Without the bits that only a Gaussian has.
-        super(GaussianMixture, self)._keep(history, family, best, *more)

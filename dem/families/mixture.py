@@ -270,7 +270,8 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
 
     def labels(self, parameters: MixtureParameters[P], chunk: RowBlock) -> NDArray[np.int64]:
         """Return the most probable component of each row, shape (n,)."""
-        return self._by_row(parameters, chunk, np.empty(len(chunk.rows), dtype=np.int64), largest_row)
+        numbers = self._by_row(parameters, chunk, np.empty(len(chunk.rows), dtype=np.int64), largest_row)
+        return self.named(numbers, parameters)
 
     def entropy(self, parameters: MixtureParameters[P], chunk: RowBlock) -> float:
         """Return the sum over the rows of the entropy of their responsibilities (nats)."""
@@ -289,12 +290,16 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         """Return the rows, float64, with what is missing replaced by its mean given the rest, or drawn if `rng`."""
         return imputed(self.component, parameters.components, chunk, lambda part: self.posterior(parameters, part), rng)
 
+    def named(self, numbers: NDArray[np.int64], parameters: MixtureParameters[P]) -> NDArray[np.int64]:  # noqa: ARG002
+        """Return the labels that users see of components, by their numbers."""
+        return numbers
+
     def sample(
         self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Draw rows, shape (n_rows, n_features), and the components they come from."""
         labels = rng.choice(len(parameters.weights), size=n_rows, p=parameters.weights)
-        return self.component.sample(parameters.components, labels, rng), labels
+        return self.component.sample(parameters.components, labels, rng), self.named(labels, parameters)
 
     def n_parameters(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of free parameters."""

@@ -1,0 +1,155 @@
+"""`noise=`: the part of a mixture estimator that puts a uniform background behind its components."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.utils._param_validation import Interval
+
+from dem.data.base import Chunk, Rows
+from dem.engine import Engine
+from dem.errors import OptionError
+from dem.estimators.mixture import MixtureEstimator
+from dem.estimators.options import option
+from dem.families.base import Component
+from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.noise import WEIGHT_AT_START, NoisyComponent, NoisyMixture, box_of
+from dem.families.student_t import fenced
+from dem.initialise.dense import dense_rows
+from dem.initialise.sample import RowSample
+from dem.statistics import Additive
+
+
+@dataclass(frozen=True, eq=False)
+class Box(Additive):
+    """The lowest and highest values of some rows, shape (2, n_features)."""
+
+    values: NDArray[np.float64]
+
+    def __add__(self, other: Self) -> Self:
+        lower, upper = self.values, other.values
+        return type(self)(np.array([np.minimum(lower[0], upper[0]), np.maximum(lower[1], upper[1])]))
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> Self:
+        """Return the box of a chunk."""
+        if not len(chunk):
+            return cls(np.array([[np.inf], [-np.inf]]) * np.ones(chunk.rows.shape[1]))
+        return cls(box_of(chunk.rows))
+
+
+class WithBackground(MixtureEstimator):
+    """Base of mixtures that may have a uniform background.
+
+    Parameters
+    ----------
+    noise : bool or float, default=False
+        Whether a further component has made rows that belong to no other, with the same density everywhere (Banfield
+        and Raftery 1993): one over the volume of the box of all rows, or over a volume given. Its rows have the
+        label −1 and the last column of `predict_proba`.
+
+    Attributes
+    ----------
+    noise_weight_ : float
+        With `noise`: the weight of the background; `weights_` sum to 1 less that.
+    noise_volume_ : float
+        With `noise`: the inverse of its density.
+    noise_box_ : ndarray of shape (2, n_features)
+        With ``noise=True``: lowest and highest values of the rows.
+    """
+
+    noise: bool | float = option("boolean", Interval(Real, 0.0, None, closed="neither"), default=False)
+
+    _own_names: tuple[str, ...]
+
+    # Whether outliers are kept from the start of a fit without a background too.
+    _robust = False
+
+    @abstractmethod
+    def _own_component(self, *, fitted: bool) -> Component[Any, Any]:
+        """Return the component that the options describe, or with a frame that fits the fitted parameters."""
+
+    @property
+    def _parameter_names(self) -> tuple[str, ...]:
+        names = ("noise_weight", "noise_volume", *(("noise_box",) if self._boxed else ()))
+        return (*self._own_names, *names) if self.noise else self._own_names
+
+    @property
+    def _boxed(self) -> bool:
+        return isinstance(self.noise, bool | np.bool_) and bool(self.noise)
+
+    def _component(self) -> Component[Any, Any]:
+        own = self._own_component(fitted=False)
+        if not self.noise:
+            return own
+        return NoisyComponent(own, None if self._boxed else float(self.noise))
+
+    def _component_as_fitted(self) -> Component[Any, Any]:
+        own = self._own_component(fitted=True)
+        if not self.noise:
+            return own
+        box = np.asarray(self.noise_box_) if self._boxed else None
+        return NoisyComponent(own, None if self._boxed else float(self.noise_volume_), box)
+
+    def _family(self, component: Component[Any, Any] | None = None) -> Mixture[Any, Any]:
+        if not self.noise:
+            return super()._family(component)
+        return NoisyMixture(component or self._component(), self.fit_weights, self.top_components)
+
+    def _adapted(self, rows: Rows, engine: Engine, sample: RowSample) -> Component[Any, Any]:
+        component = self._component()
+        if self._boxed and not sample.complete:
+            box: Box = engine.sweep(rows, [Box.of])[0]
+            component = NoisyComponent(self._own_component(fitted=False), box=box.values)
+        return component.adapted_to(sample.rows)
+
+    def _start(
+        self,
+        family: Mixture[Any, Any],
+        rows: Rows,
+        engine: Engine,
+        sample: RowSample,
+        random_state: RandomState,
+    ) -> MixtureParameters[Any]:
+        if self.noise:
+            sample = replace(sample, chunk=sample.chunk.take(dense_rows(sample.rows, self.n_components)))
+        elif self._robust:
+            sample = replace(sample, chunk=replace(sample.chunk, rows=fenced(sample.rows)))
+        return super()._start(family, rows, engine, sample, random_state)
+
+    def _initial_values(self, n_features: int) -> dict[str, NDArray[Any]]:
+        values = super()._initial_values(n_features)
+        if self.noise and "weights" in values:
+            values["weights"] = (1.0 - WEIGHT_AT_START) * values["weights"]
+            values["noise_weight"] = np.asarray(WEIGHT_AT_START)
+        return values
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        others = {"top_components": self.top_components is not None, "k-means||": self.init_params == "k-means||"}
+        for name, given in others.items():
+            if self.noise and given:
+                message = f"noise does not go with {name}; leave one of them out"
+                raise OptionError(message)
+
+    def _check_goes_on(self) -> None:
+        super()._check_goes_on()
+        if bool(self.noise) != hasattr(self, "noise_weight_"):
+            message = "the fitted model, which is to go on, has another background than noise says"
+            raise OptionError(message)
+
+    def _complete(self) -> None:
+        for name in ("noise_weight_", "noise_volume_"):
+            if self.noise:
+                setattr(self, name, np.asarray(getattr(self, name)).item())
+        if not self._boxed:
+            vars(self).pop("noise_box_", None)
+        if not self.noise:
+            for name in ("noise_weight_", "noise_volume_"):
+                vars(self).pop(name, None)
