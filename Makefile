@@ -15,7 +15,7 @@ PYTEST := python -m pytest -n $(JOBS) --dist worksteal
 AS_USER := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test test-all test-lowest check format bench reliability docs clean
+.PHONY: help demo test test-all test-lowest test-peers check format bench reliability docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -24,13 +24,17 @@ demo: $(VENV)/.demo ## fit real data larger than the memory allowed, in under a 
 	$(AS_USER) $(BIN)/dem demo
 
 test: $(VENV)/.dev ## run the tests, without the slow ones (ARGS="-k name" is passed on to pytest)
-	$(BIN)/$(PYTEST) -m "not slow" $(ARGS)
+	$(BIN)/$(PYTEST) -m "not slow and not peers" $(ARGS)
 
 test-all: $(VENV)/.dev ## run all tests, as CI does
-	$(BIN)/$(PYTEST) $(ARGS)
+	$(BIN)/$(PYTEST) -m "not peers" $(ARGS)
+
+test-peers: $(VENV)/.peers ## compare numbers with other packages (and mclust: apt-get install r-cran-mclust), into docs/rows.md
+	$(BIN)/python -m pytest -m peers tests/test_peers.py $(ARGS)
+	$(BIN)/python tests/peers.py
 
 test-lowest: $(LOWEST)/.test ## run the tests of `make test`, but for the laws, with the lowest versions that pyproject.toml admits
-	$(LOWEST)/bin/$(PYTEST) -m "not slow" --ignore-glob="tests/test_law_*" $(ARGS)
+	$(LOWEST)/bin/$(PYTEST) -m "not slow and not peers" --ignore-glob="tests/test_law_*" $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types, import layers
 	$(BIN)/ruff check .
@@ -79,6 +83,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.python
 $(VENV)/.docs: pyproject.toml | $(VENV)/.python
 	@echo "installing dem and Sphinx into $(VENV) (a minute, once)"
 	@$(PIP) ".[docs]"
+	@touch $@
+
+$(VENV)/.peers: pyproject.toml | $(VENV)/.python
+	@echo "installing dem and its peers into $(VENV) (a minute or two, once)"
+	@$(PIP) ".[peers]"
 	@touch $@
 
 $(LOWEST)/.test: pyproject.toml $(VENV)/.dev
