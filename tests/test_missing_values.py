@@ -233,7 +233,7 @@ def test_rows_with_nothing_observed_count_for_the_weights_only(case):
 
 
 @pytest.mark.parametrize("init", ["kmeans", "k-means++", "random", "random_from_data", "k-means||"])
-@pytest.mark.parametrize("share", [0.1, 0.6])
+@pytest.mark.parametrize("share", [0.1, 0.8])  # at 0.8 there are hardly any complete rows
 def test_starts(init, share):
     gaps = with_gaps(gaussian_rows(), share)
     fitted = dem.GaussianMixture(3, missing="marginalise", init_params=init, random_state=0, max_iter=3).fit(gaps)
@@ -294,6 +294,12 @@ def test_select_and_partial_fit(tmp_path):
     assert learning.score(gaps) > chosen.best_estimator_.score(gaps) - 0.1
 
 
+@pytest.mark.parametrize("missing", ["skip", "marginalise"])
+def test_plan(missing):
+    said = dem.plan(with_gaps(gaussian_rows()), dem.GaussianMixture(3, missing=missing), seconds=0.1)
+    assert "random rows" not in str(said)
+
+
 def test_many_patterns_are_told(monkeypatch):
     monkeypatch.setattr("dem.families.gaussian.component.most_kept", lambda *_: 3)
     monkeypatch.setattr("dem.families.gaussian.marginal.most_kept", lambda *_: 3)
@@ -335,6 +341,8 @@ def test_bad_input():
     empty[:, 2] = np.nan
     with pytest.raises(DataError, match="column 2 of NumPy array has no values, only NaN; drop it"):
         dem.GaussianMixture(3, missing="marginalise").fit(empty)
+    with pytest.raises(DataError, match="column 2 of NumPy array has no values"):
+        dem.GaussianMixture(3, missing="marginalise").partial_fit(empty[:100])
     with pytest.raises(DataError, match="no row of NumPy array counts"):
         dem.GaussianMixture(3, missing="skip").fit(empty)
     with pytest.raises(OptionError, match="missing"):

@@ -23,7 +23,7 @@ Examples:
 @click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=POSITIVE, required=True, metavar="K", help="Number of components.")
 @source_options
-@model_options("algorithm", "accelerate", "max_iter", "sample_rows", "top_components")
+@model_options("algorithm", "accelerate", "max_iter", "missing", "sample_rows", "top_components")
 @click.option("--workers", type=POSITIVE, metavar="N", help="Worker processes.  [default: threads of this process]")
 @click.option("--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each worker, such as 2GB.")
 @json_option

@@ -18,8 +18,10 @@ from dem.data.base import Batch, Chunk, Found, Rows
 from dem.engine.base import single_threaded_blas
 from dem.engine.local import available_cores
 from dem.errors import DataError
+from dem.families.base import Support, has_gaps
 from dem.families.gaussian.frame import Frame
 from dem.families.kmeans import Clusters
+from dem.initialise.gaps import observed_means
 from dem.initialise.kmeans_parallel import nearest_centres
 from dem.tree import n_bytes
 from dem.units import human_bytes, human_count
@@ -159,10 +161,14 @@ def _compute(measured: Measured, estimator: Any, chunks: Sequence[Chunk], n_thre
     DataError
         If the rows are not what the model takes.
     """
-    if not all(np.isfinite(chunk.rows).all() for chunk in chunks):
+    support = Support(gaps=estimator.missing == "marginalise")
+    if any(support.outside(chunk.rows).any() for chunk in chunks):
         message = "the rows that were read hold NaN or infinite values: drop or fill them first"
         raise DataError(message)
     largest = max(chunks, key=len)
+    if np.isnan(largest.rows).all(axis=0).any():  # also where all rows are skipped
+        message = "the rows that were read lack all values of a feature"
+        raise DataError(message)
     n_components = getattr(estimator, estimator._entry.size)
     n_tried = _trial_size(estimator, largest.rows.shape[1])
     if n_tried < n_components:
@@ -257,7 +263,10 @@ def _trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     n_components = getattr(estimator, estimator._entry.size)
     most = max(LEAST_ROWS, ROWS_PER_COMPONENT * n_components)
-    sample = np.asarray(table[rng.permutation(len(table))[:most]], dtype=np.float64)
+    table = np.asarray(table, dtype=np.float64)
+    if has_gaps(table):
+        table = np.where(np.isnan(table), observed_means(table), table)
+    sample = table[rng.permutation(len(table))[:most]]
     centres = sample[rng.integers(len(sample), size=n_components)]
     if not estimator._entry.is_mixture:
         clusters = Clusters(Frame.of(sample, isotropic=True))

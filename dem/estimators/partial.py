@@ -21,7 +21,7 @@ from dem.families.base import total_weight
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import row_sample
 from dem.initialise.sample import RowSample
-from dem.validation import check_rows, rows_to_blame
+from dem.validation import check_observed, check_rows, rows_to_blame
 
 # Rows for each weight and each coordinate of a mean.
 ROWS_PER_NUMBER = 10
@@ -159,6 +159,8 @@ class LearnsFromStreams(Estimator):
         self, table: Chunk, rows: Rows, engine: Engine
     ) -> tuple[Mixture[Any, Any], MixtureParameters[Any]]:
         """Return a start from the first rows, and the family in their frame."""
-        first = self._to_start_from(RowSample(table, True, total_weight(table)))
+        first = RowSample(table, True, total_weight(table))
+        check_observed(first, rows)
+        first = self._to_start_from(first)
         family = replace(self._family(self._adapted(rows, engine, first)), top_components=None)
         return family, self._start(family, rows, engine, first, check_random_state(self.random_state))

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from dem.data import open_rows
 from dem.data.base import Rows
+from dem.data.columns import joined
 from dem.data.sources import SourceOptions
 from dem.engine.local import available_cores
 from dem.errors import OptionError
@@ -95,7 +96,7 @@ def plan(
     estimator = clone(estimator) if estimator is not None else GaussianMixture()
     inputs.check_options(estimator)
     limit = _limit(workers, memory_limit)
-    rows = open_rows(X, **source)
+    rows = joined(open_rows(X, **source), [], skips_gaps=inputs.skips_gaps(estimator))
     free = psutil.virtual_memory().available
     n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())
