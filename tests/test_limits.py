@@ -19,7 +19,8 @@ from dem.families.gaussian.interval import truncated
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-KINDS = ["full", "diag", "spherical"]
+MATRICES = ["full", "tied"]
+KINDS = [*MATRICES, "diag", "spherical"]
 MEANS = np.array([[0.0, 1.0], [4.0, -2.0]])
 
 
@@ -100,11 +101,16 @@ def test_an_e_step_is_that_of_integrals(kind):
     """Of one component: completed moments and likelihood of each row, integrated over its limited value."""
     _, rows, lower, upper = censored(40)
     covariance = (
-        np.array([[1.5, 0.6], [0.6, 1.2]]) if kind == "full" else np.diag([1.5, 1.5 if kind == "spherical" else 1.2])
+        np.array([[1.5, 0.6], [0.6, 1.2]]) if kind in MATRICES else np.diag([1.5, 1.5 if kind == "spherical" else 1.2])
     )
     model = dem.GaussianMixture(1, covariance_type=kind, means_init=[[0.5, 0.2]], reg_covar=0, weights_init=[1.0])
     precision = np.linalg.inv(covariance)
-    given = {"full": precision[np.newaxis], "diag": np.diagonal(precision)[np.newaxis], "spherical": precision[:1, 0]}
+    given = {
+        "full": precision[np.newaxis],
+        "tied": precision,
+        "diag": np.diagonal(precision)[np.newaxis],
+        "spherical": precision[:1, 0],
+    }
     model.set_params(precisions_init=given[kind], max_iter=1, tol=0).fit(rows, lower=lower, upper=upper)
     density = scipy.stats.multivariate_normal([0.5, 0.2], covariance)
     likelihood, first, second = 0.0, np.zeros(2), np.zeros((2, 2))
@@ -129,16 +135,16 @@ def test_an_e_step_is_that_of_integrals(kind):
         second[gap[0], gap[0]] += square - mean**2
     mean = first / len(rows)
     spread = second / len(rows) - np.outer(mean, mean)
-    expected = {"full": spread, "diag": np.diagonal(spread), "spherical": np.diagonal(spread).mean()}
+    expected = {"full": spread, "tied": spread, "diag": np.diagonal(spread), "spherical": np.diagonal(spread).mean()}
     assert model.lower_bound_ == pytest.approx(likelihood / len(rows), rel=1e-9)
     np.testing.assert_allclose(model.means_[0], mean, rtol=1e-8)
-    np.testing.assert_allclose(model.covariances_[0], expected[kind], rtol=1e-7)
+    np.testing.assert_allclose(model.covariances_.reshape(np.shape(expected[kind])), expected[kind], rtol=1e-7)
 
 
 @pytest.mark.parametrize("algorithm", ["batch", "incremental", "auto"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_limits_hide_is_found(kind, algorithm):
-    complete, rows, lower, upper = censored(3000, single=kind == "full")
+    complete, rows, lower, upper = censored(3000, single=kind in MATRICES)
     model = dem.GaussianMixture(2, covariance_type=kind, random_state=0, tol=1e-7, algorithm=algorithm, max_iter=300)
     fitted = clone(model).fit(CutRows(rows, range(0, 3000, 250)), lower=lower, upper=upper)
     whole = clone(model).fit(complete)
@@ -298,7 +304,7 @@ def test_nothing_known_of_a_value_is_no_limit_at_all(kind):
 
 @pytest.mark.parametrize("case", [one for one in CASES if one.name[9:] not in KINDS], ids=str)
 def test_other_models_refuse_limits(case):
-    with pytest.raises(OptionError, match="upper goes with Gaussian mixtures of full, diagonal or spherical"):
+    with pytest.raises(OptionError, match="upper goes with Gaussian mixtures without noise= only"):
         case.estimator().fit(case.data(), upper=1.0)
 
 
@@ -310,7 +316,8 @@ def test_limits_and_missing_values(kind):
     rows[gaps, 0] = np.nan
     start = {"means_init": MEANS, "weights_init": [0.5, 0.5], "random_state": 0, "max_iter": 5, "tol": 0}
     model = dem.GaussianMixture(2, covariance_type=kind, missing="marginalise", **start)
-    model.set_params(precisions_init={"full": [np.eye(2)] * 2, "diag": np.ones((2, 2)), "spherical": [1.0, 1.0]}[kind])
+    unit = {"full": [np.eye(2)] * 2, "tied": np.eye(2), "diag": np.ones((2, 2)), "spherical": [1.0, 1.0]}
+    model.set_params(precisions_init=unit[kind])
     fitted = clone(model).fit(rows, lower=lower, upper=upper)
     lower[gaps, 0] = -1e5
     bounded = clone(model).set_params(missing="error").fit(rows, lower=lower, upper=upper)
@@ -335,7 +342,7 @@ def test_a_row_with_a_limit_and_a_gap(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_limits_and_errors_are_in_the_units_of_the_data(kind):
     _, rows, lower, upper = censored()
-    units, given = np.array([1e3, 1e-2]), {"noise_covariance": np.full(rows.shape, 0.2)} if kind == "full" else {}
+    units, given = np.array([1e3, 1e-2]), {"noise_covariance": np.full(rows.shape, 0.2)} if kind in MATRICES else {}
     model = dem.GaussianMixture(2, covariance_type=kind, random_state=0, reg_covar=0, scale=True, max_iter=5)
     one = clone(model).fit(rows, lower=lower, upper=upper, **given)
     given = {name: value * units**2 for name, value in given.items()}

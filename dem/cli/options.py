@@ -146,7 +146,7 @@ measured_options = together(
         "--errors",
         type=TEXT,
         metavar="VARIABLE",
-        help="Variances of the errors of rows, or their covariances (full): a variable of DATA, or a path.",
+        help="Variances of the errors of rows, or their covariances (full, tied): a variable of DATA, or a path.",
     ),
     click.option(
         "--lower",

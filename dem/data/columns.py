@@ -192,9 +192,9 @@ def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str
 
 #: what not every model can make use of: the fields of a `Chunk`, and the models that can
 LIMITED = {
-    "noise_covariance": ("noise", "Gaussian mixtures of full covariances"),
-    "lower": ("limits", "Gaussian mixtures of full, diagonal or spherical covariances"),
-    "upper": ("limits", "Gaussian mixtures of full, diagonal or spherical covariances"),
+    "noise_covariance": ("noise", "Gaussian mixtures of full or tied covariances without noise="),
+    "lower": ("limits", "Gaussian mixtures without noise="),
+    "upper": ("limits", "Gaussian mixtures without noise="),
 }
 
 

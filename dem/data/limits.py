@@ -111,8 +111,8 @@ def censored(chunk: Chunk, most: float) -> Chunk:
     if (n_limited > most).any():
         row = int(np.argmax(n_limited > most))
         message = (
-            f"row {int(np.asarray(chunk.index)[row])} has limits for {n_limited[row]} of its values; with full "
-            "covariances a row can have one: use covariance_type='diag'"
+            f"row {int(np.asarray(chunk.index)[row])} has limits for {n_limited[row]} of its values; with full or "
+            "tied covariances a row can have one: use covariance_type='diag'"
         )
         raise DataError(message)
     rows = chunk.rows

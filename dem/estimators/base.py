@@ -153,7 +153,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         **given
             Of mixtures, what is known of each row: `labels`, the numbers of the components that have made the rows, −1
             where not known, or a boolean array (n_samples, n_components), which components may have made each; of full
-            covariances `noise_covariance`, the errors of each row: variances, shape (n_samples, n_features), or
+            and tied covariances `noise_covariance`, the errors of rows: variances, shape (n_samples, n_features), or
             covariances, (n_samples, n_features, n_features). The model is then of the rows without their errors. Of
             Gaussian mixtures `lower` and `upper`, numbers or arrays (n_features,) or (n_samples, n_features): between
             what a value lies that is NaN; docs/rows.md says more.

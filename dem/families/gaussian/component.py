@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Component, EStepKernel, Kernel, Support
+from dem.families.base import Array, Component, EStepKernel, Kernel, RowBlock, Support
 from dem.families.gaps import rows_of_patterns
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
 from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, slices, weighted_means
+from dem.families.gaussian.deconvolution import DeconvolutionKernel
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.marginal import MarginalKernel, Marginals, most_kept
 from dem.families.workspace import fresh, kept_with
@@ -220,6 +221,18 @@ class OwnCovariance(GaussianComponent):
 
 class MatrixCovariance(GaussianComponent):
     """What covariances that are matrices, (n_components, d, d) or (d, d), have in common."""
+
+    knows = frozenset({"noise", "limits"})
+    most_limits = 1.0
+
+    def kernel_for(
+        self, parameters: GaussianParameters, chunk: RowBlock, *, exact: bool = False
+    ) -> Kernel[GaussianStatistics]:
+        """Return the arithmetic for a chunk: that of extreme deconvolution where rows have errors or limits."""
+        if chunk.noise is None and (chunk.limits is None or np.isnan(chunk.limits).all()):
+            return super().kernel_for(parameters, chunk, exact=exact)
+        frame = self._frame(parameters.means.shape[1])
+        return DeconvolutionKernel(parameters, frame, partial(self.from_own_frames, parameters))
 
     @abstractmethod
     def from_own_frames(

@@ -1,4 +1,4 @@
-"""Full covariances where rows have errors of their own: extreme deconvolution (Bovy, Hogg and Roweis 2011).
+"""Full and tied covariances where rows have errors: extreme deconvolution (Bovy, Hogg and Roweis 2011).
 
 A row w = x + e has an error e ~ N(0, S) that is known. For component k let T = Σ + S. Then w ~ N(μ, T), and x given w
 has the mean b = μ + ΣT⁻¹(w − μ) and the covariance B = Σ − ΣT⁻¹Σ. The M-step is that of rows without errors, with
@@ -17,6 +17,7 @@ place, and the variance there, V, adds V qqᵀ to vvᵀ − T⁻¹, where q is t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Self
 
@@ -35,53 +36,54 @@ DOUBLE = np.dtype(np.float64)
 
 
 class DeconvolutionKernel:
-    """The E-step of full covariances over rows with errors, in double precision; `own` as in `arithmetic.Plan`."""
+    """The E-step of covariances that are matrices over rows with errors or limits, in double precision.
+
+    `finish` makes the statistics of an E-step of Σγy, Σγyyᵀ and Σγ of all components, where y = Uᵀ(x − μ).
+    """
 
     trusted_above = -math.inf
 
-    def __init__(self, parameters: GaussianParameters, frame: Frame, own: NDArray[np.intp]) -> None:
-        self.frame, self.parameters = frame, parameters
-        self.is_own = np.isin(np.arange(len(parameters.means)), own)
+    def __init__(
+        self, parameters: GaussianParameters, frame: Frame, finish: Callable[[Array, Array, Array], GaussianStatistics]
+    ) -> None:
+        n_components, d = parameters.means.shape
+        self.frame, self.finish, self.which = frame, finish, np.arange(n_components)
+        self.all_factors = np.broadcast_to(parameters.precisions_cholesky, (n_components, d, d))
+        self.means = parameters.means
+        self.covariances = np.broadcast_to(parameters.covariances, (n_components, d, d))
         self.clear()
 
     @property
     def block_rows(self) -> int:
         """Rows per block that keep the matrices in the cache."""
-        n_components, d = self.parameters.means.shape
+        n_components, d = self.means.shape
         return int(max(BLOCK_BYTES // (4 * d * (d + 3) * n_components), 16))
 
     def clear(self) -> None:
         """Start the sums anew, in a workspace of its own."""
         self.workspace = Workspace()
-        n_components, d = self.parameters.means.shape
+        n_components, d = self.means.shape
         self.counts = np.zeros(n_components)
         self.first, self.second = np.zeros((n_components, d)), np.zeros((n_components, d, d))
 
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        whole = self.parameters
-        part = GaussianParameters(whole.means[which], whole.covariances[which], whole.precisions_cholesky[which])
-        return fresh(self, parameters=part, is_own=self.is_own[which])
+        return fresh(self, which=self.which[which], means=self.means[which], covariances=self.covariances[which])
 
     def block(self, chunk: RowBlock) -> DeconvolutionBlock:
         """Return v and T⁻¹ of all rows and components."""
         return DeconvolutionBlock(self, chunk)
 
     def statistics(self) -> GaussianStatistics:
-        """Return what was accumulated, in the frames of the ordinary kernel: those of `own` are the components'."""
-        means, covariances = self.parameters.means, self.parameters.covariances
-        counts = self.counts[:, np.newaxis, np.newaxis]
-        first = np.einsum("kij,kj->ki", covariances, self.first)
-        second = counts * covariances + covariances @ self.second @ covariances
-        shift = first[:, :, np.newaxis] * means[:, np.newaxis]
-        second += shift + shift.swapaxes(1, 2) + counts * means[:, :, np.newaxis] * means[:, np.newaxis]
-        first += self.counts[:, np.newaxis] * means
-        if self.is_own.any():  # y = Uᵀ(x − μ), and UᵀΣ = U⁻¹
-            inverse = np.linalg.inv(self.parameters.precisions_cholesky[self.is_own])
-            first[self.is_own] = np.einsum("kij,kj->ki", inverse, self.first[self.is_own])
-            within = inverse @ self.second[self.is_own] @ inverse.swapaxes(1, 2)
-            second[self.is_own] = counts[self.is_own] * np.eye(means.shape[1]) + within
-        return GaussianStatistics(first, second)
+        """Return what was accumulated, as the ordinary kernel does. In own frames Σ is the identity, and UᵀΣ = U⁻¹."""
+        n, which = len(self.all_factors), self.which
+        inverse = np.linalg.inv(self.all_factors[which])
+        counts, first, second = np.zeros(n), np.zeros((n, *self.first.shape[1:])), np.zeros_like(self.all_factors)
+        counts[which], first[which] = self.counts, np.einsum("kij,kj->ki", inverse, self.first)
+        within = inverse @ self.second @ inverse.swapaxes(1, 2)
+        second[which] = self.counts[:, np.newaxis, np.newaxis] * np.eye(first.shape[1]) + within
+        found = self.finish(first, second, counts)
+        return GaussianStatistics(found.first[which], found.second[which] if found.second.ndim == 3 else found.second)
 
 
 class DeconvolutionBlock:
@@ -93,7 +95,7 @@ class DeconvolutionBlock:
 
     def __init__(self, kernel: DeconvolutionKernel, chunk: RowBlock) -> None:
         self._kernel = kernel
-        rows, means, covariances = chunk.rows, kernel.parameters.means, kernel.parameters.covariances
+        rows, means, covariances = chunk.rows, kernel.means, kernel.covariances
         (n, d), n_components, array = rows.shape, len(means), kernel.workspace.array
         x = kernel.frame.apply(rows, array("x", (d, n), DOUBLE))
         gone = np.isnan(x)
@@ -167,7 +169,7 @@ class DeconvolutionBlock:
 
     def _censor(self, k: int, which: NDArray[np.intp], ends: Array) -> None:
         """Put what is known of a value that lies between `ends`, shape (2, n), in the place of 0; of some rows."""
-        t, mean = self._t, self._kernel.parameters.means[:, k, np.newaxis]
+        t, mean = self._t, self._kernel.means[:, k, np.newaxis]
         q = -np.array([t[min(i, k)][abs(i - k)][:, which] for i in range(len(t))])
         variance = 1.0 / q[k]
         deviation, expected = np.sqrt(variance), -variance * self._v[k][:, which]

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Kernel, RowBlock
+from dem.families.base import Array
 from dem.families.gaussian.component import MatrixCovariance, OwnCovariance
 from dem.families.gaussian.covariance import (
     GaussianParameters,
@@ -24,10 +24,8 @@ from dem.families.gaussian.covariance import (
     out_of,
     refine,
 )
-from dem.families.gaussian.deconvolution import DeconvolutionKernel
 from dem.families.gaussian.full_kernel import FullKernel, plan_for
 from dem.families.unconstrained import Vector
-from dem.families.workspace import fresh, kept_with
 from dem.statistics import CentralMoments
 
 
@@ -44,21 +42,6 @@ class Full(OwnCovariance, MatrixCovariance):
     """Covariance type ``'full'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = FullKernel
-    knows = frozenset({"noise", "limits"})
-    most_limits = 1.0
-
-    def kernel_for(
-        self, parameters: GaussianParameters, chunk: RowBlock, *, exact: bool = False
-    ) -> Kernel[GaussianStatistics]:
-        """Return the arithmetic for a chunk: that of extreme deconvolution where rows have errors or limits."""
-        if chunk.noise is None and (chunk.limits is None or np.isnan(chunk.limits).all()):
-            return super().kernel_for(parameters, chunk, exact=exact)
-        frame = self._frame(parameters.means.shape[1])
-
-        def with_errors() -> DeconvolutionKernel:
-            return DeconvolutionKernel(parameters, frame, plan_for(parameters).own)
-
-        return fresh(kept_with(parameters, (self, "noise"), with_errors))
 
     def m_step(
         self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
