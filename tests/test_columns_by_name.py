@@ -1,0 +1,91 @@
+"""Columns of the data itself, by their names there, and columns that lie on the grid of the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from cases import gaussian_rows
+
+import dem
+from dem.errors import DataError
+
+VALUES = np.random.default_rng(6).random(600)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "coordinate", "frame", "dask frame", "parquet"])
+@pytest.mark.parametrize("make", [dem.GaussianMixture, dem.KMeans])
+def test_a_column_that_is_named_is_no_feature(tmp_path, make, kind):
+    import dask.dataframe as dd
+
+    rows = gaussian_rows(600)
+    frame = pd.DataFrame(rows, columns=list("abc")).assign(importance=VALUES)
+    data = {
+        "dataset": lambda: xr.Dataset({name: ("obs", frame[name]) for name in frame}),
+        "coordinate": lambda: xr.DataArray(rows, dims=("obs", "f"), coords={"importance": ("obs", VALUES)}),
+        "frame": lambda: frame,
+        "dask frame": lambda: dd.from_pandas(frame, npartitions=3),
+        "parquet": lambda: frame.to_parquet(tmp_path / "t.parquet") or str(tmp_path / "t.parquet"),
+    }[kind]()
+    expected = make(3, random_state=0).fit(rows, sample_weight=VALUES)
+    ours = make(3, random_state=0).fit(data, sample_weight="importance")
+    located = "means_" if make is dem.GaussianMixture else "cluster_centers_"
+    np.testing.assert_allclose(getattr(ours, located), getattr(expected, located), rtol=1e-9)
+    score = ours.score(data, sample_weight="importance")
+    assert score == pytest.approx(expected.score(rows, sample_weight=VALUES), rel=1e-9)
+    np.testing.assert_array_equal(ours.predict(data), expected.predict(rows))
+
+
+@pytest.mark.parametrize("kind", ["frame", "parquet"])
+def test_several_columns_are_named_in_a_list(tmp_path, kind):
+    rng = np.random.default_rng(3)
+    variances = rng.uniform(0.1, 1.0, (600, 3))
+    rows = gaussian_rows(600)
+    frame = pd.DataFrame(np.hstack([rows, variances]), columns=["a", "b", "c", "va", "vb", "vc"])
+    frame.to_parquet(tmp_path / "t.parquet")
+    data = frame if kind == "frame" else str(tmp_path / "t.parquet")
+    ours = dem.GaussianMixture(2, random_state=0).fit(data, noise_covariance=["va", "vb", "vc"])
+    expected = dem.GaussianMixture(2, random_state=0).fit(rows, noise_covariance=variances)
+    np.testing.assert_allclose(ours.covariances_, expected.covariances_, rtol=1e-9)
+    assert ours.feature_names_in_.tolist() == ["a", "b", "c"]
+    grid = xr.Dataset({"t": ("x", np.ones(5)), "s": ("x", np.ones(5))})
+    with pytest.raises(DataError, match=r"several columns \(t, s\) can be named of parquet and DataFrames only"):
+        dem.GaussianMixture(1).fit(grid, noise_covariance=["t", "s"])
+
+
+def grid_weights(values, lat=(10.0, 20.0, 30.0, 40.0), dims=("lat", "lon")):
+    return xr.DataArray(values, dims=dims, coords={"lat": list(lat), "lon": np.arange(5.0)})
+
+
+@pytest.mark.parametrize("kind", ["dataset", "zarr"])
+def test_weights_lie_on_the_coordinates_of_the_rows(tmp_path, kind):
+    rng = np.random.default_rng(8)
+    names, values = ("t", "s"), rng.random((4, 5))
+    data = xr.Dataset({name: grid_weights(rng.normal(size=(4, 5))) for name in names})
+    expected = dem.GaussianMixture(1).fit(data, sample_weight=values)
+    source = {}
+    if kind == "zarr":
+        data.to_zarr(tmp_path / "data.zarr", consolidated=False)
+        data, source = str(tmp_path / "data.zarr"), {"variable": names}
+    turned = grid_weights(values).transpose("lon", "lat")
+    ours = dem.GaussianMixture(1).fit(data, sample_weight=turned, **source)
+    np.testing.assert_allclose(ours.means_, expected.means_, rtol=1e-12)
+    along_lat = xr.DataArray(np.ones(4), dims="lat")
+    bad = {
+        r"entry 2 along lat is lat 31 of sample_weight, but lat 30 of .*; bring": grid_weights(
+            values, (10, 20, 31, 40)
+        ),
+        r"has the dimensions \(lat\), but the rows of .* lie on \(lat, lon\); sample_weight\.broadcast_like": along_lat,
+        r"sample_weight has the shape \(3, 5\)": grid_weights(values[:3], (10, 20, 30)),
+    }
+    for says, given in bad.items():
+        with pytest.raises(DataError, match=says):
+            dem.GaussianMixture(1).fit(data, sample_weight=given, **source)
+    moved = grid_weights(values, (10, 20, 30, 45)).rename("w")
+    moved.to_zarr(tmp_path / "moved.zarr", consolidated=False)
+    with pytest.raises(DataError, match=r"entry 3 along lat is lat 45 of sample_weight"):
+        dem.GaussianMixture(1).fit(data, sample_weight=str(tmp_path / "moved.zarr/w"), **source)
+    moved.transpose().to_zarr(tmp_path / "turned.zarr", consolidated=False)
+    with pytest.raises(DataError, match=r"has the dimensions \(lon, lat\), but the rows of .*; store it along"):
+        dem.GaussianMixture(1).fit(data, sample_weight=str(tmp_path / "turned.zarr/w"), **source)
