@@ -349,6 +349,8 @@ def test_bad_input():
         dem.GaussianMixture(3, missing="fill").fit(gaps)
     with pytest.raises(OptionError, match="not for StudentTMixture; give missing='skip'"):
         dem.StudentTMixture(3, missing="marginalise").fit(gaps)
+    with pytest.raises(OptionError, match="not for GaussianMixture with noise; give missing='skip'"):
+        dem.GaussianMixture(3, missing="marginalise", noise=True).fit(gaps)
 
 
 def test_the_shell_says_what_python_says(tmp_path, capsys):

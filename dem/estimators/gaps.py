@@ -45,7 +45,8 @@ class Imputes(Estimator):
 
     def _check_marginalises(self, what: str) -> None:
         if not self._component().marginalises:
-            message = f"{what} is not for {type(self).__name__}; give missing='skip', or take another mixture"
+            model = type(self).__name__ + (" with noise" if getattr(self, "noise", False) else "")
+            message = f"{what} is not for {model}; give missing='skip', or take another mixture"
             raise OptionError(message)
 
     def _to_start_from(self, sample: RowSample) -> RowSample:
