@@ -12,7 +12,7 @@ from scipy.special import digamma
 
 from dem.families.base import Array, Block, Kernel, RowBlock
 from dem.families.student_t.dof import log_constants
-from dem.families.workspace import Workspace, fresh
+from dem.families.workspace import Workspace, constant_row, fresh
 from dem.statistics import Statistics
 
 
@@ -128,10 +128,11 @@ class StudentTBlock:
     def accumulate(self, responsibilities: NDArray[Any]) -> None:
         """Add Σγ, Σγu, Σγ log u and the moments under γu."""
         kernel, inverse = self._kernel, self._inverse_weights()
-        kernel.counts += responsibilities.sum(axis=1)
+        ones = constant_row(1.0, inverse.shape[1], inverse.dtype)  # products with it are faster than sums
+        kernel.counts += np.dot(responsibilities, ones)
         kernel.log_weights += np.einsum("kn,kn->k", responsibilities, self._logarithm)
         weights = np.divide(responsibilities, inverse, out=inverse)
-        kernel.weights += weights.sum(axis=1)
+        kernel.weights += np.dot(weights, ones)
         self._gaussian.accumulate(weights)
 
     def _inverse_weights(self) -> NDArray[Any]:
