@@ -158,8 +158,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             Gaussian mixtures `lower` and `upper`, numbers or arrays (n_features,) or (n_samples, n_features): between
             what a value lies that is NaN; docs/rows.md says more.
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
-            feature dimension if X is a DataArray; `allow_missing_chunks`, whether chunks that are not in a zarr store
-            count as their fill value: by default they are an error.
+            feature dimension if X is a DataArray; `features`, variables of a Dataset or a zarr group, each with the
+            dimension whose entries are features (``{"TEMP": "depth"}``); `allow_missing_chunks`, whether chunks that
+            are not in a zarr store count as their fill value: by default they are an error.
 
         Returns
         -------
