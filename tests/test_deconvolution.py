@@ -134,7 +134,10 @@ def test_errors_of_zero_change_nothing(width):
         np.testing.assert_allclose(ours.score_samples(rows, noise_covariance=noise), plain.score_samples(rows))
 
 
-@pytest.mark.parametrize("algorithm", ["batch", "incremental", "stepwise", "auto"])
+@pytest.mark.parametrize(
+    "algorithm",
+    ["batch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("incremental", "stepwise", "auto"))],
+)
 def test_the_density_without_errors_is_found(algorithm):
     rows, noise = noisy(6000, size=0.8)
     fits = dem.GaussianMixture(2, random_state=0, tol=1e-5, algorithm=algorithm)

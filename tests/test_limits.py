@@ -20,6 +20,7 @@ from dem.families.gaussian.interval import truncated
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 MATRICES = ["full", "tied"]
+SLOW = pytest.mark.slow
 KINDS = [*MATRICES, "diag", "spherical"]
 MEANS = np.array([[0.0, 1.0], [4.0, -2.0]])
 
@@ -141,7 +142,7 @@ def test_an_e_step_is_that_of_integrals(kind):
     np.testing.assert_allclose(model.covariances_.reshape(np.shape(expected[kind])), expected[kind], rtol=1e-7)
 
 
-@pytest.mark.parametrize("algorithm", ["batch", "incremental", "auto"])
+@pytest.mark.parametrize("algorithm", ["batch", *(pytest.param(name, marks=SLOW) for name in ("incremental", "auto"))])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_limits_hide_is_found(kind, algorithm):
     complete, rows, lower, upper = censored(3000, single=kind in MATRICES)
@@ -233,7 +234,7 @@ def test_weights_are_repeated_rows(kind):
     np.testing.assert_allclose(weighted.covariances_, repeated.covariances_, rtol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["full", "diag"])
+@pytest.mark.parametrize("kind", [pytest.param("full", marks=SLOW), "diag"])
 def test_any_kind_of_limits_on_threads_and_a_cluster(kind, cluster, tmp_path):
     from distributed import Client
 
