@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import xarray as xr
 import zarr
 from cases import CASES, gaussian_rows
 from sources import CutRows
+from test_cli_sources import run
 
 import dem
 from dem.errors import DataError, OptionError
@@ -97,3 +100,20 @@ def test_what_is_no_number_is_named(model):
 def test_bad_options(model, options):
     with pytest.raises(OptionError, match=next(iter(options))):
         model.outliers(gaussian_rows(), **options)
+
+
+def test_in_the_shell(model, tmp_path, capsys):
+    rows = gaussian_rows()
+    zarr.create_array(tmp_path / "rows.zarr", data=rows, chunks=(500, 3))
+    model.save(str(tmp_path / "model.zarr"))
+    given = ("outliers", tmp_path / "model.zarr", tmp_path / "rows.zarr", "--rows", 4)
+    code, said = run(capsys, *given, "--json")
+    expected = model.outliers(rows, n=4)
+    assert code == 0
+    assert json.loads(said.out)["index"] == expected.index.tolist()
+    code, said = run(capsys, *given)
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["index", "x0", "x1", "x2", "log_density"]
+    assert [int(line.split()[0]) for line in lines[1:]] == expected.index.tolist()
+    code, said = run(capsys, *given[:3], "--share", 2)
+    assert (code, "share must be a number above 0" in said.err) == (1, True)

@@ -16,6 +16,7 @@ from dem.cli.demo import demo
 from dem.cli.fit import fit
 from dem.cli.impute import impute
 from dem.cli.info import info
+from dem.cli.outliers import outliers
 from dem.cli.plan import plan
 from dem.cli.predict import predict
 from dem.cli.sample import sample
@@ -114,7 +115,7 @@ def dem() -> None:
     """
 
 
-for command in (plan, fit, select, predict, score, impute, sample, info, demo):
+for command in (plan, fit, select, predict, score, outliers, impute, sample, info, demo):
     dem.add_command(command)
 
 
