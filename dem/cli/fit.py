@@ -29,7 +29,7 @@ from dem.estimators.registry import DEFAULT, entry_of
 from dem.events import Callback
 
 if TYPE_CHECKING:
-    from dem.data.columns import WeightedOptions
+    from dem.data.sources import WeightedOptions
 
 
 @dataclass(frozen=True)

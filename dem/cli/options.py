@@ -16,8 +16,7 @@ from dem.errors import StoreError
 from dem.estimators.registry import MISSING, entry_of
 
 if TYPE_CHECKING:
-    from dem.data.columns import WeightedOptions
-    from dem.data.sources import SourceOptions
+    from dem.data.sources import SourceOptions, WeightedOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 

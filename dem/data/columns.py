@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypedDict, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from dem.data.checks import reason
 from dem.data.column_values import HeldValues, StoredValues
 from dem.data.limits import LimitRule, LimitValues, SameValues, Values, censored, pairs_rule
 from dem.data.rules import LabelsRule, NoiseRule, Rule, as_they_are, weights_rule
-from dem.data.sources import SourceOptions, open_rows, source_kind
+from dem.data.sources import open_rows, source_kind
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError, OptionError
 
@@ -145,49 +145,6 @@ class JoinedRows(Rows):
     def check_found(self, found: Found) -> None:
         """Judge what of the rows is missing."""
         self.rows.check_found(found)
-
-
-class ColumnOptions(TypedDict, total=False):
-    """What may be given of each row, in forms that `open_column` takes.
-
-    Attributes
-    ----------
-    labels : array of int of shape (n_rows,), or of bool of shape (n_rows, n_components)
-        The component that has made each row, −1 where it is not known; or which components may have made it.
-    noise_covariance : array of shape (n_rows, n_features) or (n_rows, n_features, n_features)
-        The variances of the errors of each row, or their covariance.
-    lower, upper : float or array of shape (n_features,) or (n_rows, n_features)
-        Between what values lie that are NaN, ±inf where there is no limit.
-    """
-
-    labels: Any
-    noise_covariance: Any
-    lower: Any
-    upper: Any
-
-
-class RowOptions(SourceOptions, ColumnOptions, total=False):
-    """The keyword arguments of methods that learn from data, which besides take weights."""
-
-
-class WeightedOptions(RowOptions, total=False):
-    """The same, and the weights.
-
-    Attributes
-    ----------
-    sample_weight : array of shape (n_rows,)
-        How much each row counts: numbers ≥ 0, whose sum takes the place of the number of rows everywhere. A row of
-        weight 2 is as good as two, one of weight 0 as good as none.
-    """
-
-    sample_weight: Any
-
-
-def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str, Any]]:
-    """Return what tells how data is opened, and what is given of each row."""
-    names = SourceOptions.__annotations__
-    source = {name: value for name, value in given.items() if name in names}
-    return cast("SourceOptions", source), {name: value for name, value in given.items() if name not in names}
 
 
 #: what not every model can make use of: the fields of a `Chunk`, and the models that can

@@ -6,7 +6,7 @@ import os
 import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from dem.data.base import Rows
 from dem.data.checks import is_parquet
@@ -36,6 +36,50 @@ class SourceOptions(TypedDict, total=False):
     features: Mapping[str, str | None] | None
     columns: Sequence[str] | None
     allow_missing_chunks: bool
+
+
+class ColumnOptions(TypedDict, total=False):
+    """What may be given of each row, in forms that `open_column` takes.
+
+    Attributes
+    ----------
+    labels : array of int of shape (n_rows,), or of bool of shape (n_rows, n_components)
+        The component that has made each row, −1 where it is not known; or which components may have made it.
+    noise_covariance : array of shape (n_rows, n_features) or (n_rows, n_features, n_features)
+        The variances of the errors of each row, or their covariance.
+    lower, upper : float or array of shape (n_features,) or (n_rows, n_features)
+        Between what values lie that are NaN, ±inf where there is no limit.
+    """
+
+    labels: Any
+    noise_covariance: Any
+    lower: Any
+    upper: Any
+
+
+class RowOptions(SourceOptions, ColumnOptions, total=False):
+    """The keyword arguments of methods that learn from data, which besides take weights."""
+
+
+class WeightedOptions(RowOptions, total=False):
+    """The same, and the weights.
+
+    Attributes
+    ----------
+    sample_weight : array of shape (n_rows,)
+        How much each row counts: numbers ≥ 0, whose sum takes the place of the number of rows everywhere. A row of
+        weight 2 is as good as two, one of weight 0 as good as none.
+    """
+
+    sample_weight: Any
+
+
+def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str, Any]]:
+    """Return what tells how data is opened, and what is given of each row, but for what is None."""
+    names = SourceOptions.__annotations__
+    source = {name: value for name, value in given.items() if name in names}
+    columns = {name: value for name, value in given.items() if name not in names and value is not None}
+    return cast("SourceOptions", source), columns
 
 
 def open_rows(

@@ -16,8 +16,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import RowOptions, WeightedOptions, parted
-from dem.data.sources import SourceOptions
+from dem.data.sources import RowOptions, SourceOptions, WeightedOptions, parted
 from dem.em.algorithm import Fit, Status
 from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
@@ -124,8 +123,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
 
     @property
     def _units(self) -> NDArray[np.float64] | None:
-        """The units of the features, for models that measure them."""
-        return None
+        """The standard deviations of the features, for models that measure them, as soon as they are known."""
+        return vars(self).get("feature_scales_") if getattr(self, "scale", False) else None
 
     def _learn_units(self, rows: Rows, engine: Engine, like: Any = None) -> None:
         """Measure the features in one read, or take what another estimator has measured."""

@@ -38,11 +38,6 @@ class Imputes(Estimator):
 
         def _component(self) -> Component[Any, Any]: ...
 
-    def _check_options(self) -> None:
-        super()._check_options()
-        if self.missing == "marginalise":
-            self._check_marginalises("missing='marginalise'")
-
     def _check_marginalises(self, what: str) -> None:
         if not self._component().marginalises:
             model = type(self).__name__ + (" with noise" if getattr(self, "noise", False) else "")
@@ -56,8 +51,6 @@ class Imputes(Estimator):
 
     def _note_patterns(self, sample: RowSample, rows: Rows, most: float) -> None:
         """Note how many patterns of missing values there are, and say so where they are many."""
-        if self.missing != "marginalise":
-            return
         self.n_patterns_ = n_patterns(sample.rows)
         if self.n_patterns_ > most:
             message = (

@@ -19,10 +19,18 @@ from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.beside import found_beside, without
 from dem.data.checks import check_dtype, frame_columns, frame_name
-from dem.data.columns import LIMITED, RowOptions, WeightedOptions, parted, with_columns
+from dem.data.columns import LIMITED, with_columns
 from dem.data.labels import order_of, same
 from dem.data.numpy import ArrayRows
-from dem.data.sources import SourceOptions, dimensions_of, holds_variables, source_kind
+from dem.data.sources import (
+    RowOptions,
+    SourceOptions,
+    WeightedOptions,
+    dimensions_of,
+    holds_variables,
+    parted,
+    source_kind,
+)
 from dem.em.predict import RowFunction
 from dem.engine.mapping import map_rows
 from dem.errors import DataError, DataWarning, OptionError
@@ -159,10 +167,14 @@ def rows_of(
     """
     minimum = minimum or (2 if reset else 1)
     source, columns = parted(given)
-    columns, named = found_beside(data, columns)
+    named: list[str] = []
+    if columns:
+        check_known(estimator, columns)
+        columns, named = found_beside(data, columns)
     if not reset:
         data, source = as_fitted(estimator, data, source)
-    data, source = without(data, source, named)
+    if named:
+        data, source = without(data, source, named)
     table = checked(estimator, data, reset=reset, minimum=minimum)
     rows = open_rows(table, **source)
     if reset:
@@ -174,9 +186,10 @@ def rows_of(
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
-    check_known(estimator, columns)
-    n_components, most = getattr(estimator, "n_components", None), getattr(estimator, "_most_limits", math.inf)
     skips = skips_gaps(estimator) and not on_grid
+    if not columns and not skips:
+        return rows
+    n_components, most = getattr(estimator, "n_components", None), getattr(estimator, "_most_limits", math.inf)
     return with_columns(rows, columns, n_components, skips_gaps=skips, most_limits=most)
 
 

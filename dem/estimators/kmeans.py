@@ -14,8 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import RowOptions, WeightedOptions
-from dem.data.sources import SourceOptions
+from dem.data.sources import RowOptions, SourceOptions, WeightedOptions
 from dem.em.algorithm import Batch, Fit, Settings, Start
 from dem.em.predict import Distances, Labels, RowFunction, RowTotal
 from dem.engine import Engine

@@ -17,8 +17,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import RowOptions, WeightedOptions, joined
-from dem.data.sources import SourceOptions
+from dem.data.columns import joined
+from dem.data.sources import RowOptions, SourceOptions, WeightedOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
@@ -193,7 +193,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
             known = start.parameters.candidates is None or isinstance(algorithm, Stepwise)
             previous = self.lower_bound_ if known else -math.inf
             return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
-        self._learn_units(rows, engine)
+        if getattr(self, "scale", False) or hasattr(self, "feature_scales_"):
+            self._learn_units(rows, engine)
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, engine, random_state)
@@ -233,7 +234,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
             If all of them do.
         """
         whole = sample
-        sample = self._to_start_from(sample)
+        if self.missing == "marginalise":
+            sample = self._to_start_from(sample)
         family = self._family(self._adapted(rows, engine, sample))
         starts: list[MixtureParameters[Any]] = []
         failures: list[FitError] = []
@@ -244,7 +246,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
                 failures.append(error)
         if not starts:
             raise failures[0]
-        self._note_patterns(whole, rows, family.component.most_patterns(starts[0].components))
+        if self.missing == "marginalise":
+            self._note_patterns(whole, rows, family.component.most_patterns(starts[0].components))
         return family, starts
 
     def _adapted(self, rows: Rows, engine: Engine, sample: RowSample) -> Component[Any, Any]:  # noqa: ARG002
@@ -306,6 +309,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
 
     def _check_options(self) -> None:
         super()._check_options()
+        if self.missing == "marginalise":
+            self._check_marginalises("missing='marginalise'")
         of_batch = {f"accelerate={self.accelerate!r}": self.accelerate is not None, "racing": self.racing}
         for what, given in of_batch.items():
             if given and self.algorithm not in ("batch", "auto"):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Rows
-from dem.data.columns import RowOptions
+from dem.data.sources import RowOptions
 from dem.em.lowest import Lowest, LowestDensities
 from dem.engine import current_engine
 from dem.errors import OptionError

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dem.data.base import Rows
 from dem.engine import Engine
@@ -36,11 +35,6 @@ class ScalesFeatures(Estimator):
     """
 
     scale: bool = option("boolean", default=False)
-
-    @property
-    def _units(self) -> NDArray[np.float64] | None:
-        """The standard deviations, as soon as they are known."""
-        return vars(self).get("feature_scales_") if self.scale else None
 
     def _learn_units(self, rows: Rows, engine: Engine, like: Any = None) -> None:
         """Measure the features in one read, or take what another estimator has measured."""

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from dem.data.base import Rows
-from dem.data.columns import WeightedOptions
+from dem.data.sources import WeightedOptions
 from dem.em.algorithm import Fit, Settings, Start, Status
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from dem.data.atomic import check_destination, destination
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
-from dem.data.columns import RowOptions
+from dem.data.sources import RowOptions
 from dem.data.zarr_writer import write_rows
 from dem.em.predict import RowFunction
 from dem.engine import current_engine
