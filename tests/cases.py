@@ -128,10 +128,11 @@ def _student_t(covariance_type: str, fit_dof: str, n_parameters: int, n_iteratio
         """Return α (ν + d) / (ν + δ)."""
         values = family.to_user(parameters)
         factors = values["precisions_cholesky"]
+        n_components = len(values["means"])
         if covariance_type in ("diag", "spherical"):
-            factors = factors.reshape(3, -1, 1) * np.eye(3)
+            factors = factors.reshape(n_components, -1, 1) * np.eye(3)
         away = rows[:, np.newaxis] - values["means"]
-        squares = np.sum(np.einsum("nki,kij->nkj", away, np.broadcast_to(factors, (3, 3, 3))) ** 2, axis=2)
+        squares = np.sum(np.einsum("nki,kij->nkj", away, np.broadcast_to(factors, (n_components, 3, 3))) ** 2, axis=2)
         return parameters.components.scales * (values["dofs"] + 3) / (values["dofs"] + squares)
 
     return Case(
