@@ -115,7 +115,10 @@ def test_scale(here, tmp_path, capsys, family):
 def test_a_name_that_is_nowhere(here, capsys):
     code, said = run(capsys, "fit", here[0] / "table.parquet", "--columns", "a,b", "-k", 2, "--weights", "worth")
     assert code != 0
-    assert "sample_weight: there is nothing at worth" in said.err
+    assert (
+        "the data has nothing of the name 'worth', nor is there anything at that path; it has a, b, c, importance"
+        in said.err
+    )
 
 
 def test_errors_and_limits(tmp_path, capsys):
@@ -140,3 +143,28 @@ def test_errors_and_limits(tmp_path, capsys):
     code, said = run(capsys, "fit", data, "--variable", "flux", "--upper", "nan", "-k", 2)
     assert code == 1
     assert "upper is nan" in said.err
+
+
+def test_errors_and_limits_in_columns_of_parquet(tmp_path, capsys):
+    rng = np.random.default_rng(4)
+    rows, variances = gaussian_rows(300)[:, :2], rng.uniform(0.1, 0.5, (300, 2))
+    hidden = rows.copy()
+    hidden[::7, 0] = np.nan
+    limits = np.full((300, 2), [-2.0, np.inf])
+    frame = pd.DataFrame(
+        np.hstack([hidden, variances, limits]), columns=["u", "g", "var_u", "var_g", "faint_u", "faint_g"]
+    )
+    data = tmp_path / "table.parquet"
+    frame.to_parquet(data)
+    given = ("--errors", "var_u,var_g", "--upper", "faint_u,faint_g")
+    model = tmp_path / "model.zarr"
+    code, said = run(capsys, "fit", data, *given, "-k", 2, "--seed", 0, "--quiet", "--out", model)
+    assert (code, said.err) == (0, "")
+    both = {"noise_covariance": variances, "upper": limits}
+    expected = dem.GaussianMixture(2, random_state=0).fit(hidden, **both)
+    np.testing.assert_allclose(dem.load(str(model)).means_, expected.means_, rtol=1e-9)
+    code, said = run(capsys, "score", model, data, *given, "--json")
+    assert json.loads(said.out)["log_likelihood_per_row"] == pytest.approx(expected.score(hidden, **both), rel=1e-9)
+    code, said = run(capsys, "fit", data, "--errors", "var_u,var_i", "-k", 2)
+    assert code == 1
+    assert "'var_i'; it has u, g, var_u" in said.err

@@ -89,3 +89,36 @@ def test_weights_lie_on_the_coordinates_of_the_rows(tmp_path, kind):
     moved.transpose().to_zarr(tmp_path / "turned.zarr", consolidated=False)
     with pytest.raises(DataError, match=r"has the dimensions \(lon, lat\), but the rows of .*; store it along"):
         dem.GaussianMixture(1).fit(data, sample_weight=str(tmp_path / "turned.zarr/w"), **source)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "group", "frame", "parquet"])
+def test_a_name_that_the_data_does_not_have_is_told_with_those_it_has(tmp_path, kind):
+    frame = pd.DataFrame(gaussian_rows(60)[:, :2], columns=["temp", "salt"]).assign(area=1.0)
+    grid = xr.Dataset({name: ("obs", frame[name]) for name in frame})
+    data, source = grid, {}
+    if kind == "group":
+        grid.to_zarr(tmp_path / "g.zarr", consolidated=False)
+        data, source = str(tmp_path / "g.zarr"), {"variable": ["temp", "salt"]}
+    if kind in ("frame", "parquet"):
+        frame.to_parquet(tmp_path / "t.parquet")
+        data = frame if kind == "frame" else str(tmp_path / "t.parquet")
+    says = r"sample_weight: the data has nothing of the name 'arae', nor is there .* path; it has .*\barea\b.*"
+    with pytest.raises(DataError, match=says):
+        dem.GaussianMixture(1).fit(data, sample_weight="arae", **source)
+    with pytest.raises(DataError, match=r"upper: the data has nothing of the name 'uper'; it has .*\barea\b"):
+        dem.GaussianMixture(1).fit(data, upper=["area", "uper"], **source)
+    with pytest.raises(DataError, match="lower must be numbers, or names of columns"):
+        dem.GaussianMixture(1).fit(gaussian_rows(60), lower=["a", "b", "c"])
+
+
+def test_advice_about_dimensions_leaves_that_of_the_features_out():
+    rng = np.random.default_rng(2)
+    data = xr.Dataset({"temp": (("depth", "lat", "lon"), rng.normal(size=(3, 4, 5)))})
+    along_lat = xr.DataArray(np.arange(1.0, 5.0), dims="lat")
+    for where, source in ((data, {"features": {"temp": "depth"}}), (data["temp"], {"feature_dim": "depth"})):
+        with pytest.raises(DataError) as caught:
+            dem.GaussianMixture(1).fit(where, sample_weight=along_lat, **source)
+        advice = str(caught.value).rpartition("; ")[2]
+        weights = eval(advice, {"data": where, "sample_weight": along_lat})  # what the message says to do
+        fitted = dem.GaussianMixture(1).fit(where, sample_weight=weights, **source)
+        assert fitted.n_samples_seen_ == 50

@@ -129,31 +129,41 @@ source_options = together(
 )
 
 
-def numbers_or_name(value: str) -> float | list[float] | str:
-    """Read a number, several with commas between, or else a name."""
+def name_or_names(value: str) -> str | list[str]:
+    """Read a name or path, or several names with commas between."""
+    if "," not in text(value) or "://" in value or Path(value).exists():
+        return value
+    return names_of()(value)
+
+
+def numbers_or_names(value: str) -> float | list[float] | str | list[str]:
+    """Read a number, several with commas between, or else names."""
     try:
         numbers = [float(part) for part in text(value).split(",")]
     except ValueError:
-        return value
+        return name_or_names(value)
     return numbers if len(numbers) > 1 else numbers[0]
 
 
-LIMIT = click.types.FuncParamType(numbers_or_name)
+NAMES = click.types.FuncParamType(name_or_names)
+LIMIT = click.types.FuncParamType(numbers_or_names)
 #: what is known of the values of each row of DATA, of rows to fit and to judge; `rows_of` takes them
 measured_options = together(
     click.option(
         "--errors",
-        type=TEXT,
-        metavar="VARIABLE",
-        help="Variances of the errors of rows, or their covariances (full, tied): a variable of DATA, or a path.",
+        type=NAMES,
+        metavar="VARIABLE|NAMES",
+        help="Variances of the errors of rows, or their covariances (full, tied): a variable of DATA, a path, or "
+        "columns of parquet (var_u,var_g).",
     ),
     click.option(
         "--lower",
         type=LIMIT,
-        metavar="NUMBER|VARIABLE",
-        help="Above what a missing value lies: a number, one for each feature (0.1,-inf), a variable or a path.",
+        metavar="NUMBER|NAMES",
+        help="Above what a missing value lies: a number, one for each feature (0.1,-inf), a variable, a path, or "
+        "columns of parquet.",
     ),
-    click.option("--upper", type=LIMIT, metavar="NUMBER|VARIABLE", help="Below what it lies, as a detection limit."),
+    click.option("--upper", type=LIMIT, metavar="NUMBER|NAMES", help="Below what it lies, as a detection limit."),
 )
 #: what is known of each row of DATA; `rows_of` takes them
 column_options = together(

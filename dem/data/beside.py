@@ -16,13 +16,21 @@ from dem.data.sources import SourceOptions, source_kind
 from dem.errors import DataError
 
 _FRAMES = ("pandas", "dask.dataframe")
+# What may have a column for each feature.
+_OF_FEATURES = ("noise_covariance", "lower", "upper")
+_NAMES_SHOWN = 20
 
 
 def found_beside(data: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return `given` with the columns of data that it names in place of the names, and these.
 
-    A name that the data does not have may be a path, and is left as it is. Of a table several columns may be named in a
-    list, such as the errors of all features.
+    A name that the data does not have may be a path, and is left as it is if there is anything. Of a table several
+    columns may be named in a list, such as the errors of all features.
+
+    Raises
+    ------
+    DataError
+        If there is nothing of that name in the data, nor a path.
     """
     columns: dict[str, Any] = dict(given)
     names: list[str] = []
@@ -31,7 +39,41 @@ def found_beside(data: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
         if own and all(_has(data, name) for name in own):
             columns[option] = _column(data, value) if isinstance(value, str) else _columns(data, own)
             names += own
+        elif own:
+            _check_path(data, option, own, is_list=not isinstance(value, str))
     return columns, names
+
+
+def _check_path(data: Any, option: str, own: Sequence[str], *, is_list: bool) -> None:
+    """Refuse names that data with names does not have; one alone may be a path or URL."""
+    there = _names(data)
+    if not there or (is_list and option not in _OF_FEATURES):
+        return
+    lacking = next((name for name in own if not _has(data, name)), own[0])
+    if not is_list and ("://" in lacking or os.path.exists(lacking)):  # noqa: PTH110 - an empty name too
+        return
+    listed = ", ".join(there[:_NAMES_SHOWN]) + (", …" if len(there) > _NAMES_SHOWN else "")
+    path = "" if is_list else ", nor is there anything at that path"
+    message = f"{option}: the data has nothing of the name {lacking!r}{path}; it has {listed}"
+    raise DataError(message)
+
+
+def _names(data: Any) -> list[str]:
+    """Return the names of what data consists of, as far as it has any."""
+    kind = source_kind(data)
+    if kind == "xarray":
+        return [str(name) for name in (*getattr(data, "data_vars", ()), *getattr(data, "coords", ()))]
+    if kind in _FRAMES:
+        return list(frame_columns(data) or ())
+    if kind == "parquet":
+        from dem.data.parquet import column_names  # noqa: PLC0415
+
+        return list(column_names(os.fspath(data)))
+    if kind == "zarr":
+        from dem.data.zarr_open import array_names  # noqa: PLC0415
+
+        return array_names(data)
+    return []
 
 
 def _are_names(value: Any) -> bool:
@@ -101,11 +143,20 @@ def along(name: str, column: Any, rows: Rows) -> Any:
     """Return a DataArray along the dimensions of the rows; refuse what lies on other coordinates."""
     dims = tuple(map(str, column.dims))
     coordinates = {dim: _values(column.coords[dim]) for dim in dims if dim in column.coords}
-    _check_grid(name, dims, column.shape, rows, f"{name}.broadcast_like(one variable of the data)")
+    _check_grid(name, dims, column.shape, rows, f"{name}.broadcast_like({_on_grid(rows)})")
     _check_coordinates(name, coordinates, rows)
     if rows.grid_names is not None and set(rows.grid_names) <= set(dims):
         return column.transpose(*rows.grid_names, ...)
     return column
+
+
+def _on_grid(rows: Rows) -> str:
+    """Word what of the data lies on the dimensions of the rows alone."""
+    variable, dim = next(iter(rows.features.items())) if rows.features else (None, rows.feature_dim)
+    which = "one variable of the data" if variable is None and dim is None else "data"
+    if variable is not None:
+        which += f"[{variable!r}]"
+    return which if dim is None else f"{which}.isel({dim}=0, drop=True)"
 
 
 def check_stored(name: str, array: Any, rows: Rows) -> None:

@@ -203,7 +203,11 @@ def _limits(name: str, data: Any, rows: Rows) -> Values:
     """Return lower or upper limits: the same for all rows, or a column."""
     rule, d = LimitRule(rows.n_features), rows.n_features
     if not isinstance(data, str) and not hasattr(data, "__fspath__") and np.shape(data) in ((), (d,)):
-        value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
+        try:
+            value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
+        except (TypeError, ValueError) as error:
+            message = f"{name} must be numbers, or names of columns of parquet or a DataFrame ({reason(error)})"
+            raise DataError(message) from error
         return SameValues(rule(name, value, range(1))[0])
     return open_column("limits", name, data, rows, rule, n_more=1)
 

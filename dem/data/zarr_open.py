@@ -159,6 +159,15 @@ def open_arrays(source: Any, variable: str | Sequence[str] | None) -> tuple[str,
     return name, {name: source}
 
 
+def array_names(source: Any) -> list[str]:
+    """Return the names of the arrays of a group; none of an array, or of what cannot be opened."""
+    try:
+        node = source if isinstance(source, zarr.Array | zarr.Group) else _open_path(os.fspath(source))
+    except DataError:  # opening it to read says it
+        return []
+    return sorted(name for name, _ in node.arrays()) if isinstance(node, zarr.Group) else []
+
+
 def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
     path, scheme = split_scheme(path)
     if scheme is None and not Path(path).exists():
