@@ -151,7 +151,7 @@ def _student_t(covariance_type: str, fit_dof: str, n_parameters: int, n_iteratio
         shared=("covariances", "precisions_cholesky") if covariance_type == "tied" else (),
         n_iterations=n_iterations,
         stands_within=1e-6,
-        is_slow=covariance_type != "spherical",
+        is_slow=True,
     )
 
 

@@ -118,8 +118,8 @@ def test_score_is_the_inertia(data, model, rows):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--covariance", "full"), "--covariance is for --family gaussian"),
-        (("--reg-covar", 0.1), "--reg-covar is for --family gaussian"),
+        (("--covariance", "full"), "--covariance is for --family gaussian or student_t"),
+        (("--reg-covar", 0.1), "--reg-covar is for --family gaussian or student_t"),
         (("--trials", 3), "--trials is for --family binomial"),
         (("--accelerate", "squarem"), "--accelerate is for mixtures, not for --family kmeans"),
         (("--algorithm", "stepwise"), "--algorithm stepwise is for mixtures, not for --family kmeans"),

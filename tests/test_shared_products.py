@@ -16,6 +16,7 @@ from dem.em.loop import run
 from dem.engine import LocalEngine
 from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
+from dem.tree import leaves
 
 
 def gaussian(kind, rows, sizes, dtype=None):
@@ -37,9 +38,8 @@ def assert_same(ours, alone):
         assert one.n_rows == other.n_rows
         assert one.log_likelihood == pytest.approx(other.log_likelihood, rel=1e-12)
         np.testing.assert_allclose(one.counts, other.counts, rtol=1e-11)
-        for name in vars(one.components):
-            ours, theirs = getattr(one.components, name), getattr(other.components, name)
-            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-9)
+        for (_, mine), (_, theirs) in zip(leaves(one.components), leaves(other.components), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

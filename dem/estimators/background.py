@@ -25,6 +25,9 @@ from dem.initialise.dense import dense_rows
 from dem.initialise.sample import RowSample
 from dem.statistics import Additive
 
+# What a uniform background would drive out at once, or knows none.
+_NARROW_STARTS = ("k-means++", "random_from_data", "k-means||")
+
 
 @dataclass(frozen=True, eq=False)
 class Box(Additive):
@@ -132,11 +135,15 @@ class WithBackground(MixtureEstimator):
 
     def _check_options(self) -> None:
         super()._check_options()
-        others = {"top_components": self.top_components is not None, "k-means||": self.init_params == "k-means||"}
-        for name, given in others.items():
-            if self.noise and given:
-                message = f"noise does not go with {name}; leave one of them out"
-                raise OptionError(message)
+        if self.noise and self.top_components is not None:
+            message = "noise does not go with top_components; leave one of them out"
+            raise OptionError(message)
+        if self.noise and self.init_params in _NARROW_STARTS:
+            message = (
+                f"init_params={self.init_params!r} starts from single rows, or knows no background: "
+                "noise would take all other rows; take 'kmeans' or 'random'"
+            )
+            raise OptionError(message)
 
     def _check_goes_on(self) -> None:
         super()._check_goes_on()

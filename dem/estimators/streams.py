@@ -40,8 +40,8 @@ def predict_to(
         raise OptionError(message)
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
-    skips = inputs.skips_gaps(estimator)
-    wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype, signed=skips)
+    signed = inputs.skips_gaps(estimator) or bool(getattr(estimator, "noise", False))
+    wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype, signed=signed)
     _write(estimator, function, data, path, wanted, "component", overwrite=overwrite, **given)
 
 
