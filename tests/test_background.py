@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+import zarr
 from cases import MEANS, chunk_of, gaussian_rows
 from sources import CutRows
 
@@ -168,6 +169,7 @@ def test_weights_and_labels_of_rows():
         ({"noise": "box"}, "noise"),
         ({"noise": True, "top_components": 2}, "top_components"),
         ({"noise": True, "init_params": "k-means||"}, "k-means"),
+        ({"noise": True, "init_params": "random_from_data"}, "would take all other rows"),
     ],
 )
 def test_bad_options(options, says):
@@ -188,3 +190,18 @@ def test_what_is_no_number_is_named():
     rows[2500, 1] = np.nan
     with pytest.raises(DataError, match="row 2500, column 1"):
         dem.GaussianMixture(3, noise=True, sample_rows=50, random_state=0).fit(CutRows(rows, [1000, 2000]))
+
+
+def test_a_stream_has_no_box():
+    with pytest.raises(OptionError, match="give the volume"):
+        dem.GaussianMixture(2, noise=True).partial_fit(np.random.default_rng(0).normal(size=(50, 2)))
+
+
+def test_labels_of_the_background_are_written_as_such(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(300, 2)), rng.uniform(-20.0, 20.0, (60, 2))])
+    model = dem.GaussianMixture(1, noise=True, random_state=0).fit(rows)
+    model.predict_to(rows, str(tmp_path / "labels.zarr"))
+    written = zarr.open_array(tmp_path / "labels.zarr", mode="r")[...]
+    assert written.min() == -1
+    np.testing.assert_array_equal(written, model.predict(rows))
