@@ -68,7 +68,9 @@ class Imputes(Estimator):
         Parameters
         ----------
         X, **source
-            Data as in `fit`; only NaN is replaced.
+            Data as in `fit`, with labels, limits and errors where there are any; only NaN is replaced. What has limits
+            (``lower``, ``upper``) stays within; with ``noise_covariance`` it is values without errors that are filled
+            in, given what was measured with its errors.
         draw : bool
             Whether to draw each value from its distribution given the rest of its row, so that spread and correlation
             stay; else it is replaced by the mean of that distribution.

@@ -292,6 +292,17 @@ class Component(ABC, Generic[P, S]):
         """Return rows with what is missing (NaN) drawn from the component of each, given what is observed."""
         return np.where(np.isnan(rows), self.sample(parameters, labels, rng), rows)
 
+    def expected(self, parameters: P, chunk: RowBlock, k: int) -> Array:
+        """Return the means of what is missing, or has limits, in component k, given all that the chunk knows; (n, d).
+
+        What stands in the place of observed values, is of no use.
+        """
+        return self.conditional_means(parameters, np.asarray(chunk.rows, dtype=np.float64), k)
+
+    def drawn(self, parameters: P, chunk: RowBlock, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+        """Return the same as `expected`, drawn from the component of each row."""
+        return self.conditional_draws(parameters, np.asarray(chunk.rows, dtype=np.float64), labels, rng)
+
     def joins(self, other: Self) -> bool:
         """Tell whether components of this kind and of the other can share the products of one kernel."""
         return self == other

@@ -91,22 +91,29 @@ def imputed(
     posterior: Callable[[RowBlock], Array],
     rng: np.random.Generator | None = None,
 ) -> Array:
-    """Return rows with what is missing replaced by its mean given the rest, or drawn if there is `rng`.
+    """Return rows with what is missing or has limits replaced by its mean given all else, or drawn if there is `rng`.
 
     `posterior` gives the responsibilities of rows, shape (n, n_components).
     """
     rows = np.array(chunk.rows, dtype=np.float64)
-    (which,) = np.nonzero(np.isnan(rows).any(axis=1))
+    unknown = np.isnan(rows)
+    if chunk.limits is not None:
+        unknown |= ~np.isnan(chunk.limits[..., 0])
+    (which,) = np.nonzero(unknown.any(axis=1))
     if not len(which):
         return rows
-    shares, lacking = posterior(chunk.take(which)), rows[which]
+    part = chunk.take(which)
+    shares, found = posterior(part), np.zeros((len(which), rows.shape[1]))
     if rng is not None:
         edges = np.cumsum(shares, axis=1)
         labels = np.sum(edges[:, :-1] < rng.random((len(which), 1)) * edges[:, -1:], axis=1)
-        rows[which] = component.conditional_draws(parameters, lacking, labels, rng)
-        return rows
-    means = np.zeros_like(lacking)
-    for k, share in enumerate(shares.T):
-        means += share[:, np.newaxis] * component.conditional_means(parameters, lacking, k)
-    rows[which] = np.where(np.isnan(lacking), means, lacking)
+        found = component.drawn(parameters, part, labels, rng)
+    else:
+        for k, share in enumerate(shares.T):
+            found += share[:, np.newaxis] * component.expected(parameters, part, k)
+    if part.limits is not None and part.noise is None:  # rounding of components that are far away
+        known = np.isnan(part.limits)
+        ends = np.where(known, [-np.inf, np.inf], part.limits)
+        found = np.clip(found, ends[..., 0], ends[..., 1])
+    rows[which] = np.where(unknown[which], found, rows[which])
     return rows

@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from dem.families.base import Array, RowBlock
 from dem.families.gaussian.covariance import LOG_2PI, GaussianStatistics, block_rows
 from dem.families.gaussian.frame import Frame
-from dem.families.gaussian.interval import truncated
+from dem.families.gaussian.interval import drawn, truncated
 from dem.families.workspace import fresh
 
 
 class CensoredKernel:
     """The E-step of diagonal covariances over rows with limits, in double precision.
 
-    `factors` are 1/σ, shape (n_components, n_features) as the means, `own` as in `arithmetic.Plan`.
+    `factors` are 1/σ, shape (n_components, n_features) as the means, `own` as in `arithmetic.Plan`. With `rng` draws
+    take the place of means of what is not known, for `CensoredBlock.means` alone.
     """
 
     trusted_above = -math.inf
+    rng: np.random.Generator | None = None
 
     def __init__(self, means: Array, factors: Array, frame: Frame, own: NDArray[np.intp]) -> None:
         self.means, self.factors, self.frame = means, factors, frame
@@ -81,6 +83,16 @@ class CensoredBlock:
             )
             log_mass, self._mean[:, j, which], self._variance[:, j, which] = truncated(lower, upper)
             self._density[:, which] += log_mass
+            if kernel.rng is not None:
+                self._mean[:, j, which] = drawn(lower, upper, kernel.rng)
+        if kernel.rng is not None:
+            self._mean += missing * kernel.rng.normal(size=self._mean.shape)
+
+    def means(self) -> Array:
+        """Return what is expected of the rows, in the user's units, (n_components, n, d)."""
+        kernel, frame = self._kernel, self._kernel.frame
+        means, factors = kernel.means[:, :, np.newaxis], kernel.factors[:, :, np.newaxis]
+        return np.asarray((self._mean / factors + means).swapaxes(1, 2) * frame.scale + frame.origin)
 
     def log_density(self) -> Array:
         """Return the log-density of what is known and the log-probability of the limits, shape (n_components, n)."""

@@ -22,6 +22,21 @@ from dem.families.workspace import fresh, kept_with
 from dem.statistics import CentralMoments
 
 
+def knows_more(chunk: RowBlock) -> bool:
+    """Tell whether rows have errors or limits."""
+    return chunk.noise is not None or (chunk.limits is not None and not bool(np.isnan(chunk.limits).all()))
+
+
+def _errors(noise: NDArray[Any] | None, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Draw errors of rows, by their variances or covariances."""
+    if noise is None:
+        return np.zeros(shape)
+    if noise.ndim == 2:
+        return np.asarray(np.sqrt(noise) * rng.normal(size=shape))
+    values, vectors = np.linalg.eigh(noise)
+    return np.asarray(np.einsum("nij,nj->ni", vectors, np.sqrt(np.maximum(values, 0.0)) * rng.normal(size=shape)))
+
+
 @dataclass(frozen=True, eq=False)
 class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
     """Multivariate normal components; each subclass is a type of covariance.
@@ -113,6 +128,33 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
                 lambda: self.kernel_type(parameters, frame, self.log_constants(parameters), single=single),
             )
         )
+
+    def expected(
+        self, parameters: GaussianParameters, chunk: RowBlock, k: int, rng: np.random.Generator | None = None
+    ) -> Array:
+        """Return the means of what is missing or has limits; with `rng` what has limits is drawn first."""
+        if not knows_more(chunk):
+            return super().expected(parameters, chunk, k)
+        kernel: Any = fresh(self.kernel_for(parameters, chunk).take(np.array([k])), rng=rng)
+        parts = range(0, len(chunk.rows), kernel.block_rows)
+        blocks = (kernel.block(chunk.take(slice(start, start + kernel.block_rows))) for start in parts)
+        return np.concatenate([block.means()[0] for block in blocks])
+
+    def drawn(
+        self, parameters: GaussianParameters, chunk: RowBlock, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> Array:
+        """Return draws of what is missing or has limits."""
+        if not knows_more(chunk):
+            return super().drawn(parameters, chunk, labels, rng)
+        rows = np.empty(chunk.rows.shape)
+        for k in np.unique(labels):
+            own = np.flatnonzero(labels == k)
+            rows[own] = self._drawn_of(parameters, chunk.take(own), int(k), rng)
+        return rows
+
+    def _drawn_of(self, parameters: GaussianParameters, chunk: RowBlock, k: int, rng: np.random.Generator) -> Array:
+        """Return draws in one component; where its features are independent, each by itself."""
+        return self.expected(parameters, chunk, k, rng)
 
     def joins(self, other: Self) -> bool:
         """Tell whether the other, of the same type, has the same frame and precision."""
@@ -229,7 +271,7 @@ class MatrixCovariance(GaussianComponent):
         self, parameters: GaussianParameters, chunk: RowBlock, *, exact: bool = False
     ) -> Kernel[GaussianStatistics]:
         """Return the arithmetic for a chunk: that of extreme deconvolution where rows have errors or limits."""
-        if chunk.noise is None and (chunk.limits is None or np.isnan(chunk.limits).all()):
+        if not knows_more(chunk):
             return super().kernel_for(parameters, chunk, exact=exact)
         frame = self._frame(parameters.means.shape[1])
         return DeconvolutionKernel(parameters, frame, partial(self.from_own_frames, parameters))
@@ -271,6 +313,13 @@ class MatrixCovariance(GaussianComponent):
                 parameters, known[own], k
             )
         return np.where(np.isnan(rows), drawn, rows)
+
+    def _drawn_of(self, parameters: GaussianParameters, chunk: Any, k: int, rng: np.random.Generator) -> Array:
+        """Return draws in one component: of whole rows with errors, less what their own observed part predicts."""
+        drawn: Array = self.sample(parameters, np.full(len(chunk.rows), k), rng)
+        seen = np.where(np.isnan(chunk.rows), np.nan, drawn + _errors(chunk.noise, drawn.shape, rng))
+        theirs = self.expected(parameters, replace(chunk, rows=seen, limits=None), k)
+        return drawn + self.expected(parameters, chunk, k, rng) - theirs
 
     def _marginals(self, parameters: GaussianParameters) -> Marginals:
         means = parameters.means

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from dem.families.base import Array, RowBlock
 from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics
 from dem.families.gaussian.frame import Frame
-from dem.families.gaussian.interval import truncated
+from dem.families.gaussian.interval import drawn, truncated
 from dem.families.workspace import Workspace, fresh
 
 # Bytes of the matrices T of a block: what a sweep goes through again and again should stay in the cache.
@@ -38,10 +38,12 @@ DOUBLE = np.dtype(np.float64)
 class DeconvolutionKernel:
     """The E-step of covariances that are matrices over rows with errors or limits, in double precision.
 
-    `finish` makes the statistics of an E-step of Σγy, Σγyyᵀ and Σγ of all components, where y = Uᵀ(x − μ).
+    `finish` makes the statistics of an E-step of Σγy, Σγyyᵀ and Σγ of all components, where y = Uᵀ(x − μ). With `rng`
+    draws take the place of means within intervals, for `DeconvolutionBlock.means` alone.
     """
 
     trusted_above = -math.inf
+    rng: np.random.Generator | None = None
 
     def __init__(
         self, parameters: GaussianParameters, frame: Frame, finish: Callable[[Array, Array, Array], GaussianStatistics]
@@ -175,6 +177,8 @@ class DeconvolutionBlock:
         deviation, expected = np.sqrt(variance), -variance * self._v[k][:, which]
         lower, upper = (ends[:, np.newaxis] - mean - expected) / deviation
         log_mass, within, share = truncated(lower, upper)
+        if self._kernel.rng is not None:
+            within = drawn(lower, upper, self._kernel.rng)
         self._squares[:, which] -= expected**2 / variance
         self._logs[:, which] += np.log(variance) + 2.0 * log_mass
         self._v[:, :, which] += q * (expected + deviation * within)
@@ -189,6 +193,12 @@ class DeconvolutionBlock:
         density *= 0.5
         density += self._constant
         return density
+
+    def means(self) -> Array:
+        """Return b = μ + Σv, what is expected of x without errors, in the user's units, (n_components, n, d)."""
+        kernel, frame = self._kernel, self._kernel.frame
+        away = np.einsum("kij,jkn->kni", kernel.covariances, self._v)
+        return np.asarray((kernel.means[:, np.newaxis] + away) * frame.scale + frame.origin)
 
     def forget(self, which: NDArray[np.bool_]) -> None:
         """Leave out some of the rows: nothing is to do, for their responsibilities are 0."""

@@ -7,7 +7,7 @@ narrow that they cancel, Gauss–Legendre quadrature, which is exact to rounding
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtri_exp
 
 from dem.families.base import Array
 from dem.families.gaussian.covariance import LOG_2PI
@@ -43,3 +43,16 @@ def truncated(lower: Array, upper: Array) -> tuple[Array, Array, Array]:
     beyond = log_b == -np.inf  # even the logarithm of the probability is no number
     log_mass[beyond], mean[beyond], variance[beyond] = -np.inf, b[beyond], 0.0
     return log_mass, np.where(mirrored, -mean, mean), variance
+
+
+def drawn(lower: Array, upper: Array, rng: np.random.Generator) -> Array:
+    """Return draws of y ~ N(0, 1) given lower < y < upper, by the inverse of log Φ; arrays of one shape."""
+    mirrored = lower + upper > 0.0
+    a, b = np.where(mirrored, -upper, lower), np.where(mirrored, -lower, upper)
+    share = 1.0 - rng.random(a.shape)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_b = log_ndtr(b)
+        below = np.exp(log_ndtr(a) - log_b)
+        y = ndtri_exp(log_b + np.log(below + share * (1.0 - below)))
+    y = np.where(log_b == -np.inf, b, np.clip(y, a, b))
+    return np.where(mirrored, -y, y)
