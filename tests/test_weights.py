@@ -229,6 +229,8 @@ def test_metadata_routing():
         (np.zeros(3000), "all have the weight zero"),
         (np.full(3000, 1e-15), "add up to 3e-12: lost in rounding"),
         (["heavy"] * 3000, "cannot be made an array of numbers"),
+        (np.full(3000, 1j), "holds complex numbers"),
+        (np.ma.masked_equal(np.arange(3000), 7), "sample_weight has masked values"),
         ("nowhere.zarr", "there is nothing at nowhere.zarr"),
     ],
 )
@@ -327,3 +329,9 @@ def test_options_that_labels_do_not_go_with(options, says):
     rows, labels = labelled()
     with pytest.raises(OptionError, match=says):
         dem.GaussianMixture(2, random_state=0, **options).fit(rows, labels=labels)
+
+
+def test_weights_say_nothing_of_single_rows():
+    rows = gaussian_rows()
+    with pytest.raises(OptionError, match="leave it out"):
+        dem.GaussianMixture(2, random_state=0).fit(rows).predict(rows, sample_weight=VALUES)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Batch, Chunk, Found, Rows
 from dem.data.beside import along, check_stored
-from dem.data.checks import reason
+from dem.data.checks import check_dtype, reason
 from dem.data.column_values import HeldValues, StoredValues
 from dem.data.limits import LimitRule, LimitValues, SameValues, Values, censored, pairs_rule
 from dem.data.rules import LabelsRule, NoiseRule, Rule, as_they_are, weights_rule
@@ -291,9 +291,13 @@ def _in_memory(name: str, data: Any, rows: Rows) -> NDArray[Any]:
         if hasattr(data, "compute"):
             data = data.compute()
         values = np.asarray(data)
-        if values.dtype.kind not in "biuf":
+        if values.dtype.kind == "O":
             values = values.astype(np.float64)
+        check_dtype(name, values.dtype)
     except Exception as error:  # whatever the object raises when it is asked for an array
         message = f"{name} cannot be made an array of numbers ({reason(error)})"
         raise DataError(message) from error
+    if np.ma.is_masked(data):
+        message = f"{name} has masked values; fill them, or leave their rows out with weights of 0"
+        raise DataError(message)
     return values

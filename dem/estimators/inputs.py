@@ -225,6 +225,9 @@ def warn_of_labels(y: Any, given: RowOptions) -> None:
 def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **given: Unpack[RowOptions]) -> Any:
     """Return what a function says of each row of data of any kind; see `dem.engine.mapping.map_rows`."""
     source, columns = parted(given)
+    if "sample_weight" in columns:
+        message = "sample_weight changes nothing of what is said of each row; leave it out"
+        raise OptionError(message)
     columns, named = found_beside(data, columns)
     data, source = without(*as_fitted(estimator, data, source), named)
     rows = rows_of(estimator, data, reset=False, on_grid=True, **source, **columns)
