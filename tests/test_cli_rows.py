@@ -168,3 +168,25 @@ def test_errors_and_limits_in_columns_of_parquet(tmp_path, capsys):
     code, said = run(capsys, "fit", data, "--errors", "var_u,var_i", "-k", 2)
     assert code == 1
     assert "'var_i'; it has u, g, var_u" in said.err
+
+
+@pytest.mark.parametrize(("given", "noise"), [(("--noise",), True), (("--noise", "3600"), 3600.0)])
+def test_a_background(tmp_path, capsys, given, noise):
+    rng = np.random.default_rng(5)
+    rows = np.concatenate([gaussian_rows(400)[:, :2], rng.uniform(-30, 30, (40, 2))])
+    zarr.create_array(tmp_path / "rows.zarr", data=rows)
+    model = tmp_path / "model.zarr"
+    data, seeded = tmp_path / "rows.zarr", ("--seed", 0, "--quiet", "--out", model)
+    assert run(capsys, "fit", data, "-k", 2, *given, *seeded)[0] == 0
+    expected = dem.GaussianMixture(2, noise=noise, random_state=0).fit(rows)
+    ours = dem.load(str(model))
+    assert ours.noise == noise
+    np.testing.assert_allclose(ours.means_, expected.means_, rtol=1e-9)
+    figures = json.loads(run(capsys, "select", data, "-k", "2", *given, "--seed", 0, "--json")[1].out)
+    assert figures["models"][0]["bic"] == pytest.approx(expected.bic(rows), rel=1e-6)
+    for wrong, says in ((("--noise", "0"), "0"), (("--noise", "--family", "poisson"), "--noise is for --family")):
+        code, said = run(capsys, "fit", data, "-k", 2, *wrong)
+        assert code == 2
+        assert says in said.err
+    code, said = run(capsys, "fit", data, "--from", model, *given)
+    assert (code, "--noise does not go with --from" in said.err) == (2, True)

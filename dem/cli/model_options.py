@@ -93,9 +93,17 @@ _OPTIONS = {
         "--top-components", POSITIVE, "Components computed per row", "C", "all", of_mixtures=True
     ),
 }
+
+
+def _yes_or_number(value: str | float) -> bool | float:
+    """Read a number above 0, or ``yes``, which stands for an option without a value."""
+    return value == "yes" or Finite(min=0.0, min_open=True).convert(value, None, None)
+
+
+_YES_OR_NUMBER = click.types.FuncParamType(_yes_or_number)
 _OF_FAMILIES = {option.parameter: option for entry in ESTIMATORS.values() for option in entry.options}
 # What a model that was saved decides, unlike how it is fitted.
-_DECIDED = ("scale", "init_params", "n_init", "racing", "sample_rows")
+_DECIDED = ("scale", "noise", "init_params", "n_init", "racing", "sample_rows")
 
 
 def model_options(*names: str, clusters: bool = True, several: Collection[str] = ()) -> Callable[[F], F]:
@@ -126,6 +134,11 @@ def _of_family(option: ShellOption, *, several: bool) -> Callable[[F], F]:
         return click.option(option.flag, option.parameter, type=click.Choice(option.values), help=option.help)
     if option.values == "flag":
         return click.option(option.flag, option.parameter, is_flag=True, default=None, help=option.help)
+    if option.values == "flag or number":
+        either: dict[str, Any] = {"is_flag": False, "flag_value": "yes", "metavar": "[VOLUME]"}
+        return click.option(
+            option.flag, option.parameter, type=_YES_OR_NUMBER, default=None, help=option.help, **either
+        )
     kind, metavar = (POSITIVE, "N") if option.values == "count" else (Finite(min=0), None)
     return click.option(option.flag, option.parameter, type=kind, metavar=metavar, help=option.help)
 

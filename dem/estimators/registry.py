@@ -27,8 +27,9 @@ class ShellOption:
         What the shell and the estimator call it.
     help : str
         A line for ``--help``.
-    values : {'count', 'not negative', 'flag'} or tuple of str
-        What may be given: a whole number of at least 1, a number of at least 0, nothing, or one of these names.
+    values : {'count', 'not negative', 'flag', 'flag or number'} or tuple of str
+        What may be given: a whole number of at least 1, a number of at least 0, nothing, nothing or a number above 0,
+        or one of these names.
     needed : str
         What it is, if the model cannot do without; else it has a default.
     said_as : str
@@ -100,6 +101,9 @@ _COVARIANCES = (
     ),
     ShellOption("--reg-covar", "reg_covar", "Added to all variances.  [default: 1e-6]", "not negative"),
     _SCALE,
+    ShellOption(
+        "--noise", "noise", "A uniform background: over the box of all rows, or of this volume.", "flag or number"
+    ),
 )
 
 ESTIMATORS = {
