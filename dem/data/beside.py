@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Rows
 from dem.data.checks import frame_columns
-from dem.data.labels import coordinate_text, same
+from dem.data.labels import coordinate_text, order_of, same
 from dem.data.sources import SourceOptions, source_kind
 from dem.errors import DataError
 
@@ -159,6 +159,50 @@ def _on_grid(rows: Rows) -> str:
     return which if dim is None else f"{which}.isel({dim}=0, drop=True)"
 
 
+def in_order(name: str, column: Any, rows: Rows) -> Any:
+    """Return a column with an entry for each feature in the order of these, where it is a table that names them.
+
+    Names of which none is that of a feature, such as ``var_u``, tell nothing: the order is taken as it is.
+
+    Raises
+    ------
+    DataError
+        If the names are those of other features.
+    """
+    kind = source_kind(column)
+    if kind == "xarray":
+        column = column.to_array() if hasattr(column, "data_vars") else column
+        for dim in map(str, column.dims):
+            if dim in column.coords and dim not in (rows.grid_names or ()):
+                order = _feature_order(name, dim, _values(column.coords[dim]), rows)
+                column = column if order is None else column.isel({dim: order})
+    elif kind in _FRAMES and getattr(column, "ndim", 0) == 2 and (names := frame_columns(column)):
+        order = _feature_order(name, "column", np.array(names), rows)
+        column = column if order is None else column[[names[place] for place in order]]
+    elif kind == "pandas" and column.index.dtype.kind not in "biuf":
+        order = _feature_order(name, "entry", np.array([str(label) for label in column.index]), rows)
+        column = column if order is None else column.iloc[order]
+    return column
+
+
+def _feature_order(name: str, dim: str, found: NDArray[Any], rows: Rows) -> NDArray[np.int64] | None:
+    """Return where each feature of the rows is among labels; None where these tell nothing."""
+    wanted = rows.feature_coordinates if rows.feature_names is None else np.array(rows.feature_names)
+    if wanted is None or len(found) != len(wanted):  # the shapes tell of other lengths
+        return None
+    order = order_of(found, wanted)
+    is_text = found.dtype.kind == wanted.dtype.kind == "U"
+    if order is None and (dim == rows.feature_dim or (is_text and np.isin(found, wanted).any())):
+        equal = same(found, wanted)
+        place = int(np.argmin(equal))
+        message = (
+            f"entry {place} along {dim} is {found[place]} of {name}, but the feature there is {wanted[place]} of "
+            f"{rows.name}; give one for each feature, by the same names"
+        )
+        raise DataError(message)
+    return order
+
+
 def check_stored(name: str, array: Any, rows: Rows) -> None:
     """Refuse a zarr array whose dimensions or coordinates are not those of the rows, as far as both name them."""
     from dem.data.zarr_open import coordinates_of, dimension_names  # noqa: PLC0415
@@ -169,6 +213,12 @@ def check_stored(name: str, array: Any, rows: Rows) -> None:
     _check_grid(name, dims, array.shape, rows, "store it along these, in this order", ordered=True)
     found = {dim: coordinates_of(array, axis) for axis, dim in enumerate(dims) if dim in (rows.grid_names or ())}
     _check_coordinates(name, {dim: values for dim, values in found.items() if values is not None}, rows)
+    for axis, dim in enumerate(dims):
+        labels = coordinates_of(array, axis) if dim == rows.feature_dim else None
+        order = None if labels is None else _feature_order(name, dim, labels, rows)
+        if order is not None and (order != np.arange(len(order))).any():
+            message = f"{name} has the features of {rows.name} in another order along {dim}; store it in the same"
+            raise DataError(message)
 
 
 def _check_grid(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Batch, Chunk, Found, Rows
-from dem.data.beside import along, check_stored
+from dem.data.beside import along, check_stored, in_order
 from dem.data.checks import check_dtype, reason
 from dem.data.column_values import HeldValues, StoredValues
 from dem.data.limits import LimitRule, LimitValues, SameValues, Values, censored, pairs_rule
@@ -147,6 +147,8 @@ class JoinedRows(Rows):
         self.rows.check_found(found)
 
 
+#: the fields of a `Chunk` with a value for each feature
+BY_FEATURE = ("noise", "limits")
 #: what not every model can make use of: the fields of a `Chunk`, and the models that can
 LIMITED = {
     "noise_covariance": ("noise", "Gaussian mixtures of full or tied covariances without noise="),
@@ -204,7 +206,7 @@ def _limits(name: str, data: Any, rows: Rows) -> Values:
     rule, d = LimitRule(rows.n_features), rows.n_features
     if not isinstance(data, str) and not hasattr(data, "__fspath__") and np.shape(data) in ((), (d,)):
         try:
-            value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
+            value = np.broadcast_to(np.asarray(in_order(name, data, rows), dtype=np.float64), (1, d))
         except (TypeError, ValueError) as error:
             message = f"{name} must be numbers, or names of columns of parquet or a DataFrame ({reason(error)})"
             raise DataError(message) from error
@@ -264,7 +266,7 @@ def open_column(field: str, name: str, data: Any, rows: Rows, rule: Rule, *, n_m
         n_grid = _n_grid(name, array.shape, rows, n_more)
         part = ZarrPart.of(array, f"{name} ({where})", tuple(range(array.ndim)), has_features=False)
         return Column(field, part.name, StoredValues(part, n_grid, uuid.uuid4().hex), rule)
-    values, index = _in_memory(name, data, rows), range(rows.n_rows)
+    values, index = _in_memory(name, data, rows, by_feature=field in BY_FEATURE), range(rows.n_rows)
     n_grid = _n_grid(name, values.shape, rows, n_more)
     values = rule(name, values.reshape(rows.n_rows, *values.shape[n_grid:]), index)
     return Column(field, name, HeldValues(values, index))
@@ -281,8 +283,10 @@ def _n_grid(name: str, shape: tuple[int, ...], rows: Rows, n_more: int) -> int:
     raise DataError(message)
 
 
-def _in_memory(name: str, data: Any, rows: Rows) -> NDArray[Any]:
-    """Return the values of a column as an array, along the dimensions of the rows where it names them."""
+def _in_memory(name: str, data: Any, rows: Rows, *, by_feature: bool) -> NDArray[Any]:
+    """Return the values of a column as an array, along the dimensions, and features, of the rows that it names."""
+    if by_feature:
+        data = in_order(name, data, rows)
     if source_kind(data) == "xarray" and hasattr(data, "dims"):
         data = along(name, data, rows)
     if source_kind(data) == "parquet":
