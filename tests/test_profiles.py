@@ -170,3 +170,24 @@ def test_features_go_with_datasets_and_groups(tmp_path):
         dem.open_rows(ocean().TEMP, features=FEATURES)
     with pytest.raises(DataError, match=r"leave feature_dim \('depth'\) out"):
         dem.open_rows(ocean(), features=FEATURES, feature_dim="depth")
+
+
+@pytest.mark.parametrize("kind", ["memory", "zarr"])
+def test_what_data_lacks_is_named(tmp_path, kind):
+    model = dem.GaussianMixture(2, random_state=0).fit(opened("memory", tmp_path), features=FEATURES)
+
+    def changed(data):
+        if kind == "memory":
+            return data
+        data.to_zarr(tmp_path / "changed.zarr", consolidated=False, mode="w")
+        return str(tmp_path / "changed.zarr")
+
+    with pytest.raises(DataError, match=r"has no (variable|array) 'PSAL'; it h"):
+        model.predict(changed(ocean().drop_vars("PSAL")))
+    shallow = ocean()
+    lost = float(shallow.depth[-1])
+    shallow = shallow.isel(depth=slice(None, -1))
+    with pytest.raises(DataError, match=rf"is expecting \d+ features as input; it lacks 'TEMP\[depth={lost:g}\]'"):
+        model.predict(changed(shallow))
+    with pytest.raises(DataError, match=rf"features as input; it lacks depth {lost:.1f}"):
+        dem.GaussianMixture(2, random_state=0).fit(ocean().TEMP, feature_dim="depth").predict(shallow.TEMP)

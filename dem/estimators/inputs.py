@@ -265,13 +265,13 @@ def check_features(estimator: Any, rows: Rows) -> None:
     DataError
         Naming the first difference.
     """
+    found, wanted = labels_of(rows), labels_of(estimator, "_")
     if rows.n_features != estimator.n_features_in_:
         message = (
             f"{rows.name} has {rows.n_features} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input"
+            f"{estimator.n_features_in_} features as input{_lacking(found, wanted, rows.feature_dim)}"
         )
         raise DataError(message)
-    found, wanted = labels_of(rows), labels_of(estimator, "_")
     if found is None or wanted is None:
         return
     equal = same(found, wanted)
@@ -289,6 +289,17 @@ def check_features(estimator: Any, rows: Rows) -> None:
     raise DataError(message)
 
 
+def _lacking(found: NDArray[Any] | None, wanted: NDArray[Any] | None, dim: str | None) -> str:
+    """Word which features data lacks, or else has too many of, as far as both are known by labels of one kind."""
+    if found is None or wanted is None:
+        return ""
+    for which, of, others in (("lacks", wanted, found), ("has besides", found, wanted)):
+        alone = np.array([not same(np.full(len(others), one), others).any() for one in of], dtype=bool)
+        if alone.any():
+            return f"; it {which} {'' if dim is None else f'{dim} '}{_listed(of[alone])}"
+    return ""
+
+
 def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, SourceOptions]:
     """Return data as the estimator knows it, and how to open it.
 
@@ -302,7 +313,7 @@ def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, So
         source = {**source, "feature_dim": dim}
     features = getattr(estimator, "features_", None)
     named = any(source.get(option) is not None for option in ("features", "variable", "feature_dim"))
-    if features is not None and not named and holds_variables(data, list(features)):
+    if features is not None and not named and any(holds_variables(data, [name]) for name in features):
         return data, {**source, "features": features}
     names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
     if kind == "parquet" and source.get("columns") is None and names:
