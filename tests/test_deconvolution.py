@@ -220,7 +220,9 @@ def spoiled(place, value):
         (np.zeros(50), r"noise_covariance has the shape \(n_rows\), but there are 3 features"),
         (np.zeros((50, 2)), r"give variances, \(n_rows, 3\), or covariances, \(n_rows, 3, 3\)"),
         (-np.ones((50, 3)), r"is -1\.0 in row 0, column 0; the variances of errors must not be negative"),
-        (spoiled((3, 1, 1), np.nan), "is nan in row 3, column 1, 1; the variances of errors must be finite"),
+        (spoiled((3, 1, 1), np.nan), "is nan in row 3, column 1; the variances of errors must be finite where"),
+        (spoiled((3, 1, 2), np.nan), "is nan in row 3, column 1, 2; the variances of errors must be finite"),
+        (spoiled((3, 1, 1), np.inf), "is inf in row 3, column 1, 1; the variances of errors must be finite"),
         (spoiled((3, 1, 2), 9.0), "in row 3, column 1, 2; the covariances of errors must be symmetric"),
         (spoiled((4,), np.ones((3, 3)) - np.eye(3) * 1e-3), "in row 4; .* must be positive semi-definite"),
     ],
@@ -264,3 +266,25 @@ def test_errors_and_missing_values():
         clone(ours).set_params(missing="error", sample_rows=20).fit(rows, noise_covariance=noise)
     skipped = clone(ours).set_params(missing="skip").fit(rows, noise_covariance=noise)
     assert skipped.n_samples_seen_ == 112
+
+
+@pytest.mark.parametrize("kind", ["diag", "full"])
+@pytest.mark.parametrize("limited", [False, True])
+def test_what_was_not_measured_has_no_error(kind, limited, tmp_path):
+    rows, noise = noisy(200, kind)
+    rows[::4, 1] = np.nan
+    bare = noise.copy()
+    bare[::4, 1], noise[::4, 1] = np.nan, 0.0
+    if kind == "full":
+        bare[::4, :, 1], noise[::4, :, 1] = np.nan, 0.0
+    given = {"upper": [np.inf, 0.0, np.inf]} if limited else {}
+    options = {"missing": "error" if limited else "marginalise", "random_state": 0, "max_iter": 3, "tol": 0.0}
+    expected = dem.GaussianMixture(2, **options).fit(rows, noise_covariance=noise, **given)
+    zarr.save(str(tmp_path / "noise.zarr"), bare)
+    for errors in (bare, str(tmp_path / "noise.zarr")):
+        found = dem.GaussianMixture(2, **options).fit(rows, noise_covariance=errors, **given)
+        np.testing.assert_array_equal(found.covariances_, expected.covariances_)
+        np.testing.assert_array_equal(
+            found.predict_proba(rows, noise_covariance=errors, **given),
+            expected.predict_proba(rows, noise_covariance=noise, **given),
+        )

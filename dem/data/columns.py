@@ -17,7 +17,7 @@ from dem.data.beside import along, check_stored, in_order
 from dem.data.checks import check_dtype, reason
 from dem.data.column_values import HeldValues, StoredValues
 from dem.data.limits import LimitRule, LimitValues, SameValues, Values, censored, pairs_rule
-from dem.data.rules import LabelsRule, NoiseRule, Rule, as_they_are, weights_rule
+from dem.data.rules import LabelsRule, NoiseRule, Rule, as_they_are, errors_where_measured, weights_rule
 from dem.data.sources import open_rows, source_kind
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError, OptionError
@@ -60,6 +60,8 @@ class JoinedBatch(Batch):
         """Return the rows that count: those of a weight, and where gaps are skipped those without."""
         if chunk.weights is not None and not chunk.weights.all():
             chunk = replace(chunk.take(chunk.weights > 0.0), found=chunk.found)
+        if chunk.noise is not None:
+            chunk = replace(chunk, noise=errors_where_measured(chunk.noise, chunk.rows, chunk.index))
         if self.most_limits is not None:
             chunk = censored(chunk, self.most_limits)
         if self.skips_gaps and (gaps := np.isnan(chunk.rows).any(axis=1)).any():
@@ -205,8 +207,9 @@ def _limits(name: str, data: Any, rows: Rows) -> Values:
     """Return lower or upper limits: the same for all rows, or a column."""
     rule, d = LimitRule(rows.n_features), rows.n_features
     if not isinstance(data, str) and not hasattr(data, "__fspath__") and np.shape(data) in ((), (d,)):
+        data = in_order(name, data, rows)
         try:
-            value = np.broadcast_to(np.asarray(in_order(name, data, rows), dtype=np.float64), (1, d))
+            value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
         except (TypeError, ValueError) as error:
             message = f"{name} must be numbers, or names of columns of parquet or a DataFrame ({reason(error)})"
             raise DataError(message) from error

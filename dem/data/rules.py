@@ -66,7 +66,10 @@ def refuse(
 
 @dataclass(frozen=True)
 class NoiseRule:
-    """Rule: variances (n, n_features), which are not negative, or covariances (n, n_features, n_features)."""
+    """Rule: variances (n, n_features), which are not negative, or covariances (n, n_features, n_features).
+
+    Variances may be NaN, with all their covariances, of values that are NaN; see `errors_where_measured`.
+    """
 
     n_features: int
 
@@ -81,11 +84,15 @@ class NoiseRule:
             )
             raise DataError(message)
         is_matrix = values.ndim == 3
-        refuse(~np.isfinite(values), name, values, index, "the variances of errors must be finite")
+        refuse(np.isinf(values), name, values, index, "the variances of errors must be finite")
         variances = np.diagonal(values, axis1=1, axis2=2) if is_matrix else values
         refuse(variances < 0.0, name, variances, index, "the variances of errors must not be negative")
         if is_matrix and len(values):
-            deviations = np.sqrt(variances)
+            unknown = np.isnan(variances)
+            away = unknown[:, :, np.newaxis] | unknown[:, np.newaxis]
+            refuse(np.isnan(values) & ~away, name, values, index, "the variances of errors must be finite")
+            given, values = values, np.where(away, 0.0, values)
+            deviations = np.sqrt(np.where(unknown, 0.0, variances))
             size = ROUNDING * deviations[:, :, np.newaxis] * deviations[:, np.newaxis]
             uneven = np.abs(values - values.swapaxes(1, 2)) > size
             refuse(uneven, name, values, index, "the covariances of errors must be symmetric")
@@ -98,4 +105,26 @@ class NoiseRule:
                 index,
                 "the covariances of errors must be positive semi-definite",
             )
+            return given
         return values
+
+
+def errors_where_measured(
+    noise: NDArray[np.float64], rows: NDArray[Any], index: range | NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the errors of rows, (n, n_features), with 0 for NaN where values are NaN: nothing was measured there.
+
+    Raises
+    ------
+    DataError
+        If the error of a value that is known is NaN.
+    """
+    variances = noise if noise.ndim == 2 else np.diagonal(noise, axis1=1, axis2=2)
+    unknown = np.isnan(variances)
+    if not unknown.any():
+        return noise
+    advice = "the variances of errors must be finite where values are known"
+    refuse(unknown & ~np.isnan(rows), "noise_covariance", variances, index, advice)
+    if noise.ndim == 3:
+        unknown = unknown[:, :, np.newaxis] | unknown[:, np.newaxis]
+    return np.where(unknown, 0.0, noise)
