@@ -349,3 +349,16 @@ def test_limits_and_errors_are_in_the_units_of_the_data(kind):
     given = {name: value * units**2 for name, value in given.items()}
     other = clone(model).fit(rows * units, lower=lower * units, upper=upper * units, **given)
     np.testing.assert_allclose(other.means_, one.means_ * units, rtol=1e-8)
+
+
+def test_fit_predict_knows_what_fit_and_predict_know():
+    rng = np.random.default_rng(1)
+    rows = censored(150)[1]
+    lower, upper = censored(150)[2:]
+    labels = np.where(np.arange(150) < 40, np.arange(150) % 2, -1)
+    given = {"labels": labels, "lower": lower, "upper": upper, "noise_covariance": rng.uniform(0.0, 1.0, (150, 2))}
+    gm = dem.GaussianMixture(2, random_state=0, max_iter=5)
+    found = gm.fit_predict(rows, **given)
+    np.testing.assert_array_equal(found[:40], labels[:40])
+    np.testing.assert_array_equal(found, gm.predict(rows, **given))
+    assert (gm.predict(rows, **{**given, "labels": None})[:40] != labels[:40]).any()

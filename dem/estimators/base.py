@@ -247,7 +247,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         Parameters
         ----------
         X, **given
-            Data as in `fit`.
+            Data as in `fit`. A row whose component is known, or may be one of some only (``labels``), gets no other;
+            limits and errors count as in the fit.
 
         Returns
         -------

@@ -336,9 +336,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
     # What needs fitted attributes alone ---------------------------------------------------------------------
 
     def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Any:
-        """Fit the mixture and return the labels of X; see `fit` and `predict`."""
+        """Fit the mixture and return the labels of X, given all else that `fit` is given; see `fit` and `predict`."""
         self.fit(X, y, sample_weight, **given)
-        given.pop("labels", None)
         return self.predict(X, **given)
 
     def predict_proba(self, X: Any, **given: Unpack[RowOptions]) -> Any:
