@@ -339,3 +339,24 @@ def test_a_grid_of_several_variables(tmp_path):
     found = quickly(str(tmp_path / "cube.zarr"), dem.KMeans(2), variable=["u", "v"])
     assert (found.n_rows, found.n_features) == (200_000, 2)
     assert (found.n_chunks, found.chunk_bytes) == (40, 40_000)
+
+
+def test_what_goes_with_rows_is_measured_or_refused(monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, weights = rng.normal(size=(3000, 4)), rng.random(3000)
+    labels = np.where(np.arange(3000) < 50, np.arange(3000) % 8, -1)
+    gaps = np.where(np.arange(4) == np.arange(3000)[:, np.newaxis] % 9, np.nan, rows)
+    bare = dem.plan(rows, dem.GaussianMixture(8), seconds=0.05)
+    known = {"noise_covariance": np.ones((3000, 4)), "sample_weight": weights, "labels": labels}
+    slow = dem.plan(rows, dem.GaussianMixture(8), seconds=0.05, **known)
+    assert not slow.problems
+    assert slow.arithmetic_seconds > 1.5 * bare.arithmetic_seconds
+    limited = dem.plan(gaps, dem.GaussianMixture(8), seconds=0.02, upper=3.0)
+    assert not limited.problems
+    assert dem.plan(rows, dem.KMeans(3), seconds=0.02, sample_weight=weights).problems == []
+    monkeypatch.setattr("dem.estimators.measuring.TRIAL_BYTES", 3_000)
+    assert not dem.plan(rows, dem.GaussianMixture(8), seconds=0.02, labels=labels).problems
+    with pytest.raises(OptionError, match="noise_covariance goes with Gaussian mixtures of full or tied covariances"):
+        dem.plan(rows, dem.GaussianMixture(8, covariance_type="diag"), noise_covariance=np.ones((3000, 4)))
+    with pytest.raises(DataError, match=r"sample_weight has the shape \(7,\)"):
+        dem.plan(rows, dem.GaussianMixture(8), sample_weight=weights[:7])

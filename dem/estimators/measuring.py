@@ -175,6 +175,8 @@ def _compute(measured: Measured, estimator: Any, chunks: Sequence[Chunk], n_thre
         estimator = clone(estimator).set_params(**{estimator._entry.size: n_tried})
         if getattr(estimator, "top_components", None) is not None:
             estimator.top_components = min(estimator.top_components, n_tried)
+        chunks = [replace(chunk, labels=None) for chunk in chunks]  # they number more components
+        largest = max(chunks, key=len)
     with single_threaded_blas():
         family, parameters = _trial_model(estimator, largest.rows)
 

@@ -8,10 +8,8 @@ from typing import Any, Unpack
 import psutil
 from sklearn.base import clone
 
-from dem.data import open_rows
 from dem.data.base import Rows
-from dem.data.columns import joined
-from dem.data.sources import SourceOptions
+from dem.data.sources import WeightedOptions
 from dem.engine.local import available_cores
 from dem.errors import OptionError
 from dem.estimators import inputs
@@ -53,7 +51,7 @@ def plan(
     workers: int | None = None,
     memory_limit: str | int | None = None,
     seconds: float = 1.0,
-    **source: Unpack[SourceOptions],
+    **given: Unpack[WeightedOptions],
 ) -> Plan:
     """Tell what `estimator.fit(X)` will need: memory, seconds per pass, passes; and what will not work.
 
@@ -62,8 +60,9 @@ def plan(
 
     Parameters
     ----------
-    X, **source
-        Data as for `GaussianMixture.fit`.
+    X, **given
+        Data as for `GaussianMixture.fit`, with what goes with its rows (``sample_weight``, ``noise_covariance``, …):
+        that is read and computed with too.
     estimator : GaussianMixture, BernoulliMixture, BinomialMixture or KMeans, optional
         The model with its options; it need not be fitted. One Gaussian when left out.
     workers : int, optional
@@ -96,7 +95,7 @@ def plan(
     estimator = clone(estimator) if estimator is not None else GaussianMixture()
     inputs.check_options(estimator)
     limit = _limit(workers, memory_limit)
-    rows = joined(open_rows(X, **source), [], skips_gaps=inputs.skips_gaps(estimator))
+    rows = inputs.rows_of(estimator, X, reset=True, minimum=1, **given)
     free = psutil.virtual_memory().available
     n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())
