@@ -122,3 +122,24 @@ def test_advice_about_dimensions_leaves_that_of_the_features_out():
         weights = eval(advice, {"data": where, "sample_weight": along_lat})  # what the message says to do
         fitted = dem.GaussianMixture(1).fit(where, sample_weight=weights, **source)
         assert fitted.n_samples_seen_ == 50
+
+
+def test_frames_keep_their_index_and_columns():
+    rng = np.random.default_rng(7)
+    rows, names = gaussian_rows(80), [f"star {number}" for number in range(80)]
+    rows[::9, 1] = np.nan
+    frame = pd.DataFrame(rows, columns=list("abc"), index=pd.Index(names, name="name"))
+    gm = dem.GaussianMixture(2, missing="marginalise", random_state=0).fit(frame)
+    plain = dem.GaussianMixture(2, missing="marginalise", random_state=0).fit(rows)
+    more = frame.assign(other=rng.random(80), **dict.fromkeys(("va", "vb", "vc"), 0.1))
+    for data, given in ((frame, {}), (more, {}), (more, {"noise_covariance": ["va", "vb", "vc"]})):
+        filled = gm.impute(data, **given)
+        errors = {name: np.full((80, 3), 0.1) for name in given}
+        expected = plain.impute(rows, **errors)
+        pd.testing.assert_frame_equal(filled, pd.DataFrame(expected, columns=list("abc"), index=frame.index))
+    found = gm.outliers(frame, n=3)
+    assert found.coordinates["name"].tolist() == [names[place] for place in found.index]
+    assert list(found.columns)[:2] == ["index", "name"]
+    unnamed = gm.outliers(frame.rename_axis(index=None), n=3)
+    assert unnamed.coordinates["id"].tolist() == found.coordinates["name"].tolist()
+    assert not gm.outliers(frame.reset_index(drop=True), n=3).coordinates

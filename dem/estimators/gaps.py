@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 from sklearn.utils import check_random_state
 
 from dem.data.base import Rows
-from dem.data.sources import SourceOptions, source_kind
+from dem.data.beside import found_beside, without
+from dem.data.sources import RowOptions, parted, source_kind
 from dem.em.predict import Imputed
 from dem.errors import DataWarning, OptionError
 from dem.estimators import inputs, streams
@@ -61,7 +62,7 @@ class Imputes(Estimator):
             warnings.warn(message, DataWarning, stacklevel=3)
 
     def impute(
-        self, X: Any, *, draw: bool = False, random_state: int | None = None, **source: Unpack[SourceOptions]
+        self, X: Any, *, draw: bool = False, random_state: int | None = None, **source: Unpack[RowOptions]
     ) -> Any:
         """Return the data with its missing values filled in, whatever `missing` says.
 
@@ -80,16 +81,21 @@ class Imputes(Estimator):
         Returns
         -------
         array of float64, of the shape of X
-            Of the kinds that `predict` returns; of an xarray object of its own kind, with dimensions and coordinates.
+            Of the kinds that `predict` returns; of a pandas DataFrame one of its features, with its index; of a
+            DataArray or a Dataset its own kind with dimensions and coordinates, after ``features=`` a DataArray whose
+            dimension ``feature`` has the names.
         """
         function = self._imputing(draw=draw, random_state=random_state)
         found = inputs.mapped(self, function, X, **source)
-        if source_kind(X) == "xarray":
-            from dem.data.xarray import on_features  # noqa: PLC0415 - an optional package
+        if source_kind(X) not in ("xarray", "pandas"):
+            return found
+        opened, columns = parted(source)
+        data, opened = without(*inputs.as_fitted(self, X, opened), found_beside(X, columns)[1])
+        if source_kind(X) == "pandas":
+            return type(data)(found, index=data.index, columns=data.columns) if hasattr(data, "columns") else found
+        from dem.data.xarray import on_features  # noqa: PLC0415 - an optional package
 
-            data, opened = inputs.as_fitted(self, X, source)
-            return on_features(data, found, opened.get("feature_dim"), opened.get("features"))
-        return found
+        return on_features(data, found, opened.get("feature_dim"), opened.get("features"))
 
     def impute_to(
         self,
@@ -99,7 +105,7 @@ class Imputes(Estimator):
         draw: bool = False,
         random_state: int | None = None,
         overwrite: bool = False,
-        **source: Unpack[SourceOptions],
+        **source: Unpack[RowOptions],
     ) -> None:
         """Stream what `impute` returns into a zarr array, chunk by chunk, the features last.
 

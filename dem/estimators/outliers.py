@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Rows
-from dem.data.sources import RowOptions
+from dem.data.sources import RowOptions, source_kind
 from dem.em.lowest import Lowest, LowestDensities
 from dem.engine import current_engine
 from dem.errors import OptionError
@@ -31,7 +31,7 @@ class Outliers:
         Their positions in the table; on a grid, in C order.
     coordinates : dict of ndarray of shape (n,)
         Of rows on a grid whose dimensions have names: where they are along each, by coordinate values, or by position
-        where there are none.
+        where there are none. Of a pandas DataFrame its own index, by its name or as ``id``.
     rows : ndarray of shape (n, n_features)
     log_density : ndarray of shape (n,)
         Nats.
@@ -95,7 +95,7 @@ class FindsOutliers(Estimator):
         names = rows.feature_names or getattr(self, "feature_names_in_", None)
         if names is None:
             names = [f"x{number}" for number in range(rows.n_features)]
-        where = _coordinates(rows, lowest.index)
+        where = _coordinates(rows, lowest.index) or _ids(X, lowest.index)
         return Outliers(lowest.index, where, lowest.rows, lowest.log_density, tuple(map(str, names)))
 
 
@@ -116,3 +116,17 @@ def _coordinates(rows: Rows, index: NDArray[np.int64]) -> dict[str, NDArray[Any]
         values = rows.coordinates(name)
         found[name] = places if values is None else np.asarray(values)[places]
     return found
+
+
+def _ids(data: Any, index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return the entries of the index of a pandas object, unless it only counts the rows."""
+    if source_kind(data) != "pandas":
+        return {}
+    own = data.index
+    if own.nlevels == 1 and own.name is None and own.dtype.kind == "i" and (own == np.arange(len(own))).all():
+        return {}
+    taken = own[index]
+    names = [name if isinstance(name, str) and name != "index" else "id" for name in own.names]
+    if len(set(names)) < len(names):
+        names = [f"id{level}" for level in range(own.nlevels)]
+    return {name: np.asarray(taken.get_level_values(level)) for level, name in enumerate(names)}
