@@ -95,9 +95,15 @@ def describe(rows: Rows, bad: BadValues, support: Support) -> str:
     which = "the first is" if bad.n_nan + bad.n_infinite > 1 else "it is"
     dims = rows.grid_names if len(rows.grid) > 1 else None
     advice = ".dropna() of a DataFrame" if dims is None else f".stack(row={list(dims)}).dropna('row') of xarray"
+    found = f"{rows.name} holds {bad.n_nan} NaN and {bad.n_infinite} infinite (inf) values; {which} {place}"
+    if not bad.n_nan:
+        return (
+            f"{found}; drop these rows, or put NaN in the place of what is missing, and say with missing= (--missing) "
+            "what becomes of it"
+        )
     return (
-        f"{rows.name} holds {bad.n_nan} NaN and {bad.n_infinite} infinite (inf) values; {which} {place}; drop or fill "
-        f"them first: rows must be complete, as after {advice}, unless missing= (--missing) says otherwise"
+        f"{found}; drop or fill them first: rows must be complete, as after {advice}, unless missing= (--missing) says "
+        "otherwise"
     )
 
 

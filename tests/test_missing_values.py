@@ -335,7 +335,7 @@ def test_bad_input():
     for missing in ("skip", "marginalise"):
         infinite = gaps.copy()
         infinite[11, 1] = np.inf
-        with pytest.raises(DataError, match=r"1 infinite \(inf\) values; it is in row 11, column 1"):
+        with pytest.raises(DataError, match=r"1 infinite \(inf\) values; it is in row 11, column 1; drop these rows"):
             dem.GaussianMixture(3, missing=missing).fit(infinite)
     empty = gaps.copy()
     empty[:, 2] = np.nan
