@@ -165,6 +165,10 @@ def test_errors_and_limits_in_columns_of_parquet(tmp_path, capsys):
     np.testing.assert_allclose(dem.load(str(model)).means_, expected.means_, rtol=1e-9)
     code, said = run(capsys, "score", model, data, *given, "--json")
     assert json.loads(said.out)["log_likelihood_per_row"] == pytest.approx(expected.score(hidden, **both), rel=1e-9)
+    assert run(capsys, "plan", data, *given, "-k", 2)[0] == 0
+    assert run(capsys, "impute", model, data, tmp_path / "filled.zarr", *given, "--quiet")[0] == 0
+    filled = zarr.open_array(tmp_path / "filled.zarr")[...]
+    np.testing.assert_allclose(filled, expected.impute(hidden, **both), rtol=1e-9)
     code, said = run(capsys, "fit", data, "--errors", "var_u,var_i", "-k", 2)
     assert code == 1
     assert "'var_i'; it has u, g, var_u" in said.err

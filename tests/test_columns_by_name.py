@@ -143,3 +143,15 @@ def test_frames_keep_their_index_and_columns():
     unnamed = gm.outliers(frame.rename_axis(index=None), n=3)
     assert unnamed.coordinates["id"].tolist() == found.coordinates["name"].tolist()
     assert not gm.outliers(frame.reset_index(drop=True), n=3).coordinates
+
+
+def test_limits_in_a_dask_frame():
+    import dask.dataframe as dd
+
+    rows = gaussian_rows(90)
+    rows[::4, 2] = np.nan
+    frame = pd.DataFrame(rows, columns=list("abc")).assign(la=np.inf, lb=np.inf, lc=0.5)
+    lazy = dd.from_pandas(frame, npartitions=3)
+    expected = dem.GaussianMixture(2, covariance_type="diag", random_state=0).fit(rows, upper=[np.inf, np.inf, 0.5])
+    ours = dem.GaussianMixture(2, covariance_type="diag", random_state=0).fit(lazy, upper=["la", "lb", "lc"])
+    np.testing.assert_allclose(ours.means_, expected.means_, rtol=1e-9)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dem.cli.model_options import model_of, model_options, new_estimator
-from dem.cli.options import POSITIVE, TEXT, json_option, refuse, source_of, source_options
+from dem.cli.options import POSITIVE, TEXT, column_options, json_option, refuse, rows_of, source_options
 from dem.cli.session import plain_warnings
 
 
@@ -23,6 +23,7 @@ Examples:
 @click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=POSITIVE, required=True, metavar="K", help="Number of components.")
 @source_options
+@column_options
 @model_options("algorithm", "accelerate", "max_iter", "missing", "sample_rows", "top_components")
 @click.option("--workers", type=POSITIVE, metavar="N", help="Worker processes.  [default: threads of this process]")
 @click.option("--memory-limit", type=TEXT, metavar="SIZE", help="Memory of each worker, such as 2GB.")
@@ -35,7 +36,7 @@ def plan(
     A few chunks are read and computed with for some two seconds. Where they cannot be read, random rows of the same
     shape stand in. More workers than this machine has cores are taken to be as fast as its cores.
     """
-    source, (family, options) = source_of(given), model_of(given)
+    source, (family, options) = rows_of(given), model_of(given)
     if memory_limit is not None and workers is None:
         refuse("--memory-limit is for worker processes; give --workers too")
     from dem.cli.report import print_json  # noqa: PLC0415

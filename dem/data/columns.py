@@ -206,7 +206,8 @@ def with_columns(
 def _limits(name: str, data: Any, rows: Rows) -> Values:
     """Return lower or upper limits: the same for all rows, or a column."""
     rule, d = LimitRule(rows.n_features), rows.n_features
-    if not isinstance(data, str) and not hasattr(data, "__fspath__") and np.shape(data) in ((), (d,)):
+    is_path = isinstance(data, str) or hasattr(data, "__fspath__")
+    if not is_path and source_kind(data) != "dask.dataframe" and np.shape(data) in ((), (d,)):
         data = in_order(name, data, rows)
         try:
             value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
