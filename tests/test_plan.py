@@ -124,7 +124,9 @@ def test_rows_that_do_not_suit(tmp_path, data):
     holed[5, 1] = np.nan
     zarr.create_array(tmp_path / "holed.zarr", data=holed, chunks=(500, 3))
     found = quickly(str(tmp_path / "holed.zarr"), dem.GaussianMixture(2))
-    assert found.problems == ["the rows that were read hold NaN or infinite values: drop or fill them first"]
+    assert found.problems == [
+        "the rows that were read hold NaN or infinite values: drop or fill them first, or give missing="
+    ]
     assert "random rows instead of the data" in found.measured_on
     found = quickly(data, dem.BernoulliMixture(2))
     assert found.problems == ["the rows hold values that are not whole numbers from 0 to 1"]

@@ -163,7 +163,7 @@ def _compute(measured: Measured, estimator: Any, chunks: Sequence[Chunk], n_thre
     """
     support = Support(gaps=estimator.missing == "marginalise")
     if any(support.outside(chunk.rows).any() for chunk in chunks):
-        message = "the rows that were read hold NaN or infinite values: drop or fill them first"
+        message = "the rows that were read hold NaN or infinite values: drop or fill them first, or give missing="
         raise DataError(message)
     largest = max(chunks, key=len)
     if np.isnan(largest.rows).all(axis=0).any():  # also where all rows are skipped
