@@ -23,13 +23,14 @@ import peers
 import plots
 import predicting
 import reads_tables
+import rows
 import scheduling
 import starts
 import startup
 import truncated
 from common import DOCS, load
 
-PAGES = (DOCS / "performance.md", DOCS / "algorithms.md", DOCS / "numerics.md")
+PAGES = (DOCS / "performance.md", DOCS / "algorithms.md", DOCS / "numerics.md", DOCS / "rows.md")
 MARKERS = re.compile(r"(<!-- bench:([\w-]+) -->)(.*?)(<!-- /bench:\2 -->)", re.DOTALL)
 TASK_SECONDS = growth.TASK_SECONDS
 
@@ -105,6 +106,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "paper": ("out_of_core", on_paper),
     "starts": ("starts", starts.summary),
     "maxima": ("maxima", maxima.summary),
+    "rows": ("rows", rows.cost_table),
     "reads": ("reads", reads_tables.reads),
     "reads-targets": ("reads", reads_tables.targets),
     "squarem": ("reads", reads_tables.squarem),

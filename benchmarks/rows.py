@@ -58,18 +58,38 @@ def problems(scale: float) -> Iterator[tuple[str, np.ndarray, dict]]:
         yield f"{len(rows):,} x {n_features}, K = {n_components} {kind}", rows, options
 
 
-def weights(scale: float, repeats: int) -> list[dict]:
-    """Return what weights cost: random ones, none of them 0."""
+def costs(
+    what: str, other: Callable[[np.ndarray, dict], Callable[[], object]], scale: float, repeats: int
+) -> list[dict]:
+    """Return what other fits cost, which `other` makes of rows and options."""
     found = []
     for name, rows, options in problems(scale):
-        values = np.random.default_rng(0).uniform(0.5, 2.0, len(rows))
-        plain, model = partial(dem.GaussianMixture(**options).fit, rows), dem.GaussianMixture(**options)
-        cost = ratio(plain, partial(model.fit, rows, sample_weight=values), repeats)
-        found.append({"what": "weights", "rows": name, **cost})
+        plain = partial(dem.GaussianMixture(**options).fit, rows)
+        found.append({"what": what, "rows": name, **ratio(plain, other(rows, options), repeats)})
     return found
 
 
-PARTS = {"weights": weights}
+def weighted(rows: np.ndarray, options: dict) -> Callable[[], object]:
+    """Return a fit with random weights, none of them 0."""
+    values = np.random.default_rng(0).uniform(0.5, 2.0, len(rows))
+    return partial(dem.GaussianMixture(**options).fit, rows, sample_weight=values)
+
+
+def marginalising(rows: np.ndarray, options: dict) -> Callable[[], object]:
+    """Return a fit that would marginalise gaps, of which there are none."""
+    return partial(dem.GaussianMixture(missing="marginalise", **options).fit, rows)
+
+
+def student_t(rows: np.ndarray, options: dict) -> Callable[[], object]:
+    """Return a fit of t components, each with its own degrees of freedom."""
+    return partial(dem.StudentTMixture(**options).fit, rows)
+
+
+PARTS = {
+    "weights": partial(costs, "weights", weighted),
+    "marginalise": partial(costs, 'complete rows, `missing="marginalise"`', marginalising),
+    "student_t": partial(costs, "`StudentTMixture`", student_t),
+}
 
 
 def cost_table(result: dict) -> str:

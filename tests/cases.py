@@ -173,8 +173,6 @@ CASES = [
     _gaussian("spherical", 2 + 9 + 3),
     _student_t("full", "free", 2 + 9 + 18 + 3, 100),
     _student_t("tied", "shared", 2 + 9 + 6 + 1, 80),
-    _student_t("diag", "fixed", 2 + 9 + 9, 40),
-    _student_t("spherical", "free", 2 + 9 + 3 + 3, 100),
     Case(
         "bernoulli",
         dem.BernoulliMixture,
