@@ -120,6 +120,7 @@ def _gaussian(covariance_type: str, n_parameters: int) -> Case:
         within=0.15,
         admits=_are_factors,
         shared=("covariances", "precisions_cholesky") if covariance_type == "tied" else (),
+        is_slow=covariance_type in ("tied", "spherical"),
     )
 
 

@@ -257,6 +257,7 @@ class SlowRows(CutRows):
         return batches
 
 
+@pytest.mark.slow
 def test_a_killed_worker_does_not_change_the_bits():
     case, options = ANY_CASE, {"algorithm": "incremental", "max_iter": 3, "tol": 0.0, "max_in_flight": 4}
     expected = case.estimator(**options).fit(CutRows(case.data(), EDGES))

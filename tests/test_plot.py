@@ -195,6 +195,7 @@ def test_without_matplotlib_the_error_says_what_to_install():
     assert result.stdout.strip() == "pictures need matplotlib; install it with: pip install 'dask-em[plot]'"
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_a_figure_once_also_without_pyplot():
     # IPython's own formatters, in a process where nothing has imported pyplot, which would teach them figures.
     code = (

@@ -14,6 +14,8 @@ from dem.families.gaussian import COVARIANCE_TYPES, GaussianParameters
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE, WIDE_TOLERANCE
 from dem.families.mixture import Mixture, MixtureParameters
 
+pytestmark = pytest.mark.slow
+
 EXACT = np.longdouble
 K, N = 3, 200
 

@@ -29,7 +29,13 @@ def places(tmp_path_factory):
     return Places(tmp_path_factory.mktemp("recorded"))
 
 
-@pytest.mark.parametrize("name", FITS)
+def is_slow(name):
+    return "batch" not in name or name.endswith("cluster")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if is_slow(name) else name for name in FITS]
+)
 def test_fits_are_what_they_were(name, recorded, places, request):
     fits, same_environment = recorded
     fit = FITS[name]

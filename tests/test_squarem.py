@@ -69,6 +69,7 @@ def slow_problem():
     return family, Start(family, start), CutRows(table, [])
 
 
+@pytest.mark.slow
 def test_thirty_times_fewer_steps_where_em_is_slow():
     family, start, rows = slow_problem()
     engine = LocalEngine(1)

@@ -24,6 +24,8 @@ from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 from dem.tree import leaves
 
+pytestmark = pytest.mark.slow
+
 GAUSSIAN = {case.name.removeprefix("gaussian-"): case for case in CASES if case.name.startswith("gaussian-")}
 N_COMPONENTS = 12
 
