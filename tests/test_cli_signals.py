@@ -80,7 +80,9 @@ def interrupt(process, number, *, after):
 FOR_EVER = ("--components", "3", "--seed", "0", "--tol", "0", "--max-iter", "1000000")
 
 
-@pytest.mark.parametrize("engine", [(), ("--workers", "2")], ids=["threads", "processes"])
+@pytest.mark.parametrize(
+    "engine", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)], ids=["threads", "processes"]
+)
 def test_ctrl_c_saves_the_last_parameters_under_a_name_that_is_no_finished_model(data, tmp_path, engine):
     out = str(tmp_path / "model.zarr")
     process = start("fit", data, *FOR_EVER, "--out", out, *engine)

@@ -19,7 +19,10 @@ from dem.families.mixture import Mixture
 from dem.statistics import CentralMoments, tree_sum
 
 EDGES = list(range(100, 3000, 100))
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
