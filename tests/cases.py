@@ -49,6 +49,8 @@ class Case:
     stands_within: float = 1e-8
     #: whether `make test` leaves it out: what it does differently from others, other tests look at
     is_slow: bool = False
+    #: whether another row has the same family with another type of covariance, which the shell treats alike
+    is_variant: bool = False
 
     def estimator(self, **options: Any) -> Any:
         return self.make(**{"n_components": 3, "random_state": 0, "tol": 1e-6, **options})
@@ -121,6 +123,7 @@ def _gaussian(covariance_type: str, n_parameters: int) -> Case:
         admits=_are_factors,
         shared=("covariances", "precisions_cholesky") if covariance_type == "tied" else (),
         is_slow=covariance_type in ("tied", "spherical"),
+        is_variant=covariance_type != "full",
     )
 
 
@@ -153,6 +156,7 @@ def _student_t(covariance_type: str, fit_dof: str, n_parameters: int, n_iteratio
         n_iterations=n_iterations,
         stands_within=1e-6,
         is_slow=True,
+        is_variant=covariance_type != "full",
     )
 
 
