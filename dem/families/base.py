@@ -92,6 +92,15 @@ def has_gaps(rows: NDArray[Any]) -> bool:
     return rows.dtype.kind == "f" and rows.size > 0 and bool(np.isnan(rows.min()))
 
 
+def rows_of_keys(keys: NDArray[Any]) -> Iterator[NDArray[np.intp]]:
+    """Yield the numbers of the rows of each key, (n,), in order of the keys; the numbers increase."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    for which in np.split(order, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1):
+        if len(which):
+            yield which
+
+
 def total_weight(chunk: RowBlock) -> float:
     """Return for how many rows those of a chunk count."""
     return float(len(chunk.rows) if chunk.weights is None else chunk.weights.sum())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Component, EStepKernel, RowBlock
+from dem.families.base import Array, Component, EStepKernel, RowBlock, rows_of_keys
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -24,12 +23,7 @@ def rows_of_patterns(missing: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bo
 
     The order of the patterns depends on them alone.
     """
-    keys = keys_of(missing)
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
-    for start, stop in itertools.pairwise(edges):
-        which = order[start:stop]
+    for which in rows_of_keys(keys_of(missing)):
         yield missing[which[0]], which
 
 

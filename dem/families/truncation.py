@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array, RowBlock
+from dem.families.base import Array, RowBlock, rows_of_keys
 from dem.families.workspace import Workspace
 
 # Rows drawn from each component to learn which others compete for its rows, and from how many components at a time.
@@ -116,10 +116,8 @@ class Candidates:
     def rows_of_cells(self, rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.intp]]]:
         """Yield each cell that has rows, and their numbers."""
         cells = self.cells(rows)
-        order = np.argsort(cells, kind="stable")
-        edges = np.concatenate([[0], np.cumsum(np.bincount(cells, minlength=len(self.lists)))])
-        for cell in np.flatnonzero(np.diff(edges)):
-            yield int(cell), order[edges[cell] : edges[cell + 1]]
+        for which in rows_of_keys(cells):
+            yield int(cells[which[0]]), which
 
     def cells(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return the cell of each row, shape (n,).
