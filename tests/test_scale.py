@@ -11,7 +11,7 @@ from sources import CutRows
 
 import dem
 from dem.errors import DataError, DataWarning, OptionError
-from dem.initialise.moments import FeatureMoments
+from dem.initialise.moments import feature_moments
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -136,7 +136,7 @@ def test_moments_do_not_depend_on_cuts_and_leave_gaps_out():
     found = []
     for edges in ([0], [0, 100, 200, 777]):
         chunks = [chunk for batch in CutRows(rows, edges).batches() for chunk in batch]
-        parts = [FeatureMoments.of(chunk) for chunk in chunks]
+        parts = [feature_moments(chunk) for chunk in chunks]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
@@ -145,11 +145,11 @@ def test_moments_do_not_depend_on_cuts_and_leave_gaps_out():
     for j in range(3):
         column = rows[there[:, j], j]
         for total in found:
-            assert total.weights[j] == there[:, j].sum()
-            np.testing.assert_allclose(total.means[j], column.mean(), rtol=1e-14)
-            np.testing.assert_allclose(total.squares[j] / total.weights[j], column.var(), rtol=1e-7)
-    weighted = FeatureMoments.of(dem.data.Chunk(rows, range(1000), weights=weights))
-    np.testing.assert_allclose(weighted.weights, (weights[:, None] * there).sum(axis=0))
+            assert total.counts[j] == there[:, j].sum()
+            np.testing.assert_allclose(total.means[j, 0], column.mean(), rtol=1e-14)
+            np.testing.assert_allclose(total.scatter[j, 0] / total.counts[j], column.var(), rtol=1e-7)
+    weighted = feature_moments(dem.data.Chunk(rows, range(1000), weights=weights))
+    np.testing.assert_allclose(weighted.counts, (weights[:, None] * there).sum(axis=0))
 
 
 def test_select_measures_once(tmp_path):

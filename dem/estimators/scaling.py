@@ -13,7 +13,8 @@ from dem.estimators.base import Estimator
 from dem.estimators.inputs import SCALES
 from dem.estimators.options import option
 from dem.events import Preparing, notify
-from dem.initialise.moments import FeatureMoments
+from dem.initialise.moments import feature_moments
+from dem.statistics import CentralMoments
 
 
 class ScalesFeatures(Estimator):
@@ -46,12 +47,12 @@ class ScalesFeatures(Estimator):
         if not self.scale:
             return
         notify(self.callbacks or (), Preparing("measuring the features"))
-        moments: FeatureMoments = engine.sweep(rows, [FeatureMoments.of])[0]
-        if not moments.weights.all():
-            column = int(np.argmin(moments.weights != 0.0))
+        moments: CentralMoments = engine.sweep(rows, [feature_moments])[0]
+        if not moments.counts.all():
+            column = int(np.argmin(moments.counts != 0.0))
             name = f" ({rows.feature_names[column]!r})" if rows.feature_names else ""
             message = f"column {column}{name} of {rows.name} is never observed; leave it out"
             raise DataError(message)
-        deviations = np.sqrt(moments.squares / moments.weights)
-        self.feature_means_ = moments.means
+        deviations = np.sqrt(moments.scatter[:, 0] / moments.counts)
+        self.feature_means_ = moments.means[:, 0]
         self.feature_scales_ = np.where(deviations > 0.0, deviations, 1.0)
