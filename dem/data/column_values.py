@@ -76,7 +76,8 @@ class StoredValues:
         numbers = [range(one.start // size, -(-one.stop // size)) for one, size in zip(region, chunk, strict=True)]
         first = tuple(n.start * size for n, size in zip(numbers, chunk, strict=True))
         last = tuple(min(n.stop * size, end) for n, size, end in zip(numbers, chunk, array.shape, strict=False))
-        if all(len(n) == 1 for n in numbers):  # perhaps one chunk for many batches
+        is_whole = first == tuple(one.start for one in region) and last == tuple(one.stop for one in region)
+        if all(len(n) == 1 for n in numbers) and not is_whole:  # one chunk for several batches
             whole = _kept((self.opening, *first), lambda: self._decoded(tuple(map(slice, first, last))))
             inner = tuple(slice(one.start - a, one.stop - a) for one, a in zip(region, first, strict=True))
             return whole[inner]
