@@ -174,7 +174,7 @@ def with_columns(
     rows : Rows
         The data.
     given : mapping
-        What is given of each row, as in `WeightedOptions`.
+        What is given of each row, as in `WeightedOptions`; nothing is None.
     n_components : int, optional
         How many components the model has; None if it has none.
     skips_gaps : bool
@@ -187,19 +187,16 @@ def with_columns(
         kinds["labels"] = ("labels", LabelsRule(n_components), 1)
         kinds["noise_covariance"] = ("noise", NoiseRule(rows.n_features), 2)
     columns = []
-    ends = {name: given[name] for name in ("lower", "upper") if given.get(name) is not None}
+    ends = {name: given[name] for name in ("lower", "upper") if name in given}
     if ends:
         limits = [_limits(name, ends.get(name, none), rows) for name, none in (("lower", -np.inf), ("upper", np.inf))]
         columns.append(Column("limits", "limits", LimitValues(*limits), pairs_rule))
-    for name, data in given.items():
-        if name in ("lower", "upper"):
-            continue
-        if name not in kinds and data is not None:
-            message = f"{name} goes with mixtures only; leave it out"
-            raise OptionError(message)
-        if data is not None:
-            field, rule, n_more = kinds[name]
-            columns.append(open_column(field, name, data, rows, rule, n_more=n_more))
+    for name in given.keys() - ends.keys() - kinds.keys():
+        message = f"{name} goes with mixtures only; leave it out"
+        raise OptionError(message)
+    for name, (field, rule, n_more) in kinds.items():
+        if name in given:
+            columns.append(open_column(field, name, given[name], rows, rule, n_more=n_more))
     return joined(rows, columns, skips_gaps=skips_gaps, most_limits=most_limits if ends else None)
 
 
