@@ -98,6 +98,22 @@ class IterationEnded:
 
 
 @dataclass(frozen=True)
+class FitResumed:
+    """EM goes on from a checkpoint; told after `FitStarted`.
+
+    Attributes
+    ----------
+    phase : {'sample', 'data'}
+        As in `FitStarted`.
+    past : tuple of IterationEnded
+        All iterations before, in their order; parameters are known of the last of each model.
+    """
+
+    phase: str
+    past: tuple[IterationEnded, ...]
+
+
+@dataclass(frozen=True)
 class FitEnded:
     """EM ended for one model; `status` is the text of its `Status`."""
 
@@ -145,7 +161,7 @@ class BatchEnded:
     seconds: float
 
 
-Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited | BatchEnded
+Event = Preparing | FitStarted | FitResumed | IterationEnded | FitEnded | WorkersAwaited | BatchEnded
 
 
 class Callback(Protocol):

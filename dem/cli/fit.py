@@ -12,6 +12,8 @@ from dem.cli.options import (
     POSITIVE,
     TEXT,
     check_output,
+    checkpoint_of,
+    checkpoint_options,
     column_options,
     engine_of,
     engine_options,
@@ -42,6 +44,7 @@ class FitOptions:
     model: dict[str, Any]
     start_from: str | None
     source: WeightedOptions
+    kept: dict[str, Any]
     out: str | None
     overwrite: bool
     keep_partial: bool
@@ -99,6 +102,7 @@ Examples:
   dem fit catalogue.parquet --columns u,g,r --weights completeness --components 12
   dem fit tosses.zarr --components 2 --family binomial --trials 10
   dem fit pixels.zarr --components 256 --family kmeans --out palette.zarr
+  dem fit measurements.zarr --components 16 --out model.zarr --checkpoint model.checkpoint
   dem fit measurements.zarr --from model.zarr --out better.zarr --tol 1e-6 --scheduler tcp://10.0.0.1:8786""",
 )
 @click.argument("data", type=TEXT)
@@ -110,6 +114,7 @@ Examples:
 @column_options
 @click.option("--from", "start_from", type=TEXT, metavar="MODEL", help="Go on from the parameters of a saved model.")
 @model_options()
+@checkpoint_options
 @engine_options
 @output_options
 def fit(**given: Any) -> None:
@@ -117,10 +122,11 @@ def fit(**given: Any) -> None:
 
     Without --scheduler or --workers it runs on threads of this process. Ctrl-C ends the fit and, if --out is
     given, saves the last parameters in MODEL.partial, where --from goes on; once that has saved MODEL, the partial
-    one is removed.
+    one is removed. With --checkpoint, the same command goes on where it ended, whatever ended it.
     """
     engine, source, (family, model) = engine_of(given), rows_of(given), model_of(given)
-    options = FitOptions(source=source, family=family, model=model, **given)
+    kept = checkpoint_of(given)
+    options = FitOptions(source=source, kept=kept, family=family, model=model, **given)
     options.check()
     if options.out is not None:
         inputs = (options.data, options.start_from) if options.start_from else (options.data,)
@@ -150,7 +156,7 @@ def _run(options: FitOptions) -> Any:
         with fit_progress(options.quiet) as callbacks:
             estimator = options.estimator(callbacks)
             before = getattr(estimator, "history_", None)
-            return estimator.fit(options.data, **options.source)
+            return estimator.fit(options.data, **options.source, **options.kept)
     except KeyboardInterrupt:
         with undisturbed():
             reached = getattr(estimator, "history_", None) is not before
@@ -179,7 +185,7 @@ def _keep_partial(estimator: Any, options: FitOptions, *, status: str) -> str:
     if estimator is None:
         if options.as_json:
             print_json({"model": None, "status": status, "n_iter": 0})
-        return "before the first iteration ended; there is nothing to save"
+        return f"before the first iteration ended; there is nothing to save{_goes_on(options)}"
     saved, what = Saved(None), "nothing is saved without --out"
     if options.out is not None and options.keep_partial:
         saved = save(estimator, options.out, overwrite=options.overwrite)
@@ -192,4 +198,9 @@ def _keep_partial(estimator: Any, options: FitOptions, *, status: str) -> str:
     iteration = f"iteration {estimator.n_iter_}"
     if estimator.history_[-1]["phase"] == "sample":
         iteration += " on the sample"
-    return f"after {iteration}; {saved.problem or what}"
+    return f"after {iteration}; {saved.problem or what}{_goes_on(options)}"
+
+
+def _goes_on(options: FitOptions) -> str:
+    checkpoint = options.kept["checkpoint"]
+    return "" if checkpoint is None else f"; the same command goes on from {checkpoint}"

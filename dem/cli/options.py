@@ -178,6 +178,21 @@ column_options = together(
     ),
     measured_options,
 )
+#: where a fit goes on from; `checkpoint_of` takes them
+checkpoint_options = together(
+    click.option(
+        "--checkpoint",
+        type=TEXT,
+        metavar="PATH",
+        help="Keep here how far the fit is; the same command goes on from there, to the same numbers.",
+    ),
+    click.option(
+        "--checkpoint-every",
+        type=TEXT,
+        metavar="N|TIME",
+        help="How often: passes over the data, or a time such as 5min.  [default: as often as costs little]",
+    ),
+)
 MISSING_HELP = "Missing values (NaN): leave such rows out, or use what is observed of each (mixtures)"
 missing_option = click.option(
     "--missing", type=click.Choice(MISSING), help=f"{MISSING_HELP}.  [default: as in the fit]"
@@ -209,6 +224,14 @@ def rows_of(given: dict[str, Any]) -> WeightedOptions:
     columns = {names.get(name, name): given.pop(name, None) for name in (*names, "lower", "upper")}
     known = {name: value for name, value in columns.items() if value is not None}
     return cast("WeightedOptions", {**source_of(given), **known})
+
+
+def checkpoint_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what `checkpoint_options` has added out of the options of a command: keyword arguments of `fit`."""
+    found = {name: given.pop(name) for name in ("checkpoint", "checkpoint_every")}
+    if found["checkpoint_every"] is not None and found["checkpoint"] is None:
+        refuse("--checkpoint-every goes with --checkpoint, where the fit keeps how far it is")
+    return found
 
 
 def engine_of(given: dict[str, Any]) -> dict[str, Any]:

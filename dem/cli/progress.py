@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log, say
 from dem.em.progress import Pass, Tracker, describe, outcome_of_starts, remembering, waiting
-from dem.events import BatchEnded, Callback, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
+from dem.events import BatchEnded, Callback, Event, FitEnded, FitResumed, FitStarted, Preparing, WorkersAwaited
 from dem.units import human_bytes
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class LogProgress:
                 f"fitting {what}: {event.n_rows:,} rows x {event.n_features} features "
                 f"({human_bytes(event.n_bytes)}){models}{remembering(event)}"
             )
+        elif isinstance(event, FitResumed):
+            done = max((past.iteration for past in event.past), default=0)
+            log(f"going on from the checkpoint, after iteration {done}")
         elif isinstance(event, WorkersAwaited):
             log(waiting(event))
         elif isinstance(event, FitEnded) and event.phase != "sample" and started and started.n_contests == 1:

@@ -13,6 +13,8 @@ from dem.cli.options import (
     TEXT,
     Finite,
     check_output,
+    checkpoint_of,
+    checkpoint_options,
     column_options,
     engine_of,
     engine_options,
@@ -83,13 +85,14 @@ Examples:
     clusters=False,
     several=("covariance_type",),
 )
+@checkpoint_options
 @engine_options
 @output_options
 def select(data: str, **given: Any) -> None:
     """Fit mixtures with several numbers and shapes of components to DATA and choose one.
 
     All models advance together on each read of the data; one more read gives the criteria of all. Ctrl-C ends the
-    command without a result.
+    command without a result; with --checkpoint, the same command goes on from there.
     """
     engine, source, (family, options) = engine_of(given), rows_of(given), model_of(given)
     if given["plot"] is not None and Path(given["plot"]).suffix not in PICTURES:
@@ -107,7 +110,7 @@ def select(data: str, **given: Any) -> None:
     with plain_warnings(given["quiet"]):
         with open_engine(**engine):
             template = ESTIMATORS[family or DEFAULT].load()()
-            selection = _run(data, given, {**source, **options, "estimator": template})
+            selection = _run(data, given, {**source, **options, **checkpoint_of(given), "estimator": template})
         saved = Saved(None)
         if given["out"] is not None:
             with undisturbed():
@@ -140,5 +143,8 @@ def _run(data: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
         reads = tracker.last.iteration if tracker.last is not None and tracker.last.phase == "data" else 0
         if given["as_json"]:
             print_json({"model": None, "status": "interrupted", "reads": reads})
-        message = f"stopped by {stopped_by()} after {plural(reads, 'read')} of all data; nothing is saved"
+        kept = "nothing is saved"
+        if options["checkpoint"] is not None:
+            kept = f"the same command goes on from {options['checkpoint']}"
+        message = f"stopped by {stopped_by()} after {plural(reads, 'read')} of all data; {kept}"
         raise Stopped(message) from None

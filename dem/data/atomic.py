@@ -21,7 +21,7 @@ from dem.data.checks import reason
 from dem.data.objects import BY_FOLDERS, Objects, is_failure_of_store, is_url, numbered, open_url
 from dem.errors import DemError, StoreError
 
-__all__ = ["Directory", "check_destination", "destination", "is_occupied", "is_url", "numbered", "remove"]
+__all__ = ["Directory", "check_destination", "destination", "is_occupied", "is_url", "locked", "numbered", "remove"]
 
 # Part of the temporary names: only on the machine that wrote it can a lock tell whether its writer is still there.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "localhost"
@@ -205,7 +205,7 @@ def _new_directory(final: Path) -> tuple[str, int | None]:
     while True:
         path = tempfile.mkdtemp(prefix=f".{final.name}.{_HOST}.", suffix=".part", dir=final.parent)
         try:
-            lock = _locked(path)
+            lock = locked(path)
         except BlockingIOError:  # another process was quicker, and took it for one that was left behind
             continue
         if lock is None or Path(path).exists():
@@ -213,7 +213,7 @@ def _new_directory(final: Path) -> tuple[str, int | None]:
         os.close(lock)
 
 
-def _locked(path: str | os.PathLike[str]) -> int | None:
+def locked(path: str | os.PathLike[str]) -> int | None:
     """Return the open file that holds the lock of a directory, None where directories cannot be locked.
 
     Raises `BlockingIOError` if a living process holds it.
@@ -244,7 +244,7 @@ def _clear(final: Path) -> None:
                 _remove(path)
             continue
         try:
-            lock = _locked(path)
+            lock = locked(path)
         except OSError:  # held by a living process, or gone
             continue
         if lock is None:

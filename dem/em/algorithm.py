@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dem.data.base import Rows
+from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint
 from dem.engine.base import Work
 from dem.errors import NonFiniteError
-from dem.events import Callback
+from dem.events import Callback, IterationEnded
 from dem.families.base import Model
 
 
@@ -97,6 +98,30 @@ class Fit:
         return self.status in (Status.RUNNING, Status.CONVERGED, Status.MAX_ITER)
 
 
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """How far the models of one call of `dem.em.loop.run` are.
+
+    Attributes
+    ----------
+    n_passes : int
+        Passes that have ended.
+    fits : tuple of Fit
+    confirm : tuple of bool
+        Of each model, whether its next pass is to confirm that it has converged.
+    past : tuple of IterationEnded
+        Without parameters and families.
+    rest : (tuple of int, int), optional
+        The blocks that the pass under way has still to visit, and how many at once; None between passes.
+    """
+
+    n_passes: int
+    fits: tuple[Fit, ...]
+    confirm: tuple[bool, ...]
+    past: tuple[IterationEnded, ...]
+    rest: tuple[tuple[int, ...], int] | None = None
+
+
 @dataclass(frozen=True)
 class Settings:
     """When to stop and whom to tell.
@@ -114,6 +139,8 @@ class Settings:
     racing : bool
         Whether models that compete are dropped where they will hardly win (`dem.em.racing`); else each goes on to its
         own end, as if it were alone.
+    checkpoint : Checkpoint
+        Where the fit goes on from, and what it leaves for that.
     """
 
     tol: float = 1e-3
@@ -121,6 +148,7 @@ class Settings:
     callbacks: Sequence[Callback] = ()
     phase: str = "data"
     racing: bool = False
+    checkpoint: Checkpoint = NO_CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -197,6 +225,10 @@ class Algorithm(ABC):
 
     def judge(self, rows: Rows, found: Sequence[Sequence[Any]]) -> None:  # noqa: B027 - most ask for nothing
         """Take note of what the works of a plan have found in each block."""
+
+    def resumed(self, state: Any, fresh: Any) -> Any:  # noqa: ARG002
+        """Return the state that was stored, in the place of a fresh one."""
+        return state
 
     def memory(self, state: Any) -> int:  # noqa: ARG002
         """Return how many bytes the state remembers of the blocks."""

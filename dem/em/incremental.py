@@ -119,6 +119,12 @@ class Incremental(Algorithm):
         state = replace(state, parameters=model.m_step(state.table.total(), state.parameters))
         return state, Iterate(state.parameters, math.fsum(state.objectives), n_rows)
 
+    def resumed(self, state: IncrementalState, fresh: IncrementalState) -> IncrementalState:
+        """Return the state with its table where a fresh one has it: in memory or in files."""
+        for (_, room), (_, kept) in zip(tree.leaves(fresh.table), tree.leaves(state.table), strict=True):
+            room[...] = kept
+        return replace(state, table=fresh.table)
+
     def memory(self, state: IncrementalState) -> int:
         """Return the size of the table."""
         return tree.n_bytes(state.table)

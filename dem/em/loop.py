@@ -6,15 +6,16 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dem.data.base import Rows
-from dem.em.algorithm import Algorithm, Fit, Plan, Settings, Start, Status
+from dem.em.algorithm import Algorithm, Fit, Plan, Settings, Standing, Start, Status
 from dem.em.e_step import Blocks, Visit
 from dem.em.racing import rivals_to_drop
 from dem.engine.base import Engine, single_threaded_blas
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError
-from dem.events import FitEnded, FitStarted, IterationEnded, notify
+from dem.events import FitEnded, FitResumed, FitStarted, IterationEnded, notify
 from dem.families.base import Model
 
 # Rounding of a sum of log-likelihoods, relative to its size.
@@ -33,7 +34,8 @@ def run(
     """Fit several models at once, all of them on each read of the data.
 
     A model drops out when it has converged, when it has failed while others go on, and, with `racing`, when it seems
-    to compete in vain (`dem.em.racing` has the rules).
+    to compete in vain (`dem.em.racing` has the rules). With a checkpoint the fit goes on from the latest state there,
+    to the same bits: what comes of a fit depends on its state alone.
 
     Parameters
     ----------
@@ -62,22 +64,28 @@ def run(
     """
     blocks = Blocks.of(rows, engine, algorithm.n_blocks)
     race = _Race(starts, algorithm, blocks, settings, previous)
-    fits, confirm = race.fits, dict.fromkeys(range(len(starts)), False)
-    for iteration in range(1, settings.max_iter + 1):
-        active = [number for number, one in enumerate(fits) if one.status is Status.RUNNING]
-        if not active:
-            break
-        began = time.perf_counter()
-        race.make_pass(iteration, {n: confirm[n] or iteration == settings.max_iter for n in active})
-        for number in active:
-            if fits[number].status is Status.RUNNING:
-                confirm[number] = race.end_pass(number, time.perf_counter() - began)
-        if settings.racing:
-            for number, status, why in rivals_to_drop(starts, fits, extrapolate=algorithm.steady):
-                race.end(number, status, f"{status.value}{why}")
-    for number, one in enumerate(fits):
-        if one.status is Status.RUNNING:
-            race.end(number, Status.MAX_ITER)
+    fits = race.fits
+    try:
+        for iteration in range(race.n_passes + 1, settings.max_iter + 1):
+            active = [number for number, one in enumerate(fits) if one.status is Status.RUNNING]
+            if not active:
+                break
+            began = time.perf_counter()
+            race.make_pass(iteration, active)
+            for number in active:
+                if fits[number].status is Status.RUNNING:
+                    race.end_pass(number, time.perf_counter() - began)
+            if settings.racing:
+                for number, status, why in rivals_to_drop(starts, fits, extrapolate=algorithm.steady):
+                    race.end(number, status, f"{status.value}{why}")
+            race.keep(iteration)
+        for number, one in enumerate(fits):
+            if one.status is Status.RUNNING:
+                race.end(number, Status.MAX_ITER)
+    except BaseException:
+        race.keep_last()
+        raise
+    race.keep(race.n_passes, done=True)
     return fits
 
 
@@ -95,6 +103,11 @@ class _Race:
         self.starts, self.algorithm, self.blocks, self.settings = starts, algorithm, blocks, settings
         rows, model = blocks.rows, starts[0].model
         self.fits = [Fit(start.parameters, reached=previous, n_rows=float(rows.n_rows)) for start in starts]
+        self.n_passes, self._confirm = 0, [False] * len(starts)
+        #: the pass under way, as far as it is still to be made; what no checkpoint has yet; what the events have told
+        self._rest: Plan | None = None
+        self._last: Standing | None = None
+        self._past: list[IterationEnded] = []
         if settings.max_iter > 0:
             for start, one in zip(starts, self.fits, strict=True):
                 one.state = algorithm.init(start.model, start.parameters, rows, len(blocks), len(starts))
@@ -111,16 +124,51 @@ class _Race:
             n_contests=len({start.contest for start in starts}),
         )
         notify(settings.callbacks, started)
+        if (before := settings.checkpoint.latest(settings.phase)) is not None:
+            self._go_on(before)
 
-    def make_pass(self, iteration: int, confirm: dict[int, bool]) -> None:
-        """Take the models through an E-step on every block."""
-        plans: list[Plan] = []
-        for number, sure in confirm.items():
-            one = self.fits[number]
-            one.state, plan = self.algorithm.plan(one.state, len(self.blocks), confirm=sure)
-            plans.append(plan)
-        plan = min(plans, key=lambda plan: plan.in_flight)
-        running = list(confirm)
+    def _go_on(self, before: Standing) -> None:
+        """Take over how far the models were, and tell."""
+        for one, kept in zip(self.fits, before.fits, strict=True):
+            state = None if kept.state is None else self.algorithm.resumed(kept.state, one.state)
+            vars(one).update(vars(replace(kept, state=state)))
+        self.n_passes, self._confirm, self._past = before.n_passes, [*before.confirm], [*before.past]
+        self._rest = before.rest and Plan(*before.rest)
+        told = []
+        for event in self._past:
+            one, model = self.fits[event.model], self.starts[event.model].model
+            told.append(
+                replace(event, parameters=one.parameters if event.iteration == one.n_iter else None, family=model)
+            )
+        notify(self.settings.callbacks, FitResumed(self.settings.phase, tuple(told)))
+        for number, one in enumerate(self.fits):
+            if one.status is not Status.RUNNING:
+                notify(self.settings.callbacks, FitEnded(self.settings.phase, number, one.n_iter, one.reason))
+
+    def keep(self, n_passes: int, rest: Plan | None = None, *, done: bool = False) -> None:
+        """Save how far the models are, if it is time to; else remember it where that is more than a reference."""
+        checkpoint, self.n_passes, self._last = self.settings.checkpoint, n_passes, None
+        if not checkpoint.keeps:
+            return
+        now = done or checkpoint.due(None if rest else n_passes)
+        # What an algorithm remembers of the blocks is changed in place by the next pass.
+        if now or not (rest or any(one.state and self.algorithm.memory(one.state) for one in self.fits)):
+            fits = tuple(replace(one, log_likelihoods=[*one.log_likelihoods]) for one in self.fits)
+            left = None if rest is None else (tuple(rest.order), rest.in_flight)
+            self._last = Standing(n_passes, fits, tuple(self._confirm), tuple(self._past), left)
+        if now:
+            checkpoint.save(self.settings.phase, self._last)
+            self._last = None
+
+    def keep_last(self) -> None:
+        """Save the end of the last whole pass, where a fit ends before its time."""
+        if self._last is not None:
+            self.settings.checkpoint.save(self.settings.phase, self._last)
+
+    def make_pass(self, iteration: int, active: Sequence[int]) -> None:
+        """Take the models through an E-step on every block, or on those that are left of a pass."""
+        plan, self._rest = self._rest or self._plan(iteration, active), None
+        running = [*active]
 
         def points() -> dict[int, Any]:
             return {n: self.algorithm.point(self.fits[n].state) for n in running}
@@ -129,13 +177,23 @@ class _Race:
         # Also for the small M-steps in between: threads for them would be woken and put to sleep with every block, and
         # the bits shall not depend on the number of cores.
         with single_threaded_blas():
-            for visit in self.blocks.visit(plan, [start.model for start in self.starts], points):
+            for place, visit in enumerate(self.blocks.visit(plan, [start.model for start in self.starts], points), 1):
                 found.append(visit.more)
                 for number in [number for number in visit.statistics if number in running]:
                     if not self._update(number, visit, iteration):
                         running.remove(number)
+                if place < len(plan.order) and running:
+                    self.keep(iteration - 1, Plan(plan.order[place:], plan.in_flight))
         if plan.works:
             self.algorithm.judge(self.blocks.rows, found)
+
+    def _plan(self, iteration: int, active: Sequence[int]) -> Plan:
+        plans: list[Plan] = []
+        for number in active:
+            one, confirm = self.fits[number], self._confirm[number] or iteration == self.settings.max_iter
+            one.state, plan = self.algorithm.plan(one.state, len(self.blocks), confirm=confirm)
+            plans.append(plan)
+        return min(plans, key=lambda plan: plan.in_flight)
 
     def _update(self, number: int, visit: Visit, iteration: int) -> bool:
         """Hand the statistics of a block to the algorithm; return whether the model goes on."""
@@ -156,15 +214,15 @@ class _Race:
         if all(one.status is Status.FAILED for one in self.fits):
             raise error
 
-    def end_pass(self, number: int, seconds: float) -> bool:
-        """Take note of what a model has come to; return whether its next pass is to confirm that it has converged."""
+    def end_pass(self, number: int, seconds: float) -> None:
+        """Take note of what a model has come to, and whether its next pass is to confirm that it has converged."""
         one, model, settings = self.fits[number], self.starts[number].model, self.settings
         try:
             with single_threaded_blas():
                 one.state, iterate = self.algorithm.end_pass(model, one.state)
         except FitError as error:
             self._fail(number, error)
-            return False
+            return
         reached, before = float(iterate.objective / iterate.n_rows), one.parameters
         gain = reached - one.reached
         if reached < one.reached and one.log_likelihoods:  # a warm start may go on with other data
@@ -174,11 +232,13 @@ class _Race:
         one.reached = reached if iterate.comparable else -math.inf
         found = (one.n_iter, reached, gain, seconds, one.parameters, model)
         event = IterationEnded(settings.phase, number, *found, self.starts[number].contest, one.n_rows)
+        if settings.checkpoint.keeps:
+            self._past.append(replace(event, parameters=None, family=None))
         notify(settings.callbacks, event)
         settled = model.settled(before, one.parameters, gain, settings.tol)
         if settled and iterate.exact:
             self.end(number, Status.CONVERGED)
-        return settled and not iterate.exact
+        self._confirm[number] = settled and not iterate.exact
 
     def end(self, number: int, status: Status, reason: str = "") -> None:
         """Close a fit, and tell."""

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from dem.events import BatchEnded, Event, FitEnded, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.events import BatchEnded, Event, FitEnded, FitResumed, FitStarted, IterationEnded, Preparing, WorkersAwaited
 from dem.units import human_bytes, human_count, human_seconds, plural
 
 # How the words begin for a start that is out of the running, see `dem.em.algorithm.Status`.
@@ -81,6 +81,10 @@ class Tracker:
         elif isinstance(event, FitStarted):
             self.started, self.last = event, None
             self.seconds, self.gains, self.latest, self.ended = [], {}, {}, {}
+        elif isinstance(event, FitResumed):
+            for past in event.past:
+                self(past)
+            self.bytes_read, self.seconds = 0, self.seconds[-_LOOK_BACK:]
         elif isinstance(event, IterationEnded):
             # All models of one iteration share one read; the sample is in memory.
             if self.last is None or event.iteration != self.last.iteration:

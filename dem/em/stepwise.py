@@ -151,6 +151,10 @@ class Stepwise(Algorithm):
         """Warn if the means of the blocks differ by more than chance, and by enough to matter."""
         warn_if_sorted(rows, [moments for (moments,) in found])
 
+    def resumed(self, state: StepwiseState, fresh: StepwiseState) -> StepwiseState:
+        """Return the state with the table of incremental EM where a fresh one has it."""
+        return replace(state, then=self._then.resumed(state.then, fresh.then))
+
     def memory(self, state: StepwiseState) -> int:
         """Return the size of the table of incremental EM."""
         return self._then.memory(state.then)

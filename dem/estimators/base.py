@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,10 +19,11 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data.base import Rows
 from dem.data.sources import RowOptions, SourceOptions, WeightedOptions, parted
 from dem.em.algorithm import Fit, Status
+from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
 from dem.errors import DataError
-from dem.estimators import inputs, persistence, streams
+from dem.estimators import checkpoints, inputs, persistence, streams
 from dem.estimators.callbacks import History, Verbose, keeping_last
 from dem.estimators.options import POSITIVE, Options, option
 from dem.estimators.registry import BY_CLASS, MISSING, Entry
@@ -89,7 +91,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         """Return the values that the model allows."""
 
     @abstractmethod
-    def _search(self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], *, goes_on: bool) -> tuple[Any, ...]:
+    def _search(
+        self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], checkpoint: Checkpoint, *, goes_on: bool
+    ) -> tuple[Any, ...]:
         """Return family and `Fit` of the best of all starts on all the data, and what else `_keep` needs."""
 
     @property
@@ -137,7 +141,16 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
 
     # Fitting ------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: object = None,
+        sample_weight: Any = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str | None = None,
+        **given: Unpack[RowOptions],
+    ) -> Self:
         """Fit the model: mixtures by EM, k-means by Lloyd's algorithm.
 
         Parameters
@@ -149,6 +162,13 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         sample_weight : array of shape (n_samples,), optional
             How much each row counts: numbers ≥ 0, of any kind of data that X may be, or the name of a variable of X.
             Their sum takes the place of the number of rows everywhere.
+        checkpoint : str or path-like, optional
+            Directory or URL where the fit keeps how far it is. If it holds a checkpoint of this very fit (the same
+            data, options and versions), the fit goes on from there and comes to the same numbers as one that was
+            never interrupted; that of another is refused. `save` removes it. docs/reliability.md says more.
+        checkpoint_every : int or str, optional
+            How often: after so many passes over the data, or a time such as ``'5min'``. When left out, after every
+            pass, as far as that takes no more than a fiftieth of the time.
         **given
             Of mixtures, what is known of each row: `labels`, the numbers of the components that have made the rows, −1
             where not known, or a boolean array (n_samples, n_components), which components may have made each; of full
@@ -181,15 +201,16 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         self._check_options()
         inputs.warn_of_labels(y, given)
         source, _ = parted(given)
+        kept = checkpoints.open_checkpoint(checkpoint, checkpoint_every, self)
         with inputs.features_kept_on_failure(self):
-            self._fit(X, {**given, "sample_weight": sample_weight})
+            self._fit(X, {**given, "sample_weight": sample_weight}, kept)
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(self._not_converged, ConvergenceWarning, stacklevel=2)
         self._finish(X, source)
         return self
 
     @with_callbacks
-    def _fit(self, data: Any, given: WeightedOptions) -> None:
+    def _fit(self, data: Any, given: WeightedOptions, checkpoint: Checkpoint) -> None:
         goes_on = bool(getattr(self, "warm_start", False)) and hasattr(self, "converged_")
         if goes_on:
             self._check_goes_on()
@@ -207,8 +228,12 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             suppress(StopAskedFor),
             keeping_last(history, keep),
             rows_to_blame(rows, engine, self._support()),
+            checkpoint.held(),
         ):
-            keep(*self._search(rows, engine, (history, *callbacks, *tasks), goes_on=goes_on))
+            checkpoints.begin(checkpoint, self, rows, engine, goes_on=goes_on)
+            with checkpoints.random_numbers([self], checkpoint):
+                keep(*self._search(rows, engine, (history, *callbacks, *tasks), checkpoint, goes_on=goes_on))
+        self._checkpoint = checkpoint.identity
         for task in tasks:
             task.end()
 
@@ -290,6 +315,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     def save(self, path: str, *, overwrite: bool = False) -> None:
         """Write the fitted model as a zarr group that is readable without dem; see `dem.load`.
 
+        A checkpoint of its fit is no longer needed then, and is removed.
+
         Parameters
         ----------
         path : str
@@ -299,3 +326,4 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         """
         check_is_fitted(self)
         persistence.save(self, path, overwrite=overwrite)
+        checkpoints.remove(vars(self).pop("_checkpoint", None))

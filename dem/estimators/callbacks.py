@@ -9,7 +9,7 @@ from typing import Any
 from dem.em.algorithm import Fit, Status
 from dem.em.progress import Tracker, outcome_of_starts, waiting
 from dem.errors import DataError, FitError
-from dem.events import Event, FitEnded, FitStarted, IterationEnded, WorkersAwaited
+from dem.events import Event, FitEnded, FitResumed, FitStarted, IterationEnded, WorkersAwaited
 from dem.units import plural
 
 
@@ -23,6 +23,9 @@ class History:
 
     def __call__(self, event: Event) -> None:
         """Note an iteration; one on all the data goes before one on the sample, and of equals the likelier model."""
+        if isinstance(event, FitResumed):
+            for past in event.past:
+                self(past)
         if not isinstance(event, IterationEnded) or self.contest not in (None, event.contest):
             return
         names = ("phase", "model", "iteration", "log_likelihood", "gain", "seconds")
@@ -87,6 +90,8 @@ class Verbose:
         if isinstance(event, FitStarted):
             models, rows = plural(event.n_models, "model"), plural(event.n_rows, "row")
             print(f"{models} on the {event.phase}: {rows}")  # noqa: T201
+        elif isinstance(event, FitResumed):
+            print(f"  going on after {plural(len({past.iteration for past in event.past}), 'iteration')}")  # noqa: T201
         elif isinstance(event, IterationEnded) and event.iteration % self.interval == 0:
             detail = ""
             if self.level > 1:

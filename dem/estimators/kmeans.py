@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar, Unpack
 
@@ -16,9 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 from dem.data.base import Rows
 from dem.data.sources import RowOptions, SourceOptions, WeightedOptions
 from dem.em.algorithm import Batch, Fit, Settings, Start
+from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Distances, Labels, RowFunction, RowTotal
 from dem.engine import Engine
 from dem.errors import OptionError
+from dem.estimators.checkpoints import drawn
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.registry import ESTIMATORS
 from dem.estimators.scaling import ScalesFeatures
@@ -121,6 +124,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
         rows: Rows,
         engine: Engine,
         callbacks: Sequence[Callback],
+        checkpoint: Checkpoint,
         *,
         goes_on: bool,  # noqa: ARG002
     ) -> tuple[Clusters, Fit, float]:
@@ -128,13 +132,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
         n_wanted = None if self.sample_rows is None else max(self.sample_rows, self.n_clusters)
         seed = np.random.SeedSequence(random_state.randint(2**31 - 1, size=4).tolist())
         notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
-        sample = row_sample(rows, engine, n_wanted, seed)
-        check_sample(sample, rows, engine, Clusters.support, self.n_clusters, "clusters")
-        self._learn_units(rows, engine)
+        reader = checkpoint.recorded(engine)
+        sample = row_sample(rows, reader, n_wanted, seed)
+        check_sample(sample, rows, reader, Clusters.support, self.n_clusters, "clusters")
+        self._learn_units(rows, reader)
         family = self._family(sample.rows)
-        starts = [Start(family, start) for start in self._starts(family, rows, engine, sample, random_state)]
+        starts = [Start(family, one) for one in self._starts(family, rows, reader, sample, random_state, checkpoint)]
         enough = self.tol * float(in_units(sample.chunk, self._units).rows.var(axis=0).mean()) / family.unit
-        settings = Settings(enough, self.max_iter, callbacks)
+        settings = Settings(enough, self.max_iter, callbacks, checkpoint=checkpoint)
         fits = search(starts, sample, rows, engine, Batch(), settings, compare=len(starts) > 1)[None]
         fits = [one for one in fits if one.eligible]
         # The inertia of the centres that the last steps arrived at.
@@ -156,7 +161,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
         return Clusters(Frame.of(rows, isotropic=True, units=self._units), self._units)
 
     def _starts(
-        self, family: Clusters, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState
+        self,
+        family: Clusters,
+        rows: Rows,
+        engine: Engine,
+        sample: RowSample,
+        random_state: np.random.RandomState,
+        checkpoint: Checkpoint,
     ) -> list[Array]:
         """Return the centres of all starts, in the frame."""
         if not (isinstance(self.init, str) or callable(self.init)):
@@ -171,8 +182,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
         n_init = self.n_init
         if n_init == "auto":
             n_init = 10 if self.init == "random" or callable(self.init) else 1
-        drawn = [self._start(rows, engine, sample, random_state) for _ in range(int(n_init))]
-        return [family.from_user({"cluster_centers": centres}) for centres in drawn]
+        draw = partial(self._start, rows, engine, sample, random_state)
+        starts = [drawn(checkpoint, random_state, draw) for _ in range(int(n_init))]
+        return [family.from_user({"cluster_centers": centres}) for centres in starts]
 
     def _start(self, rows: Rows, engine: Engine, sample: RowSample, random_state: np.random.RandomState) -> Array:
         callbacks = self.callbacks or ()
@@ -185,8 +197,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
         how = getattr(self.init, "__name__", "callable") if callable(self.init) else self.init
         notify(callbacks, Preparing(f"looking for a start in the sample ({how})"))
         if callable(self.init):
-            drawn = self.init(sample.rows, self.n_clusters, random_state=random_state)
-            return check_array("what init returns", drawn, (self.n_clusters, rows.n_features))
+            given = self.init(sample.rows, self.n_clusters, random_state=random_state)
+            return check_array("what init returns", given, (self.n_clusters, rows.n_features))
         if self.init == "k-means++":
             from sklearn.cluster import kmeans_plusplus  # noqa: PLC0415 - as in `dem.initialise`
 

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Unpack
 
@@ -20,6 +21,7 @@ from dem.data.base import Rows
 from dem.data.columns import joined
 from dem.data.sources import RowOptions, SourceOptions, WeightedOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
+from dem.em.checkpoint import Checkpoint
 from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal
@@ -29,6 +31,7 @@ from dem.engine import Engine
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import persistence
+from dem.estimators.checkpoints import drawn
 from dem.estimators.criteria import Criteria
 from dem.estimators.draws import Draws
 from dem.estimators.gaps import Imputes
@@ -179,11 +182,11 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
             vars(self).pop(name, None)
 
     def _search(
-        self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], *, goes_on: bool
+        self, rows: Rows, engine: Engine, callbacks: Sequence[Callback], checkpoint: Checkpoint, *, goes_on: bool
     ) -> tuple[Mixture[Any, Any], Fit]:
         if n_blocks := self._algorithm().n_blocks:
             rows = rows.divided(n_blocks)
-        settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing)
+        settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing, checkpoint=checkpoint)
         if goes_on:
             family, parameters = persistence.where_it_ended(self)
             start = _truncated(Start(family, parameters))
@@ -193,12 +196,13 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
             known = start.parameters.candidates is None or isinstance(algorithm, Stepwise)
             previous = self.lower_bound_ if known else -math.inf
             return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
+        reader = checkpoint.recorded(engine)
         if getattr(self, "scale", False) or hasattr(self, "feature_scales_"):
-            self._learn_units(rows, engine)
+            self._learn_units(rows, reader)
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
-        sample = self._sample(rows, engine, random_state)
-        family, starts = self._starts(rows, engine, sample, random_state)
+        sample = self._sample(rows, reader, random_state)
+        family, starts = self._starts(rows, reader, sample, random_state, checkpoint)
         found = search(
             [Start(family, start) for start in starts],
             sample,
@@ -224,7 +228,7 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         return Squarem() if self.algorithm == "auto" or self.accelerate else Batch()
 
     def _starts(
-        self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState
+        self, rows: Rows, engine: Engine, sample: RowSample, random_state: RandomState, checkpoint: Checkpoint
     ) -> tuple[Mixture[Any, Any], list[MixtureParameters[Any]]]:
         """Return the mixture with its frame of reference, and `n_init` starts, but for those that fail at once.
 
@@ -241,7 +245,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         failures: list[FitError] = []
         for _ in range(self.n_init):
             try:
-                starts.append(self._start(family, rows, engine, sample, random_state))
+                draw = partial(self._start, family, rows, engine, sample, random_state)
+                starts.append(drawn(checkpoint, random_state, draw))
             except FitError as error:
                 failures.append(error)
         if not starts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from sklearn.utils import check_random_state
 from dem.data.base import Rows
 from dem.data.sources import WeightedOptions
 from dem.em.algorithm import Fit, Settings, Start, Status
+from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
 from dem.errors import DataError, FitError, OptionError
-from dem.estimators import inputs
+from dem.estimators import checkpoints, inputs
 from dem.estimators.callbacks import History
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.criteria import Criteria
@@ -104,6 +106,8 @@ def select(
     criterion: str = "bic",
     holdout: float = 0.0,
     estimator: Any = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | str | None = None,
     **options: Any,
 ) -> Selection:
     """Fit mixtures with several numbers and shapes of components, all of them on each read of X, and choose one.
@@ -126,6 +130,8 @@ def select(
     estimator : MixtureEstimator, optional
         The mixture whose options are varied, such as ``BinomialMixture(n_trials=10)``; `GaussianMixture` when left
         out.
+    checkpoint, checkpoint_every : optional
+        Where the search keeps how far it is, and how often, as for `GaussianMixture.fit`.
     **options
         How X is opened (``variable``, …), as for `GaussianMixture.fit`, and other options of the estimator:
         ``n_init``, ``tol``, ``max_iter``, ``random_state``, …
@@ -178,21 +184,27 @@ def select(
     if 0.0 < holdout * rows.n_rows < 1.0:
         message = f"holdout={holdout} of the {rows.n_rows} rows of {rows.name} is less than one row"
         raise OptionError(message)
-    random_state = check_random_state(template.random_state)
     callbacks = template.callbacks
     engine = current_engine(partial(notify, callbacks) if callbacks else None)
+    kept = checkpoints.open_checkpoint(checkpoint, checkpoint_every, template)
+    searched = {"n_components": [one.estimator.n_components for one in candidates], "holdout": float(holdout)}
+    searched |= {"covariance_type": repr(covariance_type)}
     with (
         HoldoutEngine(engine, Holdout(float(holdout))) as engine,
         rows_to_blame(rows, engine, template._support()),
+        kept.held(),
     ):
-        sample = largest._sample(rows, engine, random_state)
-        _fit(candidates, rows, engine, sample)
+        checkpoints.begin(kept, template, rows, engine.engine, searched)
+        with checkpoints.random_numbers([template, *(one.estimator for one in candidates)], kept):
+            sample = largest._sample(rows, kept.recorded(engine), check_random_state(template.random_state))
+            _fit(candidates, rows, engine, sample, kept)
         table = _compare(candidates, rows, engine)
     best = _choose(table, criterion)
     for candidate in candidates:
         if candidate.fit is not None:
             inputs.note_features(candidate.estimator, rows)
             candidate.estimator._keep(candidate.records, candidate.family, candidate.fit)
+            candidate.estimator._checkpoint = kept.identity
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
@@ -237,15 +249,18 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
             raise OptionError(message)
 
 
-def _fit(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sample: RowSample) -> None:
+def _fit(
+    candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sample: RowSample, checkpoint: Checkpoint
+) -> None:
     """Fit all candidates together: on the sample where it is not all the data, then on all the data."""
     starts: list[Start] = []
+    reader = checkpoint.recorded(engine)
     for number, candidate in enumerate(candidates):
         estimator = candidate.estimator
         random_state = check_random_state(estimator.random_state)
-        estimator._learn_units(rows, engine, like=candidates[0].estimator)
+        estimator._learn_units(rows, reader, like=candidates[0].estimator)
         try:
-            candidate.family, own = estimator._starts(rows, engine, sample, random_state)
+            candidate.family, own = estimator._starts(rows, reader, sample, random_state, checkpoint)
             starts += [Start(candidate.family, start, number) for start in own]
         except FitError as error:
             candidate.failure = f"failed: {error}"
@@ -253,7 +268,8 @@ def _fit(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sam
         raise FitError(candidates[0].failure.removeprefix("failed: "))
     first = candidates[0].estimator
     histories = [History(number) for number in range(len(candidates))]
-    settings = Settings(first.tol, first.max_iter, (*histories, *(first.callbacks or ())), racing=first.racing)
+    listeners = (*histories, *(first.callbacks or ()))
+    settings = Settings(first.tol, first.max_iter, listeners, racing=first.racing, checkpoint=checkpoint)
     algorithm = first._algorithm()
     found = search(starts, sample, rows, engine, algorithm, settings, sample_iterations=SAMPLE_ITERATIONS)
     for number, candidate in enumerate(candidates):

@@ -1,0 +1,183 @@
+"""Checkpoints of estimators: which fit a checkpoint is of, and where it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.random import RandomState
+from sklearn.utils import check_random_state
+
+from dem import __version__
+from dem.data.base import Rows
+from dem.data.fingerprint import FirstChunks, digest_of, digests, shape_of
+from dem.data.snapshots import Snapshots
+from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint, Every
+from dem.engine import Engine
+from dem.errors import OptionError
+from dem.estimators.registry import name_of
+
+T = TypeVar("T")
+
+# Options that change nothing of a fit, or are told apart otherwise.
+_NOT_OF_THE_JOB = ("callbacks", "verbose", "verbose_interval", "random_state", "estimator")
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def open_checkpoint(path: str | os.PathLike[str] | None, every: int | str | None, estimator: Any) -> Checkpoint:
+    """Return the checkpoint at a path or URL; one that keeps nothing where there is none.
+
+    Parameters
+    ----------
+    path : str or path-like, optional
+    every : int or str, optional
+        After how many passes over the data, or ``'5min'``; see `Checkpoint`.
+    estimator : estimator
+        Whose classes a checkpoint may hold.
+    """
+    if path is None:
+        if every is not None:
+            message = "checkpoint_every goes with checkpoint, the path of the checkpoint"
+            raise OptionError(message)
+        return NO_CHECKPOINT
+    packages = {"dem", type(estimator).__module__.partition(".")[0]}
+    return Checkpoint(Snapshots(path, packages), interval(every))
+
+
+def interval(every: int | str | None) -> Every:
+    """Return how often to save.
+
+    Raises
+    ------
+    OptionError
+        If `every` is neither a number of passes nor a time.
+
+    Examples
+    --------
+    >>> interval("5min"), interval(2)
+    (Every(passes=None, seconds=300.0), Every(passes=2, seconds=None))
+    """
+    if every is None:
+        return Every()
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h)?", str(every).strip())
+    if found and found[2]:
+        return Every(seconds=float(found[1]) * _SECONDS[found[2]])
+    if found and found[1].isdigit() and int(found[1]) > 0:
+        return Every(passes=int(found[1]))
+    message = f"checkpoint_every must be a number of passes such as 1, or a time such as '5min', not {every!r}"
+    raise OptionError(message)
+
+
+def begin(
+    checkpoint: Checkpoint,
+    estimator: Any,
+    rows: Rows,
+    engine: Engine,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    goes_on: bool = False,
+) -> None:
+    """Compare a fit with that of its checkpoint, or begin one.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    estimator : estimator
+        With its options.
+    rows : Rows
+        The data, as it will be read.
+    engine : Engine
+    more : mapping
+        What else tells fits apart.
+    goes_on : bool
+        Whether the fit starts from the fitted attributes.
+
+    Raises
+    ------
+    StoreError
+        Naming the first difference.
+    """
+    if not checkpoint.keeps:
+        return
+    options = {
+        f"{name}": told(value)
+        for name, value in sorted(estimator.get_params(deep=False).items())
+        if name not in _NOT_OF_THE_JOB
+    }
+    seed = estimator.random_state
+    if isinstance(seed, int | np.integer):
+        options["random_state"] = int(seed)
+    if goes_on:
+        options |= {
+            f"{name}_ at the start": told(getattr(estimator, f"{name}_")) for name in estimator._parameter_names
+        }
+    (content,) = engine.sweep(FirstChunks(rows), [digests])
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "scikit-learn")}
+    versions = {"dem": __version__, "python": platform.python_version(), **versions}
+    checkpoint.begin(
+        {
+            "model": name_of(estimator),
+            **options,
+            **{name: told(value) for name, value in more.items()},
+            **shape_of(rows),
+            **dict(content),
+            **{f"version of {name}": version for name, version in versions.items()},
+        }
+    )
+
+
+def told(value: Any) -> str | int | float | bool | None:
+    """Return what an option is compared by."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, list | tuple) and len(value) <= 100:
+        return repr(value)
+    array = np.asarray(value)
+    return f"an array {array.shape} ({digest_of(array)})" if array.dtype != object else repr(value)
+
+
+@contextmanager
+def random_numbers(estimators: Sequence[Any], checkpoint: Checkpoint) -> Iterator[None]:
+    """Let estimators without a seed draw, while they are fitted, what they drew when the checkpoint was begun.
+
+    The first has the `random_state` that the user gave; the others those that it is for them.
+    """
+    seeds = [one.random_state for one in estimators]
+    if not checkpoint.keeps or isinstance(seeds[0], int | np.integer):
+        yield
+        return
+    numbers = RandomState() if seeds[0] is None else check_random_state(seeds[0])
+    numbers.set_state(checkpoint.step("random_state", numbers.get_state))
+    for one in estimators:
+        one.random_state = numbers
+    try:
+        yield
+    finally:
+        for one, seed in zip(estimators, seeds, strict=True):
+            one.random_state = seed
+
+
+def remove(identity: tuple[str, str] | None) -> None:
+    """Remove a checkpoint, if it is still the one that was meant."""
+    if identity is not None:
+        Checkpoint(Snapshots(identity[0])).remove(identity[1])
+
+
+def drawn(checkpoint: Checkpoint, random_state: RandomState, draw: Callable[[], T]) -> T:
+    """Return what is kept of a start that was drawn, or draw it; the random numbers after it are the same."""
+    if not checkpoint.keeps:
+        return draw()
+    found, state = checkpoint.step("start", lambda: (draw(), random_state.get_state()))
+    random_state.set_state(state)
+    return found
