@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable
 
+import checkpoints
 import growth
 import maxima
 import out_of_core
@@ -30,7 +31,13 @@ import startup
 import truncated
 from common import DOCS, load
 
-PAGES = (DOCS / "performance.md", DOCS / "algorithms.md", DOCS / "numerics.md", DOCS / "rows.md")
+PAGES = (
+    DOCS / "performance.md",
+    DOCS / "algorithms.md",
+    DOCS / "numerics.md",
+    DOCS / "reliability.md",
+    DOCS / "rows.md",
+)
 MARKERS = re.compile(r"(<!-- bench:([\w-]+) -->)(.*?)(<!-- /bench:\2 -->)", re.DOTALL)
 TASK_SECONDS = growth.TASK_SECONDS
 
@@ -107,6 +114,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "starts": ("starts", starts.summary),
     "maxima": ("maxima", maxima.summary),
     "rows": ("rows", rows.cost_table),
+    "checkpoints": ("checkpoints", checkpoints.cost_table),
     "reads": ("reads", reads_tables.reads),
     "reads-targets": ("reads", reads_tables.targets),
     "squarem": ("reads", reads_tables.squarem),

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from agreement import assert_same_bits
 from cases import CASES, gaussian_rows
 from numpy.lib import format as npy
+from sklearn.exceptions import ConvergenceWarning
 from sources import CutRows
 
 import dem
@@ -488,3 +491,40 @@ def test_archives_that_grow_when_read_are_damaged(tmp_path):
     Path(tmp_path / "a.npz").write_bytes(b"PK\x05\x06" + bytes(18))
     with pytest.raises(StoreError, match="is damaged"):
         Snapshots(tmp_path).read("a")
+
+
+# From the shell -----------------------------------------------------------------------------------------------------
+
+
+def dem_command(*arguments):
+    return subprocess.run([sys.executable, "-m", "dem", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_same_command_goes_on(tmp_path):
+    data, kept, model = (str(tmp_path / name) for name in ("data.zarr", "kept", "model.zarr"))
+    zarr.create_array(data, data=np.random.default_rng(0).normal(size=(200_000, 4)), chunks=(5_000, 4))
+    command = ["fit", data, "-k", "4", "--tol", "0", "--max-iter", "60", "--random-state", "0", "--out", model]
+    command += ["--checkpoint", kept]
+    process = subprocess.Popen([sys.executable, "-m", "dem", *command], stderr=subprocess.PIPE, text=True)
+    lines = iter(process.stderr.readline, "")
+    assert any("iteration 4" in line for line in lines)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate()[1]
+    assert re.search(rf"stopped by Ctrl-C after iteration \d+; .*; the same command goes on from {kept}$", rest.strip())
+    other = dem_command(*command, "--tol", "1e-3", "--overwrite")
+    assert other.returncode != 0
+    assert re.fullmatch(
+        rf"dem: .*the checkpoint {kept} is of another fit: tol was 0\.0, and is 0\.001 now; .*",
+        other.stderr.splitlines()[-1],
+    )
+    again = dem_command(*command, "--json")
+    assert again.returncode == 0, again.stderr
+    (line,) = [line for line in again.stderr.splitlines() if "going on from the checkpoint" in line]
+    assert int(line.rpartition(" ")[2]) >= 3
+    assert not Path(kept).exists()
+    whole = dem.GaussianMixture(4, tol=0, max_iter=60, random_state=0)
+    found = json.loads(again.stdout)
+    assert found["n_iter"] == 60
+    with pytest.warns(ConvergenceWarning):
+        whole.fit(data)
+    assert_same_bits(dem.load(model), whole, ("weights_", "means_", "covariances_", "lower_bounds_"))
