@@ -503,7 +503,7 @@ def dem_command(*arguments):
 def test_the_same_command_goes_on(tmp_path):
     data, kept, model = (str(tmp_path / name) for name in ("data.zarr", "kept", "model.zarr"))
     zarr.create_array(data, data=np.random.default_rng(0).normal(size=(200_000, 4)), chunks=(5_000, 4))
-    command = ["fit", data, "-k", "4", "--tol", "0", "--max-iter", "60", "--random-state", "0", "--out", model]
+    command = ["fit", data, "-k", "4", "--tol", "0", "--max-iter", "60", "--seed", "0", "--out", model]
     command += ["--checkpoint", kept]
     process = subprocess.Popen([sys.executable, "-m", "dem", *command], stderr=subprocess.PIPE, text=True)
     lines = iter(process.stderr.readline, "")
