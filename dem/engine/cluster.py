@@ -35,7 +35,8 @@ class ClusterEngine(Engine):
     Batches live on the workers as results of their own tasks, so that a batch goes back to the worker that had
     it; a lost worker's batches are made anew elsewhere. Decoded chunks stay with their batches from pass to pass, as
     far as the workers' memory allows (``dask.config.set({"dem.cache": "auto"})``, or bytes, or 0). While no worker is
-    ready the engine waits (``dask.config.set({"dem.worker-timeout": "5 minutes"})``).
+    ready the engine waits (``dask.config.set({"dem.worker-timeout": "5 minutes"})``); it gives up a sweep of which
+    nothing has come for ``"dem.stall-timeout"``, an hour unless set.
 
     Parameters
     ----------
@@ -180,15 +181,24 @@ class Summed:
         by_batch: bool,
     ) -> None:
         self._engine, self._rows, self._totals, self._parts, self._by_batch = engine, rows, totals, parts, by_batch
-        self._began = time.monotonic()
+        self._began = self._moved = time.monotonic()
 
     def result(self) -> list[Any]:
         """Wait for it; see `Pending.result`."""
         workers, client = self._engine.workers, self._engine.client
+        self._moved = time.monotonic()
         with workers.errors_in_one_line(self._rows):
-            found = workers.wait(lambda: client.gather(self._totals, asynchronous=True), tick=self._engine.tell)
+            found = workers.wait(lambda: client.gather(self._totals, asynchronous=True), tick=self._tick)
         self.tell(all_of_them=True)
         return checked(self._rows, found if self._by_batch else found[0], by_batch=self._by_batch)
+
+    def _tick(self) -> None:
+        """Tell how far all sweeps are; give up where this one stands still."""
+        n_left = len(self._parts)
+        self._engine.tell()
+        if len(self._parts) < n_left or self._engine.workers.alone:
+            self._moved = time.monotonic()
+        self._engine.workers.check_progress(self._moved, len(self._parts), self._rows)
 
     def tell(self, *, all_of_them: bool = False) -> None:
         """Tell of batches that have ended since the last time."""

@@ -22,7 +22,7 @@ from dem.data.base import Rows
 from dem.engine.base import Told
 from dem.errors import EngineError, OptionError
 from dem.events import WorkersAwaited
-from dem.units import human_bytes, human_seconds
+from dem.units import human_bytes, human_seconds, plural
 
 T = TypeVar("T")
 
@@ -67,6 +67,7 @@ class Workers:
         self.client = client
         self.told = told
         self.timeout = longest_wait()
+        self._stall = longest_wait("dem.stall-timeout", "1 hour")
         self.scheduler: Any = client.scheduler
         self.address = str(client.scheduler_info()["address"])
         self._cores: Mapping[str, int] = {}
@@ -126,6 +127,39 @@ class Workers:
                 answer.cancel()
                 raise WorkersChanged
         return answer.result()
+
+    @property
+    def alone(self) -> bool:
+        """Whether no worker is ready."""
+        return self._alone_since is not None
+
+    def check_progress(self, since: float, n_left: int, rows: Rows) -> None:
+        """Give up a sweep of which nothing has come for too long though there are workers.
+
+        Parameters
+        ----------
+        since : float
+            When the last batch ended (`time.monotonic`).
+        n_left : int
+            Batches that are under way.
+        rows : Rows
+            What is read.
+
+        Raises
+        ------
+        EngineError
+            Naming the workers.
+        """
+        if time.monotonic() - since < self._stall:
+            return
+        tasks = self._ask(lambda: self.scheduler.processing(workers=None)) or {}
+        busy = ", ".join(sorted(worker for worker, keys in tasks.items() if keys)) or "none of the workers"
+        message = (
+            f"nothing has come of {rows.name} for {human_seconds(self._stall)}: {plural(n_left, 'part')} under "
+            f"way, {busy} at work; see there what they wait for (a store or a disk that does not answer), or wait "
+            "longer (dask's setting dem.stall-timeout)"
+        )
+        raise EngineError(message)
 
     def _look(self) -> Mapping[str, int]:
         """Ask which workers are there, and check those that are new; without any, tell so, and give up in the end."""
@@ -195,22 +229,23 @@ class Workers:
             raise EngineError(message) from error
 
 
-def longest_wait() -> float:
-    """Return the seconds without a worker after which a fit is given up.
+def longest_wait(name: str = "dem.worker-timeout", unless_set: str = "5 minutes") -> float:
+    """Return the seconds after which a fit is given up: without a worker, or without any progress.
 
     Raises
     ------
     OptionError
         If the setting is no time.
     """
-    given = dask.config.get("dem.worker-timeout", "5 minutes")
+    given = dask.config.get(name, unless_set)
+    what = "the time to wait for workers" if name == "dem.worker-timeout" else name
     try:
         seconds = float(parse_timedelta(given))
     except (TypeError, ValueError, KeyError) as error:
-        message = f"the time to wait for workers must be a number of seconds or such as '5 minutes', not {given!r}"
+        message = f"{what} must be a number of seconds or such as '5 minutes', not {given!r}"
         raise OptionError(message) from error
     if not seconds >= 0:
-        message = f"the time to wait for workers must not be negative, but is {given!r}"
+        message = f"{what} must not be negative, but is {given!r}"
         raise OptionError(message)
     return seconds
 

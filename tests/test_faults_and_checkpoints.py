@@ -1,0 +1,198 @@
+"""Clusters that fail amid a fit with a checkpoint: the same line goes on, on another cluster or on threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import dask
+import numpy as np
+import pytest
+import zarr
+from agreement import assert_same_bits
+from cases import gaussian_rows
+from distributed import Client, LocalCluster
+from sources import CutBatch, CutRows
+
+import dem
+from dem.errors import EngineError
+from dem.events import FitResumed, IterationEnded
+
+EDGES = list(range(200, 3000, 200))
+FITTED = ("weights_", "means_", "covariances_", "lower_bounds_")
+EM = {"random_state": 0, "tol": 1e-6, "init_params": "random", "max_iter": 500}
+
+
+def rows():
+    return CutRows(gaussian_rows(), EDGES)
+
+
+class After:
+    """A callback that acts once, when an iteration on all the data has ended, and keeps all events."""
+
+    def __init__(self, action, iteration=5):
+        self.action, self.iteration, self.events = action, iteration, []
+
+    def __call__(self, event):
+        self.events.append(event)
+        ended = isinstance(event, IterationEnded) and event.phase == "data"
+        if ended and event.iteration == self.iteration:
+            self.action()
+
+
+def goes_on(path, data=None):
+    """Begin the same fit again; return what it comes to, having seen that it went on."""
+    told = After(lambda: None)
+    fitted = dem.GaussianMixture(3, callbacks=[told], **EM).fit(rows() if data is None else data, checkpoint=path)
+    assert [event for event in told.events if isinstance(event, FitResumed) and event.phase == "data" and event.past]
+    return fitted
+
+
+class HangingBatch(CutBatch):
+    """A batch that waits while it is told to, as for a disk that does not answer."""
+
+    hangs = threading.Event()
+    goes_on = threading.Event()
+
+    def __iter__(self):
+        if self.hangs.is_set() and self.first == 600:
+            self.goes_on.wait(60)
+        yield from super().__iter__()
+
+
+class HangingRows(CutRows):
+    def batches(self):
+        batches = super().batches()
+        for batch in batches:
+            batch.__class__ = HangingBatch
+        return batches
+
+
+@pytest.mark.reliability(
+    fault="a worker hangs: a store or a disk does not answer",
+    sees="nothing has come of … for 1.0 s … (by default an hour, dask's setting `dem.stall-timeout`)",
+    lost="the pass in progress, with a checkpoint",
+)
+def test_a_worker_that_hangs(tmp_path):
+    whole = dem.GaussianMixture(3, **EM).fit(rows())
+    data = HangingRows(gaussian_rows(), EDGES)
+    HangingBatch.hangs.clear()
+    HangingBatch.goes_on.clear()
+    stop = After(HangingBatch.hangs.set)
+    try:
+        with (
+            LocalCluster(n_workers=1, processes=False, dashboard_address=None, threads_per_worker=1) as cluster,
+            Client(cluster),
+            dask.config.set({"dem.stall-timeout": "1s", "dem.cache": 0}),
+        ):
+            said = (
+                r"^nothing has come of test rows for 1\.0 s: \d+ parts under way, (inproc|tcp)://.* at work; see there"
+            )
+            with pytest.raises(EngineError, match=said):
+                dem.GaussianMixture(3, callbacks=[stop], **EM).fit(data, checkpoint=tmp_path / "kept")
+            HangingBatch.goes_on.set()
+    finally:
+        HangingBatch.goes_on.set()
+        HangingBatch.hangs.clear()
+    assert_same_bits(goes_on(tmp_path / "kept", data), whole, FITTED)
+
+
+@pytest.mark.reliability(
+    fault="the scheduler is killed during a fit",
+    sees="the cluster at … went away …; start it and the fit again",
+    lost="the pass in progress, with a checkpoint",
+)
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed(tmp_path):
+    data = str(tmp_path / "data.zarr")  # its worker has no tests to import
+    zarr.create_array(data, data=gaussian_rows(), chunks=(200, 3))
+    whole = dem.GaussianMixture(3, **EM).fit(data)
+    module = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    with subprocess.Popen(
+        [*module, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"], stderr=subprocess.PIPE, text=True
+    ) as scheduler:
+        address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
+        drain = threading.Thread(target=scheduler.stderr.read)
+        drain.start()
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1"],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            with Client(address):
+                kill = After(scheduler.kill)
+                with pytest.raises(EngineError, match=r"^the cluster at tcp://127.0.0.1:\d+ went away"):
+                    dem.GaussianMixture(3, callbacks=[kill], **EM).fit(data, checkpoint=tmp_path / "kept")
+        finally:
+            scheduler.kill()
+            worker.kill()
+            worker.wait()
+            drain.join()
+    assert_same_bits(goes_on(tmp_path / "kept", data), whole, FITTED)
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    fault="a cluster grows and shrinks during a fit, its workers being retired gracefully (adaptive scaling)",
+    sees="nothing",
+    lost="nothing; the same bits",
+)
+def test_a_cluster_that_grows_and_shrinks():
+    whole = dem.GaussianMixture(3, **EM).fit(rows())
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None, threads_per_worker=1) as cluster,
+        Client(cluster) as client,
+    ):
+        sizes = iter([3, 1, 2, 1, 3, 2] * 100)
+
+        def scale(event):
+            if isinstance(event, IterationEnded) and event.phase == "data" and event.iteration % 4 == 0:
+                n_workers = next(sizes)
+                cluster.scale(n_workers)
+                client.wait_for_workers(1)
+                time.sleep(0.3)
+
+        fitted = dem.GaussianMixture(3, callbacks=[scale], **EM).fit(rows())
+    assert_same_bits(fitted, whole, FITTED)
+
+
+@pytest.mark.slow
+@pytest.mark.reliability(
+    fault="all workers are preempted again and again, and others come (spot instances)",
+    sees="waiting for workers, at times",
+    lost="nothing; the same bits",
+)
+def test_workers_that_live_for_a_while():
+    whole = dem.GaussianMixture(3, **EM).fit(rows())
+    lifetimes = np.random.default_rng(0).uniform(6.0, 12.0, size=1000)
+    with (
+        LocalCluster(n_workers=2, processes=True, dashboard_address=None, threads_per_worker=1) as cluster,
+        Client(cluster) as client,
+    ):
+        stop = threading.Event()
+        n_kills = []
+
+        def reap():
+            for seconds in lifetimes:
+                if stop.wait(seconds):
+                    return
+                pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid is not None]
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+                n_kills.append(len(pids))
+
+        reaper = threading.Thread(target=reap)
+        reaper.start()
+        try:
+            client.wait_for_workers(2)
+            slow = After(lambda: None)
+            fitted = dem.GaussianMixture(3, callbacks=[slow, lambda _: time.sleep(0.01)], **EM).fit(rows())
+        finally:
+            stop.set()
+            reaper.join()
+    assert n_kills
+    assert_same_bits(fitted, whole, FITTED)
