@@ -168,8 +168,6 @@ def test_weights_and_labels_of_rows():
         ({"noise": 0.0}, "noise"),
         ({"noise": "box"}, "noise"),
         ({"noise": True, "top_components": 2}, "top_components"),
-        ({"noise": True, "init_params": "k-means||"}, "k-means"),
-        ({"noise": True, "init_params": "random_from_data"}, "would take all other rows"),
     ],
 )
 def test_bad_options(options, says):
@@ -192,9 +190,46 @@ def test_what_is_no_number_is_named():
         dem.GaussianMixture(3, noise=True, sample_rows=50, random_state=0).fit(CutRows(rows, [1000, 2000]))
 
 
-def test_a_stream_has_no_box():
-    with pytest.raises(OptionError, match="give the volume"):
-        dem.GaussianMixture(2, noise=True).partial_fit(np.random.default_rng(0).normal(size=(50, 2)))
+def test_a_stream_has_no_box_but_that_of_a_fit():
+    rows = noisy_rows()
+    model = dem.GaussianMixture(3, noise=True, random_state=0)
+    with pytest.raises(OptionError, match="fit first, or give noise=VOLUME"):
+        model.partial_fit(rows[:500])
+    model.fit(rows[:2000]).partial_fit(rows[2000:])
+    box = [rows[:2000].min(axis=0), rows[:2000].max(axis=0)]
+    np.testing.assert_array_equal(model.noise_box_, box)
+    assert abs(model.noise_weight_ - 300 / 3300) < 0.03
+    streamed = dem.GaussianMixture(3, noise=np.prod(UPPER - LOWER), random_state=0)
+    for part in np.array_split(rows, 4):
+        streamed.partial_fit(part)
+    assert abs(streamed.noise_weight_ - 300 / 3300) < 0.03
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random_from_data", "k-means||"])
+def test_starts_from_single_rows(init):
+    rows = noisy_rows()
+    options = {"noise": True, "random_state": 0, "n_init": 3, "tol": 1e-6, "max_iter": 300}
+    fitted = dem.GaussianMixture(3, init_params=init, **options).fit(CutRows(rows, [1000, 2000]))
+    best = dem.GaussianMixture(3, **options).fit(rows)
+    assert fitted.lower_bound_ == pytest.approx(best.lower_bound_, abs=1e-4)
+    assert np.diff(fitted.lower_bounds_).min() > -1e-10
+
+
+def test_weights_of_rows_count_in_the_start():
+    rows, counts = noisy_rows(), np.random.default_rng(5).integers(1, 3, size=3300)
+    options = {"noise": True, "means_init": MEANS, "precisions_init": np.array([np.eye(3)] * 3), "tol": 0.0}
+    weighted = dem.GaussianMixture(3, **options, max_iter=2, random_state=0).fit(rows, sample_weight=counts)
+    repeated = dem.GaussianMixture(3, **options, max_iter=2, random_state=0).fit(np.repeat(rows, counts, axis=0))
+    np.testing.assert_allclose(weighted.lower_bounds_, repeated.lower_bounds_, rtol=1e-12)
+
+
+def test_a_fit_that_goes_on_takes_the_box_of_its_rows():
+    rows = noisy_rows()
+    inner = rows[(np.abs(rows) < 8.0).all(axis=1)]
+    model = dem.GaussianMixture(3, noise=True, warm_start=True, random_state=0).fit(inner).fit(rows)
+    np.testing.assert_array_equal(model.noise_box_, [LOWER, UPPER])
+    fresh = dem.GaussianMixture(3, noise=True, random_state=0).fit(rows)
+    assert model.lower_bound_ == pytest.approx(fresh.lower_bound_, abs=2e-3)
 
 
 def test_labels_of_the_background_are_written_as_such(tmp_path):

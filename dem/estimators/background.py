@@ -25,9 +25,6 @@ from dem.initialise.dense import dense_rows
 from dem.initialise.sample import RowSample
 from dem.statistics import Additive
 
-# What a uniform background would drive out at once, or knows none.
-_NARROW_STARTS = ("k-means++", "random_from_data", "k-means||")
-
 
 @dataclass(frozen=True, eq=False)
 class Box(Additive):
@@ -112,6 +109,18 @@ class WithBackground(MixtureEstimator):
             component = NoisyComponent(self._own_component(fitted=False), box=box.values)
         return component.adapted_to(sample.rows)
 
+    def _going_on(self, family: Mixture[Any, Any], rows: Rows, engine: Engine) -> Mixture[Any, Any]:
+        if not self._boxed:
+            return family
+        box = engine.sweep(rows, [Box.of])[0].values
+        component: Any = family.component
+        return family if np.array_equal(box, component.box) else replace(family, component=replace(component, box=box))
+
+    @property
+    def _spreads_starts(self) -> bool:  # type: ignore[override]
+        # A background would drive a component of one row out at once.
+        return bool(self.noise)
+
     def _start(
         self,
         family: Mixture[Any, Any],
@@ -121,7 +130,8 @@ class WithBackground(MixtureEstimator):
         random_state: RandomState,
     ) -> MixtureParameters[Any]:
         if self.noise:
-            sample = replace(sample, chunk=sample.chunk.take(dense_rows(sample.rows, self.n_components)))
+            dense = dense_rows(sample.rows, sample.chunk.weights, self.n_components)
+            sample = replace(sample, chunk=sample.chunk.take(dense))
         elif self._robust:
             sample = replace(sample, chunk=replace(sample.chunk, rows=fenced(sample.rows)))
         return super()._start(family, rows, engine, sample, random_state)
@@ -137,12 +147,6 @@ class WithBackground(MixtureEstimator):
         super()._check_options()
         if self.noise and self.top_components is not None:
             message = "noise does not go with top_components; leave one of them out"
-            raise OptionError(message)
-        if self.noise and self.init_params in _NARROW_STARTS:
-            message = (
-                f"init_params={self.init_params!r} starts from single rows, or knows no background: "
-                "noise would take all other rows; take 'kmeans' or 'random'"
-            )
             raise OptionError(message)
 
     def _check_goes_on(self) -> None:

@@ -41,6 +41,7 @@ from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Component, Support
 from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.noise import box_of
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample, in_units
 from dem.validation import check_sample, check_weights
@@ -131,6 +132,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
 
     # An option of some mixtures.
     fit_weights = True
+    # Whether a start from single rows takes those near to each.
+    _spreads_starts = False
     # Scikit-learn's words.
     _too_few = (
         "Expected n_samples >= n_components but got n_components = {0.n_components}, n_samples = {1.n_rows} in {1.name}"
@@ -186,11 +189,13 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing)
         if goes_on:
             family, parameters = persistence.where_it_ended(self)
+            before, family = family, self._going_on(family, rows, engine)
             start = _truncated(Start(family, parameters))
             algorithm = self._algorithm(rows.n_rows if math.isfinite(self.lower_bound_) else 0)
             # Other candidates have another free energy: the fit before tells nothing of it but that there was one,
             # which is all that stepwise EM asks.
             known = start.parameters.candidates is None or isinstance(algorithm, Stepwise)
+            known &= family is before
             previous = self.lower_bound_ if known else -math.inf
             return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
         if getattr(self, "scale", False) or hasattr(self, "feature_scales_"):
@@ -254,6 +259,10 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         """Return the component with its frame of reference, which may look at all rows."""
         return self._component().adapted_to(sample.rows)
 
+    def _going_on(self, family: Mixture[Any, Any], rows: Rows, engine: Engine) -> Mixture[Any, Any]:  # noqa: ARG002
+        """Return the mixture of a fit that goes on, from that of the fit before."""
+        return family
+
     def _seed(self) -> int:
         """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""
         return int(check_random_state(self.random_state).get_state()[1][0])
@@ -293,12 +302,13 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
                 raise OptionError(message)
             rows = joined(rows, [], skips_gaps=family.marginalises)
             size, callbacks = self.n_components, self.callbacks or ()
-            more = (random_state, callbacks, self._units)
+            within = box_of(sample.rows) if self._spreads_starts else None
+            more = (random_state, callbacks, self._units, within)
             start = kmeans_parallel_start(family, rows, engine, sample.rows, size, *more)
         else:
             notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({init})"))
             chunk, size = in_units(sample.chunk, self._units), self.n_components
-            responsibilities = start_responsibilities(init, chunk, size, random_state)
+            responsibilities = start_responsibilities(init, chunk, size, random_state, spread=self._spreads_starts)
             start = family.start(sample.rows, responsibilities, sample.chunk.weights)
         return family.from_user({**family.to_user(start), **given}) if given else start
 

@@ -75,8 +75,8 @@ class LearnsFromStreams(Estimator):
             if given.get(name) is not None:
                 message = f"{name} does not go with partial_fit; fit the model to all rows"
                 raise OptionError(message)
-        if getattr(self, "noise", False) is True:
-            message = "noise=True needs the box of all rows, which a stream has not; give the volume, noise=V"
+        if getattr(self, "_boxed", False) and not hasattr(self, "noise_box_"):
+            message = "noise=True needs the box of all rows, which a stream has not; fit first, or give noise=VOLUME"
             raise OptionError(message)
         if getattr(self, "scale", False) and self._units is None:
             message = (

@@ -126,6 +126,10 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         weights = responsibilities.sum(axis=0) / len(responsibilities)
         return MixtureParameters(weights, self.component.start(sample, responsibilities))
 
+    def begun(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters where EM begins, from those of rows given wholly to the components."""
+        return parameters
+
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
         if parameters.candidates is not None:

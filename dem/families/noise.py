@@ -221,8 +221,14 @@ class NoisyMixture(Mixture[P, S]):
         self, sample: NDArray[Any], responsibilities: Array, weights: Array | None = None
     ) -> MixtureParameters[P]:
         """Return parameters from a sample, its responsibilities for the components, and weights of the rows."""
-        begun = super().start(sample, responsibilities, weights)
-        return replace(begun, weights=np.append((1.0 - WEIGHT_AT_START) * begun.weights, WEIGHT_AT_START))
+        own = super().start(sample, responsibilities, weights)
+        return self.begun(replace(own, weights=np.append(own.weights, 0.0)))
+
+    def begun(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters where EM begins, with a small weight of the background."""
+        weights = (1.0 - WEIGHT_AT_START) * parameters.weights
+        weights[-1] = WEIGHT_AT_START
+        return replace(parameters, weights=weights)
 
     def named(self, numbers: NDArray[np.int64], parameters: MixtureParameters[P]) -> NDArray[np.int64]:
         """Return the labels that users see of components by their numbers: −1 of the background."""
