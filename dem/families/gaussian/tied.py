@@ -68,9 +68,11 @@ class TiedKernel:
         self.factor = parameters.precisions_cholesky.T.astype(dtype)
         self.means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self.centres = centres.astype(dtype)
-        self.constant = float(constant[0])
-        self.trusted_above = chosen.trusted_above(np.array(self.constant))
-        self.offsets = (self.constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
+        self.trusted_above = chosen.trusted_above(constant[0])
+        at_means = constant[:, np.newaxis]
+        self.at_means = at_means.astype(dtype)
+        self.offsets = (at_means - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
+        self.slopes: NDArray[Any] | None = None
         self.clear()
 
     @property
@@ -81,8 +83,12 @@ class TiedKernel:
     @property
     def block_rows(self) -> int:
         """Rows per block that keep the workspace in the cache."""
+        return self.block_rows_with(0)
+
+    def block_rows_with(self, numbers: int) -> int:
+        """Rows per block that keep the workspace in the cache, and so many numbers more for each row."""
         n_components, d = self.means.shape[:2]
-        return block_rows(self.dtype.itemsize * (2 * d + d * self.n_frames + 2 * n_components))
+        return block_rows(self.dtype.itemsize * (2 * d + d * self.n_frames + 2 * n_components + numbers))
 
     def clear(self) -> None:
         """Start the sums anew, in a workspace of its own."""
@@ -93,7 +99,15 @@ class TiedKernel:
 
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        return fresh(self, means=self.means[which], centres=self.centres[which], offsets=self.offsets[which])
+        columns = {"means": self.means, "centres": self.centres, "at_means": self.at_means, "offsets": self.offsets}
+        some = {name: column[which] for name, column in columns.items()}
+        return fresh(self, slopes=None if self.slopes is None else self.slopes[which], **some)
+
+    def linear(self, slopes: Array, intercepts: Array) -> Self:
+        """Return the same arithmetic with slope · log-density + intercept in the place of each log-density."""
+        shifts, dtype = (intercepts / slopes)[:, np.newaxis], self.dtype
+        at_means, offsets = ((column + shifts).astype(dtype) for column in (self.at_means, self.offsets))
+        return fresh(self, at_means=at_means, offsets=offsets, slopes=slopes[:, np.newaxis].astype(dtype))
 
     def block(self, chunk: RowBlock) -> TiedBlock:
         """Return rows in the whitened frame, or in that of each component."""
@@ -126,11 +140,13 @@ class TiedBlock:
         density = kernel.workspace.array("density", (len(kernel.centres), self._y.shape[-1]), kernel.dtype)
         if kernel.own_frames:
             np.multiply(self._squares, -0.5, out=density)
-            density += kernel.constant
+            density += kernel.at_means
         else:
             np.matmul(kernel.centres, self._y[0], out=density)
             density += kernel.offsets
             density -= 0.5 * self._squares[0]
+        if kernel.slopes is not None:
+            density *= kernel.slopes
         return density
 
     def forget(self, which: NDArray[np.bool_]) -> None:
