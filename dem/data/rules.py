@@ -23,12 +23,38 @@ def as_they_are(name: str, values: NDArray[Any], index: range | NDArray[np.int64
     return values
 
 
-def weights_rule(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rule: weights are finite numbers that are not negative."""
-    values = np.asarray(values, dtype=np.float64)
-    advice = "weights must be finite and not negative (0 leaves a row out)"
-    refuse(~(np.isfinite(values) & (values >= 0.0)), name, values, index, advice)
-    return values
+@dataclass(frozen=True)
+class WeightsRule:
+    """Rule: weights are finite numbers that are not negative; with `skips_gaps` see `weights_where_rows_count`."""
+
+    skips_gaps: bool = False
+
+    def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return weights in double precision."""
+        values = np.asarray(values, dtype=np.float64)
+        good = np.isfinite(values) & (values >= 0.0)
+        if self.skips_gaps:
+            good |= np.isnan(values)
+        refuse(~good, name, values, index, "weights must be finite and not negative; set them to 0 to leave rows out")
+        return values
+
+
+def weights_where_rows_count(
+    weights: NDArray[np.float64], rows: NDArray[Any], index: range | NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return weights with 0 for NaN where rows have gaps, which are left out whatever their weights are.
+
+    Raises
+    ------
+    DataError
+        If the weight of a row without gaps is NaN.
+    """
+    unknown = np.isnan(weights)
+    if not unknown.any():
+        return weights
+    advice = "weights must be finite and not negative where rows count; set them to 0 to leave rows out"
+    refuse(unknown & ~np.isnan(rows).any(axis=1), "sample_weight", weights, index, advice)
+    return np.where(unknown, 0.0, weights)
 
 
 @dataclass(frozen=True)

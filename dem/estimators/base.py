@@ -253,9 +253,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         Returns
         -------
         array of int64, shape (n_samples,)
-            Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask and
-            zarr; a DataArray on the same grid, with its coordinates, for xarray. It is in memory where anything is
-            `given` of each row.
+            Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask, parquet and
+            zarr; a DataArray on the same grid, with its coordinates, for xarray.
         """
         return self._map(Labels, X, given)
 

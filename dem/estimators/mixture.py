@@ -17,8 +17,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import joined
-from dem.data.sources import RowOptions, SourceOptions, WeightedOptions
+from dem.data.joined import joined
+from dem.data.sources import ColumnOptions, RowOptions, SourceOptions, WeightedOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
@@ -46,6 +46,8 @@ from dem.initialise import kmeans_parallel_start, row_sample, start_responsibili
 from dem.initialise.sample import RowSample, in_units
 from dem.validation import check_sample, check_weights
 
+# What may be asked for of metadata that scikit-learn routes; nothing is by default.
+ROUTED = dict.fromkeys(ColumnOptions.__annotations__)
 # Iterations on the sample at most, unless more are allowed on the data.
 SAMPLE_ITERATIONS = 100
 
@@ -144,6 +146,13 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
     )
     _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
     _row_functions = ROW_FUNCTIONS
+
+    # Scikit-learn's metadata routing sees what signatures name; this is what else goes with rows.
+    __metadata_request__fit = ROUTED
+    __metadata_request__partial_fit = ROUTED
+    __metadata_request__score = ROUTED
+    __metadata_request__predict = ROUTED
+    __metadata_request__predict_proba = ROUTED
 
     # What a subclass provides -------------------------------------------------------------------------------
 

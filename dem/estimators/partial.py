@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from dem.data.base import Chunk, Rows
-from dem.data.columns import LIMITED, table_of
+from dem.data.columns import LIMITED
+from dem.data.joined import table_of
 from dem.data.sources import RowOptions
 from dem.em.algorithm import Settings, Start
 from dem.em.loop import run

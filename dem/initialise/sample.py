@@ -10,7 +10,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
-from dem.data.columns import JoinedRows
+from dem.data.joined import JoinedRows
 from dem.engine.base import Engine
 from dem.errors import DataError
 from dem.families.base import Array, total_weight
