@@ -148,17 +148,36 @@ def test_a_volume_is_taken_as_given():
         fitted.sample(1000)
 
 
-def test_weights_and_labels_of_rows():
-    rows, counts = noisy_rows(), np.random.default_rng(5).integers(1, 3, size=3300)
-    options = {"noise": True, "means_init": MEANS, "weights_init": np.full(3, 1 / 3), "tol": 0.0, "max_iter": 4}
-    options["precisions_init"] = np.array([np.eye(3)] * 3)
-    weighted = dem.GaussianMixture(3, **options).fit(rows, sample_weight=counts)
-    repeated = dem.GaussianMixture(3, **options).fit(np.repeat(rows, counts, axis=0))
-    assert weighted.noise_weight_ == pytest.approx(repeated.noise_weight_, rel=1e-11)
-    known = np.where(np.arange(3300) % 5 == 0, np.argmin(((rows[:, np.newaxis] - MEANS) ** 2).sum(2), axis=1), -1)
-    sets = (known[:, np.newaxis] == np.arange(3)) | (known[:, np.newaxis] < 0)
-    one, other = (dem.GaussianMixture(3, **options).fit(rows, labels=given) for given in (known, sets))
-    np.testing.assert_array_equal(one.means_, other.means_)
+def test_labels_name_the_background():
+    rng = np.random.default_rng(3)
+    rows = np.concatenate([rng.normal(size=(300, 2)), rng.uniform(-4.0, 9.0, (40, 2))])
+    rows[200:300, 0] += 7.0
+    labels = np.repeat([0, 1, 2], [200, 100, 40])
+    model = dem.GaussianMixture(2, noise=True, reg_covar=0.0, random_state=0).fit(rows, labels=labels)
+    assert model.noise_weight_ == pytest.approx(40 / 340, rel=1e-12)
+    np.testing.assert_allclose(model.weights_, [200 / 340, 100 / 340], rtol=1e-12)
+    np.testing.assert_allclose(model.means_, [rows[:200].mean(axis=0), rows[200:300].mean(axis=0)], rtol=1e-10)
+    sets = labels[:, np.newaxis] == np.arange(3)
+    np.testing.assert_array_equal(model.predict(rows, labels=sets), np.where(labels == 2, -1, labels))
+    # Of some rows it is known that they are background, of some that they are none, of some nothing.
+    sets[::3], sets[1:300:3] = True, [True, True, False]
+    part = dem.GaussianMixture(2, noise=True, random_state=0).fit(rows, labels=sets)
+    posterior = part.predict_proba(rows, labels=sets)
+    np.testing.assert_allclose(posterior[~sets], 0.0, atol=1e-200)
+    np.testing.assert_allclose(posterior.mean(axis=0), [*part.weights_, part.noise_weight_], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.where(np.arange(3300) == 7, 4, -1), "labels is 4 in row 7; .* from 0 to 3, the background, or -1"),
+        (np.ones((3300, 3), bool), "labels has 3 columns, but there are 3 components and the background"),
+        (np.where(np.arange(3300) < 3298, 3, -1), "2 rows are not labelled as background, too few for 3 components"),
+    ],
+)
+def test_labels_that_cannot_be(labels, says):
+    with pytest.raises(DataError, match=says):
+        dem.GaussianMixture(3, noise=True, random_state=0).fit(noisy_rows(), labels=labels)
 
 
 @pytest.mark.parametrize(

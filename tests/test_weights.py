@@ -29,7 +29,8 @@ def start_of(case, rows):
     """Return the options that make a fit begin where another has come to."""
     fitted = case.estimator(max_iter=3, tol=0).fit(rows)
     located = "precisions" if "precisions_" in case.parameters else None
-    given = {"weights_init": fitted.weights_, f"{case.located[:-1]}_init": getattr(fitted, case.located)}
+    weights = fitted.weights_ / fitted.weights_.sum()
+    given = {"weights_init": weights, f"{case.located[:-1]}_init": getattr(fitted, case.located)}
     return {**given, "precisions_init": fitted.precisions_} if located else given
 
 

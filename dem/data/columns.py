@@ -36,6 +36,7 @@ def with_columns(
     given: Mapping[str, Any],
     n_components: int | None,
     *,
+    background: bool = False,
     skips_gaps: bool = False,
     most_limits: float = math.inf,
 ) -> Rows:
@@ -49,6 +50,8 @@ def with_columns(
         What is given of each row, as in `WeightedOptions`; nothing is None.
     n_components : int, optional
         How many components the model has; None if it has none.
+    background : bool
+        Whether a background stands behind them.
     skips_gaps : bool
         Whether to leave out rows with NaN.
     most_limits : float
@@ -56,7 +59,7 @@ def with_columns(
     """
     kinds: dict[str, tuple[str, Rule, int]] = {"sample_weight": ("weights", WeightsRule(skips_gaps), 0)}
     if n_components is not None:
-        kinds["labels"] = ("labels", LabelsRule(n_components), 1)
+        kinds["labels"] = ("labels", LabelsRule(n_components, background), 1)
         kinds["noise_covariance"] = ("noise", NoiseRule(rows.n_features), 2)
     columns = []
     ends = {name: given[name] for name in ("lower", "upper") if name in given}

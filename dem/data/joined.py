@@ -16,6 +16,9 @@ from dem.data.limits import Values, censored
 from dem.data.rules import Rule, as_they_are, errors_where_measured, weights_where_rows_count
 from dem.data.sources import open_rows
 
+# Labels that are read at once to find the largest.
+LABELS_READ = 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class Column:
@@ -179,6 +182,16 @@ def joined(
     if not columns and not skips_gaps:
         return rows
     return JoinedRows(rows, Beside(columns, skips_gaps, most_limits))
+
+
+def highest_label(rows: Rows) -> int | None:
+    """Return the largest label that rows have, of sets that of their last column; None if they have no labels."""
+    for column in rows.beside.columns if isinstance(rows, JoinedRows) else ():
+        if column.field == "labels":
+            starts = range(0, rows.n_rows, LABELS_READ)
+            parts = [column.at(range(start, min(start + LABELS_READ, rows.n_rows))) for start in starts]
+            return max(int(part.max()) if part.ndim == 1 else part.shape[1] - 1 for part in parts)
+    return None
 
 
 def table_of(chunk: Chunk) -> Rows:

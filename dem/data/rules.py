@@ -59,23 +59,29 @@ def weights_where_rows_count(
 
 @dataclass(frozen=True)
 class LabelsRule:
-    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row."""
+    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row.
+
+    With a background it is the last of these, behind `n_components` others.
+    """
 
     n_components: int
+    background: bool = False
 
     def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:
-        """Return labels as whole numbers (n,), or as bool (n, n_components)."""
-        last = self.n_components - 1
+        """Return labels as whole numbers (n,), or as bool (n, n_components), a column more with a background."""
+        n_labels = self.n_components + self.background
         if values.ndim == 2:
-            if values.shape[1] != self.n_components:
-                message = f"{name} has {values.shape[1]} columns, but there are {self.n_components} components"
+            if values.shape[1] != n_labels:
+                there = f"{self.n_components} components" + (" and the background" if self.background else "")
+                message = f"{name} has {values.shape[1]} columns, but there are {there}"
                 raise DataError(message)
             values = np.asarray(values, dtype=bool)
             some = np.asarray(values.any(axis=1))
             refuse(~some, name, some, index, "a row needs a component that may have made it")
             return values
-        known: NDArray[np.bool_] = (values >= -1) & (values <= last) & (values == np.rint(values))
-        refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last}, or -1 where none is known")
+        known: NDArray[np.bool_] = (values >= -1) & (values < n_labels) & (values == np.rint(values))
+        last = f"{n_labels - 1}" + (", the background," if self.background else ",")
+        refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last} or -1 where none is known")
         return values.astype(np.int64)
 
 

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 
 from dem.data.base import Chunk, Rows
 from dem.engine import Engine
-from dem.errors import OptionError
+from dem.errors import DataError, OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
 from dem.families.base import Component
@@ -130,8 +130,7 @@ class WithBackground(MixtureEstimator):
         random_state: RandomState,
     ) -> MixtureParameters[Any]:
         if self.noise:
-            dense = dense_rows(sample.rows, sample.chunk.weights, self.n_components)
-            sample = replace(sample, chunk=sample.chunk.take(dense))
+            sample = replace(sample, chunk=_without_background(sample.chunk, self.n_components))
         elif self._robust:
             sample = replace(sample, chunk=replace(sample.chunk, rows=fenced(sample.rows)))
         return super()._start(family, rows, engine, sample, random_state)
@@ -164,3 +163,25 @@ class WithBackground(MixtureEstimator):
         if not self.noise:
             for name in ("noise_weight_", "noise_volume_"):
                 vars(self).pop(name, None)
+
+
+def _without_background(sample: Chunk, n_components: int) -> Chunk:
+    """Return the rows of a sample from which the components start: dense ones, and those of known components.
+
+    Raises
+    ------
+    DataError
+        If there are fewer rows than components that are not labelled as background.
+    """
+    labels, known = sample.labels, np.zeros(len(sample), dtype=bool)
+    if labels is not None:
+        is_set = labels.ndim == 2
+        own = labels[:, :n_components] if is_set else labels
+        left = np.asarray(own.any(axis=1) if is_set else own < n_components)
+        sample = replace(sample, labels=own).take(left)
+        if len(sample) < n_components:
+            message = f"{len(sample)} rows are not labelled as background, too few for {n_components} components"
+            raise DataError(message)
+        known = np.asarray(~own.all(axis=1) if is_set else own >= 0)[left]
+    known[dense_rows(sample.rows, sample.weights, n_components)] = True
+    return sample.take(known)

@@ -151,7 +151,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             Their sum takes the place of the number of rows everywhere.
         **given
             Of mixtures, what is known of each row: `labels`, the numbers of the components that have made the rows, −1
-            where not known, or a boolean array (n_samples, n_components), which components may have made each; of full
+            where not known, or a boolean array (n_samples, n_components), which components may have made each (with a
+            background that is the component behind the last, and a column more); of full
             and tied covariances `noise_covariance`, the errors of rows: variances, shape (n_samples, n_features), or
             covariances, (n_samples, n_features, n_features). The model is then of the rows without their errors. Of
             Gaussian mixtures `lower` and `upper`, numbers or arrays (n_features,) or (n_samples, n_features): between

@@ -190,7 +190,8 @@ def rows_of(
     if not columns and not skips:
         return rows
     n_components, most = getattr(estimator, "n_components", None), getattr(estimator, "_most_limits", math.inf)
-    return with_columns(rows, columns, n_components, skips_gaps=skips, most_limits=most)
+    background = bool(getattr(estimator, "noise", False))
+    return with_columns(rows, columns, n_components, background=background, skips_gaps=skips, most_limits=most)
 
 
 def skips_gaps(estimator: Any) -> bool:

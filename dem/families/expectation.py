@@ -57,9 +57,7 @@ def normalise(joint: NDArray[Any], largest: NDArray[Any], weights: NDArray[np.fl
 def forbid(joint: NDArray[Any], labels: NDArray[Any]) -> None:
     """Set the log-joint densities (n_components, n) of components that cannot have made a row to −∞, in place."""
     if labels.ndim == 2:
-        n_known = labels.shape[1]
-        joint[:n_known][~labels.T] = -np.inf
-        joint[n_known:, ~labels.all(axis=1)] = -np.inf  # a background makes rows of which nothing is known
+        joint[~labels.T] = -np.inf
         return
     known = np.flatnonzero(labels >= 0)
     of_their_own = joint[labels[known], known]
