@@ -199,3 +199,29 @@ def table_of(chunk: Chunk) -> Rows:
     index = range(len(chunk))
     columns = [Column(field, field, HeldValues(values, index)) for field, values in chunk.columns.items()]
     return joined(open_rows(chunk.rows), columns)
+
+
+def followed(first: Chunk, second: Chunk) -> Chunk:
+    """Return the rows of two chunks one behind the other; what one of them does not tell counts as not known."""
+    both = (first, second)
+    columns: dict[str, Any] = {}
+    for field in {**first.columns, **second.columns}:
+        known = [chunk.columns[field] for chunk in both if field in chunk.columns]
+        like = max(known, key=np.ndim)
+        columns[field] = np.concatenate([_as_known(field, chunk, like) for chunk in both])
+    return Chunk(np.concatenate([chunk.rows for chunk in both]), range(len(first) + len(second)), **columns)
+
+
+def _as_known(field: str, chunk: Chunk, like: NDArray[Any]) -> NDArray[Any]:
+    """Return a column of a chunk, or what stands for nothing known of its rows, in the form of another chunk's."""
+    nothing = {"weights": 1.0, "labels": -1, "starts": False, "noise": 0.0, "limits": np.nan}[field]
+    n = len(chunk)
+    values: NDArray[Any] | None = chunk.columns.get(field)
+    if values is None:
+        shape = (n,) if field == "labels" else (n, *like.shape[1:])
+        values = np.full(shape, nothing, np.int64 if field == "labels" else like.dtype)
+    if values.ndim == like.ndim:
+        return values
+    if field == "labels":  # of single components, among sets of them
+        return np.asarray((values[:, np.newaxis] == np.arange(like.shape[1])) | (values < 0)[:, np.newaxis])
+    return np.asarray(values[:, :, np.newaxis] * np.eye(like.shape[1]))  # variances, among covariances
