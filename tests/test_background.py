@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import zarr
 from cases import MEANS, chunk_of, gaussian_rows
@@ -249,6 +250,31 @@ def test_a_fit_that_goes_on_takes_the_box_of_its_rows():
     np.testing.assert_array_equal(model.noise_box_, [LOWER, UPPER])
     fresh = dem.GaussianMixture(3, noise=True, random_state=0).fit(rows)
     assert model.lower_bound_ == pytest.approx(fresh.lower_bound_, abs=2e-3)
+
+
+def test_outliers_are_in_the_order_of_the_odds_of_the_background():
+    rows = noisy_rows()
+    model = dem.GaussianMixture(3, noise=True, random_state=0).fit(rows)
+    components = zip(model.weights_, model.means_, model.covariances_, strict=True)
+    logs = [np.log(w) + scipy.stats.multivariate_normal(m, c).logpdf(rows) for w, m, c in components]
+    expected = np.argsort(scipy.special.logsumexp(logs, axis=0))[:200]
+    assert len(np.unique(model.score_samples(rows[expected[:100]]).round(12))) == 1  # nothing but background
+    for given in ({}, {"labels": np.where(np.arange(3300) == expected[0], 3, -1)}):
+        found = model.outliers(CutRows(rows, [1000, 2500]), n=200, **given)
+        np.testing.assert_array_equal(found.index, expected)
+        np.testing.assert_allclose(found.log_density[1:], model.score_samples(rows[expected[1:]]), rtol=1e-12)
+
+
+def test_rows_that_were_skipped_are_told_from_background():
+    rows = noisy_rows()
+    rows[5, 1] = np.nan
+    model = dem.GaussianMixture(3, noise=True, missing="skip", random_state=0).fit(rows)
+    labels, densities, proba = model.predict(rows), model.score_samples(rows), model.predict_proba(rows)
+    assert labels[5] == -1
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(densities)), [5])
+    assert np.isnan(proba[5]).all()
+    background = (labels == -1) & ~np.isnan(densities)
+    np.testing.assert_array_equal(background, np.nan_to_num(proba).argmax(axis=1) == 3)
 
 
 def test_labels_of_the_background_are_written_as_such(tmp_path):

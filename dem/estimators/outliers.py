@@ -63,7 +63,8 @@ class FindsOutliers(Estimator):
         """Return the rows of X that are least likely under the mixture, found in one read.
 
         Memory holds a few times the rows that are asked for. Of rows that are equally likely, to nine digits, the first
-        are taken, so that neither chunks nor workers matter.
+        are taken, so that neither chunks nor workers matter. With `noise` those are the lowest that are background by
+        the highest odds.
 
         Parameters
         ----------

@@ -263,6 +263,11 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         """Return log p(row), shape (n,)."""
         return self._by_row(parameters, chunk, np.empty(len(chunk.rows)), normalise)
 
+    def ranked(self, parameters: MixtureParameters[P], chunk: RowBlock) -> tuple[Array, Array]:
+        """Return by what rows are ordered, the most outlying lowest, and log p(row); shape (n,) both."""
+        densities = self.log_likelihood(parameters, chunk)
+        return densities, densities
+
     def posterior(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return the responsibilities, shape (n, n_components)."""
 
