@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array, RowBlock
+from dem.families.base import Array, EStepKernel, RowBlock
+from dem.families.gaps import rows_of_patterns
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.component import MatrixCovariance
 from dem.families.gaussian.covariance import (
@@ -30,8 +33,9 @@ from dem.families.gaussian.covariance import (
     weighted_means,
 )
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.tied_marginal import TiedMarginalKernel, TiedMarginals, most_tied
 from dem.families.unconstrained import Vector
-from dem.families.workspace import Workspace, constant_row, fresh
+from dem.families.workspace import Workspace, constant_row, fresh, kept_with
 from dem.statistics import CentralMoments
 
 
@@ -212,6 +216,30 @@ class Tied(MatrixCovariance):
         centres = parameters.means @ parameters.precisions_cholesky
         moved = first + counts[:, np.newaxis] * centres
         return GaussianStatistics(moved, total + first.T @ centres + centres.T @ moved)
+
+    def marginals(
+        self, parameters: GaussianParameters, rows: NDArray[Any]
+    ) -> Iterator[tuple[NDArray[np.intp], EStepKernel[GaussianStatistics]]]:
+        """Yield the rows of many patterns of missing values together, or where components lie far out those of each."""
+        if len(plan_for(parameters).own):
+            yield from super().marginals(parameters, rows)
+            return
+        means, factor = parameters.means, parameters.precisions_cholesky
+
+        def made() -> TiedMarginals:
+            return TiedMarginals(means, factor, self._frame(means.shape[1]))
+
+        marginals = kept_with(parameters, (self, "tied marginals"), made)
+        patterns, at_once = list(rows_of_patterns(np.isnan(rows))), most_tied(*means.shape)
+        for start in range(0, len(patterns), at_once):
+            missing, which = zip(*patterns[start : start + at_once], strict=True)
+            kernel = TiedMarginalKernel(marginals, np.array(missing), partial(self.from_own_frames, parameters))
+            yield np.concatenate(which), kernel
+
+    def most_patterns(self, parameters: GaussianParameters) -> float:
+        """Return for how many patterns an E-step keeps the marginal distributions."""
+        own_frames = bool(len(plan_for(parameters).own))
+        return super().most_patterns(parameters) if own_frames else most_tied(*parameters.means.shape)
 
     def joins(self, other: Self) -> bool:  # noqa: ARG002
         """Return False: the covariance is shared by the components of one model."""
