@@ -154,14 +154,14 @@ measured_options = together(
         type=NAMES,
         metavar="VARIABLE|NAMES",
         help="Variances of the errors of rows, or their covariances (full, tied): a variable of DATA, a path, or "
-        "columns of parquet (var_u,var_g).",
+        "one for each feature (var_u,var_g).",
     ),
     click.option(
         "--lower",
         type=LIMIT,
         metavar="NUMBER|NAMES",
         help="Above what a missing value lies: a number, one for each feature (0.1,-inf), a variable, a path, or "
-        "columns of parquet.",
+        "names, one for each feature.",
     ),
     click.option("--upper", type=LIMIT, metavar="NUMBER|NAMES", help="Below what it lies, as a detection limit."),
 )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, Rows
-from dem.data.beside import along, check_stored, in_order
+from dem.data.beside import along, check_stored, in_order, on_grid
 from dem.data.checks import check_dtype, reason
 from dem.data.column_values import BlockValues, HeldValues, StoredValues
 from dem.data.joined import Column, joined
@@ -78,13 +78,13 @@ def with_columns(
 def _limits(name: str, data: Any, rows: Rows) -> Values:
     """Return lower or upper limits: the same for all rows, or a column."""
     rule, d = LimitRule(rows.n_features), rows.n_features
-    is_path = isinstance(data, str) or hasattr(data, "__fspath__")
-    if not is_path and source_kind(data) != "dask.dataframe" and np.shape(data) in ((), (d,)):
+    is_opened = isinstance(data, str | Rows) or hasattr(data, "__fspath__")
+    if not is_opened and source_kind(data) != "dask.dataframe" and np.shape(data) in ((), (d,)):
         data = in_order(name, data, rows)
         try:
             value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
         except (TypeError, ValueError) as error:
-            message = f"{name} must be numbers, or names of columns of parquet or a DataFrame ({reason(error)})"
+            message = f"{name} must be numbers, or names of variables or columns of the data ({reason(error)})"
             raise DataError(message) from error
         return SameValues(rule(name, value, range(1))[0])
     return open_column("limits", name, data, rows, rule, n_more=1)
@@ -148,8 +148,10 @@ def _n_grid(name: str, shape: tuple[int, ...], rows: Rows, n_more: int) -> int:
 
 def _as_array(name: str, data: Any, rows: Rows, *, by_feature: bool) -> Any:
     """Return a column as an array, of Dask if it is lazy, along the dimensions, and features, of the rows it names."""
-    if by_feature:
+    if by_feature and not isinstance(data, Rows):
         data = in_order(name, data, rows)
+    if isinstance(data, Rows):
+        return on_grid(name, data, rows)
     kind = source_kind(data)
     if kind == "xarray" and hasattr(data, "dims"):
         from dem.data.xarray import lazy  # noqa: PLC0415 - an optional package
