@@ -41,7 +41,7 @@ class Case:
     row_weights: Callable[[Any, Any, np.ndarray], Any] = lambda *_: 1.0
     #: whether parameters, under their users' names, are some that the family admits
     admits: Callable[[dict[str, np.ndarray]], bool] = lambda _: True
-    #: parameters that all components share, under their users' names
+    #: parameters that no component has of its own, under their users' names
     shared: tuple[str, ...] = ()
     #: iterations after which EM stands still
     n_iterations: int = 25
@@ -51,6 +51,11 @@ class Case:
     is_slow: bool = False
     #: whether another row has the same family with another type of covariance, which the shell treats alike
     is_variant: bool = False
+    #: whether a uniform background is the last of the components, with the label −1 and a weight of its own
+    background: bool = False
+    #: options that leave the background out, and those without which it does not learn from a stream
+    plain: dict[str, Any] = field(default_factory=dict)
+    for_streams: dict[str, Any] = field(default_factory=dict)
 
     def estimator(self, **options: Any) -> Any:
         return self.make(**{"n_components": 3, "random_state": 0, "tol": 1e-6, **options})
@@ -59,6 +64,30 @@ class Case:
         """Return what the estimator fits, in the frame of the rows."""
         family = self.estimator(**options)._family()
         return replace(family, component=family.component.adapted_to(self.data() if rows is None else rows))
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """The fitted attributes that a model consists of."""
+        return (*self.parameters, "noise_box_") if self.background else self.parameters
+
+    @property
+    def size(self) -> int:
+        """The number of components, with the background."""
+        return 3 + self.background
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The weights of all of them that the data comes from."""
+        weights = self.truth["weights_"]
+        return np.append(weights, 1.0 - weights.sum()) if self.background else weights
+
+    def weights(self, values: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the weights of all of them, from parameters under their users' names."""
+        return np.append(values["weights"], values["noise_weight"]) if self.background else values["weights"]
+
+    def labels(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the labels of components by their numbers."""
+        return np.where(numbers < 3, numbers, -1)
 
     @property
     def located(self) -> str:
@@ -101,6 +130,16 @@ def student_t_rows(n_rows: int = 3000, seed: int = 4) -> np.ndarray:
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size=n_rows, p=WEIGHTS)
     return MEANS[labels] + rng.normal(size=(n_rows, 3)) @ _NOISE / np.sqrt(rng.chisquare(3, size=(n_rows, 1)) / 3)
+
+
+BOX = np.array([[-15.0, -20.0, -10.0], [25.0, 20.0, 12.0]])
+
+
+def noisy_rows(n_rows: int = 3000, seed: int = 9) -> np.ndarray:
+    """Rows of the three Gaussian components, but for a tenth, which are anywhere in a box."""
+    rng = np.random.default_rng(seed)
+    background = rng.random(n_rows) < 0.1
+    return np.where(background[:, np.newaxis], rng.uniform(*BOX, size=(n_rows, 3)), gaussian_rows(n_rows, seed))
 
 
 def _are_factors(values: dict[str, np.ndarray]) -> bool:
@@ -160,6 +199,27 @@ def _student_t(covariance_type: str, fit_dof: str, n_parameters: int, n_iteratio
     )
 
 
+def _with_background(case: Case, **more: Any) -> Case:
+    """Return a row of the table with a background behind its components."""
+    return replace(
+        case,
+        name=f"{case.name}-noise",
+        make=lambda **options: case.make(**{"noise": True, **options}),
+        data=noisy_rows,
+        parameters=(*case.parameters, "noise_weight_", "noise_volume_"),
+        n_parameters=case.n_parameters + 1,
+        shell=(*case.shell, "--noise"),
+        truth={**case.truth, "weights_": 0.9 * WEIGHTS},
+        is_slow=True,
+        is_variant=True,
+        background=True,
+        plain={"noise": False},
+        shared=(*case.shared, "noise_weight", "noise_volume", "noise_box"),
+        for_streams={"noise": float(np.prod(BOX[1] - BOX[0]))},
+        **more,
+    )
+
+
 def counting_rows(kind: str, rates: np.ndarray, n_rows: int = 3000, seed: int = 3) -> np.ndarray:
     """Rows of three components, by the name of NumPy's method and what it takes."""
     rng = np.random.default_rng(seed)
@@ -178,6 +238,7 @@ CASES = [
     _gaussian("spherical", 2 + 9 + 3),
     _student_t("full", "free", 2 + 9 + 18 + 3, 100),
     _student_t("tied", "shared", 2 + 9 + 6 + 1, 80),
+    _with_background(_gaussian("full", 2 + 9 + 18)),
     Case(
         "bernoulli",
         dem.BernoulliMixture,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import zarr
 from cases import MEANS, chunk_of, gaussian_rows
@@ -148,17 +149,36 @@ def test_a_volume_is_taken_as_given():
         fitted.sample(1000)
 
 
-def test_weights_and_labels_of_rows():
-    rows, counts = noisy_rows(), np.random.default_rng(5).integers(1, 3, size=3300)
-    options = {"noise": True, "means_init": MEANS, "weights_init": np.full(3, 1 / 3), "tol": 0.0, "max_iter": 4}
-    options["precisions_init"] = np.array([np.eye(3)] * 3)
-    weighted = dem.GaussianMixture(3, **options).fit(rows, sample_weight=counts)
-    repeated = dem.GaussianMixture(3, **options).fit(np.repeat(rows, counts, axis=0))
-    assert weighted.noise_weight_ == pytest.approx(repeated.noise_weight_, rel=1e-11)
-    known = np.where(np.arange(3300) % 5 == 0, np.argmin(((rows[:, np.newaxis] - MEANS) ** 2).sum(2), axis=1), -1)
-    sets = (known[:, np.newaxis] == np.arange(3)) | (known[:, np.newaxis] < 0)
-    one, other = (dem.GaussianMixture(3, **options).fit(rows, labels=given) for given in (known, sets))
-    np.testing.assert_array_equal(one.means_, other.means_)
+def test_labels_name_the_background():
+    rng = np.random.default_rng(3)
+    rows = np.concatenate([rng.normal(size=(300, 2)), rng.uniform(-4.0, 9.0, (40, 2))])
+    rows[200:300, 0] += 7.0
+    labels = np.repeat([0, 1, 2], [200, 100, 40])
+    model = dem.GaussianMixture(2, noise=True, reg_covar=0.0, random_state=0).fit(rows, labels=labels)
+    assert model.noise_weight_ == pytest.approx(40 / 340, rel=1e-12)
+    np.testing.assert_allclose(model.weights_, [200 / 340, 100 / 340], rtol=1e-12)
+    np.testing.assert_allclose(model.means_, [rows[:200].mean(axis=0), rows[200:300].mean(axis=0)], rtol=1e-10)
+    sets = labels[:, np.newaxis] == np.arange(3)
+    np.testing.assert_array_equal(model.predict(rows, labels=sets), np.where(labels == 2, -1, labels))
+    # Of some rows it is known that they are background, of some that they are none, of some nothing.
+    sets[::3], sets[1:300:3] = True, [True, True, False]
+    part = dem.GaussianMixture(2, noise=True, random_state=0).fit(rows, labels=sets)
+    posterior = part.predict_proba(rows, labels=sets)
+    np.testing.assert_allclose(posterior[~sets], 0.0, atol=1e-200)
+    np.testing.assert_allclose(posterior.mean(axis=0), [*part.weights_, part.noise_weight_], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (np.where(np.arange(3300) == 7, 4, -1), "labels is 4 in row 7; .* from 0 to 3, the background, or -1"),
+        (np.ones((3300, 3), bool), "labels has 3 columns, but there are 3 components and the background"),
+        (np.where(np.arange(3300) < 3298, 3, -1), "2 rows are not labelled as background, too few for 3 components"),
+    ],
+)
+def test_labels_that_cannot_be(labels, says):
+    with pytest.raises(DataError, match=says):
+        dem.GaussianMixture(3, noise=True, random_state=0).fit(noisy_rows(), labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +188,6 @@ def test_weights_and_labels_of_rows():
         ({"noise": 0.0}, "noise"),
         ({"noise": "box"}, "noise"),
         ({"noise": True, "top_components": 2}, "top_components"),
-        ({"noise": True, "init_params": "k-means||"}, "k-means"),
-        ({"noise": True, "init_params": "random_from_data"}, "would take all other rows"),
     ],
 )
 def test_bad_options(options, says):
@@ -192,9 +210,71 @@ def test_what_is_no_number_is_named():
         dem.GaussianMixture(3, noise=True, sample_rows=50, random_state=0).fit(CutRows(rows, [1000, 2000]))
 
 
-def test_a_stream_has_no_box():
-    with pytest.raises(OptionError, match="give the volume"):
-        dem.GaussianMixture(2, noise=True).partial_fit(np.random.default_rng(0).normal(size=(50, 2)))
+def test_a_stream_has_no_box_but_that_of_a_fit():
+    rows = noisy_rows()
+    model = dem.GaussianMixture(3, noise=True, random_state=0)
+    with pytest.raises(OptionError, match="fit first, or give noise=VOLUME"):
+        model.partial_fit(rows[:500])
+    model.fit(rows[:2000]).partial_fit(rows[2000:])
+    box = [rows[:2000].min(axis=0), rows[:2000].max(axis=0)]
+    np.testing.assert_array_equal(model.noise_box_, box)
+    assert abs(model.noise_weight_ - 300 / 3300) < 0.03
+    streamed = dem.GaussianMixture(3, noise=np.prod(UPPER - LOWER), random_state=0)
+    for part in np.array_split(rows, 4):
+        streamed.partial_fit(part)
+    assert abs(streamed.noise_weight_ - 300 / 3300) < 0.03
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random_from_data", "k-means||"])
+def test_starts_from_single_rows(init):
+    rows = noisy_rows()
+    options = {"noise": True, "random_state": 0, "n_init": 3, "tol": 1e-6, "max_iter": 300}
+    fitted = dem.GaussianMixture(3, init_params=init, **options).fit(CutRows(rows, [1000, 2000]))
+    best = dem.GaussianMixture(3, **options).fit(rows)
+    assert fitted.lower_bound_ == pytest.approx(best.lower_bound_, abs=1e-4)
+    assert np.diff(fitted.lower_bounds_).min() > -1e-10
+
+
+def test_weights_of_rows_count_in_the_start():
+    rows, counts = noisy_rows(), np.random.default_rng(5).integers(1, 3, size=3300)
+    options = {"noise": True, "means_init": MEANS, "precisions_init": np.array([np.eye(3)] * 3), "tol": 0.0}
+    weighted = dem.GaussianMixture(3, **options, max_iter=2, random_state=0).fit(rows, sample_weight=counts)
+    repeated = dem.GaussianMixture(3, **options, max_iter=2, random_state=0).fit(np.repeat(rows, counts, axis=0))
+    np.testing.assert_allclose(weighted.lower_bounds_, repeated.lower_bounds_, rtol=1e-12)
+
+
+def test_a_fit_that_goes_on_takes_the_box_of_its_rows():
+    rows = noisy_rows()
+    inner = rows[(np.abs(rows) < 8.0).all(axis=1)]
+    model = dem.GaussianMixture(3, noise=True, warm_start=True, random_state=0).fit(inner).fit(rows)
+    np.testing.assert_array_equal(model.noise_box_, [LOWER, UPPER])
+    fresh = dem.GaussianMixture(3, noise=True, random_state=0).fit(rows)
+    assert model.lower_bound_ == pytest.approx(fresh.lower_bound_, abs=2e-3)
+
+
+def test_outliers_are_in_the_order_of_the_odds_of_the_background():
+    rows = noisy_rows()
+    model = dem.GaussianMixture(3, noise=True, random_state=0).fit(rows)
+    components = zip(model.weights_, model.means_, model.covariances_, strict=True)
+    logs = [np.log(w) + scipy.stats.multivariate_normal(m, c).logpdf(rows) for w, m, c in components]
+    expected = np.argsort(scipy.special.logsumexp(logs, axis=0))[:200]
+    assert len(np.unique(model.score_samples(rows[expected[:100]]).round(12))) == 1  # nothing but background
+    for given in ({}, {"labels": np.where(np.arange(3300) == expected[0], 3, -1)}):
+        found = model.outliers(CutRows(rows, [1000, 2500]), n=200, **given)
+        np.testing.assert_array_equal(found.index, expected)
+        np.testing.assert_allclose(found.log_density[1:], model.score_samples(rows[expected[1:]]), rtol=1e-12)
+
+
+def test_rows_that_were_skipped_are_told_from_background():
+    rows = noisy_rows()
+    rows[5, 1] = np.nan
+    model = dem.GaussianMixture(3, noise=True, missing="skip", random_state=0).fit(rows)
+    labels, densities, proba = model.predict(rows), model.score_samples(rows), model.predict_proba(rows)
+    assert labels[5] == -1
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(densities)), [5])
+    assert np.isnan(proba[5]).all()
+    background = (labels == -1) & ~np.isnan(densities)
+    np.testing.assert_array_equal(background, np.nan_to_num(proba).argmax(axis=1) == 3)
 
 
 def test_labels_of_the_background_are_written_as_such(tmp_path):

@@ -194,3 +194,34 @@ def test_a_background(tmp_path, capsys, given, noise):
         assert says in said.err
     code, said = run(capsys, "fit", data, "--from", model, *given)
     assert (code, "--noise does not go with --from" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("fit", "--weights", "known"), "--weights (group.zarr/known) is -1"),
+        (("fit", "--labels", "beyond"), "beyond) is 4 in row 5; labels are whole numbers from 0 to 1"),
+        (("fit", "--covariance", "diag", "--errors", "rows"), "--errors goes with Gaussian mixtures"),
+        (
+            ("fit", "--noise", "--top-components", "1"),
+            "--noise does not go with --top-components; leave one of them out",
+        ),
+        (("fit", "--weights", "nothing"), "--weights: the data has nothing of the name 'nothing'"),
+        (
+            ("fit", "--family", "student_t", "--missing", "marginalise"),
+            "--missing marginalise is not for StudentTMixture",
+        ),
+        (("select", "--labels", "three"), "name component 2: --components 2 is left out"),
+    ],
+)
+def test_messages_name_the_options_of_the_shell(tmp_path, capsys, arguments, says):
+    group = zarr.create_group(tmp_path / "group.zarr")
+    numbers = np.arange(200)
+    columns = {"known": numbers % 3 - 1, "beyond": np.where(numbers == 5, 4, -1), "three": numbers % 4 - 1}
+    for name, values in {"rows": gaussian_rows(200), **columns}.items():
+        group.create_array(name, data=values)
+    size = "2,3" if arguments[0] == "select" else 2
+    command, *options = arguments
+    _, said = run(capsys, command, tmp_path / "group.zarr", "--variable", "rows", *options, "-k", size, "--seed", 0)
+    (line,) = [line for line in said.err.splitlines() if says in line]
+    assert "sample_weight" not in line

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from cases import gaussian_rows
+from test_cli_sources import run
 
 import dem
 from dem.errors import DataError
@@ -49,9 +50,98 @@ def test_several_columns_are_named_in_a_list(tmp_path, kind):
     expected = dem.GaussianMixture(2, random_state=0).fit(rows, noise_covariance=variances)
     np.testing.assert_allclose(ours.covariances_, expected.covariances_, rtol=1e-9)
     assert ours.feature_names_in_.tolist() == ["a", "b", "c"]
-    grid = xr.Dataset({"t": ("x", np.ones(5)), "s": ("x", np.ones(5))})
-    with pytest.raises(DataError, match=r"several columns \(t, s\) can be named of parquet and DataFrames only"):
-        dem.GaussianMixture(1).fit(grid, noise_covariance=["t", "s"])
+
+
+def sea(kind, tmp_path, names=("TEMP", "PSAL"), depth=(0.0, 10.0, 50.0)):
+    """Profiles with errors of each variable, and the same as rows and errors."""
+    rng = np.random.default_rng(9)
+    values = {name: rng.normal(size=(3, 20, 15)) + 4.0 * rng.integers(0, 2, (20, 15)) for name in names}
+    errors = {f"{name}_ERR": rng.uniform(0.1, 1.0, (3, 20, 15)) for name in names}
+    grid = {"depth": list(depth), "lat": np.arange(20.0), "lon": np.arange(15.0)}
+    dataset = xr.Dataset({name: (("depth", "lat", "lon"), one) for name, one in (values | errors).items()}, grid)
+    dataset["AREA"] = (("lat", "lon"), rng.random((20, 15)))
+    rows, noise = (np.concatenate([one.reshape(3, -1) for one in part.values()]).T for part in (values, errors))
+    if kind == "memory":
+        return dataset, rows, noise
+    dataset.chunk({"lat": 7, "depth": 2}).to_zarr(tmp_path / "sea.zarr", zarr_format=3, consolidated=False)
+    path = str(tmp_path / "sea.zarr")
+    return xr.open_zarr(path, consolidated=False) if kind == "dask" else path, rows, noise
+
+
+@pytest.mark.parametrize("kind", ["memory", "dask", "path"])
+@pytest.mark.parametrize(("form", "small"), [("dict", True), ("dict", False), ("list", True)])
+def test_errors_of_profiles_are_named(tmp_path, monkeypatch, kind, form, small):
+    if not small:
+        monkeypatch.setattr("dem.data.columns.READ_BYTES", 0)
+    data, rows, noise = sea(kind, tmp_path)
+    errors = {"TEMP_ERR": "depth", "PSAL_ERR": "depth"} if form == "dict" else ["TEMP_ERR", "PSAL_ERR"]
+    ours = dem.GaussianMixture(2, random_state=0)
+    ours.fit(data, features={"TEMP": "depth", "PSAL": "depth"}, noise_covariance=errors, sample_weight="AREA")
+    weights = xr.open_zarr(data, consolidated=False).AREA if kind == "path" else data.AREA
+    expected = dem.GaussianMixture(2, random_state=0)
+    expected.fit(rows, noise_covariance=noise, sample_weight=np.ravel(weights))
+    np.testing.assert_allclose(ours.covariances_, expected.covariances_, rtol=1e-8, atol=1e-12)
+    density = np.asarray(ours.score_samples(data, noise_covariance=errors))
+    assert density.shape == (20, 15)
+    np.testing.assert_allclose(density.ravel(), expected.score_samples(rows, noise_covariance=noise), rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["memory", "dask", "path"])
+def test_limits_and_errors_of_variables_are_named(tmp_path, kind):
+    data, _, _ = sea("memory", tmp_path)
+    data = data.isel(depth=0, drop=True)
+    rows = np.stack([np.ravel(data[name]) for name in ("TEMP", "PSAL")], axis=1)
+    noise = np.stack([np.ravel(data[f"{name}_ERR"]) for name in ("TEMP", "PSAL")], axis=1)
+    data.transpose("lon", "lat").to_zarr(tmp_path / "flat.zarr", zarr_format=3, consolidated=False)
+    source = {}
+    if kind == "path":
+        source = {"variable": ["TEMP", "PSAL"]}
+        rows, noise = (one.reshape(20, 15, 2).swapaxes(0, 1).reshape(-1, 2) for one in (rows, noise))
+        given = str(tmp_path / "flat.zarr")
+    else:
+        given = (data if kind == "memory" else data.chunk({"lat": 6}))[["TEMP", "PSAL", "TEMP_ERR", "PSAL_ERR"]]
+    ours = dem.GaussianMixture(2, random_state=0)
+    ours.fit(given, noise_covariance=["TEMP_ERR", "PSAL_ERR"], **source)
+    expected = dem.GaussianMixture(2, random_state=0).fit(rows, noise_covariance=noise)
+    np.testing.assert_allclose(ours.covariances_, expected.covariances_, rtol=1e-8)
+    hidden = dem.GaussianMixture(2, covariance_type="diag", random_state=0)
+    hidden.fit(given, upper=["TEMP_ERR", "PSAL_ERR"], **source)  # of values that are all known
+
+
+def test_the_shell_names_errors_of_profiles(tmp_path, capsys):
+    data, rows, noise = sea("path", tmp_path)
+    given = (
+        data,
+        "--variable",
+        "TEMP",
+        "--variable",
+        "PSAL",
+        "--feature-dim",
+        "depth",
+        "--errors",
+        "TEMP_ERR,PSAL_ERR",
+    )
+    code, _ = run(capsys, "fit", *given, "-k", 2, "--seed", 0, "--out", tmp_path / "m.zarr")
+    assert code == 0
+    expected = dem.GaussianMixture(2, random_state=0).fit(rows, noise_covariance=noise)
+    np.testing.assert_allclose(dem.load(str(tmp_path / "m.zarr")).means_, expected.means_, rtol=1e-8)
+
+
+def test_names_that_do_not_go_with_the_features(tmp_path):
+    data, _, _ = sea("memory", tmp_path)
+    features = {"TEMP": "depth", "PSAL": "depth"}
+    model = dem.GaussianMixture(2, random_state=0)
+    other = data.assign(TEMP_ERR=data.TEMP_ERR.rename(depth="level").assign_coords(level=[0.0, 10.0, 60.0]))
+    with pytest.raises(DataError, match=r"noise_covariance has TEMP_ERR\[level=60\], but .* is TEMP\[depth=50\]"):
+        model.fit(other, features=features, noise_covariance={"TEMP_ERR": "level", "PSAL_ERR": "depth"})
+    with pytest.raises(DataError, match="noise_covariance: the data has nothing of the name 'SIGMA'"):
+        model.fit(data, features=features, noise_covariance={"SIGMA": "depth", "PSAL_ERR": "depth"})
+    with pytest.raises(DataError, match=r"labels cannot be .* goes with noise_covariance, lower, upper"):
+        model.fit(data, features=features, labels={"AREA": "depth"})
+    with pytest.raises(DataError, match=r"noise_covariance has the shape \(n_rows, 3\), but there are 6 features"):
+        model.fit(data, features=features, noise_covariance={"TEMP_ERR": "depth"})
+    with pytest.raises(DataError, match=r"several columns \(lat, lon\) cannot be named of a DataArray"):
+        model.fit(data.TEMP, feature_dim="depth", noise_covariance=["lat", "lon"])
 
 
 def grid_weights(values, lat=(10.0, 20.0, 30.0, 40.0), dims=("lat", "lon")):
@@ -107,7 +197,7 @@ def test_a_name_that_the_data_does_not_have_is_told_with_those_it_has(tmp_path, 
         dem.GaussianMixture(1).fit(data, sample_weight="arae", **source)
     with pytest.raises(DataError, match=r"upper: the data has nothing of the name 'uper'; it has .*\barea\b"):
         dem.GaussianMixture(1).fit(data, upper=["area", "uper"], **source)
-    with pytest.raises(DataError, match="lower must be numbers, or names of columns"):
+    with pytest.raises(DataError, match="lower must be numbers, or names of variables or columns"):
         dem.GaussianMixture(1).fit(gaussian_rows(60), lower=["a", "b", "c"])
 
 

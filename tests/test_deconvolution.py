@@ -245,8 +245,6 @@ def test_what_errors_do_not_go_with():
         dem.KMeans(2).fit(rows, noise_covariance=noise)
     with pytest.raises(OptionError, match="noise_covariance goes with Gaussian mixtures of full"):
         dem.select(rows, n_components=2, covariance_type=["full", "diag"], noise_covariance=noise)
-    with pytest.raises(OptionError, match="noise_covariance does not go with partial_fit"):
-        dem.GaussianMixture(2).partial_fit(rows, noise_covariance=noise)
 
 
 def test_errors_and_missing_values():

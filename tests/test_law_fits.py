@@ -39,6 +39,8 @@ def test_recovers_what_made_the_data(case, fitted):
     best = min(orders, key=lambda order: np.abs(found[order] - truth).max())
     np.testing.assert_allclose(found[best], truth, atol=case.within)
     np.testing.assert_allclose(model.weights_[best], case.truth["weights_"], atol=0.05)
+    if case.background:
+        assert model.noise_weight_ == pytest.approx(case.shares[-1], abs=0.02)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -46,11 +48,11 @@ def test_posteriors_labels_and_densities_agree(case, fitted):
     model, rows = fitted[case.name], case.data()
     posterior = model.predict_proba(rows)
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0, rtol=1e-12)
-    np.testing.assert_array_equal(posterior.argmax(axis=1), model.predict(rows))
+    np.testing.assert_array_equal(case.labels(posterior.argmax(axis=1)), model.predict(rows))
     assert model.score(rows) == pytest.approx(model.score_samples(rows).mean(), rel=1e-12)
     # One more iteration from the fitted parameters reports exactly their log-likelihood.
     again = clone(model).set_params(warm_start=True, max_iter=1, tol=1e9, n_init=1)
-    for name in (*case.parameters, "converged_", "lower_bound_", "n_features_in_"):
+    for name in (*case.fitted, "converged_", "lower_bound_", "n_features_in_"):
         setattr(again, name, getattr(model, name))
     assert again.fit(rows).lower_bound_ == pytest.approx(model.score(rows), rel=1e-10)
 
@@ -72,7 +74,7 @@ def test_sampling_and_fitting_come_back(case, fitted):
     model = fitted[case.name]
     rows, labels = model.sample(20000)
     assert rows.shape == (20000, model.n_features_in_)
-    np.testing.assert_allclose(np.bincount(labels) / 20000, model.weights_, atol=0.02)
+    np.testing.assert_allclose(np.bincount(labels[labels >= 0]) / 20000, model.weights_, atol=0.02)
     for k, expected in enumerate(case.means(getattr(model, case.located))):
         mine = rows[labels == k]
         deviations = np.abs(mine.mean(axis=0) - expected)
@@ -111,8 +113,10 @@ def test_polishing_a_start_from_a_sample(case):
     rows = CutRows(case.data(), [1000, 2000])
     fitted = case.estimator(sample_rows=500, n_init=3, max_iter=300).fit(rows)
     iterations = [record["iteration"] for record in fitted.history_ if record["phase"] == "data"]
-    assert max(iterations) == rows.reads - 1  # one read is for the sample; the best few starts share the others
-    assert fitted.n_iter_ <= rows.reads - 1 <= 1.2 * fitted.n_iter_ + 1
+    # One is for the sample, one for the box of a background; the best few starts share the others.
+    reads = rows.reads - 1 - case.background
+    assert max(iterations) == reads
+    assert fitted.n_iter_ <= reads <= 1.2 * fitted.n_iter_ + 1
     assert {record["model"] for record in fitted.history_ if record["phase"] == "sample"} == {0, 1, 2}
     assert fitted.lower_bound_ == pytest.approx(case.estimator(n_init=3).fit(case.data()).lower_bound_, abs=1e-3)
 

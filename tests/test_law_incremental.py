@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.engine import LocalEngine, connect
 from dem.events import IterationEnded
-from dem.families.mixture import Mixture, RebasedStatistics
+from dem.families.mixture import RebasedStatistics
 
 EDGES = list(range(100, 3000, 100))
 TEN = list(range(300, 3000, 300))
@@ -38,22 +38,24 @@ def start_of(case, max_iter=1):
     return family, parameters, rows
 
 
-@dataclass(frozen=True, eq=False)
-class Watched(Mixture):
-    """Notes the free energy of each sum of statistics, under the parameters before and after its M-step."""
+def watched(family):
+    """Return a mixture that notes, in `seen`, free energies of sums of statistics before and after their M-steps."""
 
-    seen: list = field(default_factory=list)
+    class Watched(type(family)):
+        def m_step(self, statistics, parameters):
+            after = super().m_step(statistics, parameters)
+            if isinstance(statistics, RebasedStatistics):
+                self.seen.extend(self.free_energy(statistics, each) for each in (parameters, after))
+            return after
 
-    def m_step(self, statistics, parameters):
-        after = super().m_step(statistics, parameters)
-        if isinstance(statistics, RebasedStatistics):
-            self.seen.extend(self.free_energy(statistics, each) for each in (parameters, after))
-        return after
+    one = Watched(**{field.name: getattr(family, field.name) for field in fields(family)})
+    object.__setattr__(one, "seen", [])
+    return one
 
 
 def watched_fit(case, engine, max_in_flight, laps=3):
     family, parameters, rows = start_of(case)
-    family = Watched(family.component, family.fit_weights)
+    family = watched(family)
     # An exact pass, some that move on after each block, and an exact one, which the last of all is.
     algorithm = Incremental(max_in_flight)
     (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(0.0, laps + 1))
@@ -108,7 +110,7 @@ def test_stragglers_and_duplicates_change_no_bit(case, max_in_flight):
 def test_what_would_lower_the_free_energy_is_refused(case, monkeypatch):
     """However old the parameters of an E-step are, and whatever is delivered twice or out of turn."""
     family, old, rows = start_of(case)
-    family = Watched(family.component, family.fit_weights)
+    family = watched(family)
     algorithm, blocks = Incremental(1), Blocks.of(rows, LocalEngine(1), N_BLOCKS)
     state = algorithm.init(family, old, rows, len(blocks))
 
@@ -175,13 +177,13 @@ def test_statistics_from_different_parameters_add(case):
     table = rows.table.astype(float)
     shares = joint * np.vstack(
         [
-            np.broadcast_to(case.row_weights(family, used, part), (len(part), 3))
+            np.broadcast_to(case.row_weights(family, used, part), (len(part), case.size))
             for part, used in ((first, parameters), (second, later))
         ]
     )
-    means = (shares.T @ case.statistics(table)) / shares.sum(axis=0)[:, np.newaxis]
+    means = ((shares.T @ case.statistics(table)) / shares.sum(axis=0)[:, np.newaxis])[:3]
     user = family.to_user(fitted)
-    np.testing.assert_allclose(user["weights"], joint.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(case.weights(user), joint.mean(axis=0), rtol=1e-12)
     located = case.means(user[case.located.removesuffix("_")])
     np.testing.assert_allclose(located, means, rtol=0, atol=1e-11)
     # And the other way round: parameters imply the statistics that they come from.

@@ -14,7 +14,7 @@ def problem(case):
     """Return a component, parameters and rows."""
     rows = case.data()
     component = case.family(rows).component
-    labels = np.random.default_rng(1).choice(3, size=len(rows), p=case.truth["weights_"])
+    labels = np.random.default_rng(1).choice(3, size=len(rows), p=case.truth["weights_"] / case.truth["weights_"].sum())
     return component, component.start(np.asarray(rows, dtype=np.float64), np.eye(3)[labels]), rows
 
 
@@ -28,7 +28,7 @@ def test_statistics_are_linear_in_the_weights(case):
     """Weights are responsibilities times how much a row counts: they sum to anything, also to 0."""
     component, parameters, rows = problem(case)
     rng = np.random.default_rng(3)
-    first, second = rng.exponential(size=(2, 3, len(rows)))
+    first, second = rng.exponential(size=(2, case.size, len(rows)))
     first[:, :100] = 0.0
     one, other, both = (
         statistics_of(component.kernel(parameters, rows.dtype), rows, weights)
@@ -47,7 +47,7 @@ def test_rows_may_count_several_times(case):
     """A row with the weight 3 is three rows."""
     component, parameters, rows = problem(case)
     rng = np.random.default_rng(5)
-    weights = rng.dirichlet(np.ones(3), size=len(rows)).T
+    weights = rng.dirichlet(np.ones(case.size), size=len(rows)).T
     times = rng.integers(0, 4, size=len(rows))
     ours = statistics_of(component.kernel(parameters, rows.dtype), rows, weights * times)
     repeated = statistics_of(
@@ -59,7 +59,7 @@ def test_rows_may_count_several_times(case):
 @KINDS
 def test_kernels_side_by_side_do_not_meet(case):
     component, parameters, rows = problem(case)
-    weights = np.random.default_rng(3).dirichlet(np.ones(3), size=1000).T.copy()
+    weights = np.random.default_rng(3).dirichlet(np.ones(case.size), size=1000).T.copy()
     parts = [chunk_of(rows[start : start + 1000]) for start in (0, 1000, 2000)]
 
     def kernels():

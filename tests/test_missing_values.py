@@ -300,6 +300,32 @@ def test_plan(missing):
     assert "random rows" not in str(said)
 
 
+@pytest.mark.parametrize("at_once", [2, 1000])
+@pytest.mark.parametrize("away", [0.0, 1e7])  # far from the origin each component goes through its own frame
+def test_a_step_of_tied_covariances_is_that_of_plain_numpy(monkeypatch, at_once, away):
+    monkeypatch.setattr("dem.families.gaussian.tied.most_tied", lambda *_: at_once)
+    monkeypatch.setattr("dem.families.gaussian.tied_marginal.most_tied", lambda *_: at_once)
+    rows = gaussian_rows(200)
+    start = dem.GaussianMixture(4, covariance_type="tied", random_state=0, max_iter=2).fit(rows)
+    rows[:5] += away
+    start.means_[3] = rows[0]
+    family, parameters = start._model()
+    family = replace(family, marginalises=True, component=replace(family.component, reg_covar=0.0))
+    gaps = with_gaps(rows, 0.3)
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, 200)
+    covariances = np.array([start.covariances_] * 4)
+    log_density, shares, counts, means, spread = step_of_em(gaps, start.weights_, start.means_, covariances)
+    np.testing.assert_allclose(family.log_likelihood(parameters, chunk_of(gaps)), log_density, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(family.posterior(parameters, chunk_of(gaps)), shares, atol=1e-9)
+    after = family.to_user(family.m_step(family.e_step(parameters, chunk_of(gaps)), parameters))
+    np.testing.assert_allclose(after["weights"], counts, rtol=1e-9)
+    np.testing.assert_allclose(after["means"], means, rtol=1e-9, atol=1e-9)
+    expected = np.tensordot(counts, spread, 1)
+    np.testing.assert_allclose(after["covariances"], expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
+    weighted = family.e_step(parameters, replace(chunk_of(gaps), weights=weights))
+    assert weighted.log_likelihood == pytest.approx(weights @ log_density, rel=1e-10)
+
+
 def test_many_patterns_are_told(monkeypatch):
     monkeypatch.setattr("dem.families.gaussian.component.most_kept", lambda *_: 3)
     monkeypatch.setattr("dem.families.gaussian.marginal.most_kept", lambda *_: 3)

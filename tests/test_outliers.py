@@ -117,3 +117,59 @@ def test_in_the_shell(model, tmp_path, capsys):
     assert [int(line.split()[0]) for line in lines[1:]] == expected.index.tolist()
     code, said = run(capsys, *given[:3], "--share", 2)
     assert (code, "share must be a number above 0" in said.err) == (1, True)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(8)
+    names = [f"star {number:04}" for number in rng.permutation(3000)]
+    key = pd.Index(rng.permutation(3000) + 10_000, name="key")
+    return pd.DataFrame(gaussian_rows(), columns=list("uvw"), index=key).assign(star=names)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "dask", "parquet"])
+def test_ids_of_tables(frame, model, tmp_path, kind):
+    expected = frame.iloc[model.outliers(frame[["u", "v", "w"]].to_numpy(), n=9).index]
+    if kind == "dask":
+        import dask.dataframe as dd
+
+        data = dd.from_pandas(frame, npartitions=7, sort=False)
+    elif kind == "pandas":
+        data = frame
+    else:
+        data = tmp_path / "table.parquet"
+        frame.to_parquet(data, row_group_size=450)
+    fitted = dem.GaussianMixture(3, random_state=0).fit(frame[["u", "v", "w"]])
+    found = fitted.outliers(data, n=9, ids="star")
+    assert list(found.columns) == ["index", "key", "star", "u", "v", "w", "log_density"]
+    np.testing.assert_array_equal(found.coordinates["key"], expected.index)
+    np.testing.assert_array_equal(found.coordinates["star"], expected["star"])
+    np.testing.assert_array_equal(found.columns["u"], expected["u"])
+    with pytest.raises(DataError, match=r"ids: .* has no column 'name'; it has u, v, w, star"):
+        fitted.outliers(data, n=9, ids=["name"])
+
+
+def test_arrays_have_no_columns(model):
+    with pytest.raises(DataError, match="ids names columns of a DataFrame or of parquet; this data has none"):
+        model.outliers(gaussian_rows(), ids="star")
+
+
+def test_ids_gaps_and_limits_in_the_shell(frame, model, tmp_path, capsys):
+    gaps = frame.copy()
+    gaps.iloc[17, 1] = np.nan
+    gaps.to_parquet(tmp_path / "table.parquet")
+    dem.GaussianMixture(3, covariance_type="diag", random_state=0).fit(frame[["u", "v", "w"]]).save(tmp_path / "m.zarr")
+    given = ("outliers", tmp_path / "m.zarr", tmp_path / "table.parquet", "--rows", 5, "--ids", "star", "--json")
+    code, said = run(capsys, *given)
+    assert (code, "row 17, column 1" in said.err) == (1, True)
+    for options, python in (
+        (("--missing", "skip"), {"missing": "skip"}),
+        (("--missing", "marginalise"), {"missing": "marginalise"}),
+        (("--upper", -3.0), {"upper": -3.0}),
+    ):
+        code, said = run(capsys, *given, *options)
+        assert (code, said.err) == (0, "")
+        fitted = dem.load(tmp_path / "m.zarr").set_params(missing=python.pop("missing", "error"))
+        expected = fitted.outliers(gaps, n=5, ids="star", **python)
+        assert json.loads(said.out)["star"] == expected.coordinates["star"].tolist()
+        assert json.loads(said.out)["index"] == expected.index.tolist()

@@ -44,7 +44,8 @@ def fit(family, starts, rows, settings):
 
 def permuted(case, family, parameters, order):
     values = family.to_user(parameters)
-    return family.from_user({name: v if name in case.shared else v[list(order)] for name, v in values.items()})
+    moved = {name: v[list(order)] for name, v in values.items() if name not in case.shared}
+    return family.from_user(values | moved)
 
 
 def test_a_grid_of_models_shares_its_reads_and_ends_as_each_alone():

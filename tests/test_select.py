@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from xml.etree import ElementTree as ET
 
+import dask.array as da
 import numpy as np
 import pytest
 import sklearn.mixture
+import zarr
 from agreement import assert_close
 from cases import CASES, gaussian_rows
 from sources import CutRows
@@ -16,7 +18,7 @@ import dem
 from dem.data.base import Chunk
 from dem.em.predict import LogLikelihood
 from dem.engine import LocalEngine
-from dem.errors import DataError, FitError, OptionError
+from dem.errors import DataError, DataWarning, FitError, OptionError
 from dem.estimators.callbacks import History
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 
@@ -235,3 +237,28 @@ def test_the_callbacks_that_are_given_are_told():
     told = History()
     dem.select(np.random.default_rng(0).normal(size=(300, 2)), n_components=[1, 2], random_state=0, callbacks=[told])
     assert told.records
+
+
+@pytest.mark.parametrize("kind", ["array", "zarr", "dask"])
+def test_labels_leave_out_models_that_lack_their_components(kind, tmp_path):
+    rows, labels = gaussian_rows(), np.where(np.arange(3000) % 50 == 0, np.arange(3000) // 50 % 3, -1)
+    zarr.create_array(tmp_path / "labels.zarr", data=labels, chunks=(700,))
+    kinds = {"array": labels, "zarr": str(tmp_path / "labels.zarr"), "dask": da.from_array(labels, chunks=900)}
+    with pytest.warns(DataWarning, match="labels of .* name component 2: n_components=1, 2 is left out"):
+        found = dem.select(rows, n_components=range(1, 5), labels=kinds[kind], random_state=0, tol=1e-2)
+    assert [row["n_components"] for row in found.table] == [3, 4]
+    alone = dem.GaussianMixture(3, random_state=0, tol=1e-2).fit(rows, labels=labels)
+    assert_close(found.estimators[0], alone, ("weights_", "means_"))
+
+
+def test_labels_of_a_background_in_a_search():
+    rows = np.concatenate([gaussian_rows(500), np.random.default_rng(0).uniform(-20, 20, (50, 3))])
+    labels = np.where(np.arange(550) < 520, -1, 3)
+    options = {"noise": True, "random_state": 0, "tol": 1e-2}
+    found = dem.select(rows, n_components=3, covariance_type=["full", "diag"], labels=labels, **options)
+    alone = dem.GaussianMixture(3, **options).fit(rows, labels=labels)
+    assert_close(found.estimators[0], alone, ("weights_", "means_"))
+    with pytest.warns(DataWarning, match="n_components=2, 3 is left out"):
+        dem.select(rows, n_components=(2, 3, 4), labels=labels, **options)
+    with pytest.raises(DataError, match="name component 3: n_components=2, 3 is too few; search among more than 3"):
+        dem.select(rows, n_components=(2, 3), labels=labels, **options)

@@ -23,7 +23,7 @@ EDGES = list(range(100, 3000, 100))
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_stream_comes_close_to_a_fit(case):
     rows = case.data()
-    model = case.estimator()
+    model = case.estimator(**case.for_streams)
     for part in np.array_split(rows, 15):
         assert model.partial_fit(part) is model
     assert model.n_samples_seen_ == len(rows)
@@ -34,7 +34,7 @@ def test_a_stream_comes_close_to_a_fit(case):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_stream_goes_on_tomorrow_with_the_same_bits(case, tmp_path):
     rows, path = case.data(), str(tmp_path / "model.zarr")
-    today = case.estimator().partial_fit(rows[:700])
+    today = case.estimator(**case.for_streams).partial_fit(rows[:700])
     today.save(path)
     tomorrow = dem.load(path)
     for model in (today, tomorrow):

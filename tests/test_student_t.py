@@ -10,7 +10,9 @@ from cases import MEANS, WEIGHTS, gaussian_rows, student_t_rows
 from scipy.special import digamma
 
 import dem
+from dem.data.base import Chunk
 from dem.errors import OptionError
+from dem.families.gaussian import COVARIANCE_TYPES, GaussianParameters
 from dem.families.student_t.dof import LEAST, MOST, log_constants, solve
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -170,3 +172,23 @@ def test_outliers_do_not_catch_the_start():
 def test_bad_options(options):
     with pytest.raises(OptionError, match=next(iter(options))):
         dem.StudentTMixture(2, **options).fit(gaussian_rows())
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e6])  # one product for all components, and a frame of each
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_linear_functions_of_gaussian_densities(covariance_type, apart):
+    rng = np.random.default_rng(0)
+    rows = gaussian_rows(100)
+    means, slopes, intercepts = apart * MEANS, -rng.uniform(0.1, 2.0, 3), rng.normal(size=3)
+    component = COVARIANCE_TYPES[covariance_type]()
+    factors = {"full": np.array([2.0 * np.eye(3)] * 3), "tied": 2.0 * np.eye(3), "diag": np.full((3, 3), 2.0)}
+    factor = factors.get(covariance_type, np.full(3, 2.0))
+    covariance = factor / 8.0 if covariance_type in ("full", "tied") else 1.0 / factor**2
+    parameters = GaussianParameters(means, covariance, factor)
+    rows = np.concatenate([rows, means])
+    densities = np.array([scipy.stats.multivariate_normal(mean, 0.25 * np.eye(3)).logpdf(rows) for mean in means])
+    expected = slopes[:, np.newaxis] * densities + intercepts[:, np.newaxis]
+    kernel = component.kernel(parameters, rows.dtype).linear(slopes, intercepts)
+    for which in (np.arange(3), np.array([0, 2])):
+        found = kernel.take(which).block(Chunk(rows, range(len(rows)))).log_density()
+        np.testing.assert_allclose(found, expected[which], rtol=1e-10, atol=1e-10)

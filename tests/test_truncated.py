@@ -26,7 +26,9 @@ from dem.tree import leaves
 
 pytestmark = pytest.mark.slow
 
-GAUSSIAN = {case.name.removeprefix("gaussian-"): case for case in CASES if case.name.startswith("gaussian-")}
+KINDS = [case for case in CASES if not case.background]
+TRUNCATED = pytest.mark.parametrize("case", KINDS, ids=str)
+GAUSSIAN = {case.name.removeprefix("gaussian-"): case for case in KINDS if case.name.startswith("gaussian-")}
 N_COMPONENTS = 12
 
 
@@ -63,7 +65,7 @@ def expected(family, parameters, rows):
     return total.sum(), responsibilities
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@TRUNCATED
 def test_the_e_step_is_that_of_the_candidates(case):
     check_the_e_step(case, case.data()[:600])
 
@@ -97,7 +99,7 @@ def check_the_e_step(case, rows):
     return family, parameters
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@TRUNCATED
 def test_all_in_the_list_is_the_dense_e_step(case):
     """Every cell with all components must give the statistics of all, in every field."""
     family, parameters, rows = model(case, N_COMPONENTS - 1)
@@ -113,7 +115,7 @@ def test_all_in_the_list_is_the_dense_e_step(case):
 
 
 @pytest.mark.parametrize("top_components", [3, 8], ids=["cells of one", "cells of two"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@TRUNCATED
 def test_the_truncated_free_energy_never_falls_and_is_a_lower_bound(case, top_components):
     family, parameters, rows = model(case, top_components)
     source, engine = CutRows(rows, [900]), LocalEngine(1)
@@ -170,7 +172,7 @@ def test_a_row_has_the_same_cell_in_single_precision_and_in_double():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@TRUNCATED
 def test_fits_of_all_families(case):
     options = {"top_components": 2, "max_iter": 6}
     whole = case.estimator(**options).fit(CutRows(case.data(), []))
@@ -201,7 +203,7 @@ def test_where_components_are_far_apart_a_few_are_as_good_as_all(kind):
 
 
 @pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@TRUNCATED
 def test_incremental_em_keeps_the_candidates(case, algorithm):
     """Its free energy is that of the candidates: it never falls, and is close below the truncated log-likelihood."""
     family, parameters, rows = model(case, 8)

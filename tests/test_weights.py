@@ -29,7 +29,8 @@ def start_of(case, rows):
     """Return the options that make a fit begin where another has come to."""
     fitted = case.estimator(max_iter=3, tol=0).fit(rows)
     located = "precisions" if "precisions_" in case.parameters else None
-    given = {"weights_init": fitted.weights_, f"{case.located[:-1]}_init": getattr(fitted, case.located)}
+    weights = fitted.weights_ / fitted.weights_.sum()
+    given = {"weights_init": weights, f"{case.located[:-1]}_init": getattr(fitted, case.located)}
     return {**given, "precisions_init": fitted.precisions_} if located else given
 
 
@@ -216,6 +217,55 @@ def test_metadata_routing():
         plain = cross_validate(model, rows, cv=2, params={"sample_weight": np.ones(600)})["test_score"]
     assert np.isfinite(routed).all()
     assert not np.allclose(routed, plain)
+
+
+def test_metadata_routing_of_all_that_goes_with_rows():
+    import sklearn
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(200, 2))
+    rows[rng.random((200, 2)) < 0.2] = np.nan
+    given = {
+        "labels": rng.integers(-1, 2, 200),
+        "noise_covariance": rng.uniform(0.1, 1.0, (200, 2)),
+        "lower": np.full((200, 2), -np.inf),
+        "upper": np.full((200, 2), np.inf),
+    }
+    with sklearn.config_context(enable_metadata_routing=True):
+        asked = dict.fromkeys(given, True)
+        model = dem.GaussianMixture(2, random_state=0, missing="marginalise").set_fit_request(**asked)
+        model.set_score_request(**asked).set_predict_request(**asked)
+        pipeline = make_pipeline(StandardScaler(), model).fit(rows, **given)
+        scaled = StandardScaler().fit_transform(rows)
+        expected = dem.GaussianMixture(2, random_state=0, missing="marginalise").fit(scaled, **given)
+        np.testing.assert_array_equal(pipeline[-1].means_, expected.means_)
+        np.testing.assert_array_equal(pipeline.predict(rows, **given), expected.predict(scaled, **given))
+        assert pipeline.score(rows, **given) == expected.score(scaled, **given)
+        unasked = make_pipeline(StandardScaler(), dem.GaussianMixture(2, missing="marginalise"))
+        with pytest.raises(sklearn.exceptions.UnsetMetadataPassedError, match="labels"):
+            unasked.fit(rows, labels=given["labels"])
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_weights_of_rows_that_are_left_out_may_be_nan(monkeypatch, lazily):
+    import dask.array
+
+    monkeypatch.setattr("dem.data.columns.READ_BYTES", 0)
+    rng = np.random.default_rng(0)
+    rows, weights = rng.normal(size=(300, 2)), rng.uniform(0.5, 2.0, 300)
+    rows[::3] = np.nan
+    land = np.where(np.isnan(rows[:, 0]), np.nan, weights)
+    given = dask.array.from_array(land, 100).map_blocks(np.copy) if lazily else land
+    ours = dem.GaussianMixture(2, random_state=0, missing="skip").fit(rows, sample_weight=given)
+    expected = dem.GaussianMixture(2, random_state=0, missing="skip").fit(rows, sample_weight=weights)
+    np.testing.assert_array_equal(ours.means_, expected.means_)
+    land[7] = np.nan  # a row that counts
+    with pytest.raises(DataError, match=r"sample_weight is nan in row 7; .* set them to 0 to leave rows out"):
+        dem.GaussianMixture(2, random_state=0, missing="skip").fit(rows, sample_weight=land)
+    with pytest.raises(DataError, match=r"sample_weight is nan in row 0; .* set them to 0"):
+        dem.GaussianMixture(2, random_state=0, missing="marginalise").fit(rows, sample_weight=land)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dem.cli.demo import demo
 from dem.cli.fit import fit
 from dem.cli.impute import impute
 from dem.cli.info import info
+from dem.cli.options import in_the_shell
 from dem.cli.outliers import outliers
 from dem.cli.plan import plan
 from dem.cli.predict import predict
@@ -68,7 +69,7 @@ class RootCommand(click.Group):
         except click.ClickException as error:
             return _fail(error.format_message(), FAILED, error)
         except DemError as error:
-            return _fail(str(error), FAILED, error)
+            return _fail(in_the_shell(str(error), self), FAILED, error)
         except Stopped as stopped:
             if is_terminal():
                 click.echo(err=True)  # after the ^C that the terminal shows

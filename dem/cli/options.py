@@ -154,14 +154,14 @@ measured_options = together(
         type=NAMES,
         metavar="VARIABLE|NAMES",
         help="Variances of the errors of rows, or their covariances (full, tied): a variable of DATA, a path, or "
-        "columns of parquet (var_u,var_g).",
+        "one for each feature (var_u,var_g).",
     ),
     click.option(
         "--lower",
         type=LIMIT,
         metavar="NUMBER|NAMES",
         help="Above what a missing value lies: a number, one for each feature (0.1,-inf), a variable, a path, or "
-        "columns of parquet.",
+        "names, one for each feature.",
     ),
     click.option("--upper", type=LIMIT, metavar="NUMBER|NAMES", help="Below what it lies, as a detection limit."),
 )
@@ -218,10 +218,16 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
     }
 
 
+# Names in Python of options whose parameters have other names.
+_PYTHON = {"weights": "sample_weight", "errors": "noise_covariance", "components": "n_components"}
+# What follows an option that a message begins with.
+_SAID_OF_IT = r"(?=:| \(| (?:is|has|holds|lacks|goes|do|does|must|cannot|names)\b)"
+
+
 def rows_of(given: dict[str, Any]) -> WeightedOptions:
     """Take what `source_options`, `column_options` and `measured_options` have added, as keyword arguments of `fit`."""
-    names = {"weights": "sample_weight", "labels": "labels", "errors": "noise_covariance"}
-    columns = {names.get(name, name): given.pop(name, None) for name in (*names, "lower", "upper")}
+    names = ("weights", "labels", "errors", "lower", "upper")
+    columns = {_PYTHON.get(name, name): given.pop(name, None) for name in names}
     known = {name: value for name, value in columns.items() if value is not None}
     return cast("WeightedOptions", {**source_of(given), **known})
 
@@ -237,6 +243,38 @@ def checkpoint_of(given: dict[str, Any]) -> dict[str, Any]:
 def engine_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take what `engine_options` has added out of the options of a command: keyword arguments of `open_engine`."""
     return {name: given.pop(name) for name in ("scheduler", "workers", "memory_limit", "worker_timeout")}
+
+
+def in_the_shell(message: str, root: Any = None) -> str:
+    """Return a message that Python users could be given in the words of the shell: options by their flags.
+
+    `root` is the group of all commands, by default that of the command which runs.
+
+    Examples
+    --------
+    >>> from dem.cli.main import dem
+    >>> in_the_shell("sample_weight is -1.0 in row 3; see missing='skip'", dem)
+    '--weights is -1.0 in row 3; see --missing skip'
+    """
+    context = click.get_current_context(silent=True)
+    root = root or (context and context.find_root().command)
+    flags = {
+        _PYTHON.get(str(option.name), str(option.name)): max(option.opts, key=len)
+        for command in getattr(root, "commands", {}).values()
+        for option in command.params
+        if isinstance(option, click.Option)
+    }
+    for name, flag in flags.items():
+        if re.search(rf"{flag}\b", message):  # it says both
+            continue
+        value = re.compile(rf"(?<![-\w]){name}=('[^']*'|\"[^\"]*\"|[^\s,;:()]*)")
+        while found := value.search(message):
+            given = found[1].strip("'\"")
+            told = flag if given in ("", "True") else f"{flag} {given}"
+            message = message[: found.start()] + told + message[found.end() :]
+        distinct = name in ("sample_weight", "noise_covariance", "top_components")
+        message = re.sub(rf"(?<![-\w]){name}\b" if distinct else rf"^{name}\b{_SAID_OF_IT}", flag, message)
+    return message
 
 
 def refuse(message: str) -> NoReturn:

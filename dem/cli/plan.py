@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from dem.cli.model_options import model_of, model_options, new_estimator
-from dem.cli.options import POSITIVE, TEXT, column_options, json_option, refuse, rows_of, source_options
+from dem.cli.options import POSITIVE, TEXT, column_options, in_the_shell, json_option, refuse, rows_of, source_options
 from dem.cli.session import plain_warnings
 
 
@@ -56,4 +56,4 @@ def plan(
     to = console()
     print_pairs(to, found.lines())
     for problem in found.problems:
-        to.print(Text(f"! {problem}", style="bold"))
+        to.print(Text(f"! {in_the_shell(problem)}", style="bold"))

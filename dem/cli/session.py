@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dem.cli.abandoned import wants_traceback
-from dem.cli.options import refuse
+from dem.cli.options import in_the_shell, refuse
 from dem.errors import DataWarning
 from dem.units import timed
 
@@ -236,7 +236,7 @@ def plain_warnings(quiet: bool = False) -> Iterator[None]:
     seen: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        line = one_line(str(message)) or category.__name__
+        line = in_the_shell(one_line(str(message))) or category.__name__
         if line not in seen:
             seen.add(line)
             say(f"warning: {line}")

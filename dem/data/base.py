@@ -124,13 +124,16 @@ class Chunk:
     def take(self, which: slice | NDArray[np.bool_] | NDArray[np.integer]) -> Chunk:
         """Return some of the rows, with all that is known of them; of a slice the rows are views."""
         if isinstance(which, slice):
-            index = self.index[which]
-        elif isinstance(self.index, range):  # it may be longer than memory
-            places = np.flatnonzero(which) if which.dtype == bool else which
+            columns = {field: column[which] for field, column in self.columns.items()}
+            return Chunk(self.rows[which], self.index[which], **columns)
+        places = np.flatnonzero(which) if which.dtype == bool else which
+        if isinstance(self.index, range):  # it may be longer than memory
             index = self.index.start + self.index.step * places.astype(np.int64)
         else:
-            index = self.index[which]
-        return Chunk(self.rows[which], index, **{field: column[which] for field, column in self.columns.items()})
+            index = self.index[places]
+        # Of rows of a few numbers `take` copies ten times as many in the same time as brackets.
+        columns = {field: column.take(places, axis=0) for field, column in self.columns.items()}
+        return Chunk(self.rows.take(places, axis=0), index, **columns)
 
 
 #: maps a chunk of n rows to results (n,) or (n, columns)

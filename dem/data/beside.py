@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dem.data.base import Rows
 from dem.data.checks import frame_columns
 from dem.data.labels import coordinate_text, order_of, same
+from dem.data.profiles import Features
 from dem.data.sources import SourceOptions, source_kind
 from dem.errors import DataError
 
@@ -21,11 +22,14 @@ _OF_FEATURES = ("noise_covariance", "lower", "upper")
 _NAMES_SHOWN = 20
 
 
-def found_beside(data: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def found_beside(
+    data: Any, given: Mapping[str, Any], features: Features | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """Return `given` with the columns of data that it names in place of the names, and these.
 
-    A name that the data does not have may be a path, and is left as it is if there is anything. Of a table several
-    columns may be named in a list, such as the errors of all features.
+    A name that the data does not have may be a path, and is left as it is if there is anything. Several may be named in
+    a list, in the order of the features, such as their errors; of a Dataset or a zarr group also in a mapping of
+    variables to their dimensions, as features are. A list of as many as there are `features` has their dimensions.
 
     Raises
     ------
@@ -35,9 +39,18 @@ def found_beside(data: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
     columns: dict[str, Any] = dict(given)
     names: list[str] = []
     for option, value in given.items():
-        own = [value] if isinstance(value, str) else value if _are_names(value) else []
+        own = [value] if isinstance(value, str) else list(value) if _are_names(value) else []
+        if isinstance(value, dict) and (not own or option not in _OF_FEATURES or not _names(data)):
+            message = (
+                f"{option} cannot be {value!r}; a dict of variables and their dimensions goes with "
+                f"{', '.join(_OF_FEATURES)} and names variables of a Dataset or a zarr group"
+            )
+            raise DataError(message)
         if own and all(_has(data, name) for name in own):
-            columns[option] = _column(data, value) if isinstance(value, str) else _columns(data, own)
+            dims: Features | None = value if isinstance(value, dict) else None
+            if dims is None and features is not None and len(own) == len(features):
+                dims = dict(zip(own, features.values(), strict=True))
+            columns[option] = _column(data, value) if isinstance(value, str) else _columns(data, own, dims)
             names += own
         elif own:
             _check_path(data, option, own, is_list=not isinstance(value, str))
@@ -77,7 +90,7 @@ def _names(data: Any) -> list[str]:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list | tuple | dict) and all(isinstance(one, str) for one in value)
 
 
 def without(data: Any, source: SourceOptions, names: Sequence[str]) -> tuple[Any, SourceOptions]:
@@ -127,16 +140,36 @@ def _column(data: Any, name: str) -> Any:
     return data[name]
 
 
-def _columns(data: Any, names: Sequence[str]) -> Any:
+def _columns(data: Any, names: Sequence[str], dims: Features | None) -> Any:
     kind = source_kind(data)
+    if kind in _FRAMES:
+        return data[list(names)]
     if kind == "parquet":
         from dem.data.parquet import ParquetRows  # noqa: PLC0415
 
         return ParquetRows(os.fspath(data), names).array
-    if kind in _FRAMES:
-        return data[list(names)]
-    message = f"several columns ({', '.join(names)}) can be named of parquet and DataFrames only; give an array"
-    raise DataError(message)
+    if kind == "zarr":
+        from dem.data.zarr_open import open_zarr  # noqa: PLC0415
+
+        return open_zarr(data, None if dims else names, features=dims)
+    if not hasattr(data, "data_vars"):
+        message = f"several columns ({', '.join(names)}) cannot be named of a DataArray; give an array"
+        raise DataError(message)
+    from dem.data.xarray import with_features_last  # noqa: PLC0415 - an optional package
+
+    return with_features_last(data if dims else data[list(names)], None, dims)[0]
+
+
+def on_grid(name: str, column: Rows, rows: Rows) -> Any:
+    """Return rows that are columns of others as a Dask array along the dimensions of these, lazily."""
+    array, dims = column.array, column.grid_names  # type: ignore[attr-defined]
+    _check_entries(name, np.array(column.feature_names or ()), rows)
+    if dims is None or rows.grid_names is None:
+        return array
+    _check_grid(name, dims, column.grid, rows, "store it along these")
+    found = {dim: column.coordinates(dim) for dim in dims}
+    _check_coordinates(name, {dim: values for dim, values in found.items() if values is not None}, rows)
+    return array.transpose([*(dims.index(dim) for dim in rows.grid_names), array.ndim - 1])
 
 
 def along(name: str, column: Any, rows: Rows) -> Any:
@@ -200,7 +233,21 @@ def _feature_order(name: str, dim: str, found: NDArray[Any], rows: Rows) -> NDAr
             f"{rows.name}; give one for each feature, by the same names"
         )
         raise DataError(message)
+    if order is None and is_text:
+        _check_entries(name, found, rows)
     return order
+
+
+def _check_entries(name: str, found: NDArray[Any], rows: Rows) -> None:
+    """Refuse entries of variables, such as ``TEMP_ERR[depth=50]``, at other coordinates than those of the features."""
+    for label, wanted in zip(found.tolist(), rows.feature_names or (), strict=False):
+        entries = [one.rpartition("[")[2].rpartition("=")[2] for one in (label, wanted) if one.endswith("]")]
+        if len(entries) == 2 and entries[0] != entries[1]:
+            message = (
+                f"{name} has {label}, but the feature there is {wanted} of {rows.name}; give variables in the order of "
+                "the features, with the same coordinates"
+            )
+            raise DataError(message)
 
 
 def check_stored(name: str, array: Any, rows: Rows) -> None:

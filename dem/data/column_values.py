@@ -1,16 +1,17 @@
-"""The values of a column, one or more for each row: held in memory, or read from a zarr array where they are needed."""
+"""The values of a column, one or more for each row: held in memory, or read or computed where they are needed."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.data.base import Batch, Corner
 from dem.data.zarr_part import ZarrPart
 from dem.errors import MissingDataError
 
@@ -32,6 +33,10 @@ class HeldValues:
         if isinstance(index, range):
             return self.values[index.start - self.index.start : index.stop - self.index.start]
         return self.values[index - self.index.start]
+
+    def opened(self) -> Self:
+        """Return itself."""
+        return self
 
     def cut(self, index: range | NDArray[np.int64]) -> Self:
         """Return those of a batch, which travel with it."""
@@ -66,6 +71,10 @@ class StoredValues:
         flat = block.reshape(-1, *block.shape[self.n_grid :])
         return np.asarray(flat[np.ravel_multi_index(tuple(inner), shape)])
 
+    def opened(self) -> Self:
+        """Return itself."""
+        return self
+
     def cut(self, index: range | NDArray[np.int64]) -> Self:  # noqa: ARG002
         """Return itself: it travels as a description of its store."""
         return self
@@ -92,16 +101,109 @@ class StoredValues:
         return values
 
 
+@dataclass(frozen=True, eq=False)
+class BlockValues:
+    """Values in blocks that are computed where they are needed, such as those of a Dask array.
+
+    Attributes
+    ----------
+    edges : tuple of ndarray of int64
+        Where the blocks begin along each dimension of the rows, or of the rows stacked, and where the last ends.
+    tail : tuple of int
+        Extents of the dimensions behind these.
+    dtype : dtype
+    blocks : mapping of tuple of int to Batch
+        By their number along each dimension what computes a block, the tail flat: those of the rows at hand.
+    opening : str
+        Tells this opening of the array from others.
+    recent : dict, optional
+        The blocks that the last rows were taken from, where rows are asked for one after another; see `opened`.
+    """
+
+    edges: tuple[NDArray[np.int64], ...]
+    tail: Corner
+    dtype: np.dtype[Any]
+    blocks: Mapping[Corner, Batch]
+    opening: str
+    recent: dict[Corner, NDArray[Any]] | None = None
+
+    def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
+        """Compute the values of rows: the blocks that have any of them."""
+        values = np.empty((len(index), *self.tail), self.dtype)
+        used = {}
+        for number, which, inner in self._parts(index):
+            used[number] = self._block(number, len(values[which]))
+            values[which] = used[number][inner]
+        if self.recent is not None:
+            self.recent.clear()
+            self.recent.update(used)
+        return values
+
+    def opened(self) -> Self:
+        """Return what keeps a block while rows are taken from it one chunk after another."""
+        return replace(self, recent={})
+
+    def cut(self, index: range | NDArray[np.int64]) -> Self:
+        """Return those of a batch: what computes its blocks."""
+        blocks = {number: self.blocks[number] for number, _, _ in self._parts(index)}
+        return replace(self, blocks=blocks, recent=None)
+
+    def _parts(self, index: range | NDArray[np.int64]) -> Iterator[tuple[Corner, Any, Any]]:
+        """Yield the blocks that have some rows, which rows these are, and where they stand in the block."""
+        if isinstance(index, range) and len(self.edges) == 1:
+            edges = self.edges[0]
+            first_number, stop_number = np.searchsorted(edges, [index.start, index.stop - 1], "right")
+            for i in range(int(first_number) - 1, int(stop_number)):
+                lower, upper = int(edges[i]), int(edges[i + 1])
+                start, stop = max(index.start, lower), min(index.stop, upper)
+                if start < stop:
+                    which, inside = slice(start - index.start, stop - index.start), slice(start - lower, stop - lower)
+                    yield (i,), which, inside
+            return
+        places = np.unravel_index(np.asarray(index), [int(edge[-1]) for edge in self.edges])
+        numbers = [np.searchsorted(edge, place, "right") - 1 for edge, place in zip(self.edges, places, strict=True)]
+        flat = np.ravel_multi_index(numbers, [len(edge) - 1 for edge in self.edges])
+        order = np.argsort(flat, kind="stable")
+        groups: list[Any] = np.split(order, np.flatnonzero(np.diff(flat[order])) + 1) if len(order) else []
+        for which in groups:
+            number = tuple(int(one[which[0]]) for one in numbers)
+            ends = [edge[i : i + 2] for edge, i in zip(self.edges, number, strict=True)]
+            inner = tuple(place[which] - lower for place, (lower, _) in zip(places, ends, strict=True))
+            yield number, which, np.ravel_multi_index(inner, [int(upper - lower) for lower, upper in ends])
+
+    def _block(self, number: Corner, n_wanted: int) -> NDArray[Any]:
+        if self.recent is not None and number in self.recent:
+            return self.recent[number]
+        batch = self.blocks[number]
+
+        def computed() -> NDArray[Any]:
+            (chunk,) = batch
+            return chunk.rows.reshape(-1, *self.tail)
+
+        return computed() if n_wanted == batch.n_rows else _kept((self.opening, *number), computed)
+
+
 _chunks: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
 _chunks_lock = threading.Lock()
+_read_locks: dict[Hashable, threading.Lock] = {}
 
 
 def _kept(key: Hashable, read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """Return a chunk that this process has decoded before, or decode it: one at a time, as threads ask for the same."""
+    """Return a chunk that this process has decoded before, or decode it: one thread, where several ask for the same."""
     with _chunks_lock:
-        if key not in _chunks:
-            _chunks[key] = read()
-            while len(_chunks) > KEPT_CHUNKS:
-                _chunks.popitem(last=False)
-        _chunks.move_to_end(key)
-        return _chunks[key]
+        own = _read_locks.setdefault(key, threading.Lock())
+    try:
+        with own:
+            with _chunks_lock:
+                if key in _chunks:
+                    _chunks.move_to_end(key)
+                    return _chunks[key]
+            found = read()
+            with _chunks_lock:
+                _chunks[key] = found
+                while len(_chunks) > KEPT_CHUNKS:
+                    _chunks.popitem(last=False)
+            return found
+    finally:
+        with _chunks_lock:
+            _read_locks.pop(key, None)

@@ -2,152 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import uuid
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.data.base import Batch, Chunk, Found, Rows
-from dem.data.beside import along, check_stored, in_order
+from dem.data.base import READ_BYTES, Rows
+from dem.data.beside import along, check_stored, in_order, on_grid
 from dem.data.checks import check_dtype, reason
-from dem.data.column_values import HeldValues, StoredValues
-from dem.data.limits import LimitRule, LimitValues, SameValues, Values, censored, pairs_rule
-from dem.data.rules import LabelsRule, NoiseRule, Rule, as_they_are, errors_where_measured, weights_rule
+from dem.data.column_values import BlockValues, HeldValues, StoredValues
+from dem.data.joined import Column, joined
+from dem.data.limits import LimitRule, LimitValues, SameValues, Values, pairs_rule
+from dem.data.rules import LabelsRule, NoiseRule, Rule, WeightsRule
 from dem.data.sources import open_rows, source_kind
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError, OptionError
-
-
-@dataclass(frozen=True, eq=False)
-class Column:
-    """A field of a `Chunk`: what messages call it, its values, and what they must be."""
-
-    field: str
-    name: str
-    values: Values
-    rule: Rule = as_they_are
-
-    def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
-        """Return the values of rows, which have been judged."""
-        return self.rule(self.name, self.values.at(index), index)
-
-    def cut(self, index: range | NDArray[np.int64]) -> Self:
-        """Return the column of a batch, as it travels with it."""
-        return replace(self, values=self.values.cut(index))
-
-
-@dataclass(frozen=True, eq=False)
-class JoinedBatch(Batch):
-    """A batch whose chunks have columns; rows that do not count are left out."""
-
-    batch: Batch
-    columns: Sequence[Column]
-    skips_gaps: bool = False
-    most_limits: float | None = None
-
-    def __iter__(self) -> Iterator[Chunk]:
-        """Read the rows and what goes with them."""
-        for chunk in self.batch:
-            columns: dict[str, Any] = {column.field: column.at(chunk.index) for column in self.columns}
-            yield self._counted(replace(chunk, **columns))
-
-    def _counted(self, chunk: Chunk) -> Chunk:
-        """Return the rows that count: those of a weight, and where gaps are skipped those without."""
-        if chunk.weights is not None and not chunk.weights.all():
-            chunk = replace(chunk.take(chunk.weights > 0.0), found=chunk.found)
-        if chunk.noise is not None:
-            chunk = replace(chunk, noise=errors_where_measured(chunk.noise, chunk.rows, chunk.index))
-        if self.most_limits is not None:
-            chunk = censored(chunk, self.most_limits)
-        if self.skips_gaps and (gaps := np.isnan(chunk.rows).any(axis=1)).any():
-            chunk = replace(chunk.take(~gaps), found=chunk.found)
-        return chunk
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel with its own part of the columns."""
-        index = self.batch.index
-        columns = [one.cut(index) for one in self.columns]
-        return type(self), (self.batch, columns, self.skips_gaps, self.most_limits)
-
-    @property
-    def reads_ahead(self) -> bool:  # type: ignore[override]
-        """As of the batch."""
-        return self.batch.reads_ahead
-
-    @property
-    def span(self) -> range | None:
-        """Its rows, with those that do not count."""
-        return self.batch.span
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows, with those that do not count."""
-        return self.batch.n_rows
-
-    @property
-    def pending(self) -> Mapping[Hashable, Any]:
-        """As of the batch."""
-        return self.batch.pending
-
-    def with_values(self, values: Mapping[Hashable, Any]) -> Self:
-        """Return the batch with its pending values put in."""
-        return replace(self, batch=self.batch.with_values(values))
-
-
-class JoinedRows(Rows):
-    """Rows with columns, among them limits as they were given where `most_limits` says how many a row may have."""
-
-    def __init__(
-        self, rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False, most_limits: float | None = None
-    ) -> None:
-        self.rows, self.columns, self.skips_gaps, self.most_limits = rows, columns, skips_gaps, most_limits
-        self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
-        self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
-        self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
-
-    def batches(self) -> list[Batch]:
-        """Return the batches of the rows, with their columns."""
-        return [JoinedBatch(batch, self.columns, self.skips_gaps, self.most_limits) for batch in self.rows.batches()]
-
-    def divided(self, n_batches: int) -> Rows:
-        """Return the same rows in at least `n_batches` batches; see `Rows.divided`."""
-        finer = copy.copy(self)
-        finer.rows = self.rows.divided(n_batches)
-        return finer
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """As of the rows."""
-        return self.rows.grid
-
-    def coordinates(self, dim: str) -> NDArray[Any] | None:
-        """As of the rows."""
-        return self.rows.coordinates(dim)
-
-    @property
-    def grid_chunks(self) -> tuple[int, ...]:
-        """As of the rows."""
-        return self.rows.grid_chunks
-
-    @property
-    def read_rows(self) -> int:
-        """As of the rows."""
-        return self.rows.read_rows
-
-    @property
-    def stored_chunks(self) -> tuple[int, int] | None:
-        """As of the rows."""
-        return self.rows.stored_chunks
-
-    def check_found(self, found: Found) -> None:
-        """Judge what of the rows is missing."""
-        self.rows.check_found(found)
-
 
 #: the fields of a `Chunk` with a value for each feature
 BY_FEATURE = ("noise", "limits")
@@ -164,6 +36,7 @@ def with_columns(
     given: Mapping[str, Any],
     n_components: int | None,
     *,
+    background: bool = False,
     skips_gaps: bool = False,
     most_limits: float = math.inf,
 ) -> Rows:
@@ -177,14 +50,16 @@ def with_columns(
         What is given of each row, as in `WeightedOptions`; nothing is None.
     n_components : int, optional
         How many components the model has; None if it has none.
+    background : bool
+        Whether a background stands behind them.
     skips_gaps : bool
         Whether to leave out rows with NaN.
     most_limits : float
         How many values of a row may have limits.
     """
-    kinds: dict[str, tuple[str, Rule, int]] = {"sample_weight": ("weights", weights_rule, 0)}
+    kinds: dict[str, tuple[str, Rule, int]] = {"sample_weight": ("weights", WeightsRule(skips_gaps), 0)}
     if n_components is not None:
-        kinds["labels"] = ("labels", LabelsRule(n_components), 1)
+        kinds["labels"] = ("labels", LabelsRule(n_components, background), 1)
         kinds["noise_covariance"] = ("noise", NoiseRule(rows.n_features), 2)
     columns = []
     ends = {name: given[name] for name in ("lower", "upper") if name in given}
@@ -203,36 +78,20 @@ def with_columns(
 def _limits(name: str, data: Any, rows: Rows) -> Values:
     """Return lower or upper limits: the same for all rows, or a column."""
     rule, d = LimitRule(rows.n_features), rows.n_features
-    is_path = isinstance(data, str) or hasattr(data, "__fspath__")
-    if not is_path and source_kind(data) != "dask.dataframe" and np.shape(data) in ((), (d,)):
+    is_opened = isinstance(data, str | Rows) or hasattr(data, "__fspath__")
+    if not is_opened and source_kind(data) != "dask.dataframe" and np.shape(data) in ((), (d,)):
         data = in_order(name, data, rows)
         try:
             value = np.broadcast_to(np.asarray(data, dtype=np.float64), (1, d))
         except (TypeError, ValueError) as error:
-            message = f"{name} must be numbers, or names of columns of parquet or a DataFrame ({reason(error)})"
+            message = f"{name} must be numbers, or names of variables or columns of the data ({reason(error)})"
             raise DataError(message) from error
         return SameValues(rule(name, value, range(1))[0])
     return open_column("limits", name, data, rows, rule, n_more=1)
 
 
-def joined(
-    rows: Rows, columns: Sequence[Column], *, skips_gaps: bool = False, most_limits: float | None = None
-) -> Rows:
-    """Return rows with columns; themselves where there are none."""
-    if not columns and not skips_gaps:
-        return rows
-    return JoinedRows(rows, columns, skips_gaps=skips_gaps, most_limits=most_limits)
-
-
-def table_of(chunk: Chunk) -> Rows:
-    """Return a table of the rows of a chunk, with all that is known of them."""
-    index = range(len(chunk))
-    columns = [Column(field, field, HeldValues(values, index)) for field, values in chunk.columns.items()]
-    return joined(open_rows(chunk.rows), columns)
-
-
 def open_column(field: str, name: str, data: Any, rows: Rows, rule: Rule, *, n_more: int = 0) -> Column:
-    """Open a column of any kind of data; that of a zarr array is read where it is needed, all else is held in memory.
+    """Open a column of any kind of data: what is small is held in memory, what is lazy is read where it is needed.
 
     Parameters
     ----------
@@ -267,8 +126,11 @@ def open_column(field: str, name: str, data: Any, rows: Rows, rule: Rule, *, n_m
         n_grid = _n_grid(name, array.shape, rows, n_more)
         part = ZarrPart.of(array, f"{name} ({where})", tuple(range(array.ndim)), has_features=False)
         return Column(field, part.name, StoredValues(part, n_grid, uuid.uuid4().hex), rule)
-    values, index = _in_memory(name, data, rows, by_feature=field in BY_FEATURE), range(rows.n_rows)
-    n_grid = _n_grid(name, values.shape, rows, n_more)
+    data, index = _as_array(name, data, rows, by_feature=field in BY_FEATURE), range(rows.n_rows)
+    n_grid = _n_grid(name, data.shape, rows, n_more)
+    if source_kind(data) == "dask.array" and (lazy := _blocks(name, data, n_grid)) is not None:
+        return Column(field, name, lazy, rule)
+    values = _in_memory(name, data)
     values = rule(name, values.reshape(rows.n_rows, *values.shape[n_grid:]), index)
     return Column(field, name, HeldValues(values, index))
 
@@ -284,14 +146,35 @@ def _n_grid(name: str, shape: tuple[int, ...], rows: Rows, n_more: int) -> int:
     raise DataError(message)
 
 
-def _in_memory(name: str, data: Any, rows: Rows, *, by_feature: bool) -> NDArray[Any]:
-    """Return the values of a column as an array, along the dimensions, and features, of the rows that it names."""
-    if by_feature:
+def _as_array(name: str, data: Any, rows: Rows, *, by_feature: bool) -> Any:
+    """Return a column as an array, of Dask if it is lazy, along the dimensions, and features, of the rows it names."""
+    if by_feature and not isinstance(data, Rows):
         data = in_order(name, data, rows)
-    if source_kind(data) == "xarray" and hasattr(data, "dims"):
-        data = along(name, data, rows)
-    if source_kind(data) == "parquet":
-        data = open_rows(data).array  # type: ignore[attr-defined]
+    if isinstance(data, Rows):
+        return on_grid(name, data, rows)
+    kind = source_kind(data)
+    if kind == "xarray" and hasattr(data, "dims"):
+        from dem.data.xarray import lazy  # noqa: PLC0415 - an optional package
+
+        data = lazy(along(name, data, rows))
+        data = data.data if data.chunks is not None else data.values
+    elif kind in ("parquet", "dask.dataframe"):
+        series = kind == "dask.dataframe" and data.ndim == 1
+        try:
+            data = open_rows(data.to_frame() if series else data).array  # type: ignore[attr-defined]
+        except DataError as error:
+            message = f"{name}: {error}"
+            raise DataError(message) from error
+        data = data[:, 0] if series else data
+    if source_kind(data) == "dask.array":
+        from dem.data.dask import with_known_chunks  # noqa: PLC0415
+
+        return with_known_chunks(data, name)
+    return _in_memory(name, data)
+
+
+def _in_memory(name: str, data: Any) -> NDArray[Any]:
+    """Return values as an array of numbers."""
     try:
         if hasattr(data, "compute"):
             data = data.compute()
@@ -306,3 +189,22 @@ def _in_memory(name: str, data: Any, rows: Rows, *, by_feature: bool) -> NDArray
         message = f"{name} has masked values; fill them, or leave their rows out with weights of 0"
         raise DataError(message)
     return values
+
+
+def _blocks(name: str, array: Any, n_grid: int) -> BlockValues | None:
+    """Return a Dask array whose first `n_grid` dimensions are rows as values to compute where they are needed.
+
+    None if it is small, so that it is better computed once, or lies in memory already.
+    """
+    from dem.data.dask import DaskRows  # noqa: PLC0415
+
+    if array.nbytes <= READ_BYTES:
+        return None
+    tail = array.shape[n_grid:]
+    flat = array.rechunk(dict.fromkeys(range(n_grid, array.ndim), -1))
+    flat = flat.reshape((*array.shape[:n_grid], math.prod(tail))) if len(tail) != 1 else flat
+    blocks = DaskRows(flat, name).blocks()
+    if blocks is None:
+        return None
+    edges = tuple(np.cumsum((0, *extents)) for extents in array.chunks[:n_grid])
+    return BlockValues(edges, tail, array.dtype, blocks, uuid.uuid4().hex)

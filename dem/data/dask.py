@@ -10,19 +10,21 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import uuid
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import dask.array
 import numpy as np
-from dask._task_spec import DataNode
+from dask._task_spec import DataNode, Task, TaskRef
+from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, Batch, Chunk, Region, RowMap, Rows, batch_bounds, span_of
+from dem.data.base import READ_BYTES, Batch, Chunk, Corner, Region, RowMap, Rows, batch_bounds, span_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason
 from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
 from dem.errors import DataError, DataWarning
@@ -140,8 +142,7 @@ class DaskRows(Rows):
         grid_names: tuple[str, ...] | None = None,
     ) -> None:
         check_futures(array, name)
-        if np.isnan(array.shape).any():
-            array = _with_known_chunks(array, name)
+        array = with_known_chunks(array, name)
         self.name = name
         self.array = array.rechunk({array.ndim - 1: -1})
         shape = (math.prod(array.shape[:-1]), array.shape[-1])
@@ -181,16 +182,37 @@ class DaskRows(Rows):
         edges = batch_edges(nodes, keys, [0, *(stop for _, stop in bounds)])
         outputs = [list(itertools.chain.from_iterable(keys[a:b])) for a, b in itertools.pairwise(edges)]
         nodes |= shared_values(nodes, pending, outputs, self.name)
-        batches = []
-        for (start, stop), wanted in zip(itertools.pairwise(edges), outputs, strict=True):
-            needed = cull(nodes, wanted)[0]
-            own = {key: node for key, node in needed.items() if key not in pending}
-            lying = {key: pending[key] for key in needed if key in pending}
-            batches.append(DaskBatch(reads[start:stop], own, lying, self.n_features, self.name))
-        return batches
+        parts = zip(itertools.pairwise(edges), outputs, strict=True)
+        return [self._batch(reads[start:stop], wanted, nodes, pending) for (start, stop), wanted in parts]
+
+    def _batch(
+        self, reads: Sequence[Sequence[Block]], wanted: list[Any], nodes: Nodes, pending: Mapping[Hashable, Any]
+    ) -> DaskBatch:
+        needed = cull(nodes, wanted)[0]
+        own = {key: node for key, node in needed.items() if key not in pending}
+        lying = {key: pending[key] for key in needed if key in pending}
+        return DaskBatch(reads, own, lying, self.n_features, self.name)
+
+    def blocks(self) -> dict[Corner, DaskBatch] | None:
+        """Return each block by its number, to be computed alone; None where there is no need to compute any.
+
+        That is where the blocks are in memory already, here or on a cluster.
+        """
+        nodes, pending = low_level(self.array)
+        values = (getattr(node, "value", None) for node in nodes.values() if isinstance(node, DataNode))
+        if pending or sum(getattr(value, "nbytes", 0) for value in values if isinstance(value, np.ndarray)) >= (
+            self.array.nbytes // 2
+        ):
+            return None
+        blocks = {cast("Corner", block.key[1:-1]): block for block in blocks_of(self.array)}
+        nodes |= shared_values(nodes, pending, [[block.key] for block in blocks.values()], self.name)
+        return {number: self._batch([[block]], [block.key], nodes, pending) for number, block in blocks.items()}
 
 
-def _with_known_chunks(array: dask.array.Array, name: str) -> dask.array.Array:
+def with_known_chunks(array: dask.array.Array, name: str) -> dask.array.Array:
+    """Return an array whose blocks have known lengths, which may have to be computed."""
+    if not np.isnan(array.shape).any():
+        return array
     try:
         # On a copy: the method changes its array.
         return cast("dask.array.Array", array.copy().compute_chunk_sizes())
@@ -228,49 +250,85 @@ def warn_of_column_chunks(name: str, array: dask.array.Array) -> None:
         warnings.warn(message, DataWarning, stacklevel=3)
 
 
+class Beside(Protocol):
+    """What goes with rows; see `dem.data.joined`."""
+
+    def __call__(self, chunk: Chunk) -> Chunk:
+        """Return a chunk with what goes with its rows."""
+
+    def cut(self, index: range | NDArray[np.int64]) -> Any:
+        """Return what has to travel with some rows."""
+
+
 @dataclass(frozen=True, eq=False)
 class _BlockMap:
-    """What `map_blocks` does to a block; picklable, as labels that an estimator keeps must be."""
+    """What `map_blocks` does to a block at a place; picklable, as labels that an estimator keeps must be."""
 
     function: RowMap
     dtype: np.dtype[Any]
     columns: int | None
     n_features: int
+    place: Region
+    beside: Beside | None
 
     def __call__(self, block: Any) -> NDArray[Any]:
         """Return the results of all rows of a block."""
         tail = () if self.columns is None else (self.columns,)
-        block = checked_block("a block of the Dask array", block, (*np.shape(block)[:-1], self.n_features))
-        if 0 in block.shape[:-1]:
-            return np.empty(block.shape[:-1] + tail, self.dtype)
-        rows = block.reshape(-1, block.shape[-1])
-        return np.asarray(self.function(Chunk(rows, range(len(rows))))).reshape(block.shape[:-1] + tail)
+        block = checked_block("a block of the Dask array", block, (*self.place.shape, self.n_features))
+        if 0 in self.place.shape:
+            return np.empty(self.place.shape + tail, self.dtype)
+        chunk = Chunk(block.reshape(-1, self.n_features), self.place.index())
+        if self.beside is not None:
+            chunk = self.beside(chunk)
+        return np.asarray(self.function(chunk)).reshape(self.place.shape + tail)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with its own part of what goes with the rows."""
+        beside = None if self.beside is None else self.beside.cut(self.place.index())
+        return type(self), (self.function, self.dtype, self.columns, self.n_features, self.place, beside)
 
 
 def map_blocks(
-    array: dask.array.Array, function: RowMap, dtype: np.dtype[Any], columns: int | None
+    array: dask.array.Array,
+    function: RowMap,
+    dtype: np.dtype[Any],
+    columns: int | None,
+    beside: Beside | None = None,
 ) -> dask.array.Array:
     """Apply a function of rows lazily to an array (…, n_features), block by block; returns (…) or (…, columns)."""
     array = array.rechunk({array.ndim - 1: -1})
-    apply = _BlockMap(function, dtype, columns, array.shape[-1])
-    last = array.ndim - 1
-    if columns is None:
-        shape = {"drop_axis": last, "meta": np.empty((0,) * last, dtype)}
-    else:
-        shape = {"chunks": (*array.chunks[:-1], (columns,)), "meta": np.empty((0,) * array.ndim, dtype)}
-    return cast("dask.array.Array", dask.array.map_blocks(apply, array, dtype=dtype, **shape))
+    tail = () if columns is None else (columns,)
+    name, n_features = f"dem-rows-{uuid.uuid4().hex}", array.shape[-1]
+    layer: Nodes = {}
+    for place, region in regions_of(array):
+        key = (name, *place, *(0 for _ in tail))
+        work = _BlockMap(function, dtype, columns, n_features, region, beside)
+        layer[key] = Task(key, work, TaskRef((array.name, *place, 0)))
+    return dask.array.Array(
+        HighLevelGraph(
+            {**array.dask.layers, name: layer}, {**array.dask.dependencies, name: {*array.__dask_layers__()}}
+        ),
+        name,
+        (*array.chunks[:-1], *((extent,) for extent in tail)),
+        meta=np.empty((0,) * (array.ndim - 1 + len(tail)), dtype),
+    )
+
+
+def regions_of(array: dask.array.Array) -> Iterator[tuple[Corner, Region]]:
+    """Yield the numbers and places of the blocks of an array in C order, along all its dimensions but the last."""
+    chunks = array.chunks[:-1]
+    offsets = [list(itertools.accumulate((0, *extents[:-1]))) for extents in chunks]
+    for place in itertools.product(*(range(len(extents)) for extents in chunks)):
+        shape = tuple(extents[i] for extents, i in zip(chunks, place, strict=True))
+        offset = tuple(starts[i] for starts, i in zip(offsets, place, strict=True))
+        yield place, Region(offset, shape, array.shape[:-1])
 
 
 def blocks_of(array: dask.array.Array) -> Iterator[Block]:
     """Yield the blocks of an array in C order, without the empty ones."""
-    chunks = array.chunks[:-1]
-    offsets = [list(itertools.accumulate((0, *extents[:-1]))) for extents in chunks]
-    whole = array.shape[:-1]
-    for place in itertools.product(*(range(len(extents)) for extents in chunks)):
-        shape = tuple(extents[i] for extents, i in zip(chunks, place, strict=True))
-        if 0 not in shape:
-            offset = tuple(starts[i] for starts, i in zip(offsets, place, strict=True))
-            yield Block(offset, shape, whole, (array.name, *place, 0))
+    for place, region in regions_of(array):
+        if 0 not in region.shape:
+            yield Block(region.offset, region.shape, region.whole, (array.name, *place, 0))
 
 
 def group(blocks: Sequence[Block], row_bytes: int, most: int) -> list[list[Block]]:

@@ -19,6 +19,9 @@ class Values(Protocol):
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return the values of rows."""
 
+    def opened(self) -> Any:
+        """Return what serves one reader, who asks for rows one chunk after another."""
+
     def cut(self, index: range | NDArray[np.int64]) -> Any:
         """Return what has to travel with a batch."""
 
@@ -32,6 +35,10 @@ class SameValues:
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return the value as often as there are rows."""
         return np.broadcast_to(self.value, (len(index), *self.value.shape))
+
+    def opened(self) -> Self:
+        """Return itself."""
+        return self
 
     def cut(self, index: range | NDArray[np.int64]) -> Self:  # noqa: ARG002
         """Return itself."""
@@ -48,6 +55,10 @@ class LimitValues:
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return both limits of rows."""
         return np.stack([self.lower.at(index), self.upper.at(index)], axis=-1)
+
+    def opened(self) -> Self:
+        """Return both for one reader."""
+        return type(self)(self.lower.opened(), self.upper.opened())
 
     def cut(self, index: range | NDArray[np.int64]) -> Self:
         """Return those of a batch."""

@@ -125,7 +125,7 @@ class ParquetRows(Rows):
     """
 
     def __init__(self, path: str, columns: Sequence[str] | None = None) -> None:
-        dataset = _open(path)
+        dataset = open_dataset(path)
         if not dataset.files:
             message = f"there is no parquet file in {path}"
             raise DataError(message)
@@ -178,7 +178,7 @@ class ParquetRows(Rows):
 
 def outline(path: str) -> dict[str, Any]:
     """Return what the footers tell of a parquet file or folder: rows, files, row groups, and the types of columns."""
-    dataset = _open(path)
+    dataset = open_dataset(path)
     files = [groups for _, groups in _groups(path, dataset)]
     sizes = [n_rows for groups in files for _, n_rows in groups]
     kinds = {name: dataset.schema.field(name).type for name in _wanted(path, dataset.schema, None)}
@@ -195,10 +195,10 @@ def outline(path: str) -> dict[str, Any]:
 
 def column_names(path: str) -> tuple[str, ...]:
     """Return the names of all columns of a parquet file or folder but the index of a data frame."""
-    return _wanted(path, _open(path).schema, None)
+    return _wanted(path, open_dataset(path).schema, None)
 
 
-def _open(path: str) -> Any:
+def open_dataset(path: str) -> Any:
     """Return the pyarrow dataset at a path or URL."""
     try:
         from pyarrow import dataset  # noqa: PLC0415 - an optional package

@@ -23,33 +23,65 @@ def as_they_are(name: str, values: NDArray[Any], index: range | NDArray[np.int64
     return values
 
 
-def weights_rule(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rule: weights are finite numbers that are not negative."""
-    values = np.asarray(values, dtype=np.float64)
-    advice = "weights must be finite and not negative (0 leaves a row out)"
-    refuse(~(np.isfinite(values) & (values >= 0.0)), name, values, index, advice)
-    return values
+@dataclass(frozen=True)
+class WeightsRule:
+    """Rule: weights are finite numbers that are not negative; with `skips_gaps` see `weights_where_rows_count`."""
+
+    skips_gaps: bool = False
+
+    def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return weights in double precision."""
+        values = np.asarray(values, dtype=np.float64)
+        good = np.isfinite(values) & (values >= 0.0)
+        if self.skips_gaps:
+            good |= np.isnan(values)
+        refuse(~good, name, values, index, "weights must be finite and not negative; set them to 0 to leave rows out")
+        return values
+
+
+def weights_where_rows_count(
+    weights: NDArray[np.float64], rows: NDArray[Any], index: range | NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return weights with 0 for NaN where rows have gaps, which are left out whatever their weights are.
+
+    Raises
+    ------
+    DataError
+        If the weight of a row without gaps is NaN.
+    """
+    unknown = np.isnan(weights)
+    if not unknown.any():
+        return weights
+    advice = "weights must be finite and not negative where rows count; set them to 0 to leave rows out"
+    refuse(unknown & ~np.isnan(rows).any(axis=1), "sample_weight", weights, index, advice)
+    return np.where(unknown, 0.0, weights)
 
 
 @dataclass(frozen=True)
 class LabelsRule:
-    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row."""
+    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row.
+
+    With a background it is the last of these, behind `n_components` others.
+    """
 
     n_components: int
+    background: bool = False
 
     def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[Any]:
-        """Return labels as whole numbers (n,), or as bool (n, n_components)."""
-        last = self.n_components - 1
+        """Return labels as whole numbers (n,), or as bool (n, n_components), a column more with a background."""
+        n_labels = self.n_components + self.background
         if values.ndim == 2:
-            if values.shape[1] != self.n_components:
-                message = f"{name} has {values.shape[1]} columns, but there are {self.n_components} components"
+            if values.shape[1] != n_labels:
+                there = f"{self.n_components} components" + (" and the background" if self.background else "")
+                message = f"{name} has {values.shape[1]} columns, but there are {there}"
                 raise DataError(message)
             values = np.asarray(values, dtype=bool)
             some = np.asarray(values.any(axis=1))
             refuse(~some, name, some, index, "a row needs a component that may have made it")
             return values
-        known: NDArray[np.bool_] = (values >= -1) & (values <= last) & (values == np.rint(values))
-        refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last}, or -1 where none is known")
+        known: NDArray[np.bool_] = (values >= -1) & (values < n_labels) & (values == np.rint(values))
+        last = f"{n_labels - 1}" + (", the background," if self.background else ",")
+        refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last} or -1 where none is known")
         return values.astype(np.int64)
 
 

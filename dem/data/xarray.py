@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, RowMap, Rows, joined_chunks
 from dem.data.checks import check_dtype, feature_axis
 from dem.data.dask import DaskRows, map_blocks, warn_of_column_chunks
+from dem.data.joined import JoinedRows
 from dem.data.labels import order_of
 from dem.data.numpy import ArrayRows
 from dem.data.profiles import Features, check_features, check_shared, feature_names
@@ -80,13 +81,14 @@ def map_xarray(
 ) -> xr.DataArray:
     """Apply a function of rows; see `dem.engine.mapping.map_rows`, which says how what is in memory is computed."""
     array, feature = with_features_last(data, feature_dim, features)
-    rows = with_columns or open_xarray(data, feature_dim, features)
+    rows = opened = with_columns or open_xarray(data, feature_dim, features)
     tail = () if columns is None else (columns,)
+    rows, beside = (rows.rows, rows.beside) if isinstance(rows, JoinedRows) else (rows, None)
     result: Any
     if isinstance(rows, DaskRows):
-        result = map_blocks(array.data, function, dtype, columns)
+        result = map_blocks(array.data, function, dtype, columns, beside)
     else:
-        result = compute(rows, function, dtype, columns).reshape(array.shape[:-1] + tail)
+        result = compute(opened, function, dtype, columns).reshape(array.shape[:-1] + tail)
     dims = array.dims[:-1] + (() if columns is None else ("component",))
     kept = {key: coordinate for key, coordinate in array.coords.items() if feature not in coordinate.dims}
     # Without rename it would bear the name of the Dask task.
@@ -123,7 +125,7 @@ def with_features_last(
         raise DataError(message)
     check_dtype(_name_of(data), data.dtype)
     feature = _feature_dim(data, feature_dim)
-    return _lazy(data).transpose(..., feature), feature
+    return lazy(data).transpose(..., feature), feature
 
 
 def _profiles(data: xr.DataArray | xr.Dataset, features: Features) -> xr.DataArray:
@@ -142,14 +144,14 @@ def _profiles(data: xr.DataArray | xr.Dataset, features: Features) -> xr.DataArr
         array = data[variable]
         check_dtype(f"variable {variable!r} of {name}", array.dtype)
         if dim is None:
-            parts[variable] = _lazy(array).expand_dims("feature", axis=-1)
+            parts[variable] = lazy(array).expand_dims("feature", axis=-1)
             names.append(variable)
             continue
         axis = feature_axis(f"variable {variable!r} of {name}", array.ndim, array.dims, dim)
         own = array.dims[axis]
         names += feature_names(variable, str(own), _labels(array, own), array.shape[axis])
         bare = array.drop_vars([key for key, coordinate in array.coords.items() if own in coordinate.dims])
-        parts[variable] = _lazy(bare).rename({own: "feature"}).transpose(..., "feature")
+        parts[variable] = lazy(bare).rename({own: "feature"}).transpose(..., "feature")
     dims = {variable: part.dims[:-1] for variable, part in parts.items()}
     check_shared(name, {variable: (frozenset(found),) for variable, found in dims.items()}, dims)
     first = next(iter(dims.values()))
@@ -185,8 +187,8 @@ def _stack_variables(data: xr.Dataset, feature_dim: str | int | None) -> xr.Data
     for key, variable in data.data_vars.items():
         check_dtype(f"variable {key!r} of {name}", variable.dtype)
     _check_no_feature_dimension(name, data)
-    lazy = xr.Dataset({key: _lazy(variable) for key, variable in data.data_vars.items()})
-    return lazy.to_dataarray("feature").transpose(..., "feature")
+    whole = xr.Dataset({key: lazy(variable) for key, variable in data.data_vars.items()})
+    return whole.to_dataarray("feature").transpose(..., "feature")
 
 
 def _check_dimensions(name: str, data: xr.Dataset) -> None:
@@ -210,7 +212,7 @@ def _listed(names: Iterable[Hashable], word: Callable[[object], str] = str) -> s
     return f"[{', '.join(map(word, names[:5]))}{', …' if len(names) > 5 else ''}]"
 
 
-def _lazy(array: xr.DataArray) -> xr.DataArray:
+def lazy(array: xr.DataArray) -> xr.DataArray:
     """Return an array that is in memory or made of Dask chunks; what lies in a file is not read yet."""
     if array.chunks is not None or array.variable._in_memory:  # noqa: SLF001 - xarray has no public way to ask
         return array

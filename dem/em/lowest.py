@@ -22,14 +22,17 @@ class Lowest(Additive):
     Attributes
     ----------
     n_wanted : int
+    rank : ndarray of shape (n,)
+        By what the rows are ordered: their log-density, or that of the components without a background. NaN counts as
+        the lowest.
     log_density : ndarray of shape (n,)
-        NaN counts as the lowest.
     index : ndarray of int64, shape (n,)
         Where the rows stand in the whole table.
     rows : ndarray of shape (n, n_features)
     """
 
     n_wanted: int
+    rank: NDArray[np.float64]
     log_density: NDArray[np.float64]
     index: NDArray[np.int64]
     rows: NDArray[Any]
@@ -37,6 +40,7 @@ class Lowest(Additive):
     def __add__(self, other: Self) -> Self:
         return type(self)(
             self.n_wanted,
+            np.concatenate([self.rank, other.rank]),
             np.concatenate([self.log_density, other.log_density]),
             np.concatenate([self.index, other.index]),
             np.concatenate([self.rows, other.rows]),
@@ -44,13 +48,14 @@ class Lowest(Additive):
 
     def kept(self) -> Self:
         """Return these without what is more than wanted."""
-        keys = _rounded(self.log_density)
+        keys = _rounded(self.rank)
         if len(keys) > self.n_wanted:  # sort no more than what may be among the lowest
             (near,) = np.nonzero(keys <= np.partition(keys, self.n_wanted - 1)[self.n_wanted - 1])
         else:
             near = np.arange(len(keys))
         order = near[np.lexsort((self.index[near], keys[near]))[: self.n_wanted]]
-        return replace(self, log_density=self.log_density[order], index=self.index[order], rows=self.rows[order])
+        kept = {name: getattr(self, name)[order] for name in ("rank", "log_density", "index", "rows")}
+        return replace(self, **kept)
 
 
 def _rounded(density: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -72,5 +77,5 @@ class LowestDensities:
     def __call__(self, chunk: Chunk) -> Lowest:
         """Return those of a chunk."""
         exact = replace(chunk, rows=chunk.rows.astype(np.float64, copy=False))
-        density = self.family.log_likelihood(self.parameters, exact)
-        return Lowest(self.n_wanted, density, np.asarray(chunk.index, dtype=np.int64), chunk.rows).kept()
+        rank, density = self.family.ranked(self.parameters, exact)
+        return Lowest(self.n_wanted, rank, density, np.asarray(chunk.index, dtype=np.int64), chunk.rows).kept()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dem.data.base import Chunk, RowMap, Rows
-from dem.data.columns import JoinedRows
+from dem.data.joined import JoinedRows
 from dem.data.sources import SourceOptions, open_rows, source_kind
 from dem.engine.local import LocalEngine
 
@@ -32,7 +32,7 @@ def map_rows(
     function : callable
         Picklable; maps a `Chunk` of n rows to results (n,) or (n, n_columns), of a `dtype`.
     rows : Rows, optional
-        The data as `open_rows` opened it, which may have cost a read. With columns the result is in memory.
+        The data as `open_rows` opened it, which may have cost a read, with what is given of each row.
 
     Returns
     -------
@@ -42,17 +42,18 @@ def map_rows(
         is gone, or replaced by the dimension "component" where there are several results per row.
     """
     kind = source_kind(data)
-    with_columns = rows if isinstance(rows, JoinedRows) else None
     if kind == "xarray":
         from dem.data.xarray import map_xarray  # noqa: PLC0415
 
         how = source.get("feature_dim"), source.get("features")
-        return map_xarray(data, function, np.dtype(dtype), n_columns, *how, _compute_rows, with_columns)
+        return map_xarray(data, function, np.dtype(dtype), n_columns, *how, _compute_rows, rows)
     rows = rows or open_rows(data, **source)
-    if with_columns is None and kind in ("zarr", "parquet", "dask.array", "dask.dataframe"):
+    if kind in ("zarr", "parquet", "dask.array", "dask.dataframe"):
         from dem.data.dask import map_blocks  # noqa: PLC0415
 
-        return map_blocks(rows.array, function, np.dtype(dtype), n_columns)  # type: ignore[attr-defined]
+        lazy: Any
+        lazy, beside = (rows.rows, rows.beside) if isinstance(rows, JoinedRows) else (rows, None)
+        return map_blocks(lazy.array, function, np.dtype(dtype), n_columns, beside)
     results = _compute_rows(rows, function, np.dtype(dtype), n_columns)
     return results.reshape(*rows.grid, *results.shape[1:])
 

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval
 
 from dem.data.base import Chunk, Rows
 from dem.engine import Engine
-from dem.errors import OptionError
+from dem.errors import DataError, OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
 from dem.families.base import Component
@@ -24,9 +24,6 @@ from dem.families.student_t import fenced
 from dem.initialise.dense import dense_rows
 from dem.initialise.sample import RowSample
 from dem.statistics import Additive
-
-# What a uniform background would drive out at once, or knows none.
-_NARROW_STARTS = ("k-means++", "random_from_data", "k-means||")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +109,18 @@ class WithBackground(MixtureEstimator):
             component = NoisyComponent(self._own_component(fitted=False), box=box.values)
         return component.adapted_to(sample.rows)
 
+    def _going_on(self, family: Mixture[Any, Any], rows: Rows, engine: Engine) -> Mixture[Any, Any]:
+        if not self._boxed:
+            return family
+        box = engine.sweep(rows, [Box.of])[0].values
+        component: Any = family.component
+        return family if np.array_equal(box, component.box) else replace(family, component=replace(component, box=box))
+
+    @property
+    def _spreads_starts(self) -> bool:  # type: ignore[override]
+        # A background would drive a component of one row out at once.
+        return bool(self.noise)
+
     def _start(
         self,
         family: Mixture[Any, Any],
@@ -121,7 +130,7 @@ class WithBackground(MixtureEstimator):
         random_state: RandomState,
     ) -> MixtureParameters[Any]:
         if self.noise:
-            sample = replace(sample, chunk=sample.chunk.take(dense_rows(sample.rows, self.n_components)))
+            sample = replace(sample, chunk=_without_background(sample.chunk, self.n_components))
         elif self._robust:
             sample = replace(sample, chunk=replace(sample.chunk, rows=fenced(sample.rows)))
         return super()._start(family, rows, engine, sample, random_state)
@@ -137,12 +146,6 @@ class WithBackground(MixtureEstimator):
         super()._check_options()
         if self.noise and self.top_components is not None:
             message = "noise does not go with top_components; leave one of them out"
-            raise OptionError(message)
-        if self.noise and self.init_params in _NARROW_STARTS:
-            message = (
-                f"init_params={self.init_params!r} starts from single rows, or knows no background: "
-                "noise would take all other rows; take 'kmeans' or 'random'"
-            )
             raise OptionError(message)
 
     def _check_goes_on(self) -> None:
@@ -160,3 +163,25 @@ class WithBackground(MixtureEstimator):
         if not self.noise:
             for name in ("noise_weight_", "noise_volume_"):
                 vars(self).pop(name, None)
+
+
+def _without_background(sample: Chunk, n_components: int) -> Chunk:
+    """Return the rows of a sample from which the components start: dense ones, and those of known components.
+
+    Raises
+    ------
+    DataError
+        If there are fewer rows than components that are not labelled as background.
+    """
+    labels, known = sample.labels, np.zeros(len(sample), dtype=bool)
+    if labels is not None:
+        is_set = labels.ndim == 2
+        own = labels[:, :n_components] if is_set else labels
+        left = np.asarray(own.any(axis=1) if is_set else own < n_components)
+        sample = replace(sample, labels=own).take(left)
+        if len(sample) < n_components:
+            message = f"{len(sample)} rows are not labelled as background, too few for {n_components} components"
+            raise DataError(message)
+        known = np.asarray(~own.all(axis=1) if is_set else own >= 0)[left]
+    known[dense_rows(sample.rows, sample.weights, n_components)] = True
+    return sample.take(known)

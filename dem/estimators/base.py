@@ -171,7 +171,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             pass, as far as that takes no more than a fiftieth of the time.
         **given
             Of mixtures, what is known of each row: `labels`, the numbers of the components that have made the rows, −1
-            where not known, or a boolean array (n_samples, n_components), which components may have made each; of full
+            where not known, or a boolean array (n_samples, n_components), which components may have made each (with a
+            background that is the component behind the last, and a column more); of full
             and tied covariances `noise_covariance`, the errors of rows: variances, shape (n_samples, n_features), or
             covariances, (n_samples, n_features, n_features). The model is then of the rows without their errors. Of
             Gaussian mixtures `lower` and `upper`, numbers or arrays (n_features,) or (n_samples, n_features): between
@@ -278,9 +279,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         Returns
         -------
         array of int64, shape (n_samples,)
-            Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask and
-            zarr; a DataArray on the same grid, with its coordinates, for xarray. It is in memory where anything is
-            `given` of each row.
+            Of the same kind as X: NumPy for arrays and DataFrames in memory; a lazy Dask array for Dask, parquet and
+            zarr; a DataArray on the same grid, with its coordinates, for xarray.
         """
         return self._map(Labels, X, given)
 

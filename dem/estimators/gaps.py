@@ -90,7 +90,9 @@ class Imputes(Estimator):
         if source_kind(X) not in ("xarray", "pandas"):
             return found
         opened, columns = parted(source)
-        data, opened = without(*inputs.as_fitted(self, X, opened), found_beside(X, columns)[1])
+        data, opened = without(
+            *inputs.as_fitted(self, X, opened), found_beside(X, columns, inputs.features_of(self, opened))[1]
+        )
         if source_kind(X) == "pandas":
             return type(data)(found, index=data.index, columns=data.columns) if hasattr(data, "columns") else found
         from dem.data.xarray import on_features  # noqa: PLC0415 - an optional package

@@ -22,6 +22,7 @@ from dem.data.checks import check_dtype, frame_columns, frame_name
 from dem.data.columns import LIMITED, with_columns
 from dem.data.labels import order_of, same
 from dem.data.numpy import ArrayRows
+from dem.data.profiles import Features
 from dem.data.sources import (
     RowOptions,
     SourceOptions,
@@ -170,7 +171,7 @@ def rows_of(
     named: list[str] = []
     if columns:
         check_known(estimator, columns)
-        columns, named = found_beside(data, columns)
+        columns, named = found_beside(data, columns, features_of(estimator, source, reset=reset))
     if not reset:
         data, source = as_fitted(estimator, data, source)
     if named:
@@ -190,7 +191,13 @@ def rows_of(
     if not columns and not skips:
         return rows
     n_components, most = getattr(estimator, "n_components", None), getattr(estimator, "_most_limits", math.inf)
-    return with_columns(rows, columns, n_components, skips_gaps=skips, most_limits=most)
+    background = bool(getattr(estimator, "noise", False))
+    return with_columns(rows, columns, n_components, background=background, skips_gaps=skips, most_limits=most)
+
+
+def features_of(estimator: Any, source: SourceOptions, *, reset: bool = False) -> Features | None:
+    """Return the variables whose entries are the features: those named now, or those of the fit."""
+    return source.get("features") or (None if reset else getattr(estimator, "features_", None))
 
 
 def skips_gaps(estimator: Any) -> bool:
@@ -228,7 +235,7 @@ def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **given: 
     if "sample_weight" in columns:
         message = "sample_weight changes nothing of what is said of each row; leave it out"
         raise OptionError(message)
-    columns, named = found_beside(data, columns)
+    columns, named = found_beside(data, columns, features_of(estimator, source))
     data, source = without(*as_fitted(estimator, data, source), named)
     rows = rows_of(estimator, data, reset=False, on_grid=True, **source, **columns)
     function = function.about(rows, skips_gaps=skips_gaps(estimator))

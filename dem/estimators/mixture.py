@@ -18,13 +18,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.columns import joined
-from dem.data.sources import RowOptions, SourceOptions, WeightedOptions
+from dem.data.joined import joined
+from dem.data.sources import ColumnOptions, RowOptions, SourceOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.checkpoint import Checkpoint
 from dem.em.incremental import Incremental
 from dem.em.loop import run
-from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal
+from dem.em.predict import ROW_FUNCTIONS
 from dem.em.squarem import Squarem
 from dem.em.stepwise import Stepwise
 from dem.engine import Engine
@@ -32,27 +32,30 @@ from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import persistence
 from dem.estimators.checkpoints import drawn
-from dem.estimators.criteria import Criteria
 from dem.estimators.draws import Draws
 from dem.estimators.gaps import Imputes
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.outliers import FindsOutliers
 from dem.estimators.partial import HELD, LearnsFromStreams
 from dem.estimators.registry import ALGORITHMS, MIXTURE_STARTS
+from dem.estimators.scores import Scores
 from dem.estimators.sklearn_bases import DensityMixin
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Component, Support
 from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.noise import box_of
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample, in_units
 from dem.validation import check_sample, check_weights
 
+# What may be asked for of metadata that scikit-learn routes; nothing is by default.
+ROUTED = dict.fromkeys(ColumnOptions.__annotations__)
 # Iterations on the sample at most, unless more are allowed on the data.
 SAMPLE_ITERATIONS = 100
 
 
-class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromStreams):
+class MixtureEstimator(DensityMixin, Scores, Draws, Imputes, FindsOutliers, LearnsFromStreams):
     """Base of the mixtures; a subclass names its component and checks the start that a user gives.
 
     Parameters
@@ -134,6 +137,8 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
 
     # An option of some mixtures.
     fit_weights = True
+    # Whether a start from single rows takes those near to each.
+    _spreads_starts = False
     # Scikit-learn's words.
     _too_few = (
         "Expected n_samples >= n_components but got n_components = {0.n_components}, n_samples = {1.n_rows} in {1.name}"
@@ -144,6 +149,13 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
     )
     _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
     _row_functions = ROW_FUNCTIONS
+
+    # Scikit-learn's metadata routing sees what signatures name; this is what else goes with rows.
+    __metadata_request__fit = ROUTED
+    __metadata_request__partial_fit = ROUTED
+    __metadata_request__score = ROUTED
+    __metadata_request__predict = ROUTED
+    __metadata_request__predict_proba = ROUTED
 
     # What a subclass provides -------------------------------------------------------------------------------
 
@@ -189,11 +201,13 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing, checkpoint=checkpoint)
         if goes_on:
             family, parameters = persistence.where_it_ended(self)
+            before, family = family, self._going_on(family, rows, engine)
             start = _truncated(Start(family, parameters))
             algorithm = self._algorithm(rows.n_rows if math.isfinite(self.lower_bound_) else 0)
             # Other candidates have another free energy: the fit before tells nothing of it but that there was one,
             # which is all that stepwise EM asks.
             known = start.parameters.candidates is None or isinstance(algorithm, Stepwise)
+            known &= family is before
             previous = self.lower_bound_ if known else -math.inf
             return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
         reader = checkpoint.recorded(engine)
@@ -259,6 +273,10 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         """Return the component with its frame of reference, which may look at all rows."""
         return self._component().adapted_to(sample.rows)
 
+    def _going_on(self, family: Mixture[Any, Any], rows: Rows, engine: Engine) -> Mixture[Any, Any]:  # noqa: ARG002
+        """Return the mixture of a fit that goes on, from that of the fit before."""
+        return family
+
     def _seed(self) -> int:
         """Return a seed for the order of blocks, without drawing from `random_state`: starts must not depend on it."""
         return int(check_random_state(self.random_state).get_state()[1][0])
@@ -298,12 +316,13 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
                 raise OptionError(message)
             rows = joined(rows, [], skips_gaps=family.marginalises)
             size, callbacks = self.n_components, self.callbacks or ()
-            more = (random_state, callbacks, self._units)
+            within = box_of(sample.rows) if self._spreads_starts else None
+            more = (random_state, callbacks, self._units, within)
             start = kmeans_parallel_start(family, rows, engine, sample.rows, size, *more)
         else:
             notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({init})"))
             chunk, size = in_units(sample.chunk, self._units), self.n_components
-            responsibilities = start_responsibilities(init, chunk, size, random_state)
+            responsibilities = start_responsibilities(init, chunk, size, random_state, spread=self._spreads_starts)
             start = family.start(sample.rows, responsibilities, sample.chunk.weights)
         return family.from_user({**family.to_user(start), **given}) if given else start
 
@@ -344,42 +363,6 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         """Fit the mixture and return the labels of X, given all else that `fit` is given; see `fit` and `predict`."""
         self.fit(X, y, sample_weight, **given)
         return self.predict(X, **given)
-
-    def predict_proba(self, X: Any, **given: Unpack[RowOptions]) -> Any:
-        """Return the responsibilities, shape (n_samples, n_components); of the kinds that `predict` returns."""
-        return self._map(Posterior, X, given)
-
-    def score_samples(self, X: Any, **given: Unpack[RowOptions]) -> Any:
-        """Return the log-density of each row (nats), shape (n_samples,); of the kinds that `predict` returns."""
-        return self._map(LogDensity, X, given)
-
-    def score(
-        self,
-        X: Any,
-        y: object = None,  # noqa: ARG002
-        sample_weight: Any = None,
-        **given: Unpack[RowOptions],
-    ) -> float:
-        """Return the mean log-likelihood per row (nats), in one read; the rows may have weights, as in `fit`."""
-        return self._criteria(X, {**given, "sample_weight": sample_weight}).log_likelihood.mean
-
-    def bic(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
-        """Return the Bayesian information criterion −2 log L + p log n (Schwarz 1978); lower is better."""
-        return self._criteria(X, given).bic
-
-    def aic(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
-        """Return the Akaike information criterion −2 log L + 2p (Akaike 1974); lower is better."""
-        return self._criteria(X, given).aic
-
-    def icl(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
-        """Return the integrated completed likelihood BIC + 2 · entropy (Biernacki et al. 2000); lower is better."""
-        return self._criteria(X, given, Entropy).icl
-
-    def _criteria(self, data: Any, given: WeightedOptions, *more: type[Entropy]) -> Criteria:
-        """Return what the model is worth on data, in one read."""
-        model = self._model()
-        totals: list[RowTotal] = self._sums(data, given, LogLikelihood, *more)
-        return Criteria(totals[0], model[0].n_parameters(model[1]), *totals[1:])
 
     def _n_parameters(self) -> int:
         """Return the number of free parameters, under scikit-learn's name."""

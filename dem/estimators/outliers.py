@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Unpack
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Rows
-from dem.data.sources import RowOptions, source_kind
+from dem.data.ids import ids_of
+from dem.data.sources import RowOptions
 from dem.em.lowest import Lowest, LowestDensities
 from dem.engine import current_engine
 from dem.errors import OptionError
@@ -31,7 +32,8 @@ class Outliers:
         Their positions in the table; on a grid, in C order.
     coordinates : dict of ndarray of shape (n,)
         Of rows on a grid whose dimensions have names: where they are along each, by coordinate values, or by position
-        where there are none. Of a pandas DataFrame its own index, by its name or as ``id``.
+        where there are none. Of a DataFrame its own index, by its name or as ``id``, of parquet that of the DataFrame
+        that was written; and the columns that `ids` names.
     rows : ndarray of shape (n, n_features)
     log_density : ndarray of shape (n,)
         Nats.
@@ -58,12 +60,19 @@ class FindsOutliers(Estimator):
     """The part of a mixture estimator that finds rows of low density."""
 
     def outliers(
-        self, X: Any, share: float | None = None, *, n: int | None = None, **given: Unpack[RowOptions]
+        self,
+        X: Any,
+        share: float | None = None,
+        *,
+        n: int | None = None,
+        ids: str | Sequence[str] | None = None,
+        **given: Unpack[RowOptions],
     ) -> Outliers:
         """Return the rows of X that are least likely under the mixture, found in one read.
 
         Memory holds a few times the rows that are asked for. Of rows that are equally likely, to nine digits, the first
-        are taken, so that neither chunks nor workers matter.
+        are taken, so that neither chunks nor workers matter. With `noise` those are the lowest that are background by
+        the highest odds.
 
         Parameters
         ----------
@@ -73,6 +82,8 @@ class FindsOutliers(Estimator):
             Which share of the rows is returned: above 0, at most 1; one row at least.
         n : int, optional
             How many rows are returned instead; all, if there are fewer.
+        ids : str or sequence of str, optional
+            Columns of a DataFrame or of parquet, of any type, whose entries are told of each row.
 
         Returns
         -------
@@ -84,6 +95,7 @@ class FindsOutliers(Estimator):
             raise OptionError(message)
         if n is not None:
             check_count("n", n)
+        columns = [ids] if isinstance(ids, str) else list(ids or ())
         part = 0.001 if share is None else _checked(share)
         family, parameters = self._model()
         rows = inputs.rows_of(self, X, reset=False, **given)
@@ -95,7 +107,8 @@ class FindsOutliers(Estimator):
         names = rows.feature_names or getattr(self, "feature_names_in_", None)
         if names is None:
             names = [f"x{number}" for number in range(rows.n_features)]
-        where = _coordinates(rows, lowest.index) or _ids(X, lowest.index)
+        chunks = getattr(getattr(getattr(rows, "rows", rows), "array", None), "chunks", ((),))
+        where = _coordinates(rows, lowest.index) | ids_of(X, lowest.index, columns, chunks[0])
         return Outliers(lowest.index, where, lowest.rows, lowest.log_density, tuple(map(str, names)))
 
 
@@ -116,17 +129,3 @@ def _coordinates(rows: Rows, index: NDArray[np.int64]) -> dict[str, NDArray[Any]
         values = rows.coordinates(name)
         found[name] = places if values is None else np.asarray(values)[places]
     return found
-
-
-def _ids(data: Any, index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return the entries of the index of a pandas object, unless it only counts the rows."""
-    if source_kind(data) != "pandas":
-        return {}
-    own = data.index
-    if own.nlevels == 1 and own.name is None and own.dtype.kind == "i" and (own == np.arange(len(own))).all():
-        return {}
-    taken = own[index]
-    names = [name if isinstance(name, str) and name != "index" else "id" for name in own.names]
-    if len(set(names)) < len(names):
-        names = [f"id{level}" for level in range(own.nlevels)]
-    return {name: np.asarray(taken.get_level_values(level)) for level, name in enumerate(names)}

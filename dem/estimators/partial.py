@@ -8,8 +8,8 @@ from typing import Any, Self, Unpack
 import numpy as np
 from sklearn.utils import check_random_state
 
-from dem.data.base import Chunk, Rows
-from dem.data.columns import LIMITED, table_of
+from dem.data.base import COLUMNS, Chunk, Rows
+from dem.data.joined import followed, table_of
 from dem.data.sources import RowOptions
 from dem.em.algorithm import Settings, Start
 from dem.em.loop import run
@@ -18,6 +18,7 @@ from dem.engine import Engine, current_engine
 from dem.errors import OptionError
 from dem.estimators import inputs
 from dem.estimators.base import Estimator
+from dem.estimators.persistence import HELD_ARRAYS
 from dem.families.base import total_weight
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.initialise import row_sample
@@ -29,7 +30,7 @@ ROWS_PER_NUMBER = 10
 # While the first rows are held, the start is found anew whenever they have grown by this factor.
 GROWTH = 1.1
 # Attributes of an estimator that holds its first rows.
-HELD = ("_held_rows", "_held_weights", "_rows_of_start")
+HELD = (*HELD_ARRAYS, "_rows_of_start")
 
 
 class LearnsFromStreams(Estimator):
@@ -56,8 +57,8 @@ class LearnsFromStreams(Estimator):
         Parameters
         ----------
         X, y, sample_weight, **given
-            Data as in `fit`, of any size; it is read once (and once more for the start). A few rows make one step,
-            many make one for each of their blocks.
+            Data as in `fit`, of any size, with labels, errors and limits where there are any; it is read once (and once
+            more for the start). A few rows make one step, many make one for each of their blocks.
 
         Returns
         -------
@@ -71,12 +72,8 @@ class LearnsFromStreams(Estimator):
             As `fit` does; the estimator is then as it was.
         """
         self._check_options()
-        for name in LIMITED:
-            if given.get(name) is not None:
-                message = f"{name} does not go with partial_fit; fit the model to all rows"
-                raise OptionError(message)
-        if getattr(self, "noise", False) is True:
-            message = "noise=True needs the box of all rows, which a stream has not; give the volume, noise=V"
+        if getattr(self, "_boxed", False) and not hasattr(self, "noise_box_"):
+            message = "noise=True needs the box of all rows, which a stream has not; fit first, or give noise=VOLUME"
             raise OptionError(message)
         if getattr(self, "scale", False) and self._units is None:
             message = (
@@ -143,17 +140,15 @@ class LearnsFromStreams(Estimator):
 
     def _with_held(self, chunk: Chunk) -> Chunk:
         """Return the rows that are held, and these behind them."""
-        rows = np.concatenate([getattr(self, "_held_rows", chunk.rows[:0]), chunk.rows])
-        if not hasattr(self, "_held_weights") and chunk.weights is None:
-            return Chunk(rows, range(len(rows)))
-        held = getattr(self, "_held_weights", np.ones(len(rows) - len(chunk)))
-        weights = np.ones(len(chunk)) if chunk.weights is None else chunk.weights
-        return Chunk(rows, range(len(rows)), weights=np.concatenate([held, weights]))
+        held = {field: vars(self).get(f"_held_{field}") for field in COLUMNS}
+        if not hasattr(self, "_held_rows"):
+            return replace(chunk, index=range(len(chunk)))
+        rows = vars(self)["_held_rows"]
+        return followed(Chunk(rows, range(len(rows)), **held), chunk)
 
     def _hold(self, chunk: Chunk) -> None:
-        self._held_rows = chunk.rows
-        if chunk.weights is not None:
-            self._held_weights = chunk.weights
+        vars(self).update(_held_rows=chunk.rows)
+        vars(self).update({f"_held_{field}": values for field, values in chunk.columns.items()})
 
     def _rows_of_whole_step(self, n_features: int) -> int:
         """Return how many rows tell the components apart: fewer give no start that lasts, and no whole step."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dem import __version__, store
+from dem.data.base import COLUMNS
 from dem.errors import StoreError
 from dem.estimators.inputs import SCALES
 from dem.estimators.registry import ESTIMATORS, Entry, name_of
@@ -21,6 +22,8 @@ FORMAT = 2
 _READ = (1, FORMAT)
 # What files of earlier versions do not have, or models of some families.
 _LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_")
+#: attributes of an estimator that holds the first rows of a stream, and what is known of each
+HELD_ARRAYS = ("_held_rows", *(f"_held_{field}" for field in COLUMNS))
 # Options that make no sense in another process.
 _NOT_SAVED = ("callbacks",)
 
@@ -28,7 +31,7 @@ _NOT_SAVED = ("callbacks",)
 def save(estimator: Any, path: str, *, overwrite: bool) -> None:
     """Write a fitted estimator; see `Estimator.save`."""
     arrays = {name: np.asarray(getattr(estimator, f"{name}_")) for name in estimator._parameter_names}
-    arrays |= {name[1:]: vars(estimator)[name] for name in ("_held_rows", "_held_weights") if name in vars(estimator)}
+    arrays |= {name[1:]: vars(estimator)[name] for name in HELD_ARRAYS if name in vars(estimator)}
     arrays |= {name[:-1]: vars(estimator)[name] for name in SCALES if name in vars(estimator)}
     arrays |= {f"raw/{name}": array for name, array in getattr(estimator, "_raw", {}).items()}
     options: dict[str, Any] = {}
@@ -122,7 +125,7 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     found |= _from_axis(attributes.get("feature_axis") or {})
     if attributes["feature_names"] is not None:
         found["feature_names_in_"] = np.array(attributes["feature_names"], dtype=object)
-    found |= {f"_{name}": arrays[name] for name in ("held_rows", "held_weights") if name in arrays}
+    found |= {name: arrays[name[1:]] for name in HELD_ARRAYS if name[1:] in arrays}
     found |= {name: arrays[name[:-1]] for name in SCALES if name[:-1] in arrays}
     if raw := _group(arrays, "raw"):
         found["_raw"] = raw

@@ -18,12 +18,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from dem.data.base import Rows
+from dem.data.joined import highest_label
 from dem.data.sources import WeightedOptions
 from dem.em.algorithm import Fit, Settings, Start, Status
 from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
-from dem.errors import DataError, FitError, OptionError
+from dem.errors import DataError, DataWarning, FitError, OptionError
 from dem.estimators import checkpoints, inputs
 from dem.estimators.callbacks import History
 from dem.estimators.comparison import as_html, choice
@@ -172,10 +173,10 @@ def select(
     candidates = [Candidate(one) for one in _grid(template, n_components, covariance_type)]
     _check(template, criterion, holdout)
     largest = max((one.estimator for one in candidates), key=lambda one: one.n_components)
-    smallest = min((one.estimator for one in candidates), key=lambda one: one.n_components)
     for one in candidates:
         inputs.check_known(one.estimator, given)
-    rows = inputs.rows_of(smallest, X, reset=True, **given)
+    rows = inputs.rows_of(largest, X, reset=True, **given)
+    candidates = _admitted(candidates, rows)
     if n_blocks := template._algorithm().n_blocks:
         rows = rows.divided(n_blocks)
     if rows.n_rows < largest.n_components:
@@ -228,6 +229,27 @@ def _grid(template: Any, n_components: int | Iterable[int], covariance_type: str
     for one in grid:
         one._check_options()
     return grid
+
+
+def _admitted(candidates: list[Candidate], rows: Rows) -> list[Candidate]:
+    """Return the candidates that have all the components that labels name; warn of the others, and refuse if none has.
+
+    A background has the label behind the last component, which differs from one number of components to another: in a
+    search among several it cannot be named.
+    """
+    highest = highest_label(rows)
+    if highest is None:
+        return candidates
+    sizes = sorted({one.estimator.n_components for one in candidates})
+    of_background = len(sizes) == 1 and bool(getattr(candidates[0].estimator, "noise", False))
+    too_small = [size for size in sizes if size <= highest - of_background]
+    left = f"labels of {rows.name} name component {highest}: n_components={', '.join(map(str, too_small))}"
+    if too_small == sizes:
+        message = f"{left} is too few; search among more than {highest}"
+        raise DataError(message)
+    if too_small:
+        warnings.warn(f"{left} is left out", DataWarning, stacklevel=3)
+    return [one for one in candidates if one.estimator.n_components not in too_small]
 
 
 def _check(template: Any, criterion: str, holdout: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 
 from dem.data.base import Rows
-from dem.data.columns import table_of
+from dem.data.joined import table_of
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.loop import run
 from dem.engine import Engine, LocalEngine

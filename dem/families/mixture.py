@@ -126,6 +126,10 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         weights = responsibilities.sum(axis=0) / len(responsibilities)
         return MixtureParameters(weights, self.component.start(sample, responsibilities))
 
+    def begun(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters where EM begins, from those of rows given wholly to the components."""
+        return parameters
+
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
         if parameters.candidates is not None:
@@ -258,6 +262,11 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
     def log_likelihood(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return log p(row), shape (n,)."""
         return self._by_row(parameters, chunk, np.empty(len(chunk.rows)), normalise)
+
+    def ranked(self, parameters: MixtureParameters[P], chunk: RowBlock) -> tuple[Array, Array]:
+        """Return by what rows are ordered, the most outlying lowest, and log p(row); shape (n,) both."""
+        densities = self.log_likelihood(parameters, chunk)
+        return densities, densities
 
     def posterior(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return the responsibilities, shape (n, n_components)."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dem.errors import DataError, OptionError
 from dem.families.base import Array, Block, Component, Kernel, RowBlock, Support
+from dem.families.expectation import normalise
 from dem.families.mixture import Mixture, MixtureParameters
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, fresh
@@ -221,8 +222,27 @@ class NoisyMixture(Mixture[P, S]):
         self, sample: NDArray[Any], responsibilities: Array, weights: Array | None = None
     ) -> MixtureParameters[P]:
         """Return parameters from a sample, its responsibilities for the components, and weights of the rows."""
-        begun = super().start(sample, responsibilities, weights)
-        return replace(begun, weights=np.append((1.0 - WEIGHT_AT_START) * begun.weights, WEIGHT_AT_START))
+        own = super().start(sample, responsibilities, weights)
+        return self.begun(replace(own, weights=np.append(own.weights, 0.0)))
+
+    def begun(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters where EM begins, with a small weight of the background."""
+        weights = (1.0 - WEIGHT_AT_START) * parameters.weights
+        weights[-1] = WEIGHT_AT_START
+        return replace(parameters, weights=weights)
+
+    def ranked(self, parameters: MixtureParameters[P], chunk: RowBlock) -> tuple[Array, Array]:
+        """Return log p(row) of the components alone, and log p(row), which far from all of them is the same everywhere.
+
+        Both give the same order: that of the odds of the background.
+        """
+
+        def both(joint: Array, largest: Array) -> Array:
+            own = joint[:-1].copy()
+            return np.column_stack([normalise(own, own.max(axis=0)), normalise(joint, largest)])
+
+        found = self._by_row(parameters, chunk, np.empty((len(chunk.rows), 2)), both)
+        return found[:, 0], found[:, 1]
 
     def named(self, numbers: NDArray[np.int64], parameters: MixtureParameters[P]) -> NDArray[np.int64]:
         """Return the labels that users see of components by their numbers: −1 of the background."""

@@ -8,23 +8,32 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array
 
-# Rows that are looked at, the neighbour whose distance tells how dense they lie, and the share that is kept.
-MOST_ROWS, NEIGHBOUR, KEPT = 5000, 10, 0.85
+# Rows that are looked at; the weight that the neighbourhood of a row holds, of that of a component, which tells how
+# dense rows lie there, and how many times as many rows it may take; and the share of all that is kept.
+MOST_ROWS, NEIGHBOURHOOD, MOST_NEIGHBOURS, KEPT = 5000, 0.05, 3, 0.85
 
 
-def dense_rows(sample: Array, at_least: int) -> NDArray[np.intp]:
-    """Return the numbers of rows of a sample (n, n_features) whose neighbours are near, `at_least` some, in order.
+def dense_rows(sample: Array, weights: Array | None, n_components: int) -> NDArray[np.intp]:
+    """Return the numbers, in order, of rows of a sample whose neighbours are near: `n_components` at least.
 
-    As in the cleaning of Byers and Raftery (1998), by the distance to the tenth neighbour, with features in units of
-    their standard deviations. A background that is dropped here comes back with EM, and so do the rims of clusters.
+    As in the cleaning of Byers and Raftery (1998), by the distance to a neighbour, with features in units of their
+    standard deviations. A background that is dropped here comes back with EM, and so do the rims of clusters. A row of
+    weight 2 is two rows.
     """
-    step = -(-len(sample) // max(MOST_ROWS, at_least))
+    step = -(-len(sample) // max(MOST_ROWS, n_components))
     numbers = np.arange(0, len(sample), step)
-    if len(numbers) <= at_least + NEIGHBOUR:
-        return np.arange(len(sample))
     rows = sample[numbers]
-    deviations = rows.std(axis=0)
+    shares = np.ones(len(rows)) if weights is None else weights[numbers]
+    shares = shares / shares.sum()
+    deviations = np.sqrt(shares @ (rows - shares @ rows) ** 2)
     rows = rows / np.where(deviations > 0.0, deviations, 1.0)
-    distances = scipy.spatial.cKDTree(rows).query(rows, k=[NEIGHBOUR + 1])[0][:, 0]
-    n_kept = max(int(np.ceil(KEPT * len(rows))), at_least)
-    return np.sort(numbers[np.argsort(distances, kind="stable")[:n_kept]])
+    enough = NEIGHBOURHOOD / n_components
+    n_neighbours = min(MOST_NEIGHBOURS * int(np.ceil(enough * len(rows))), len(rows))
+    distances, near = scipy.spatial.cKDTree(rows).query(rows, k=range(1, n_neighbours + 1))
+    reached = np.cumsum(shares[near], axis=1) >= enough * (1.0 - 1e-9)
+    which = np.where(reached.any(axis=1), reached.argmax(axis=1), n_neighbours - 1)
+    distances = distances[np.arange(len(rows)), which]
+    order = np.argsort(distances, kind="stable")
+    n_kept = int(np.searchsorted(np.cumsum(shares[order]), KEPT * (1.0 - 1e-9))) + 1
+    farthest = distances[order[min(max(n_kept, n_components), len(rows)) - 1]]
+    return np.asarray(numbers[distances <= farthest])  # of rows that are as far, all

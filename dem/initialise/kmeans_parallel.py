@@ -15,7 +15,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
-from dem.engine.base import Engine
+from dem.engine.base import Engine, Work
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Array, total_weight
 from dem.families.expectation import blocks
@@ -78,6 +78,18 @@ class CountNearest:
 
 
 @dataclass(frozen=True, eq=False)
+class Within:
+    """Work that gives another work the rows within a box, (2, n_features)."""
+
+    work: Work
+    box: Array
+
+    def __call__(self, chunk: Chunk) -> Any:
+        """Return what the work makes of them."""
+        return self.work(chunk.take(((chunk.rows >= self.box[0]) & (chunk.rows <= self.box[1])).all(axis=1)))
+
+
+@dataclass(frozen=True, eq=False)
 class HardEStep:
     """Work that collects a mixture's statistics with each row given wholly to its nearest centre."""
 
@@ -90,7 +102,7 @@ class HardEStep:
     def __call__(self, chunk: Chunk) -> MixtureStatistics[Any]:
         """Return the statistics of the chunk."""
         kernel = self.family.component.kernel(self.parameters.components, chunk.rows.dtype)
-        counts = np.zeros(len(self.centres))
+        counts = np.zeros(self.family.size(self.parameters))
         for _, part in blocks(chunk, kernel.block_rows):
             block = kernel.block(part)
             responsibilities = np.zeros_like(block.log_density())
@@ -137,6 +149,7 @@ def kmeans_parallel(
     random_state: RandomState,
     callbacks: Sequence[Callback] = (),
     units: Array | None = None,
+    within: Array | None = None,
 ) -> tuple[Array, Array]:
     """Choose cluster centres by k-means‖ over all chunks.
 
@@ -156,6 +169,8 @@ def kmeans_parallel(
         Told of each read.
     units : ndarray of shape (n_features,), optional
         In which distances are measured; those of the rows when left out.
+    within : ndarray of shape (2, n_features), optional
+        The box of the rows that count; all when left out.
 
     Returns
     -------
@@ -172,25 +187,31 @@ def kmeans_parallel(
     centres = sample[random_state.randint(len(sample))][np.newaxis]
     seeds = random_state.randint(2**31 - 1, size=ROUNDS + 1)
     notify(callbacks, Preparing("k-means‖, distances to the first centre"))
-    cost = engine.sweep(rows, [DrawCandidates(centres, origin, unit, 0.0, int(seeds[0]))])[0].cost
+    cost = _sum(engine, rows, DrawCandidates(centres, origin, unit, 0.0, int(seeds[0])), within).cost
     for number, seed in enumerate(seeds[1:], 1):
         if cost == 0.0:
             break
         notify(callbacks, Preparing(f"k-means‖, round {number} of {ROUNDS}"))
         per_cost = OVERSAMPLING * n_clusters / cost
-        found: Candidates = engine.sweep(rows, [DrawCandidates(centres, origin, unit, per_cost, int(seed))])[0]
+        draw = DrawCandidates(centres, origin, unit, per_cost, int(seed))
+        found: Candidates = _sum(engine, rows, draw, within)
         centres = np.concatenate([centres, found.joined().rows])
         cost = found.cost
     if len(centres) <= n_clusters:  # (nearly) only duplicates: fill up from the sample
         extra = random_state.choice(len(sample), size=n_clusters - len(centres))
         return np.concatenate([centres, sample[extra]]), origin
     notify(callbacks, Preparing("k-means‖, rows nearest to each candidate"))
-    counts = engine.sweep(rows, [CountNearest(centres, origin, unit)])[0]
+    counts = _sum(engine, rows, CountNearest(centres, origin, unit), within)
     chosen = KMeans(n_clusters=n_clusters, n_init=1, random_state=random_state)
     with warnings.catch_warnings():  # of duplicates among the candidates; those of the rows are told elsewhere
         warnings.simplefilter("ignore", ConvergenceWarning)
         chosen.fit(centres, sample_weight=counts)
     return np.asarray(chosen.cluster_centers_), origin
+
+
+def _sum(engine: Engine, rows: Rows, work: Work, within: Array | None) -> Any:
+    """Return what a work sums over the rows within a box, or all."""
+    return engine.sweep(rows, [work if within is None else Within(work, within)])[0]
 
 
 def kmeans_parallel_start(
@@ -202,14 +223,14 @@ def kmeans_parallel_start(
     random_state: RandomState,
     callbacks: Sequence[Callback] = (),
     units: Array | None = None,
+    within: Array | None = None,
 ) -> MixtureParameters[Any]:
     """Return the parameters of a mixture whose components are the clusters of `kmeans_parallel`."""
-    centres, origin = kmeans_parallel(rows, engine, sample, n_components, random_state, callbacks, units)
+    centres, origin = kmeans_parallel(rows, engine, sample, n_components, random_state, callbacks, units, within)
     # Any parameters do: with hard assignments the M-step depends on them only as a frame of reference.
     alike = np.full((len(sample), n_components), 1.0 / n_components)
     parameters = family.start(sample, alike)
     notify(callbacks, Preparing("k-means‖, statistics of its clusters"))
-    statistics = engine.sweep(rows, [HardEStep(family, parameters, centres, origin, 1.0 if units is None else units)])[
-        0
-    ]
-    return family.m_step(statistics, parameters)
+    hard = HardEStep(family, parameters, centres, origin, 1.0 if units is None else units)
+    statistics = _sum(engine, rows, hard, within)
+    return family.begun(family.m_step(statistics, parameters))

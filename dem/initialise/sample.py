@@ -10,7 +10,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
-from dem.data.columns import JoinedRows
+from dem.data.joined import JoinedRows
 from dem.engine.base import Engine
 from dem.errors import DataError
 from dem.families.base import Array, total_weight
@@ -147,7 +147,9 @@ def in_units(chunk: Chunk, units: Array | None) -> Chunk:
     return chunk if units is None else replace(chunk, rows=chunk.rows / units)
 
 
-def start_responsibilities(method: str, sample: Chunk, n_components: int, random_state: RandomState) -> Array:
+def start_responsibilities(
+    method: str, sample: Chunk, n_components: int, random_state: RandomState, *, spread: bool = False
+) -> Array:
     """Return responsibilities of the sample's rows from which EM starts.
 
     Parameters
@@ -159,19 +161,25 @@ def start_responsibilities(method: str, sample: Chunk, n_components: int, random
     n_components : int
     random_state : numpy.random.RandomState
         Consumed exactly as scikit-learn does.
+    spread : bool
+        Whether all rows go to the nearest of the single rows that 'k-means++' and 'random_from_data' draw; else these
+        alone make the components.
 
     Returns
     -------
     ndarray of shape (n, n_components)
         Without the weights of the rows.
     """
-    found = _responsibilities(method, sample, n_components, random_state)
+    found = _responsibilities(method, sample, n_components, random_state, spread=spread)
     return found if sample.labels is None else _as_known(found, sample.labels)
 
 
-def _responsibilities(method: str, sample: Chunk, n_components: int, random_state: RandomState) -> Array:
+def _responsibilities(
+    method: str, sample: Chunk, n_components: int, random_state: RandomState, *, spread: bool
+) -> Array:
     # Imported late: workers that only draw a sample need not load scikit-learn.
     from sklearn.cluster import KMeans, kmeans_plusplus  # noqa: PLC0415
+    from sklearn.metrics import pairwise_distances_argmin  # noqa: PLC0415
 
     n_rows, rows, weights = len(sample), sample.rows, sample.weights
     if method == "random":
@@ -191,6 +199,8 @@ def _responsibilities(method: str, sample: Chunk, n_components: int, random_stat
     else:
         share = None if weights is None else weights / weights.sum()
         chosen = random_state.choice(n_rows, size=n_components, replace=False, p=share)
+    if spread:
+        return np.asarray(np.eye(n_components)[pairwise_distances_argmin(rows, rows[chosen])])
     responsibilities[chosen, np.arange(n_components)] = 1.0
     return responsibilities
 

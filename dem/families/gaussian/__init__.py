@@ -9,9 +9,17 @@ from dem.families.gaussian.covariance import GaussianParameters, GaussianStatist
 from dem.families.gaussian.diagonal import Diagonal, Spherical
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.full import Full
+from dem.families.gaussian.kernel import GaussianKernel
 from dem.families.gaussian.tied import Tied
 
-__all__ = ["COVARIANCE_TYPES", "Frame", "GaussianComponent", "GaussianParameters", "GaussianStatistics"]
+__all__ = [
+    "COVARIANCE_TYPES",
+    "Frame",
+    "GaussianComponent",
+    "GaussianKernel",
+    "GaussianParameters",
+    "GaussianStatistics",
+]
 
 COVARIANCE_TYPES: Mapping[str, type[GaussianComponent]] = {
     "full": Full,

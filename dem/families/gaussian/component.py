@@ -17,6 +17,7 @@ from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
 from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, slices, weighted_means
 from dem.families.gaussian.deconvolution import DeconvolutionKernel
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.kernel import GaussianKernel
 from dem.families.gaussian.marginal import MarginalKernel, Marginals, most_kept
 from dem.families.workspace import fresh, kept_with
 from dem.statistics import CentralMoments
@@ -66,7 +67,7 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
     #: whether rows may only be scaled by one number for all features
     isotropic: ClassVar[bool] = False
     #: makes a kernel of parameters, frame, the log-densities at the means, and whether single precision is wanted
-    kernel_type: ClassVar[Callable[..., Kernel[GaussianStatistics]]]
+    kernel_type: ClassVar[Callable[..., GaussianKernel]]
 
     # What a type of covariance provides beside the methods of a component ---------------------------------------
 
@@ -116,9 +117,7 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         total = within + means.var(axis=0)
         return replace(self, frame=Frame.about(means.mean(axis=0), total, isotropic=self.isotropic, units=self.units))
 
-    def kernel(
-        self, parameters: GaussianParameters, dtype: np.dtype[Any], *, exact: bool = False
-    ) -> Kernel[GaussianStatistics]:
+    def kernel(self, parameters: GaussianParameters, dtype: np.dtype[Any], *, exact: bool = False) -> GaussianKernel:
         """Return the arithmetic of an E-step at `parameters` for rows of `dtype`; in double precision if `exact`."""
         frame, single = self._frame(parameters.means.shape[1]), self._single(dtype) and not exact
         return fresh(

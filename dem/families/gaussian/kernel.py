@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, RowBlock
+from dem.families.base import Array, Kernel, RowBlock
 from dem.families.gaussian.arithmetic import Plan
 from dem.families.gaussian.covariance import GaussianParameters, GaussianStatistics, block_rows
 from dem.families.gaussian.frame import Frame
 from dem.families.workspace import Workspace, add_weighted, fresh
+
+
+class GaussianKernel(Kernel[GaussianStatistics], Protocol):
+    """The arithmetic of an E-step of Gaussian components that knows all values of its rows."""
+
+    def linear(self, slopes: Array, intercepts: Array) -> Self:
+        """Return the same with slope · log-density + intercept, (n_components,) each, in place of log-densities."""
+
+    def block_rows_with(self, numbers: int) -> int:
+        """Rows per block that keep the workspace in the cache, and so many numbers more for each row."""
 
 
 class OwnCovarianceKernel(ABC):
@@ -32,6 +42,7 @@ class OwnCovarianceKernel(ABC):
         self.frame, self.plan = frame, plan
         self.trusted_above = plan.trusted_above(constant)
         self.constant = constant.astype(plan.dtype)
+        self.of_squares = np.full_like(self.constant, -0.5)
         self.weights = weights.astype(plan.dtype)
         self.means = parameters.means.astype(plan.dtype)[:, :, np.newaxis]
         self.factors = factors.astype(plan.dtype)
@@ -40,8 +51,12 @@ class OwnCovarianceKernel(ABC):
     @property
     def block_rows(self) -> int:
         """Rows per block that keep the workspace in the cache."""
+        return self.block_rows_with(0)
+
+    def block_rows_with(self, numbers: int) -> int:
+        """Rows per block that keep the workspace in the cache, and so many numbers more for each row."""
         n_components, d = self.means.shape[:2]
-        numbers = self._shared_numbers(d) + d * len(self.plan.own) + 2 * n_components
+        numbers += self._shared_numbers(d) + d * len(self.plan.own) + 2 * n_components
         return block_rows(self.plan.dtype.itemsize * numbers)
 
     def clear(self) -> None:
@@ -52,6 +67,18 @@ class OwnCovarianceKernel(ABC):
         self.first = np.zeros((n_components, d))
         self.second = np.zeros((n_components, *(self._second_axes * (d,))))
 
+    def linear(self, slopes: Array, intercepts: Array) -> Self:
+        """Return the same arithmetic with slope · log-density + intercept in the place of each log-density."""
+        wide, dtype = self.plan.wide, self.plan.dtype
+        weights = self.weights * slopes[wide, np.newaxis]
+        weights[:, :1] += intercepts[wide, np.newaxis]
+        return fresh(
+            self,
+            constant=(self.constant * slopes + intercepts).astype(dtype),
+            of_squares=(-0.5 * slopes).astype(dtype),
+            weights=weights.astype(dtype),
+        )
+
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
         plan, places = self.plan.take(which)
@@ -60,6 +87,7 @@ class OwnCovarianceKernel(ABC):
             plan=plan,
             weights=self.weights[places],
             constant=self.constant[which],
+            of_squares=self.of_squares[which],
             means=self.means[which],
             factors=self.factors[which] if len(plan.own) else self.factors[:0],
         )
@@ -116,7 +144,7 @@ class OwnCovarianceBlock:
         if len(wide):
             density[wide] = kernel.weights @ self._z
         for k, squares in zip(own, self._squares, strict=True):
-            np.multiply(squares, -0.5, out=density[k])
+            np.multiply(squares, kernel.of_squares[k], out=density[k])
             density[k] += kernel.constant[k]
         return density
 

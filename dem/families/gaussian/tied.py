@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array, RowBlock
+from dem.families.base import Array, EStepKernel, RowBlock
+from dem.families.gaps import rows_of_patterns
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.component import MatrixCovariance
 from dem.families.gaussian.covariance import (
@@ -30,8 +33,9 @@ from dem.families.gaussian.covariance import (
     weighted_means,
 )
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.tied_marginal import TiedMarginalKernel, TiedMarginals, most_tied
 from dem.families.unconstrained import Vector
-from dem.families.workspace import Workspace, constant_row, fresh
+from dem.families.workspace import Workspace, constant_row, fresh, kept_with
 from dem.statistics import CentralMoments
 
 
@@ -68,9 +72,11 @@ class TiedKernel:
         self.factor = parameters.precisions_cholesky.T.astype(dtype)
         self.means = parameters.means.astype(dtype)[:, :, np.newaxis]
         self.centres = centres.astype(dtype)
-        self.constant = float(constant[0])
-        self.trusted_above = chosen.trusted_above(np.array(self.constant))
-        self.offsets = (self.constant - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
+        self.trusted_above = chosen.trusted_above(constant[0])
+        at_means = constant[:, np.newaxis]
+        self.at_means = at_means.astype(dtype)
+        self.offsets = (at_means - 0.5 * np.sum(centres**2, axis=1, keepdims=True)).astype(dtype)
+        self.slopes: NDArray[Any] | None = None
         self.clear()
 
     @property
@@ -81,8 +87,12 @@ class TiedKernel:
     @property
     def block_rows(self) -> int:
         """Rows per block that keep the workspace in the cache."""
+        return self.block_rows_with(0)
+
+    def block_rows_with(self, numbers: int) -> int:
+        """Rows per block that keep the workspace in the cache, and so many numbers more for each row."""
         n_components, d = self.means.shape[:2]
-        return block_rows(self.dtype.itemsize * (2 * d + d * self.n_frames + 2 * n_components))
+        return block_rows(self.dtype.itemsize * (2 * d + d * self.n_frames + 2 * n_components + numbers))
 
     def clear(self) -> None:
         """Start the sums anew, in a workspace of its own."""
@@ -93,7 +103,15 @@ class TiedKernel:
 
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        return fresh(self, means=self.means[which], centres=self.centres[which], offsets=self.offsets[which])
+        columns = {"means": self.means, "centres": self.centres, "at_means": self.at_means, "offsets": self.offsets}
+        some = {name: column[which] for name, column in columns.items()}
+        return fresh(self, slopes=None if self.slopes is None else self.slopes[which], **some)
+
+    def linear(self, slopes: Array, intercepts: Array) -> Self:
+        """Return the same arithmetic with slope · log-density + intercept in the place of each log-density."""
+        shifts, dtype = (intercepts / slopes)[:, np.newaxis], self.dtype
+        at_means, offsets = ((column + shifts).astype(dtype) for column in (self.at_means, self.offsets))
+        return fresh(self, at_means=at_means, offsets=offsets, slopes=slopes[:, np.newaxis].astype(dtype))
 
     def block(self, chunk: RowBlock) -> TiedBlock:
         """Return rows in the whitened frame, or in that of each component."""
@@ -126,11 +144,13 @@ class TiedBlock:
         density = kernel.workspace.array("density", (len(kernel.centres), self._y.shape[-1]), kernel.dtype)
         if kernel.own_frames:
             np.multiply(self._squares, -0.5, out=density)
-            density += kernel.constant
+            density += kernel.at_means
         else:
             np.matmul(kernel.centres, self._y[0], out=density)
             density += kernel.offsets
             density -= 0.5 * self._squares[0]
+        if kernel.slopes is not None:
+            density *= kernel.slopes
         return density
 
     def forget(self, which: NDArray[np.bool_]) -> None:
@@ -196,6 +216,30 @@ class Tied(MatrixCovariance):
         centres = parameters.means @ parameters.precisions_cholesky
         moved = first + counts[:, np.newaxis] * centres
         return GaussianStatistics(moved, total + first.T @ centres + centres.T @ moved)
+
+    def marginals(
+        self, parameters: GaussianParameters, rows: NDArray[Any]
+    ) -> Iterator[tuple[NDArray[np.intp], EStepKernel[GaussianStatistics]]]:
+        """Yield the rows of many patterns of missing values together, or where components lie far out those of each."""
+        if len(plan_for(parameters).own):
+            yield from super().marginals(parameters, rows)
+            return
+        means, factor = parameters.means, parameters.precisions_cholesky
+
+        def made() -> TiedMarginals:
+            return TiedMarginals(means, factor, self._frame(means.shape[1]))
+
+        marginals = kept_with(parameters, (self, "tied marginals"), made)
+        patterns, at_once = list(rows_of_patterns(np.isnan(rows))), most_tied(*means.shape)
+        for start in range(0, len(patterns), at_once):
+            missing, which = zip(*patterns[start : start + at_once], strict=True)
+            kernel = TiedMarginalKernel(marginals, np.array(missing), partial(self.from_own_frames, parameters))
+            yield np.concatenate(which), kernel
+
+    def most_patterns(self, parameters: GaussianParameters) -> float:
+        """Return for how many patterns an E-step keeps the marginal distributions."""
+        own_frames = bool(len(plan_for(parameters).own))
+        return super().most_patterns(parameters) if own_frames else most_tied(*parameters.means.shape)
 
     def joins(self, other: Self) -> bool:  # noqa: ARG002
         """Return False: the covariance is shared by the components of one model."""

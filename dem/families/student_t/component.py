@@ -18,6 +18,8 @@ from dem.families.student_t.kernel import StudentTKernel, StudentTStatistics
 from dem.families.unconstrained import Vector
 from dem.families.workspace import fresh, kept_with
 
+# Quartiles of so many rows are known to some hundredths of the distance between them, which will do for fences.
+_ROWS_OF_QUARTILES = 4096
 # Single precision does where ν lies between these: below, δ near a centre counts as much as ν; above, (ν + d)/2 log u
 # loses what log u has lost.
 _SINGLE_FROM, _SINGLE_TO = 1.0, 1000.0
@@ -230,7 +232,8 @@ def fenced(sample: NDArray[Any]) -> Array:
     start and frame are sought, outliers shall be there, but not far away.
     """
     rows = np.asarray(sample, dtype=np.float64)
-    low, high = np.quantile(rows, [0.25, 0.75], axis=0)
+    some = rows[:: -(-len(rows) // _ROWS_OF_QUARTILES)]
+    low, high = np.quantile(some, [0.25, 0.75], axis=0)
     reach = np.where(high > low, 3.0 * (high - low), np.inf)
     return np.clip(rows, low - reach, high + reach)
 

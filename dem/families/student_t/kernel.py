@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from dem.families.base import Array, Block, Kernel, RowBlock
+from dem.families.base import Array, Block, RowBlock
+from dem.families.gaussian import GaussianKernel
 from dem.families.student_t.dof import log_constants
 from dem.families.workspace import Workspace, constant_row, fresh
 from dem.statistics import Statistics
@@ -37,11 +38,12 @@ class StudentTKernel:
     """A Gaussian kernel gives δ = (x − μ)ᵀ Σ⁻¹ (x − μ) of rows and adds their moments; between them lies u.
 
     With the weights' scale α (see `StudentTComponent`) u = α (ν + d) / (ν + δ). Its inverse is linear in the Gaussian
-    log-density, and its logarithm gives that of the t distribution.
+    log-density, so that the products of the Gaussian kernel give it at once, and its logarithm gives the log-density of
+    the t distribution.
 
     Parameters
     ----------
-    gaussian : Kernel
+    gaussian : GaussianKernel
     constants : ndarray of shape (n_components,)
         Log-densities of the Gaussians at their means.
     dofs, scales : ndarray of shape (n_components,)
@@ -49,13 +51,11 @@ class StudentTKernel:
     n_features : int
     """
 
-    def __init__(self, gaussian: Kernel[Any], constants: Array, dofs: Array, scales: Array, n_features: int) -> None:
-        self.gaussian = gaussian
+    def __init__(self, gaussian: GaussianKernel, constants: Array, dofs: Array, scales: Array, n_features: int) -> None:
         d = float(n_features)
         powers = 0.5 * (dofs + d)
         divisors = scales * (dofs + d)
-        self.slopes = (-2.0 / divisors)[:, np.newaxis]
-        self.intercepts = ((dofs + 2.0 * constants) / divisors)[:, np.newaxis]
+        self.gaussian = gaussian.linear(-2.0 / divisors, (dofs + 2.0 * constants) / divisors)
         self.powers = -powers[:, np.newaxis]
         at_centre = constants + 0.5 * d * math.log(2.0 * math.pi) + log_constants(dofs, n_features)
         self.offsets = (at_centre - powers * (np.log1p(d / dofs) + np.log(scales)))[:, np.newaxis]
@@ -71,7 +71,7 @@ class StudentTKernel:
     @property
     def block_rows(self) -> int:
         """Rows per block that keep the workspace in the cache."""
-        return self.gaussian.block_rows
+        return self.gaussian.block_rows_with(2 * len(self.powers))
 
     def clear(self) -> None:
         """Start the sums anew, in a workspace of its own."""
@@ -81,7 +81,7 @@ class StudentTKernel:
 
     def take(self, which: NDArray[np.intp]) -> Self:
         """Return the same arithmetic for some of the components, with sums of its own."""
-        names = ("slopes", "intercepts", "powers", "offsets", "log_means")
+        names = ("powers", "offsets", "log_means")
         some = {name: getattr(self, name)[which] for name in names}
         return fresh(self, gaussian=self.gaussian.take(which), **some)
 
@@ -106,17 +106,13 @@ class StudentTBlock:
 
     def log_density(self) -> NDArray[Any]:
         """Return log p(row | component), shape (n_components, n)."""
-        kernel, density = self._kernel, self._gaussian.log_density()
-        shape, dtype = density.shape, density.dtype
-
-        def of(column: Array) -> NDArray[Any]:
-            return column.astype(dtype, copy=False)
-
-        self._inverse = np.multiply(density, of(kernel.slopes), out=kernel.workspace.array("1/u", shape, dtype))
-        self._inverse += of(kernel.intercepts)
-        self._logarithm = np.log(self._inverse, out=kernel.workspace.array("log", shape, dtype))
-        np.multiply(self._logarithm, of(kernel.powers), out=density)
-        density += of(kernel.offsets)
+        kernel, inverse = self._kernel, self._gaussian.log_density()
+        shape, dtype = inverse.shape, inverse.dtype
+        self._inverse = inverse
+        self._logarithm = np.log(inverse, out=kernel.workspace.array("log", shape, dtype))
+        density = kernel.workspace.array("density", shape, dtype)
+        np.multiply(self._logarithm, kernel.powers.astype(dtype, copy=False), out=density)
+        density += kernel.offsets.astype(dtype, copy=False)
         return density
 
     def forget(self, which: NDArray[np.bool_]) -> None:
@@ -130,7 +126,7 @@ class StudentTBlock:
         kernel, inverse = self._kernel, self._inverse_weights()
         ones = constant_row(1.0, inverse.shape[1], inverse.dtype)  # products with it are faster than sums
         kernel.counts += np.dot(responsibilities, ones)
-        kernel.log_weights += np.einsum("kn,kn->k", responsibilities, self._logarithm)
+        kernel.log_weights += np.vecdot(responsibilities, self._logarithm)
         weights = np.divide(responsibilities, inverse, out=inverse)
         kernel.weights += np.dot(weights, ones)
         self._gaussian.accumulate(weights)
