@@ -55,7 +55,7 @@ ROUTED = dict.fromkeys(ColumnOptions.__annotations__)
 SAMPLE_ITERATIONS = 100
 
 
-class MixtureEstimator(DensityMixin, Scores, Draws, Imputes, FindsOutliers, LearnsFromStreams):
+class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromStreams):
     """Base of the mixtures; a subclass names its component and checks the start that a user gives.
 
     Parameters
