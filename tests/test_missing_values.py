@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from sources import CutRows
 
 import dem
 from dem.errors import DataError, DataWarning, OptionError
+from dem.families.gaps import patterns_among
 
 # t distributions have no marginals yet; rows with gaps can be skipped
 KNOWING = [case for case in CASES if case.family().component.marginalises]
@@ -326,13 +329,38 @@ def test_a_step_of_tied_covariances_is_that_of_plain_numpy(monkeypatch, at_once,
     assert weighted.log_likelihood == pytest.approx(weights @ log_density, rel=1e-10)
 
 
+@pytest.mark.parametrize("n", [40, 300, 1200])
+def test_the_patterns_to_expect_among_rows(n):
+    rng = np.random.default_rng(0)
+    rows = np.where(rng.random((2000, 8)) < 0.3, np.nan, 1.0)
+
+    def distinct(some):
+        missing = np.isnan(some)
+        return len(np.unique(missing[missing.any(axis=1)], axis=0))
+
+    drawn = [distinct(rows[rng.choice(2000, n, replace=False)]) for _ in range(50)]
+    assert patterns_among(rows, n) == pytest.approx(np.mean(drawn), rel=0.1)
+    # ... and among more than were sampled
+    assert patterns_among(rows[:400], n) == pytest.approx(np.mean(drawn), rel=0.25)
+
+
 def test_many_patterns_are_told(monkeypatch):
     monkeypatch.setattr("dem.families.gaussian.component.most_kept", lambda *_: 3)
     monkeypatch.setattr("dem.families.gaussian.marginal.most_kept", lambda *_: 3)
     gaps = with_gaps(gaussian_rows(600))
     options = {"missing": "marginalise", "random_state": 0, "max_iter": 5}
-    with pytest.warns(DataWarning, match="7 sets of features are missing in sampled rows of NumPy array"):
+    with pytest.warns(DataWarning, match="7 sets of features are missing in sampled rows of NumPy array") as caught:
         few = dem.GaussianMixture(3, **options).fit(gaps)
+    (said,) = (re.search(r"about ([\d,]+) times as long", str(one.message)) for one in caught)
+    family, parameters = few._model()
+
+    def seconds(rows):
+        began = time.thread_time()
+        family.e_step(replace(parameters), chunk_of(rows))
+        return time.thread_time() - began
+
+    taken = [min(seconds(rows) for _ in range(5)) for rows in (gaps, gaussian_rows(600))]
+    assert 0.2 < float(said[1].replace(",", "")) / (taken[0] / taken[1]) < 5.0
     monkeypatch.undo()
     np.testing.assert_array_equal(few.means_, dem.GaussianMixture(3, **options).fit(gaps).means_)
     assert few.n_patterns_ == 7  # of 8 there can be, with that of nothing observed and without the complete one

@@ -34,6 +34,19 @@ def n_patterns(rows: NDArray[Any]) -> int:
     return len(np.unique(keys_of(missing)))
 
 
+def patterns_among(rows: NDArray[Any], n: int) -> float:
+    """Return how many patterns of missing values to expect among n rows, of which `rows` are a sample.
+
+    Of n rows out of those of the sample: a pattern that has a share f of them is there with probability 1 − (1 − f)ⁿ.
+    Each further row brings a new one as often as one in the sample is the only row of its pattern (Good 1953).
+    """
+    missing = np.isnan(rows)
+    counts = np.unique(keys_of(missing[missing.any(axis=1)]), return_counts=True)[1]
+    n_rows = len(rows)
+    among = -np.expm1(min(n, n_rows) * np.log1p(-np.minimum(counts / n_rows, 1.0 - 1e-15)))
+    return float(among.sum() + max(n - n_rows, 0) * np.mean(counts == 1) * len(counts) / n_rows)
+
+
 def keys_of(missing: NDArray[np.bool_]) -> NDArray[Any]:
     """Return what tells the pattern of each row, shape (n,): numbers for at most 64 features, else bytes."""
     n, d = missing.shape
