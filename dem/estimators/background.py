@@ -142,12 +142,6 @@ class WithBackground(MixtureEstimator):
             values["noise_weight"] = np.asarray(WEIGHT_AT_START)
         return values
 
-    def _check_options(self) -> None:
-        super()._check_options()
-        if self.noise and self.top_components is not None:
-            message = "noise does not go with top_components; leave one of them out"
-            raise OptionError(message)
-
     def _check_goes_on(self) -> None:
         super()._check_goes_on()
         if bool(self.noise) != hasattr(self, "noise_weight_"):
