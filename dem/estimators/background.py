@@ -52,7 +52,8 @@ class WithBackground(MixtureEstimator):
     noise : bool or float, default=False
         Whether a further component has made rows that belong to no other, with the same density everywhere (Banfield
         and Raftery 1993): one over the volume of the box of all rows, or over a volume given. Its rows have the
-        label −1 and the last column of `predict_proba`.
+        label −1 and the last column of `predict_proba`; in `labels`, where −1 is what is not known, it is the component
+        `n_components`. It counts beside `top_components`.
 
     Attributes
     ----------
