@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array, Component, EStepKernel, RowBlock, rows_of_keys
+from dem.row_draws import RowDraws
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -105,7 +106,7 @@ def imputed(
     parameters: P,
     chunk: RowBlock,
     posterior: Callable[[RowBlock], Array],
-    rng: np.random.Generator | None = None,
+    rng: RowDraws | None = None,
 ) -> Array:
     """Return rows with what is missing or has limits replaced by its mean given all else, or drawn if there is `rng`.
 
@@ -121,6 +122,7 @@ def imputed(
     part = chunk.take(which)
     shares, found = posterior(part), np.zeros((len(which), rows.shape[1]))
     if rng is not None:
+        rng = rng.take(which)
         edges = np.cumsum(shares, axis=1)
         labels = np.sum(edges[:, :-1] < rng.random((len(which), 1)) * edges[:, -1:], axis=1)
         found = component.drawn(parameters, part, labels, rng)
