@@ -87,14 +87,14 @@ class Imputes(Estimator):
             Whether to draw each value from its distribution given the rest of its row, so that spread and correlation
             stay; else it is replaced by the mean of that distribution.
         random_state : int, optional
-            Seed of the draws, which depend on it and on how the data is cut into chunks.
+            Seed of the draws; that of a row depends on it and on the position of the row, not on chunks.
 
         Returns
         -------
         array of float64, of the shape of X
             Of the kinds that `predict` returns; of a pandas DataFrame one of its features, with its index; of a
-            DataArray or a Dataset its own kind with dimensions and coordinates, after ``features=`` a DataArray whose
-            dimension ``feature`` has the names.
+            DataArray or a Dataset its own kind with dimensions and coordinates, of a Dataset the variables that are
+            features.
         """
         function = self._imputing(draw=draw, random_state=random_state)
         found = inputs.mapped(self, function, X, **source)
@@ -127,7 +127,8 @@ class Imputes(Estimator):
         X, draw, random_state, **source
             As for `impute`.
         path : str
-            Where the array is written; it appears there only when it is whole.
+            Where the array is written; it appears there only when it is whole. Of data on a grid with coordinates it is
+            a group that has these beside the array, as `xarray.open_zarr` reads it.
         overwrite : bool
             Whether to replace what is at `path`.
         """
