@@ -168,6 +168,6 @@ def relative_cost(
     missing = np.isnan(gaps)
     (incomplete,) = np.nonzero(missing.any(axis=1))
     own = incomplete[np.unique(keys_of(missing[incomplete]), return_index=True)[1]]
-    few, many = (own[:: -(-len(own) // most)] for most in (1, PATTERNS_TIMED))
-    of_pattern = (least(gaps[many]) - least(gaps[few])) / max(len(many) - len(few), 1)
+    own = own[:: -(-len(own) // PATTERNS_TIMED)]
+    of_pattern = least(gaps[own]) / len(own)
     return 1.0 + patterns_among(gaps, n_rows) * of_pattern / (n_rows * of_row)
