@@ -187,7 +187,6 @@ def test_labels_that_cannot_be(labels, says):
         ({"noise": -1.0}, "noise"),
         ({"noise": 0.0}, "noise"),
         ({"noise": "box"}, "noise"),
-        ({"noise": True, "top_components": 2}, "top_components"),
     ],
 )
 def test_bad_options(options, says):

@@ -234,21 +234,16 @@ def run_driver(folder, options, seconds=0.0):
     sees="with a checkpoint, the fit goes on",
     lost="the pass in progress; of incremental EM the blocks since the last save",
 )
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         {"model": "GaussianMixture", "max_iter": 60, "tol": 0, "init_params": "k-means||"},
-        pytest.param({"model": "GaussianMixture", "tol": 1e-6, "accelerate": "squarem"}, marks=pytest.mark.slow),
-        pytest.param(
-            {"model": "GaussianMixture", "tol": 1e-6, "algorithm": "incremental", "max_in_flight": 1},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            {"model": "GaussianMixture", "tol": 1e-6, "algorithm": "stepwise", "max_in_flight": 1},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"model": "KMeans", "tol": 0, "n_init": 5, "init": "random"}, marks=pytest.mark.slow),
-        pytest.param({"model": "select", "n_components": [1, 2, 3, 4]}, marks=pytest.mark.slow),
+        {"model": "GaussianMixture", "tol": 1e-6, "accelerate": "squarem"},
+        {"model": "GaussianMixture", "tol": 1e-6, "algorithm": "incremental", "max_in_flight": 1},
+        {"model": "GaussianMixture", "tol": 1e-6, "algorithm": "stepwise", "max_in_flight": 1},
+        {"model": "KMeans", "tol": 0, "n_init": 5, "init": "random"},
+        {"model": "select", "n_components": [1, 2, 3, 4]},
     ],
     ids=["batch", "squarem", "incremental", "stepwise", "k-means", "select"],
 )

@@ -202,10 +202,7 @@ def test_a_background(tmp_path, capsys, given, noise):
         (("fit", "--weights", "known"), "--weights (group.zarr/known) is -1"),
         (("fit", "--labels", "beyond"), "beyond) is 4 in row 5; labels are whole numbers from 0 to 1"),
         (("fit", "--covariance", "diag", "--errors", "rows"), "--errors goes with Gaussian mixtures"),
-        (
-            ("fit", "--noise", "--top-components", "1"),
-            "--noise does not go with --top-components; leave one of them out",
-        ),
+        (("fit", "--labels", "known", "--top-components", "1"), "--labels do not go with --top-components: a"),
         (("fit", "--weights", "nothing"), "--weights: the data has nothing of the name 'nothing'"),
         (
             ("fit", "--family", "student_t", "--missing", "marginalise"),

@@ -134,7 +134,7 @@ def test_several_variables(here, tmp_path, capsys):
     # The model knows its variables.
     arguments = (tmp_path / "m.zarr", here / "ocean.zarr", tmp_path / "p.zarr", "--proba", "--dtype", "float32")
     assert run(capsys, "predict", *arguments)[0] == 0
-    found = zarr.open_array(tmp_path / "p.zarr")
+    found = zarr.open_array(tmp_path / "p.zarr" / "proba")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[...], expected.predict_proba(ocean[["t", "s"]]), atol=1e-6)
 

@@ -142,6 +142,8 @@ def test_ids_of_tables(frame, model, tmp_path, kind):
     fitted = dem.GaussianMixture(3, random_state=0).fit(frame[["u", "v", "w"]])
     found = fitted.outliers(data, n=9, ids="star")
     assert list(found.columns) == ["index", "key", "star", "u", "v", "w", "log_density"]
+    joined = fitted.outliers(data, n=9, ids="star", labels=np.full(3000, -1))
+    np.testing.assert_array_equal(joined.coordinates["star"], expected["star"])
     np.testing.assert_array_equal(found.coordinates["key"], expected.index)
     np.testing.assert_array_equal(found.coordinates["star"], expected["star"])
     np.testing.assert_array_equal(found.columns["u"], expected["u"])

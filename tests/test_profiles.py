@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
 from test_cli_sources import run
 
 import dem
@@ -87,7 +86,9 @@ def test_a_saved_model_knows_its_features(tmp_path, kind):
         ):
             loaded.predict(moved)
     loaded.predict_to(data, str(tmp_path / "labels.zarr"))
-    np.testing.assert_array_equal(zarr.open_array(tmp_path / "labels.zarr")[...], labels)
+    written = xr.open_zarr(tmp_path / "labels.zarr")
+    np.testing.assert_array_equal(written.labels, labels)
+    assert set(written.labels.coords) == {"lat", "lon"}
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])
@@ -142,7 +143,7 @@ def test_the_shell_takes_a_dimension_of_several_variables(tmp_path, capsys):
     np.testing.assert_allclose(dem.load(str(tmp_path / "m.zarr")).means_, expected.means_, rtol=1e-9)
     code, _ = run(capsys, "predict", tmp_path / "m.zarr", tmp_path / "o.zarr", tmp_path / "l.zarr")
     assert code == 0
-    np.testing.assert_array_equal(zarr.open_array(tmp_path / "l.zarr")[...], expected.predict(data))
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "l.zarr").labels, expected.predict(data))
 
 
 @pytest.mark.parametrize("kind", ["memory", "zarr"])
@@ -191,3 +192,41 @@ def test_what_data_lacks_is_named(tmp_path, kind):
         model.predict(changed(shallow))
     with pytest.raises(DataError, match=rf"features as input; it lacks depth {lost:.1f}"):
         dem.GaussianMixture(2, random_state=0).fit(ocean().TEMP, feature_dim="depth").predict(shallow.TEMP)
+
+
+def test_results_join_with_the_data(tmp_path):
+    rng = np.random.default_rng(3)
+    times = np.array(["2020-01-01", "2020-02-01", "2020-03-01", "2020-04-01"], dtype="datetime64[ns]")
+    shape = {"time": 4, "depth": 3, "station": 5}
+    data = xr.Dataset(
+        {name: (tuple(shape), rng.normal(size=(4, 3, 5))) for name in ("TEMP", "PSAL")}
+        | {"SST": (("station", "time"), rng.normal(size=(5, 4)))},
+        {"time": times, "depth": [0.0, 10.0, 50.0], "station": list("abcde")},
+    )
+    data.TEMP[{"time": 1, "depth": 2}] = np.nan
+    features = {"TEMP": "depth", "SST": None, "PSAL": "depth"}
+    model = dem.GaussianMixture(1, covariance_type="diag", missing="marginalise").fit(data, features=features)
+    filled = model.impute(data)
+    assert isinstance(filled, xr.Dataset)
+    for name in features:
+        assert filled[name].dims == data[name].dims
+        np.testing.assert_array_equal(filled[name], data[name].fillna(model.means_[0, 2]))
+    xr.testing.assert_identical(filled.coords.to_dataset(), data.coords.to_dataset())
+    data.chunk({"time": 2}).to_zarr(tmp_path / "x.zarr", zarr_format=2)
+    for given in (data, data.chunk({"time": 3}), str(tmp_path / "x.zarr")):
+        model.predict_to(given, str(tmp_path / "out.zarr"), overwrite=True)
+        joined = data.assign(kind=xr.open_zarr(tmp_path / "out.zarr").labels)
+        assert joined.kind.dtype.kind in "iu"
+        assert (joined.kind == 0).all()
+        assert joined.sizes == data.sizes
+        model.impute_to(given, str(tmp_path / "out.zarr"), overwrite=True)
+        written = xr.open_zarr(tmp_path / "out.zarr").imputed
+        assert written.feature.to_numpy().tolist() == model.feature_names_in_.tolist()
+        found = written.sel(feature="TEMP[depth=50]", station="c", time="2020-02-01")
+        assert found == pytest.approx(model.means_[0, 2])
+    field = data.TEMP.fillna(0.0)
+    model = dem.GaussianMixture(1, covariance_type="diag", missing="marginalise").fit(field, feature_dim="depth")
+    model.impute_to(field, str(tmp_path / "out.zarr"), overwrite=True)
+    xr.testing.assert_allclose(
+        xr.open_zarr(tmp_path / "out.zarr").imputed.transpose(*field.dims), field.rename("imputed")
+    )

@@ -24,8 +24,6 @@ def fitted(case, rows, top_components):
 @pytest.mark.parametrize("top_components", [None, 2], ids=["all components", "candidates"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parameters_and_their_frame_come_back_with_the_same_bits(tmp_path, case, top_components):
-    if case.background and top_components:
-        pytest.skip("a background is always computed")
     rows = case.data()
     family, parameters = fitted(case, rows, top_components)
     like = fitted(case, rows[1000:], top_components)

@@ -26,9 +26,7 @@ from dem.tree import leaves
 
 pytestmark = pytest.mark.slow
 
-KINDS = [case for case in CASES if not case.background]
-TRUNCATED = pytest.mark.parametrize("case", KINDS, ids=str)
-GAUSSIAN = {case.name.removeprefix("gaussian-"): case for case in KINDS if case.name.startswith("gaussian-")}
+GAUSSIAN = {case.name.removeprefix("gaussian-"): case for case in CASES[:4]}
 N_COMPONENTS = 12
 
 
@@ -65,7 +63,7 @@ def expected(family, parameters, rows):
     return total.sum(), responsibilities
 
 
-@TRUNCATED
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_e_step_is_that_of_the_candidates(case):
     check_the_e_step(case, case.data()[:600])
 
@@ -85,26 +83,26 @@ def test_the_e_step_where_one_component_has_a_frame_of_its_own(kind):
 def check_the_e_step(case, rows):
     family, parameters, rows = model(case, 8, rows)
     candidates = parameters.candidates
-    assert candidates.lists.shape == (N_COMPONENTS // 2, 8)
+    assert candidates.lists.shape == (N_COMPONENTS // 2, 8 + case.background)
     assert all(k in candidates.lists[candidates.cell_of[k]] for k in range(N_COMPONENTS))
     (ours,) = sweep_models(LocalEngine(1), CutRows(rows, [250]), [(family, parameters)])
     log_likelihood, responsibilities = expected(family, parameters, rows)
     assert ours.log_likelihood == pytest.approx(log_likelihood, rel=1e-9)
     np.testing.assert_allclose(ours.counts, responsibilities.sum(axis=0), rtol=1e-8, atol=1e-9)
     new = family.component.to_user(family.m_step(ours, parameters).components)
-    there = ours.counts > 1e-3
-    shares = (responsibilities * case.row_weights(family, parameters, rows))[:, there]
+    there = ours.counts[:N_COMPONENTS] > 1e-3
+    shares = (responsibilities * case.row_weights(family, parameters, rows))[:, :N_COMPONENTS][:, there]
     wanted = shares.T @ case.statistics(rows) / shares.sum(axis=0)[:, np.newaxis]
     np.testing.assert_allclose(case.means(new[case.located.removesuffix("_")])[there], wanted, rtol=1e-6, atol=1e-7)
     return family, parameters
 
 
-@TRUNCATED
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_all_in_the_list_is_the_dense_e_step(case):
     """Every cell with all components must give the statistics of all, in every field."""
     family, parameters, rows = model(case, N_COMPONENTS - 1)
     candidates = parameters.candidates
-    object.__setattr__(candidates, "lists", np.tile(np.arange(N_COMPONENTS), (len(candidates.lists), 1)))
+    object.__setattr__(candidates, "lists", np.tile(np.arange(len(parameters.weights)), (len(candidates.lists), 1)))
     source, engine = CutRows(rows, [700]), LocalEngine(1)
     (ours,) = engine.sweep(source, [EStep(family, parameters)])
     dense = type(parameters)(parameters.weights, parameters.components)
@@ -115,7 +113,7 @@ def test_all_in_the_list_is_the_dense_e_step(case):
 
 
 @pytest.mark.parametrize("top_components", [3, 8], ids=["cells of one", "cells of two"])
-@TRUNCATED
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_truncated_free_energy_never_falls_and_is_a_lower_bound(case, top_components):
     family, parameters, rows = model(case, top_components)
     source, engine = CutRows(rows, [900]), LocalEngine(1)
@@ -172,7 +170,7 @@ def test_a_row_has_the_same_cell_in_single_precision_and_in_double():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@TRUNCATED
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_fits_of_all_families(case):
     options = {"top_components": 2, "max_iter": 6}
     whole = case.estimator(**options).fit(CutRows(case.data(), []))
@@ -203,7 +201,7 @@ def test_where_components_are_far_apart_a_few_are_as_good_as_all(kind):
 
 
 @pytest.mark.parametrize("algorithm", ["incremental", "stepwise"])
-@TRUNCATED
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_incremental_em_keeps_the_candidates(case, algorithm):
     """Its free energy is that of the candidates: it never falls, and is close below the truncated log-likelihood."""
     family, parameters, rows = model(case, 8)

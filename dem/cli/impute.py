@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
@@ -11,17 +10,14 @@ from dem.cli.options import (
     SEED,
     TEXT,
     check_mixture,
-    check_output,
-    engine_of,
     engine_options,
     measured_options,
     output_options,
     overwrite_option,
     refuse,
-    rows_of,
     source_options,
 )
-from dem.cli.session import open_engine, plain_warnings
+from dem.cli.writing import write_of_rows
 
 
 @click.command(
@@ -50,19 +46,13 @@ def impute(model: str, data: str, out: str, draw: bool, seed: int | None, **give
     """
     if seed is not None and not draw:
         refuse("--seed is for --draw")
-    source, engine, quiet = rows_of(given), engine_of(given), given["quiet"]
-    check_output(out, given["overwrite"], (model, data))
-    with plain_warnings(quiet):
-        import dem  # noqa: PLC0415
-        from dem.cli.progress import row_progress  # noqa: PLC0415
-        from dem.cli.report import print_written  # noqa: PLC0415
-        from dem.estimators import inputs  # noqa: PLC0415
-
-        estimator = dem.load(model)
-        check_mixture("impute", estimator, model)
-        rows = inputs.rows_of(estimator, data, reset=False, on_grid=True, **source)
-        n_rows, began = rows.n_rows, time.perf_counter()
-        with open_engine(**engine), row_progress("writing complete rows", quiet):
-            estimator.impute_to(rows, out, draw=draw, random_state=seed, overwrite=given["overwrite"])
-        figures = {"out": out, "kind": "rows", "n_rows": n_rows, "seconds": time.perf_counter() - began}
-        print_written("", figures, given["as_json"], quiet)
+    write_of_rows(
+        (model, data, out),
+        given,
+        kind="rows",
+        what="",
+        check=lambda estimator: check_mixture("impute", estimator, model),
+        write=lambda estimator, rows: estimator.impute_to(
+            rows, out, draw=draw, random_state=seed, overwrite=given["overwrite"]
+        ),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import click
@@ -10,19 +9,16 @@ import click
 from dem.cli.options import (
     TEXT,
     check_mixture,
-    check_output,
-    engine_of,
     engine_options,
     measured_options,
     missing_option,
     output_options,
     overwrite_option,
     refuse,
-    rows_of,
     set_missing,
     source_options,
 )
-from dem.cli.session import open_engine, plain_warnings
+from dem.cli.writing import write_of_rows
 
 _WHAT = {"labels": "labels", "proba": "membership probabilities", "log_density": "log-densities"}
 
@@ -58,21 +54,19 @@ def predict(model: str, data: str, out: str, proba: bool, log_density: bool, mis
     if proba and log_density:
         refuse("give either --proba or --log-density, not both")
     kind = "proba" if proba else "log_density" if log_density else "labels"
-    source, engine, quiet = rows_of(given), engine_of(given), given["quiet"]
-    check_output(out, given["overwrite"], (model, data))
-    with plain_warnings(quiet):
-        import dem  # noqa: PLC0415
-        from dem.cli.progress import row_progress  # noqa: PLC0415
-        from dem.cli.report import print_written  # noqa: PLC0415
-        from dem.estimators import inputs  # noqa: PLC0415
 
-        estimator = dem.load(model)
+    def check(estimator: Any) -> None:
         set_missing(estimator, missing)
         if kind != "labels":
             check_mixture(f"--{kind.replace('_', '-')}", estimator, model)
-        rows = inputs.rows_of(estimator, data, reset=False, on_grid=True, **source)
-        n_rows, began = rows.n_rows, time.perf_counter()
-        with open_engine(**engine), row_progress(f"writing {_WHAT[kind]}", quiet):
-            estimator.predict_to(rows, out, kind=kind, dtype=given["dtype"], overwrite=given["overwrite"])
-        figures = {"out": out, "kind": kind, "n_rows": n_rows, "seconds": time.perf_counter() - began}
-        print_written(f"{_WHAT[kind]} of ", figures, given["as_json"], quiet)
+
+    write_of_rows(
+        (model, data, out),
+        given,
+        kind=kind,
+        what=f"{_WHAT[kind]} of ",
+        check=check,
+        write=lambda estimator, rows: estimator.predict_to(
+            rows, out, kind=kind, dtype=given["dtype"], overwrite=given["overwrite"]
+        ),
+    )

@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.data.cf import encoded
 from dem.data.checks import rows_text
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
@@ -228,6 +229,11 @@ class Rows(ABC):
     def coordinates(self, dim: str) -> NDArray[Any] | None:
         """Return the coordinate values of a dimension of `grid`: numbers, times, or text; None if there are none."""
         return self.known_coordinates.get(dim)
+
+    def stored_coordinates(self) -> dict[str, tuple[NDArray[Any], Mapping[str, Any]]]:
+        """Return coordinate values of dimensions of `grid` as zarr stores them, each with its attributes."""
+        known = {dim: self.coordinates(dim) for dim in self.grid_names or ()}
+        return {dim: encoded(values) for dim, values in known.items() if values is not None}
 
     @property
     def grid_chunks(self) -> tuple[int, ...]:

@@ -138,3 +138,16 @@ def _scaled_type(dtype: np.dtype[Any], scale: Any, offset: Any) -> np.dtype[Any]
     if offset is None and isinstance(scale, int):
         return np.result_type(dtype, np.int64) if dtype.kind in "iu" else np.dtype(np.float64)
     return np.dtype(np.float64)
+
+
+def encoded(values: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Return coordinate values as zarr stores them, and the attributes that tell xarray what they mean.
+
+    Times are whole numbers of nanoseconds, as CF has them; other numbers, and text, stay what they are.
+    """
+    if values.dtype.kind not in "mM":
+        return values, {}
+    plain = values.astype(f"{values.dtype.kind}8[ns]").astype(np.int64)
+    if values.dtype.kind == "m":
+        return plain, {"units": "nanoseconds"}
+    return plain, {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}

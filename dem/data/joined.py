@@ -155,6 +155,10 @@ class JoinedRows(Rows):
         """As of the rows."""
         return self.rows.coordinates(dim)
 
+    def stored_coordinates(self) -> dict[str, tuple[NDArray[Any], Mapping[str, Any]]]:
+        """As of the rows."""
+        return self.rows.stored_coordinates()
+
     @property
     def grid_chunks(self) -> tuple[int, ...]:
         """As of the rows."""

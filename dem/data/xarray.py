@@ -104,8 +104,23 @@ def on_features(
     if feature in array.coords:
         result = result.assign_coords({feature: array[feature]})
     if isinstance(data, xr.Dataset):
-        return result.to_dataset(dim="feature") if features is None else result
+        return result.to_dataset(dim="feature") if features is None else _variables(data, result, features)
     return result.transpose(*data.dims)
+
+
+def _variables(data: xr.Dataset, result: xr.DataArray, features: Features) -> xr.Dataset:
+    """Return the entries of ``feature`` as the variables of the data that they were taken from."""
+    found, first = {}, 0
+    for variable, dim in features.items():
+        like = data[variable]
+        own = None if dim is None else like.dims[feature_axis(variable, like.ndim, like.dims, dim)]
+        n = 1 if own is None else like.sizes[own]
+        part = result.isel(feature=slice(first, first + n)).drop_vars("feature")
+        part = part.isel(feature=0) if own is None else part.rename(feature=own)
+        coordinates = {key: one for key, one in like.coords.items() if own in one.dims}
+        found[variable] = part.assign_coords(coordinates).transpose(*like.dims)
+        first += n
+    return xr.Dataset(found)
 
 
 def with_features_last(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,6 +212,18 @@ class ZarrRows(Rows):
         if self.grid_names is None or dim not in self.grid_names:
             return None
         return coordinates_of(part.array, part.axes[self.grid_names.index(dim)])
+
+    def stored_coordinates(self) -> dict[str, tuple[NDArray[Any], Mapping[str, Any]]]:
+        """Return the coordinates as they are stored, times too."""
+        from dem.data.zarr_open import coordinate_array  # noqa: PLC0415 - it imports this file
+
+        part = self.table.parts[0]
+        found: dict[str, tuple[NDArray[Any], Mapping[str, Any]]] = {}
+        for dim, axis in zip(self.grid_names or (), part.axes, strict=False):
+            if (array := coordinate_array(part.array, axis)) is not None:
+                attributes = {key: value for key, value in array.attrs.items() if key != "_ARRAY_DIMENSIONS"}
+                found[dim] = np.asarray(array[...]), attributes
+        return found
 
     @property
     def read_rows(self) -> int:

@@ -231,14 +231,20 @@ def dimension_names(array: zarr.Array[Any]) -> tuple[str, ...] | None:
     return tuple(str(axis) if name is None else str(name) for axis, name in enumerate(names))
 
 
+def coordinate_array(array: zarr.Array[Any], axis: int) -> zarr.Array[Any] | None:
+    """Return the array of the name of a dimension beside this one, with an entry for each of its places, if any is."""
+    names = dimension_names(array)
+    found = None if names is None else _beside(array, names[axis])
+    return found if found is not None and found.shape == (array.shape[axis],) else None
+
+
 def coordinates_of(array: zarr.Array[Any], axis: int) -> NDArray[Any] | None:
     """Return the labels of a dimension, from the array of its name beside this one; None if there are none.
 
     Times are left out: as numbers they mean nothing without their units.
     """
-    names = dimension_names(array)
-    found = None if names is None else _beside(array, names[axis])
-    if found is None or found.shape != (array.shape[axis],) or " since " in str(found.attrs.get("units", "")):
+    found = coordinate_array(array, axis)
+    if found is None or " since " in str(found.attrs.get("units", "")):
         return None
     packed = packing_of(found, name_of(found))
     values = np.asarray(found[...])

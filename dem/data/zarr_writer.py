@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import zarr
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from dem.data.atomic import check_destination, destination, remove
 from dem.data.base import READ_ROWS, Chunk, Corner, RowMap, Rows, chunk_region
+from dem.data.cf import encoded
 from dem.errors import DataError
 
 __all__ = ["check_destination", "write_rows"]
@@ -118,15 +120,18 @@ def write_rows(
     *,
     dtype: DTypeLike,
     columns: int | None,
+    name: str = "results",
     last: str = "component",
+    labels: NDArray[Any] | None = None,
     overwrite: bool = False,
     engine: Sweeper,
 ) -> None:
     """Write the results of a function of rows to a zarr array (format 3), without ever holding many of them.
 
     The array has the shape of `rows.grid` (the number of rows, or the grid of an N-d source with its dimension
-    names), and a last dimension for `columns`. Its chunks follow those of the source. It is written under another
-    name and renamed once it is whole.
+    names), and a last dimension for `columns`. Its chunks follow those of the source. Where dimensions of the grid have
+    coordinates, it is an array of a group, beside these, as xarray has them. It is written under another name and
+    renamed once it is whole.
 
     Parameters
     ----------
@@ -134,8 +139,12 @@ def write_rows(
         The data, read once.
     function : callable
         Picklable; maps a `Chunk` of n rows to results (n,) or (n, columns), of a `dtype`.
+    name : str, optional
+        What the array is called in a group.
     last : str, optional
         What the last dimension for `columns` is called, where the others have names.
+    labels : ndarray of shape (columns,), optional
+        Its coordinates.
     path : str or path-like
         Directory or URL to write; the workers must see the same file system.
     overwrite : bool, optional
@@ -149,9 +158,18 @@ def write_rows(
     tail = () if columns is None else (columns,)
     chunks = _result_chunks(rows.grid_chunks, math.prod(tail) * np.dtype(dtype).itemsize)
     names = None if rows.grid_names is None else rows.grid_names + (last,) * len(tail)
+    beside = rows.stored_coordinates()
+    if beside and tail and labels is not None:
+        beside[last] = encoded(labels)
     with destination(path, overwrite=overwrite) as draft:
+        target = draft.path
+        if beside:
+            group = zarr.create_group(store=draft.path)
+            for dim, (values, attributes) in beside.items():
+                _write_coordinates(group, dim, values, attributes, draft.chunk_names)
+            target = f"{draft.path}/{name}"
         zarr.create_array(
-            store=draft.path,
+            store=target,
             shape=rows.grid + tail,
             chunks=chunks + tail,
             dtype=np.dtype(dtype),
@@ -159,11 +177,29 @@ def write_rows(
             fill_value=_absent(np.dtype(dtype)),
             chunk_key_encoding=draft.chunk_names,
         )
-        written: Written = engine.sweep(rows, [WriteResults(function, draft.path, rows.grid, chunks, columns)])[0]
+        written: Written = engine.sweep(rows, [WriteResults(function, target, rows.grid, chunks, columns)])[0]
         if written.n_rows != rows.n_rows:
             message = f"{rows.name} gave {written.n_rows} rows instead of {rows.n_rows}; did it change meanwhile?"
             raise DataError(message)
-        _assemble(draft.path, written, rows.grid, chunks, tail)
+        _assemble(target, written, rows.grid, chunks, tail)
+
+
+def _write_coordinates(
+    group: zarr.Group, dim: str, values: NDArray[Any], attributes: Mapping[str, Any], chunk_names: Any
+) -> None:
+    is_text = values.dtype.kind not in "biuf"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that text is no part of the specification of zarr yet
+        array = group.create_array(
+            dim,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype=str if is_text else values.dtype,
+            dimension_names=(dim,),
+            attributes=dict(attributes),
+            chunk_key_encoding=chunk_names,
+        )
+        array[...] = values.astype(object) if is_text else values
 
 
 def _result_chunks(chunks: Corner, row_bytes: int) -> Corner:

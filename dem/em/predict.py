@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,6 +13,7 @@ from dem.data.base import Chunk, Rows
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
 from dem.families.base import has_gaps, total_weight, weighted_sum
+from dem.row_draws import RowDraws
 from dem.statistics import Additive
 
 
@@ -126,11 +126,8 @@ class Imputed(RowFunction):
         return self.n_features
 
     def result(self, chunk: Chunk) -> NDArray[Any]:
-        """Return the completed rows; draws depend on the seed, and on what is read together and where it is."""
-        if self.seed is None:
-            return np.asarray(self.family.imputed(self.parameters, chunk))
-        place = [int(chunk.index[0]) if len(chunk) else 0, zlib.crc32(chunk.rows.tobytes())]
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, *place]))
+        """Return the completed rows; draws depend on the seed and on where a row stands."""
+        rng = None if self.seed is None else RowDraws(self.seed, chunk.index)
         return np.asarray(self.family.imputed(self.parameters, chunk, rng))
 
 

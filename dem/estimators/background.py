@@ -52,7 +52,8 @@ class WithBackground(MixtureEstimator):
     noise : bool or float, default=False
         Whether a further component has made rows that belong to no other, with the same density everywhere (Banfield
         and Raftery 1993): one over the volume of the box of all rows, or over a volume given. Its rows have the
-        label −1 and the last column of `predict_proba`.
+        label −1 and the last column of `predict_proba`; in `labels`, where −1 is what is not known, it is the component
+        `n_components`. It counts beside `top_components`.
 
     Attributes
     ----------
@@ -141,12 +142,6 @@ class WithBackground(MixtureEstimator):
             values["weights"] = (1.0 - WEIGHT_AT_START) * values["weights"]
             values["noise_weight"] = np.asarray(WEIGHT_AT_START)
         return values
-
-    def _check_options(self) -> None:
-        super()._check_options()
-        if self.noise and self.top_components is not None:
-            message = "noise does not go with top_components; leave one of them out"
-            raise OptionError(message)
 
     def _check_goes_on(self) -> None:
         super()._check_goes_on()

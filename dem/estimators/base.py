@@ -301,7 +301,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         X, **given
             Data as in `fit`.
         path : str
-            Where the array is written; it appears there only when it is whole.
+            Where the array is written; it appears there only when it is whole. Of data on a grid with coordinates it is
+            a group that has these beside the array, as `xarray.open_zarr` reads it.
         kind : str
             What is written: ``'labels'``; of a mixture also ``'proba'`` or ``'log_density'``, of `KMeans`
             ``'distances'``.

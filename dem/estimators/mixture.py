@@ -266,7 +266,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         if not starts:
             raise failures[0]
         if self.missing == "marginalise":
-            self._note_patterns(whole, rows, family.component.most_patterns(starts[0].components))
+            self._note_patterns(whole, sample, rows, (family, starts[0]))
         return family, starts
 
     def _adapted(self, rows: Rows, engine: Engine, sample: RowSample) -> Component[Any, Any]:  # noqa: ARG002

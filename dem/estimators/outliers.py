@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Rows
 from dem.data.ids import ids_of
-from dem.data.sources import RowOptions
+from dem.data.sources import RowOptions, source_kind
 from dem.em.lowest import Lowest, LowestDensities
 from dem.engine import current_engine
 from dem.errors import OptionError
@@ -107,9 +107,16 @@ class FindsOutliers(Estimator):
         names = rows.feature_names or getattr(self, "feature_names_in_", None)
         if names is None:
             names = [f"x{number}" for number in range(rows.n_features)]
-        chunks = getattr(getattr(getattr(rows, "rows", rows), "array", None), "chunks", ((),))
-        where = _coordinates(rows, lowest.index) | ids_of(X, lowest.index, columns, chunks[0])
+        where = _coordinates(rows, lowest.index) | ids_of(X, lowest.index, columns, _lengths(X, rows))
         return Outliers(lowest.index, where, lowest.rows, lowest.log_density, tuple(map(str, names)))
+
+
+def _lengths(data: Any, rows: Any) -> Sequence[int] | None:
+    """Return the rows of each partition of a Dask DataFrame."""
+    if source_kind(data) != "dask.dataframe":
+        return None
+    lengths: Sequence[int] = getattr(rows, "rows", rows).array.chunks[0]
+    return lengths
 
 
 def _checked(share: Any) -> float:

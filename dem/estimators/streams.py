@@ -42,7 +42,7 @@ def predict_to(
     function = estimator._row_functions[kind](*estimator._model())
     signed = inputs.skips_gaps(estimator) or bool(getattr(estimator, "noise", False))
     wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype, signed=signed)
-    _write(estimator, function, data, path, wanted, "component", overwrite=overwrite, **given)
+    _write(estimator, function, data, path, wanted, kind, overwrite=overwrite, **given)
 
 
 def impute_to(
@@ -56,7 +56,7 @@ def impute_to(
 ) -> None:
     """Write rows without gaps; see `Imputes.impute_to`."""
     check_destination(path, overwrite=overwrite)
-    _write(estimator, function, data, path, function.dtype, "feature", overwrite=overwrite, **given)
+    _write(estimator, function, data, path, function.dtype, "imputed", overwrite=overwrite, **given)
 
 
 def _write(
@@ -65,15 +65,17 @@ def _write(
     data: Any,
     path: str,
     dtype: np.dtype[Any],
-    last: str,
+    name: str,
     *,
     overwrite: bool,
     **given: Unpack[RowOptions],
 ) -> None:
-    """Write what a function says of each row, with `last` as the name of a last dimension, if there is one."""
+    """Write what a function says of each row; `name` is what it is called beside its coordinates."""
     rows = inputs.rows_of(estimator, data, reset=False, on_grid=True, **given)
     function = function.about(rows, skips_gaps=function.skips_gaps or inputs.skips_gaps(estimator))
-    how: dict[str, Any] = {"dtype": dtype, "columns": function.columns, "last": last, "overwrite": overwrite}
+    how: dict[str, Any] = {"dtype": dtype, "columns": function.columns, "overwrite": overwrite, "name": name}
+    if name == "imputed":
+        how |= {"last": rows.feature_dim or "feature", "labels": inputs.labels_of(rows)}
     with current_engine() as engine:
         try:
             write_rows(rows, function, path, **how, engine=engine)

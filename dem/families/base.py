@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.unconstrained import Vector
+from dem.row_draws import RowDraws
 from dem.statistics import Additive
 from dem.tree import leaves
 
@@ -295,11 +296,9 @@ class Component(ABC, Generic[P, S]):
         """Return rows with what is missing (NaN) replaced by its mean in component k, given what is observed."""
         raise NotImplementedError
 
-    def conditional_draws(
-        self, parameters: P, rows: Array, labels: NDArray[np.int64], rng: np.random.Generator
-    ) -> Array:
+    def conditional_draws(self, parameters: P, rows: Array, labels: NDArray[np.int64], rng: RowDraws) -> Array:
         """Return rows with what is missing (NaN) drawn from the component of each, given what is observed."""
-        return np.where(np.isnan(rows), self.sample(parameters, labels, rng), rows)
+        return np.where(np.isnan(rows), self.sample(parameters, labels, rng.generator), rows)
 
     def expected(self, parameters: P, chunk: RowBlock, k: int) -> Array:
         """Return the means of what is missing, or has limits, in component k, given all that the chunk knows; (n, d).
@@ -308,7 +307,7 @@ class Component(ABC, Generic[P, S]):
         """
         return self.conditional_means(parameters, np.asarray(chunk.rows, dtype=np.float64), k)
 
-    def drawn(self, parameters: P, chunk: RowBlock, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
+    def drawn(self, parameters: P, chunk: RowBlock, labels: NDArray[np.int64], rng: RowDraws) -> Array:
         """Return the same as `expected`, drawn from the component of each row."""
         return self.conditional_draws(parameters, np.asarray(chunk.rows, dtype=np.float64), labels, rng)
 

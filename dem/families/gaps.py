@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array, Component, EStepKernel, RowBlock, rows_of_keys
+from dem.row_draws import RowDraws
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -32,6 +33,19 @@ def n_patterns(rows: NDArray[Any]) -> int:
     missing = np.isnan(rows)
     missing = missing[missing.any(axis=1)]
     return len(np.unique(keys_of(missing)))
+
+
+def patterns_among(rows: NDArray[Any], n: int) -> float:
+    """Return how many patterns of missing values to expect among n rows, of which `rows` are a sample.
+
+    Of n rows out of those of the sample: a pattern that has a share f of them is there with probability 1 − (1 − f)ⁿ.
+    Each further row brings a new one as often as one in the sample is the only row of its pattern (Good 1953).
+    """
+    missing = np.isnan(rows)
+    counts = np.unique(keys_of(missing[missing.any(axis=1)]), return_counts=True)[1]
+    n_rows = len(rows)
+    among = -np.expm1(min(n, n_rows) * np.log1p(-np.minimum(counts / n_rows, 1.0 - 1e-15)))
+    return float(among.sum() + max(n - n_rows, 0) * np.mean(counts == 1) * len(counts) / n_rows)
 
 
 def keys_of(missing: NDArray[np.bool_]) -> NDArray[Any]:
@@ -92,7 +106,7 @@ def imputed(
     parameters: P,
     chunk: RowBlock,
     posterior: Callable[[RowBlock], Array],
-    rng: np.random.Generator | None = None,
+    rng: RowDraws | None = None,
 ) -> Array:
     """Return rows with what is missing or has limits replaced by its mean given all else, or drawn if there is `rng`.
 
@@ -108,6 +122,7 @@ def imputed(
     part = chunk.take(which)
     shares, found = posterior(part), np.zeros((len(which), rows.shape[1]))
     if rng is not None:
+        rng = rng.take(which)
         edges = np.cumsum(shares, axis=1)
         labels = np.sum(edges[:, :-1] < rng.random((len(which), 1)) * edges[:, -1:], axis=1)
         found = component.drawn(parameters, part, labels, rng)

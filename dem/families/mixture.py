@@ -30,6 +30,7 @@ from dem.families.gaps import Divided, divided, imputed
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
 from dem.families.workspace import fresh, kept_with, largest_row
+from dem.row_draws import RowDraws
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -293,9 +294,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         entropies = self._by_row(parameters, chunk, np.empty(len(chunk.rows)), by_row)
         return weighted_sum(entropies, chunk.weights)
 
-    def imputed(
-        self, parameters: MixtureParameters[P], chunk: RowBlock, rng: np.random.Generator | None = None
-    ) -> NDArray[Any]:
+    def imputed(self, parameters: MixtureParameters[P], chunk: RowBlock, rng: RowDraws | None = None) -> NDArray[Any]:
         """Return the rows, float64, with what is missing replaced by its mean given the rest, or drawn if `rng`."""
         return imputed(self.component, parameters.components, chunk, lambda part: self.posterior(parameters, part), rng)
 

@@ -93,6 +93,10 @@ class NoisyComponent(Component[P, S]):
         """Return False: the background stands behind the components of one model."""
         return False
 
+    def add_at(self, total: S, which: NDArray[np.intp], part: S) -> None:
+        """Add, in place, the statistics of some of the components, the background behind them."""
+        self.component.add_at(total, which[:-1], part)
+
     def m_step(self, statistics: Any, counts: Array, parameters: P) -> P:
         """Return the maximising parameters of the components."""
         return self.component.m_step(statistics, counts[:-1], parameters)
@@ -230,6 +234,17 @@ class NoisyMixture(Mixture[P, S]):
         weights = (1.0 - WEIGHT_AT_START) * parameters.weights
         weights[-1] = WEIGHT_AT_START
         return replace(parameters, weights=weights)
+
+    def truncated(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters with the candidates of each region, beside which the background always counts."""
+        component: Any = self.component
+        own = Mixture(component.component, top_components=self.top_components)
+        candidates = own.truncated(MixtureParameters(parameters.weights[:-1], parameters.components)).candidates
+        if candidates is None:
+            return parameters
+        background = np.full((len(candidates.lists), 1), len(parameters.weights) - 1)
+        candidates = replace(candidates, lists=np.hstack([candidates.lists, background]))
+        return replace(parameters, candidates=candidates)
 
     def ranked(self, parameters: MixtureParameters[P], chunk: RowBlock) -> tuple[Array, Array]:
         """Return log p(row) of the components alone, and log p(row), which far from all of them is the same everywhere.

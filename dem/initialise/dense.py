@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dem.families.base import Array
 
 # Rows that are looked at; the weight that the neighbourhood of a row holds, of that of a component, which tells how
-# dense rows lie there, and how many times as many rows it may take; and the share of all that is kept.
+# dense rows lie there, and how many times as many rows that may take if they have weights; the share of all to keep.
 MOST_ROWS, NEIGHBOURHOOD, MOST_NEIGHBOURS, KEPT = 5000, 0.05, 3, 0.85
 
 
@@ -28,7 +28,8 @@ def dense_rows(sample: Array, weights: Array | None, n_components: int) -> NDArr
     deviations = np.sqrt(shares @ (rows - shares @ rows) ** 2)
     rows = rows / np.where(deviations > 0.0, deviations, 1.0)
     enough = NEIGHBOURHOOD / n_components
-    n_neighbours = min(MOST_NEIGHBOURS * int(np.ceil(enough * len(rows))), len(rows))
+    times = 1 if weights is None else MOST_NEIGHBOURS
+    n_neighbours = min(times * int(np.ceil(enough * len(rows))), len(rows))
     distances, near = scipy.spatial.cKDTree(rows).query(rows, k=range(1, n_neighbours + 1))
     reached = np.cumsum(shares[near], axis=1) >= enough * (1.0 - 1e-9)
     which = np.where(reached.any(axis=1), reached.argmax(axis=1), n_neighbours - 1)

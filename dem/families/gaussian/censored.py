@@ -11,12 +11,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from dem.families.base import Array, RowBlock
 from dem.families.gaussian.covariance import LOG_2PI, GaussianStatistics, block_rows
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.interval import drawn, truncated
 from dem.families.workspace import fresh
+from dem.row_draws import RowDraws
 
 
 class CensoredKernel:
@@ -27,7 +29,7 @@ class CensoredKernel:
     """
 
     trusted_above = -math.inf
-    rng: np.random.Generator | None = None
+    rng: RowDraws | None = None
 
     def __init__(self, means: Array, factors: Array, frame: Frame, own: NDArray[np.intp]) -> None:
         self.means, self.factors, self.frame = means, factors, frame
@@ -76,6 +78,7 @@ class CensoredBlock:
         self._variance = np.repeat(missing[np.newaxis].astype(np.float64), len(means), axis=0)
         self._density = -0.5 * np.einsum("kjn,kjn->kn", self._mean, self._mean)
         self._density += (np.log(kernel.factors) - 0.5 * LOG_2PI - np.log(frame.scale)) @ known
+        share = None if kernel.rng is None else kernel.rng.random(chunk.rows.shape)
         for j in np.flatnonzero(limited.any(axis=1)):
             (which,) = np.nonzero(limited[j])
             lower, upper = (((ends[which, j].T - frame.origin[j]) / frame.scale[j])[:, np.newaxis] - means[:, j]) * (
@@ -83,10 +86,10 @@ class CensoredBlock:
             )
             log_mass, self._mean[:, j, which], self._variance[:, j, which] = truncated(lower, upper)
             self._density[:, which] += log_mass
-            if kernel.rng is not None:
-                self._mean[:, j, which] = drawn(lower, upper, kernel.rng)
-        if kernel.rng is not None:
-            self._mean += missing * kernel.rng.normal(size=self._mean.shape)
+            if share is not None:
+                self._mean[:, j, which] = drawn(lower, upper, share[which, j])
+        if share is not None:
+            self._mean += missing * ndtri(share).T
 
     def means(self) -> Array:
         """Return what is expected of the rows, in the user's units, (n_components, n, d)."""

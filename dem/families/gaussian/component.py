@@ -20,6 +20,7 @@ from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import GaussianKernel
 from dem.families.gaussian.marginal import MarginalKernel, Marginals, most_kept
 from dem.families.workspace import fresh, kept_with
+from dem.row_draws import RowDraws
 from dem.statistics import CentralMoments
 
 
@@ -28,7 +29,7 @@ def knows_more(chunk: RowBlock) -> bool:
     return chunk.noise is not None or (chunk.limits is not None and not bool(np.isnan(chunk.limits).all()))
 
 
-def _errors(noise: NDArray[Any] | None, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _errors(noise: NDArray[Any] | None, shape: tuple[int, ...], rng: RowDraws) -> Array:
     """Draw errors of rows, by their variances or covariances."""
     if noise is None:
         return np.zeros(shape)
@@ -128,30 +129,34 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
             )
         )
 
-    def expected(
-        self, parameters: GaussianParameters, chunk: RowBlock, k: int, rng: np.random.Generator | None = None
-    ) -> Array:
+    def expected(self, parameters: GaussianParameters, chunk: RowBlock, k: int, rng: RowDraws | None = None) -> Array:
         """Return the means of what is missing or has limits; with `rng` what has limits is drawn first."""
         if not knows_more(chunk):
             return super().expected(parameters, chunk, k)
-        kernel: Any = fresh(self.kernel_for(parameters, chunk).take(np.array([k])), rng=rng)
-        parts = range(0, len(chunk.rows), kernel.block_rows)
-        blocks = (kernel.block(chunk.take(slice(start, start + kernel.block_rows))) for start in parts)
-        return np.concatenate([block.means()[0] for block in blocks])
+        kernel: Any = self.kernel_for(parameters, chunk).take(np.array([k]))
+        means = []
+        for start in range(0, len(chunk.rows), kernel.block_rows):
+            which = slice(start, start + kernel.block_rows)
+            kernel = fresh(kernel, rng=None if rng is None else rng.take(which))
+            means.append(kernel.block(chunk.take(which)).means()[0])
+        return np.concatenate(means)
 
-    def drawn(
-        self, parameters: GaussianParameters, chunk: RowBlock, labels: NDArray[np.int64], rng: np.random.Generator
-    ) -> Array:
+    def drawn(self, parameters: GaussianParameters, chunk: RowBlock, labels: NDArray[np.int64], rng: RowDraws) -> Array:
         """Return draws of what is missing or has limits."""
         if not knows_more(chunk):
             return super().drawn(parameters, chunk, labels, rng)
         rows = np.empty(chunk.rows.shape)
         for k in np.unique(labels):
             own = np.flatnonzero(labels == k)
-            rows[own] = self._drawn_of(parameters, chunk.take(own), int(k), rng)
+            part, own_draws = chunk.take(own), rng.take(own)
+            rows[own] = (
+                self._drawn_of(parameters, part, int(k), own_draws)
+                if knows_more(part)
+                else super().drawn(parameters, part, labels[own], own_draws)
+            )
         return rows
 
-    def _drawn_of(self, parameters: GaussianParameters, chunk: RowBlock, k: int, rng: np.random.Generator) -> Array:
+    def _drawn_of(self, parameters: GaussianParameters, chunk: RowBlock, k: int, rng: RowDraws) -> Array:
         """Return draws in one component; where its features are independent, each by itself."""
         return self.expected(parameters, chunk, k, rng)
 
@@ -301,10 +306,10 @@ class MatrixCovariance(GaussianComponent):
         return filled
 
     def conditional_draws(
-        self, parameters: GaussianParameters, rows: Array, labels: NDArray[np.int64], rng: np.random.Generator
+        self, parameters: GaussianParameters, rows: Array, labels: NDArray[np.int64], rng: RowDraws
     ) -> Array:
         """Return rows with what is missing drawn: a draw of the whole row, less what its own observed part predicts."""
-        drawn: Array = self.sample(parameters, labels, rng)
+        drawn: Array = self.sample(parameters, labels, rng.generator)
         known = np.where(np.isnan(rows), np.nan, drawn)
         for k in np.unique(labels):
             own = np.flatnonzero(labels == k)
@@ -313,9 +318,9 @@ class MatrixCovariance(GaussianComponent):
             )
         return np.where(np.isnan(rows), drawn, rows)
 
-    def _drawn_of(self, parameters: GaussianParameters, chunk: Any, k: int, rng: np.random.Generator) -> Array:
+    def _drawn_of(self, parameters: GaussianParameters, chunk: Any, k: int, rng: RowDraws) -> Array:
         """Return draws in one component: of whole rows with errors, less what their own observed part predicts."""
-        drawn: Array = self.sample(parameters, np.full(len(chunk.rows), k), rng)
+        drawn: Array = self.sample(parameters, np.full(len(chunk.rows), k), rng.generator)
         seen = np.where(np.isnan(chunk.rows), np.nan, drawn + _errors(chunk.noise, drawn.shape, rng))
         theirs = self.expected(parameters, replace(chunk, rows=seen, limits=None), k)
         return drawn + self.expected(parameters, chunk, k, rng) - theirs

@@ -29,6 +29,7 @@ from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, Gaussi
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.interval import drawn, truncated
 from dem.families.workspace import Workspace, fresh
+from dem.row_draws import RowDraws
 
 # Bytes of the matrices T of a block: what a sweep goes through again and again should stay in the cache.
 BLOCK_BYTES = 2**21
@@ -43,7 +44,7 @@ class DeconvolutionKernel:
     """
 
     trusted_above = -math.inf
-    rng: np.random.Generator | None = None
+    rng: RowDraws | None = None
 
     def __init__(
         self, parameters: GaussianParameters, frame: Frame, finish: Callable[[Array, Array, Array], GaussianStatistics]
@@ -97,6 +98,7 @@ class DeconvolutionBlock:
 
     def __init__(self, kernel: DeconvolutionKernel, chunk: RowBlock) -> None:
         self._kernel = kernel
+        self._share = None if kernel.rng is None else kernel.rng.random(chunk.rows.shape)
         rows, means, covariances = chunk.rows, kernel.means, kernel.covariances
         (n, d), n_components, array = rows.shape, len(means), kernel.workspace.array
         x = kernel.frame.apply(rows, array("x", (d, n), DOUBLE))
@@ -177,8 +179,8 @@ class DeconvolutionBlock:
         deviation, expected = np.sqrt(variance), -variance * self._v[k][:, which]
         lower, upper = (ends[:, np.newaxis] - mean - expected) / deviation
         log_mass, within, share = truncated(lower, upper)
-        if self._kernel.rng is not None:
-            within = drawn(lower, upper, self._kernel.rng)
+        if self._share is not None:
+            within = drawn(lower, upper, self._share[which, k])
         self._squares[:, which] -= expected**2 / variance
         self._logs[:, which] += np.log(variance) + 2.0 * log_mass
         self._v[:, :, which] += q * (expected + deviation * within)

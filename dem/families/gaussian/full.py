@@ -26,6 +26,7 @@ from dem.families.gaussian.covariance import (
 )
 from dem.families.gaussian.full_kernel import FullKernel, plan_for
 from dem.families.unconstrained import Vector
+from dem.families.workspace import kept_with
 from dem.statistics import CentralMoments
 
 
@@ -69,8 +70,13 @@ class Full(OwnCovariance, MatrixCovariance):
         self, parameters: GaussianParameters, first: Array, second: Array, counts: Array
     ) -> GaussianStatistics:
         """Return the statistics of an E-step from Σγy and Σγyyᵀ in own frames, which are overwritten."""
-        wide = plan_for(parameters).wide
-        root, means, n = np.linalg.inv(parameters.precisions_cholesky[wide]), parameters.means[wide], counts[wide]
+
+        def made() -> tuple[NDArray[np.intp], Array]:
+            wide = plan_for(parameters).wide
+            return wide, np.asarray(np.linalg.inv(parameters.precisions_cholesky[wide]))
+
+        wide, root = kept_with(parameters, (self, "out of own frames"), made)
+        means, n = parameters.means[wide], counts[wide]
         moved = np.matmul(first[wide, np.newaxis], root)[:, 0]
         first[wide] = n[:, np.newaxis] * means + moved
         second[wide] = root.swapaxes(1, 2) @ second[wide] @ root

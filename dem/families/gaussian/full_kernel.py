@@ -25,8 +25,9 @@ def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
     precisions = np.abs(factors @ factors.swapaxes(1, 2))
     deviations = np.sqrt(np.diagonal(parameters.covariances, axis1=1, axis2=2))
     # |μ|ᵀ|P||μ| and Σ|P_ij|σ_iσ_j: the sizes of the wide product's terms.
-    at_mean = np.einsum("ki,kij,kj->k", means, precisions, means, optimize=True)
-    within = np.einsum("ki,kij,kj->k", deviations, precisions, deviations, optimize=True)
+    at_mean, within = (
+        np.sum(np.matmul(sizes[:, np.newaxis], precisions)[:, 0] * sizes, axis=1) for sizes in (means, deviations)
+    )
     return plan(np.sqrt(at_mean), np.sqrt(within), means.shape[1], WIDE_FEATURES, single=single)
 
 

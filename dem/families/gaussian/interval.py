@@ -45,11 +45,11 @@ def truncated(lower: Array, upper: Array) -> tuple[Array, Array, Array]:
     return log_mass, np.where(mirrored, -mean, mean), variance
 
 
-def drawn(lower: Array, upper: Array, rng: np.random.Generator) -> Array:
-    """Return draws of y ~ N(0, 1) given lower < y < upper, by the inverse of log Φ; arrays of one shape."""
+def drawn(lower: Array, upper: Array, share: Array) -> Array:
+    """Return y ~ N(0, 1) given lower < y < upper, of uniform numbers in (0, 1), by the inverse of log Φ."""
     mirrored = lower + upper > 0.0
     a, b = np.where(mirrored, -upper, lower), np.where(mirrored, -lower, upper)
-    share = 1.0 - rng.random(a.shape)
+    share = np.where(mirrored, 1.0 - share, share)
     with np.errstate(invalid="ignore", divide="ignore"):
         log_b = log_ndtr(b)
         below = np.exp(log_ndtr(a) - log_b)

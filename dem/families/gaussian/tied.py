@@ -38,6 +38,9 @@ from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, constant_row, fresh, kept_with
 from dem.statistics import CentralMoments
 
+# What more patterns of missing values need leaves the cache, and no call takes less time for it.
+PATTERNS_AT_ONCE = 1024
+
 
 def plan_for(parameters: GaussianParameters, *, single: bool = False) -> Plan:
     """Choose the arithmetic, for all components alike: that of the one farthest out, in units of the shared σ."""
@@ -230,7 +233,7 @@ class Tied(MatrixCovariance):
             return TiedMarginals(means, factor, self._frame(means.shape[1]))
 
         marginals = kept_with(parameters, (self, "tied marginals"), made)
-        patterns, at_once = list(rows_of_patterns(np.isnan(rows))), most_tied(*means.shape)
+        patterns, at_once = list(rows_of_patterns(np.isnan(rows))), min(most_tied(*means.shape), PATTERNS_AT_ONCE)
         for start in range(0, len(patterns), at_once):
             missing, which = zip(*patterns[start : start + at_once], strict=True)
             kernel = TiedMarginalKernel(marginals, np.array(missing), partial(self.from_own_frames, parameters))
