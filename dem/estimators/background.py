@@ -149,6 +149,15 @@ class WithBackground(MixtureEstimator):
             message = "the fitted model, which is to go on, has another background than noise says"
             raise OptionError(message)
 
+    def _shape(self, name: str, size: int, n_features: int) -> tuple[int, ...]:
+        """Return the shape of a fitted array; see `Estimator._shape`."""
+        of_background: dict[str, tuple[int, ...]] = {
+            "noise_weight": (1,),  # of numbers too, files have arrays
+            "noise_volume": (1,),
+            "noise_box": (2, n_features),
+        }
+        return of_background[name] if name in of_background else super()._shape(name, size, n_features)
+
     def _complete(self) -> None:
         for name in ("noise_weight_", "noise_volume_"):
             if self.noise:

@@ -97,6 +97,10 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         """Fitted attributes that are arrays, without the underscore at the end, the weights of a mixture first."""
         return ("weights", self._entry.location) if self._entry.is_mixture else (self._entry.location,)
 
+    def _shape(self, name: str, size: int, n_features: int) -> tuple[int, ...]:
+        """Return the shape of a fitted array, by its name without the underscore at the end."""
+        return (size, n_features) if name == self._entry.location else (size,)
+
     @abstractmethod
     def _model(self) -> tuple[Any, Any]:
         """Return family and parameters from the fitted attributes, which are the one truth."""
