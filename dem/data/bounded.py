@@ -1,16 +1,64 @@
-"""Values of stores that may be anybody's: of plain files only, and never more of one than it may be long."""
+"""Stores that may be anybody's: what they say of themselves is judged, and no value is read beyond what it may have."""
 
 from __future__ import annotations
 
+import math
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from zarr.abc.store import RangeByteRequest, Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore
 
+from dem.data.base import chunk_counts
 from dem.data.checks import split_scheme
+from dem.errors import DataError
+from dem.units import human_bytes
+
+# No store holds more objects: listing them would take weeks.
+_MOST_CHUNKS = 10**9
+# In a shard, whose index has 16 bytes for each.
+_MOST_INSIDE = 2**26
+
+# In memory, of a chunk.
+_MOST_BYTES = 2**40
+
+
+def check_layout(
+    name: str, shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int] | None, itemsize: int
+) -> None:
+    """Judge what an array says of itself, before anything is computed from it.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    shape, chunks, shards : sequence of int
+    itemsize : int
+        Bytes of an element.
+
+    Raises
+    ------
+    DataError
+        If its chunks are empty, there are more of them than there can be, or one would fit in no machine.
+    """
+    outer = shards or chunks
+    if min(chunks, default=1) < 1:
+        message = f"{name} says that its chunks have the shape {tuple(chunks)}; its metadata are damaged"
+        raise DataError(message)
+    if (n_chunks := math.prod(chunk_counts(shape, outer))) > _MOST_CHUNKS:
+        message = f"{name} says that it is in {n_chunks:.1e} chunks, as no store is; its metadata are damaged"
+        raise DataError(message)
+    if (n_inside := math.prod(a // b for a, b in zip(outer, chunks, strict=True))) > _MOST_INSIDE:
+        message = f"{name} says that its shards hold {n_inside:.1e} chunks each; write it in shards of fewer chunks"
+        raise DataError(message)
+    if (n_bytes := math.prod(chunks) * itemsize) > _MOST_BYTES:
+        message = (
+            f"{name} says that each chunk takes {human_bytes(n_bytes)}, as no machine has; write it in smaller ones"
+        )
+        raise DataError(message)
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:

@@ -19,6 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dem.data.base import chunk_counts
+from dem.data.bounded import check_layout
 from dem.data.cf import packing_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason, split_scheme
 from dem.data.profiles import Features, check_features, check_shared, feature_names
@@ -150,13 +151,20 @@ def open_arrays(source: Any, variable: str | Sequence[str] | None) -> tuple[str,
     if isinstance(source, zarr.Group):
         if variable is None or isinstance(variable, str):
             variable, array = _member(source, name, variable)
-            return f"{name.rstrip('/')}/{variable}", {variable: array}
-        return name, {key: _member(source, name, key)[1] for key in variable}
+            whole = f"{name.rstrip('/')}/{variable}"
+            return whole, {variable: _judged(whole, array)}
+        return name, {key: _judged(f"{name}/{key}", _member(source, name, key)[1]) for key in variable}
     if variable is not None:
         listed = variable if isinstance(variable, str) else ", ".join(variable)
         message = f"{name} is an array, not a group; leave the variable {listed!r} out"
         raise DataError(message)
-    return name, {name: source}
+    return name, {name: _judged(name, source)}
+
+
+def _judged(name: str, array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Return an array whose metadata say what can be; see `check_layout`."""
+    check_layout(name, array.shape, array.chunks, array.shards, array.dtype.itemsize)
+    return array
 
 
 def array_names(source: Any) -> list[str]:
@@ -247,13 +255,19 @@ def coordinates_of(array: zarr.Array[Any], axis: int) -> NDArray[Any] | None:
     if found is None or " since " in str(found.attrs.get("units", "")):
         return None
     packed = packing_of(found, name_of(found))
-    values = np.asarray(found[...])
+    try:
+        values = np.asarray(_judged(name_of(found), found)[...])
+    except Exception as error:  # whatever zarr and its codecs make of a damaged file
+        message = f"the coordinates {name_of(found)} cannot be read ({reason(error)})"
+        raise DataError(message) from error
     values = values if packed is None else packed.decode(values)
     return values if values.dtype.kind in "biuf" else np.array([str(value) for value in values])
 
 
 def _beside(array: zarr.Array[Any], name: str) -> zarr.Array[Any] | None:
-    """Return an array of the same group."""
+    """Return an array of the same group; None if there is none, or `name` leads elsewhere."""
+    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+        return None
     folder, _, _ = array.path.rpartition("/")
     store: Any = array.store_path.store
     path = f"{folder}/{name}".lstrip("/")
@@ -264,7 +278,7 @@ def _beside(array: zarr.Array[Any], name: str) -> zarr.Array[Any] | None:
         store, path = root.parent / name, ""
     try:
         return zarr.open_array(store=store, path=path, mode="r")
-    except (FileNotFoundError, KeyError, TypeError, ValueError):  # there is none
+    except Exception:  # noqa: BLE001 - there is none, or nothing that can be understood
         return None
 
 
