@@ -106,6 +106,12 @@ engine_options = together(
         metavar="TIME",
         help="Give up when no worker is alive for so long, such as 90s or 1h.  [default: 5m]",
     ),
+    click.option(
+        "--security",
+        type=TEXT,
+        metavar="DIR",
+        help="Encrypt with the certificates of a folder (deploy/hosts/tls.sh makes one); 'temporary' makes some.",
+    ),
 )
 #: how DATA is opened; `source_of` takes them
 source_options = together(
@@ -219,7 +225,7 @@ def rows_of(given: dict[str, Any]) -> WeightedOptions:
 
 def engine_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take what `engine_options` has added out of the options of a command: keyword arguments of `open_engine`."""
-    return {name: given.pop(name) for name in ("scheduler", "workers", "memory_limit", "worker_timeout")}
+    return {name: given.pop(name) for name in ("scheduler", "workers", "memory_limit", "worker_timeout", "security")}
 
 
 def in_the_shell(message: str, root: Any = None) -> str:

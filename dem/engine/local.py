@@ -196,6 +196,7 @@ def connect(
     workers: int | None = None,
     memory_limit: str | None = None,
     worker_timeout: str | None = None,
+    security: str | None = None,
 ) -> Iterator[Engine]:
     """Open the engine that the options ask for and close it at the end.
 
@@ -210,6 +211,10 @@ def connect(
     worker_timeout : str, optional
         How long to go on without any worker, for instance ``"90s"``; as dask's setting ``dem.worker-timeout``, or five
         minutes, when left out.
+    security : str, optional
+        A folder of certificates with which all connections are encrypted, and strangers turned away, as
+        ``deploy/hosts/tls.sh`` makes it (or ``ca.pem``, ``cert.pem``, ``key.pem``); ``"temporary"`` makes some for the
+        processes that are started. What is started listens on loopback only, with or without them.
 
     Yields
     ------
@@ -220,7 +225,8 @@ def connect(
     Raises
     ------
     OptionError
-        If both `scheduler` and `workers` are given, `workers` is below 1, or a size or a time is none.
+        If both `scheduler` and `workers` are given, `workers` is below 1, a size or a time is none, or certificates are
+        missing.
     EngineError
         If the scheduler does not answer within 10 seconds or its workers run other versions.
     """
@@ -239,6 +245,9 @@ def connect(
             message = f"the memory limit must be a number of bytes such as '2GB', not {memory_limit!r}"
             raise OptionError(message) from error
     if scheduler is None and workers is None:
+        if security is not None:
+            message = "security is for a cluster; give a scheduler's address or a number of workers too"
+            raise OptionError(message)
         yield LocalEngine()
         return
     import dask  # noqa: PLC0415
@@ -249,5 +258,5 @@ def connect(
 
     with dask.config.set({} if worker_timeout is None else {"dem.worker-timeout": worker_timeout}):
         longest_wait()  # judges it, before anything is started
-        with open_client(scheduler, workers, memory_limit) as client:
+        with open_client(scheduler, workers, memory_limit, security) as client:
             yield ClusterEngine(client)
