@@ -39,11 +39,13 @@ test-peers: $(VENV)/.peers ## compare numbers with other packages (and mclust: a
 test-lowest: $(LOWEST)/.test ## run the tests that meet other packages with the lowest versions that pyproject.toml admits
 	$(LOWEST)/bin/$(PYTEST) -m "not slow and not peers" $(MEETING_OTHERS) $(ARGS)
 
-check: $(VENV)/.dev ## lint, format, types, import layers
+check: $(VENV)/.dev ## lint, format, types, import layers, secrets, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	$(BIN)/python tests/audit.py
 
 format: $(VENV)/.dev ## repair what ruff can repair
 	$(BIN)/ruff check --fix-only .
