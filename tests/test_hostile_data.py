@@ -89,9 +89,9 @@ def refused(path, match, **given):
         (
             (10**13, 3),
             (10**13, 3),
-            r"says that each chunk takes 240\.0 TB, as no machine has; write it in smaller",
+            r"says that each chunk takes 24\.0 PB, as no machine has; write it in smaller",
         ),
-        ((100, 3), (10**13, 3), r"says that each chunk takes 240\.0 TB"),
+        ((100, 3), (10**15, 3), r"says that each chunk takes 24\.0 PB"),
         ((100, 3), (0, 3), r"(its metadata are damaged|cannot be opened)"),
         ((-100, 3), (50, 3), r"cannot be opened"),
         ((100.5, 3), (50, 3), r"cannot be opened"),
@@ -176,3 +176,26 @@ def test_attributes_of_great_depth(tmp_path, depth):
         assert dem.KMeans(2, random_state=0).fit(path).n_features_in_ == 3
     else:
         refused(path, "cannot be opened")
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", '{"zarr_format": 3, "node_type": "array"}', "\udcff"])
+@pytest.mark.parametrize("variable", [None, "x", "y"])
+def test_members_of_groups_whose_metadata_are_damaged(tmp_path, text, variable):
+    group = zarr.create_group(path := tmp_path / "g.zarr")
+    for name in ("x", "y"):
+        group.create_array(name, data=np.random.default_rng(0).normal(size=(100, 2)))
+    (path / "x" / "zarr.json").write_text(text, errors="surrogateescape")
+    if variable == "y":
+        assert dem.KMeans(2, random_state=0).fit(path, variable="y").n_features_in_ == 2
+    elif text or variable:
+        refused(path, r"g\.zarr (cannot be opened|has no array 'x')", variable=variable)
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff{}", b"3", b'{"index_columns": 3}'])
+def test_metadata_of_parquet_for_pandas_that_are_damaged(tmp_path, text):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"u": np.arange(9.0), "v": np.arange(9.0) ** 2}).replace_schema_metadata({"pandas": text})
+    pq.write_table(table, path := str(tmp_path / "x.parquet"))
+    refused(path, "its metadata for pandas are damaged")

@@ -23,7 +23,7 @@ _MOST_CHUNKS = 10**9
 _MOST_INSIDE = 2**26
 
 # In memory, of a chunk.
-_MOST_BYTES = 2**40
+_MOST_BYTES = 2**50
 
 
 def check_layout(

@@ -223,8 +223,12 @@ def open_dataset(path: str) -> Any:
 
 def _wanted(path: str, schema: Any, columns: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the columns to read: those given, or all but the index of a data frame."""
-    index = (schema.pandas_metadata or {}).get("index_columns", [])
-    names = [name for name in schema.names if name not in index]
+    try:
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        names = [name for name in schema.names if name not in index]
+    except Exception as error:  # JSON, which may be anything
+        message = f"{path} cannot be opened as parquet: its metadata for pandas are damaged ({reason(error)})"
+        raise DataError(message) from error
     if columns is None:
         return tuple(names)
     if isinstance(columns, str) or not columns:

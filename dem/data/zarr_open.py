@@ -173,7 +173,10 @@ def array_names(source: Any) -> list[str]:
         node = source if isinstance(source, zarr.Array | zarr.Group) else _open_path(os.fspath(source))
     except DataError:  # opening it to read says it
         return []
-    return sorted(name for name, _ in node.arrays()) if isinstance(node, zarr.Group) else []
+    try:
+        return sorted(name for name, _ in node.arrays()) if isinstance(node, zarr.Group) else []
+    except Exception:  # noqa: BLE001 - so does opening it of metadata that are damaged
+        return []
 
 
 def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
@@ -206,10 +209,14 @@ def _missing_bucket(path: str, scheme: str | None) -> str:
 
 
 def _member(group: zarr.Group, name: str, variable: str | None) -> tuple[str, zarr.Array[Any]]:
-    found = None if variable is None else group.get(variable)
-    if variable is not None and isinstance(found, zarr.Array):
-        return variable, found
-    arrays = dict(group.arrays())
+    try:
+        found = None if variable is None else group.get(variable)
+        if variable is not None and isinstance(found, zarr.Array):
+            return variable, found
+        arrays = dict(group.arrays())
+    except Exception as error:  # whatever zarr makes of metadata that are damaged
+        message = f"{name} cannot be opened ({reason(error)})"
+        raise DataError(message) from error
     if variable is None and len(arrays) == 1:
         return next(iter(arrays.items()))
     listing = ", ".join(f"{key} {array.shape}" for key, array in sorted(arrays.items())[:20]) or "no array"
