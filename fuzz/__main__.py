@@ -191,7 +191,7 @@ def run_one(name: str, engine: str, seconds: float) -> int:
     if engine == "atheris":
         import atheris  # noqa: PLC0415
 
-        with atheris.instrument_imports(include=["dem"]):
+        with contextlib.redirect_stderr(None), atheris.instrument_imports(include=["dem"]):
             cases = Cases(name)
     else:
         cases = Cases(name)

@@ -87,8 +87,8 @@ def refused(path, match, **given):
         ((100, 10**12), (1, 10), r"is in 1\.0e\+13 chunks, as no store is"),
         ((2,) * 60, (1,) * 60, r"is in 1\.2e\+18 chunks, as no store is"),
         (
-            (10**13, 3),
-            (10**13, 3),
+            (10**15, 3),
+            (10**15, 3),
             r"says that each chunk takes 24\.0 PB, as no machine has; write it in smaller",
         ),
         ((100, 3), (10**15, 3), r"says that each chunk takes 24\.0 PB"),
