@@ -52,6 +52,8 @@ class Cases:
             (targets.write_shell if name == SHELL else targets.TARGETS[name].write)(self.well)
         self._changed = shutil.copytree(self.well, self.folder / "changed")
         self.n_cases, self.known = 0, set[str]()
+        if name != SHELL:
+            self.run({})  # what is well is taken, and all that reads it is imported by now
 
     def run(self, case: Any) -> None:
         """Run a case; what comes of it besides what may come is raised, once for each place in the code."""
@@ -113,11 +115,6 @@ class Cases:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "hypothesis" not in frame.filename]
         sys.stdout.write("".join(traceback.format_list(frames[-6:])))
 
-    def close(self) -> None:
-        """Remove the folder."""
-        os.chdir(HERE)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 def say(line: str) -> None:
     """Write a line at once."""
@@ -155,7 +152,7 @@ def with_hypothesis(cases: Cases, seconds: float) -> None:
 
 
 def with_atheris(cases: Cases, seconds: float) -> None:
-    """Run cases that libFuzzer makes, one file each, for some seconds; it ends this process."""
+    """Run cases that libFuzzer makes, one file each, for some seconds, and end this process, as it would."""
     import atheris  # noqa: PLC0415
 
     files = sorted(str(file.relative_to(cases.well)) for file in cases.well.rglob("*") if file.is_file())
@@ -164,7 +161,13 @@ def with_atheris(cases: Cases, seconds: float) -> None:
     for number, name in enumerate(files):
         (corpus / str(number)).write_bytes(bytes([number]) + (cases.well / name).read_bytes())
 
+    until = time.monotonic() + seconds
+
     def look(content: bytes) -> None:
+        if time.monotonic() > until:
+            say(f"{cases.name}: atheris: {cases.n_cases} cases, {len(cases.known)} findings")
+            shutil.rmtree(cases.folder, ignore_errors=True)
+            os._exit(0)
         if content:
             try:
                 cases.run({files[content[0] % len(files)]: content[1:]})
@@ -185,28 +188,27 @@ def with_atheris(cases: Cases, seconds: float) -> None:
 ENGINES = {"hypothesis": with_hypothesis, "atheris": with_atheris}
 
 
-def run_one(name: str, engine: str, seconds: float) -> int:
-    """Fuzz one target in this process; return how many findings there are."""
+def run_one(name: str, engine: str, seconds: float) -> None:
+    """Fuzz one target in this process."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     if engine == "atheris":
         import atheris  # noqa: PLC0415
 
-        with contextlib.redirect_stderr(None), atheris.instrument_imports(include=["dem"]):
+        # It tells of each module.
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stderr(nowhere),
+            atheris.instrument_imports(include=["dem"]),
+        ):
             cases = Cases(name)
     else:
         cases = Cases(name)
-    say(f"{name}: {engine}, for {seconds:g} s, in {cases.folder}")
-    import atexit  # noqa: PLC0415
-
-    @atexit.register
-    def tell() -> None:
+    say(f"{name}: {engine}, for {seconds:g} s")
+    try:
+        ENGINES[engine](cases, seconds)
+    finally:
         say(f"{name}: {engine}: {cases.n_cases} cases, {len(cases.known)} findings")
-        cases.close()
-        if cases.known:
-            os._exit(1)
-
-    ENGINES[engine](cases, seconds)
-    return len(cases.known)
+        shutil.rmtree(cases.folder, ignore_errors=True)
 
 
 def again(path: Path) -> None:
@@ -215,8 +217,7 @@ def again(path: Path) -> None:
     cases, case = Cases(kept["target"]), kept["case"]
     if kept["target"] != SHELL:
         case = {name: None if new is None else new.encode("latin-1") for name, new in case.items()}
-    with contextlib.closing(cases):
-        cases.run(case)
+    cases.run(case)
 
 
 def main() -> int:
@@ -236,11 +237,12 @@ def main() -> int:
     if unknown := set(given.targets) - set(names):
         parser.error(f"there is no target {unknown.pop()!r}; there are {', '.join(names)}")
     if given.engine:
-        return run_one(given.targets[0], given.engine, given.seconds)
+        run_one(given.targets[0], given.engine, given.seconds)
+        return 0
     has_atheris = importlib.util.find_spec("atheris") is not None
     if not has_atheris:
         say('atheris is not installed (pip install "dask-em[fuzz]", Linux): Hypothesis alone')
-    failed = []
+    failed, began = [], time.time()
     for name in given.targets or names:
         # The shell's arguments are no bytes that a search by bytes would make anything of.
         for engine in ["hypothesis", "atheris"] if has_atheris and name != SHELL else ["hypothesis"]:
@@ -248,7 +250,9 @@ def main() -> int:
             ended = subprocess.run(command, check=False)
             if ended.returncode:
                 failed.append(f"{name} with {engine} (exit code {ended.returncode})")
-    say(f"found: {', '.join(failed)}; see {KEPT} and above" if failed else "nothing found")
+    # libFuzzer ends its process without asking what was found.
+    failed += [str(file) for file in KEPT.glob("*.json") if file.stat().st_mtime >= began]
+    say(f"found: {', '.join(failed)}" if failed else "nothing found")
     return int(bool(failed))
 
 
