@@ -145,7 +145,23 @@ class BatchEnded:
     seconds: float
 
 
-Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited | BatchEnded
+@dataclass(frozen=True)
+class ReadsRetried:
+    """Attempts to read failed in passing during a read of some data, and others have succeeded.
+
+    Attributes
+    ----------
+    n : int
+        How many attempts failed.
+    why : str
+        What one of them failed by.
+    """
+
+    n: int
+    why: str
+
+
+Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited | BatchEnded | ReadsRetried
 
 
 class Callback(Protocol):

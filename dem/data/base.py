@@ -58,15 +58,27 @@ class Missing:
 
 @dataclass(frozen=True)
 class Found:
-    """What was missing of each batch that was read, by numbers that tell it; ``+`` joins parts of a read."""
+    """What reads have met; ``+`` joins parts of a read.
+
+    Attributes
+    ----------
+    batches : mapping
+        What was missing of each batch that was read, by numbers that tell it.
+    n_retries : int
+        How many attempts to read failed in passing, and were followed by another.
+    why : str
+        What one of them failed by.
+    """
 
     batches: Mapping[tuple[int, ...], Missing] = field(default_factory=dict)
+    n_retries: int = 0
+    why: str = ""
 
     def __add__(self, other: Self) -> Self:
         joined = dict(self.batches)
         for batch, missing in other.batches.items():
             joined[batch] = joined[batch] + missing if batch in joined else missing
-        return type(self)(joined)
+        return type(self)(joined, self.n_retries + other.n_retries, self.why or other.why)
 
 
 #: the fields of a `Chunk` that hold something of each row besides its numbers

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table, reason, split_scheme
 from dem.data.dask_graph import Nodes
+from dem.data.retries import retried, retried_items, tried
 from dem.errors import DataError
 
 # Files whose footers are read at the same time.
@@ -44,13 +45,13 @@ class RowGroups:
         """Read one table after another, all of `piece_rows` but the last; raises `DataError` if the file cannot."""
         done = 0
         try:
-            for piece in self._pieces():
+            for piece in retried_items(self._pieces):
                 done += len(piece)
                 yield piece
         except (GeneratorExit, KeyboardInterrupt, MemoryError):
             raise
         except Exception as error:  # whatever the file, or its service, makes pyarrow raise
-            message = f"{self.fragment.path} of {self.name} cannot be read ({reason(error)})"
+            message = f"{self.fragment.path} of {self.name} cannot be read ({reason(error)}{tried(error)})"
             raise DataError(message) from error
         if done != self.n_rows:
             message = f"{self.fragment.path} of {self.name} gave {done} rows instead of {self.n_rows}; it has changed"
@@ -269,7 +270,7 @@ def _groups(path: str, dataset: Any) -> Iterator[tuple[Any, list[tuple[int, int]
 
     def with_footer(fragment: Any) -> tuple[Any, list[tuple[int, int]]]:
         try:
-            return fragment, [(group.id, group.num_rows) for group in fragment.row_groups]
+            return fragment, retried(lambda: [(group.id, group.num_rows) for group in fragment.row_groups])
         except Exception as error:  # whatever the file, or its service, makes pyarrow raise
             message = f"{fragment.path} of {path} cannot be read ({reason(error)})"
             raise DataError(message) from error

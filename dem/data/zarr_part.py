@@ -1,8 +1,7 @@
 """A zarr array whose reads tell which chunks were not there, and whether it is still the one that was opened.
 
-zarr reads a chunk that is not in its store as the fill value and says nothing. Here the store is wrapped for each read:
-a `get` that comes back empty is a chunk that is missing. Of the chunks inside a shard its index tells, which zarr reads
-anyway. Nothing is read twice and nothing is listed; now and then the array's metadata are read along with its chunks.
+Each read goes through a store of its own that notes what is not there (`zarr_watch`). Nothing is read twice and nothing
+is listed; now and then the array's metadata are read along with its chunks.
 """
 
 from __future__ import annotations
@@ -12,21 +11,23 @@ import hashlib
 import itertools
 import math
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, StorePath, WrapperStore
+from zarr.storage import MemoryStore, StorePath
 
 from dem.data.base import Corner, Missing, chunk_counts, chunk_region, chunks_in
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
+from dem.data.retries import is_passing, retried_async, tried, tried_once
+from dem.data.zarr_watch import ShardIndex, WatchedStore
 from dem.errors import DataError, MissingDataError
 from dem.shared_setting import shared_setting
 
@@ -37,113 +38,6 @@ _ONE, _SEVERAL = ("was", "is"), ("were", "are")
 _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
 # The metadata of an array of either format, by their names in the store; what else is there may be left out.
 _DOCUMENTS = {2: (".zarray", ".zattrs"), 3: ("zarr.json",)}
-# What the index of a shard says of a chunk that is not in it.
-_ABSENT = np.uint64(2**64 - 1)
-# Where a shard's index can be understood without decoding the shard.
-_PLAIN_INDEX = {"bytes": 0, "crc32c": 4}
-
-
-class CutShortError(DataError):
-    """The store holds less than was asked for, of which zarr would make the fill value."""
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """The index of a shard: of how many chunks, in how many bytes, and whether it is at the start or the end."""
-
-    n_chunks: int
-    n_bytes: int
-    at_start: bool
-
-    @classmethod
-    def of(cls, array: zarr.Array[Any], shards: Corner) -> Self | None:
-        """Return that of an array of shards; None if it cannot be understood."""
-        codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
-        if len(codecs) != 1:
-            return None
-        settings = codecs[0].to_dict()["configuration"]
-        names = [codec["name"] for codec in settings["index_codecs"]]
-        if not set(names) <= _PLAIN_INDEX.keys():
-            return None
-        n_chunks = math.prod(a // b for a, b in zip(shards, array.chunks, strict=True))
-        n_bytes = 16 * n_chunks + sum(_PLAIN_INDEX[name] for name in names)
-        return cls(n_chunks, n_bytes, settings["index_location"] == "start")
-
-    def within(self, byte_range: ByteRequest | None) -> bool:
-        """Tell whether a request asks for the index, alone or with the whole shard."""
-        alone = RangeByteRequest(0, self.n_bytes) if self.at_start else SuffixByteRequest(self.n_bytes)
-        return byte_range is None or byte_range == alone
-
-    def absent(self, value: Buffer, byte_range: ByteRequest | None) -> NDArray[np.bool_] | None:
-        """Return which chunks a shard lacks, in C order; None if it lacks none or `value` does not hold the index."""
-        if not self.within(byte_range):
-            return None
-        part = value[: self.n_bytes] if self.at_start else value[len(value) - self.n_bytes :]
-        pairs = np.frombuffer(part.to_bytes()[: 16 * self.n_chunks], "<u8").reshape(-1, 2)
-        absent: NDArray[np.bool_] = pairs[:, 0] == _ABSENT
-        return absent if absent.any() else None
-
-
-class WatchedStore(WrapperStore[Store]):
-    """A store that notes what is not in it; made for one read, looked at when that is done."""
-
-    def __init__(self, store: Store, index: ShardIndex | None = None) -> None:
-        super().__init__(store)
-        #: keys of which the store has nothing
-        self.absent: set[str] = set()
-        #: which chunks are absent from shards, by the key of the shard
-        self.inside: dict[str, NDArray[np.bool_]] = {}
-        self._index = index
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Read a value, and note if there is none."""
-        return self._note(key, byte_range, await self._store.get(key, prototype, byte_range))
-
-    if hasattr(WrapperStore, "get_sync"):  # newer versions of zarr read without an event loop where the store can
-
-        def get_sync(
-            self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
-        ) -> Buffer | None:
-            """Read a value, and note if there is none."""
-            store: Any = self._store
-            return self._note(key, byte_range, store.get_sync(key, prototype=prototype, byte_range=byte_range))
-
-    async def get_ranges(
-        self, key: str, byte_ranges: Sequence[ByteRequest | None], **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        """Read parts of a value, and note if there is none: newer versions of zarr read parts of shards so."""
-        store: Any = self._store
-        try:
-            async for group in store.get_ranges(key, byte_ranges, **kwargs):
-                for i, value in group:
-                    if value is not None:
-                        self._check_length(value, byte_ranges[i])
-                yield group
-        except CutShortError:
-            raise
-        except BaseException:
-            self.absent.add(key)
-            raise
-
-    def _note(self, key: str, byte_range: ByteRequest | None, value: Buffer | None) -> Buffer | None:
-        if value is None:
-            self.absent.add(key)
-        else:
-            self._check_length(value, byte_range)
-            if self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
-                self.inside[key] = absent
-        return value
-
-    def _check_length(self, value: Buffer, byte_range: ByteRequest | None) -> None:
-        least = 1  # no chunk is stored in no bytes
-        if self._index is not None and self._index.within(byte_range):
-            least = self._index.n_bytes
-        elif isinstance(byte_range, RangeByteRequest):
-            least = byte_range.end - byte_range.start
-        if len(value) < least:
-            what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
-            message = f"{what} in the store"
-            raise CutShortError(message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,9 +105,10 @@ class ZarrPart:
         except MissingDataError:
             raise
         except Exception as error:
-            self.check()
-            self._find_bad_chunk(region)
-            message = f"{self._word(region)} of {self.name} cannot be read ({reason(error)})"
+            with tried_once() if is_passing(error) else nullcontext():  # it has been tried again and again
+                self.check()
+                self._find_bad_chunk(region, tried(error))
+            message = f"{self._word(region)} of {self.name} cannot be read ({reason(error)}{tried(error)})"
             raise DataError(message) from error
         decoded = stored if self.packing is None else self.packing.decode(stored)
         return decoded.transpose(self.axes), missing
@@ -244,14 +139,15 @@ class ZarrPart:
             return np.asarray(zarr.Array(array)[selection]), self._missing(region, store)
 
         async def read_both() -> tuple[Any, Buffer | None]:
-            return await asyncio.gather(array.getitem(selection), (own / _DOCUMENTS[metadata.zarr_format][0]).get())
+            main = own / _DOCUMENTS[metadata.zarr_format][0]
+            return await asyncio.gather(array.getitem(selection), retried_async(main.get))
 
         rows, document = sync(read_both())
         if document is None or _digest(document) != self.stored:
             self.check()
         return np.asarray(rows), self._missing(region, store)
 
-    def _find_bad_chunk(self, region: Sequence[slice]) -> None:
+    def _find_bad_chunk(self, region: Sequence[slice], how_often: str) -> None:
         """Read the chunks one by one and raise at the first that fails."""
         sizes = self.array.shards or self.array.chunks
         for number in itertools.product(*chunks_in(region, sizes)):
@@ -260,7 +156,8 @@ class ZarrPart:
                 self._read(chunk, check=False)
             except Exception as error:
                 message = (
-                    f"{self._file(number)} of {self.name} ({self._word(chunk)}) cannot be read ({reason(error)}); "
+                    f"{self._file(number)} of {self.name} ({self._word(chunk)}) cannot be read "
+                    f"({reason(error)}{how_often}); "
                     "write it again or take its rows out"
                 )
                 raise DataError(message) from error
@@ -273,7 +170,8 @@ class ZarrPart:
         names = _DOCUMENTS[self.array.metadata.zarr_format]
 
         async def read() -> list[Buffer | None]:
-            return await asyncio.gather(*((self.array.store_path / name).get() for name in names))
+            gets = [(self.array.store_path / name).get for name in names]
+            return await asyncio.gather(*map(retried_async, gets))
 
         try:
             found = sync(read())

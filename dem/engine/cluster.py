@@ -19,6 +19,7 @@ from distributed import Client, Future, get_worker
 from distributed import wait as all_done
 
 from dem.data.base import Batch, Rows
+from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
@@ -57,6 +58,7 @@ class ClusterEngine(Engine):
         self._under_way: weakref.WeakSet[Summed] = weakref.WeakSet()
         self._held: weakref.WeakKeyDictionary[Rows, _Held] = weakref.WeakKeyDictionary()
         self._cache = dask.config.get("dem.cache", "auto")
+        self._retries = Retries.configured()
 
     def submit(
         self, rows: Rows, works: Sequence[Work | ByBatch], batches: slice = slice(None), *, by_batch: bool = False
@@ -80,7 +82,8 @@ class ClusterEngine(Engine):
         shared_works = self.client.submit(_identity, shared, key=_key("works"), pure=False)
         own = [[work.works[number] for work in works if isinstance(work, ByBatch)] for number in numbers]
         keys = [_key("batch") for _ in held]
-        return self.client.map(_run, held, [shared_works] * len(held), own, cache=self._cache, key=keys, pure=False)
+        how = {"cache": self._cache, "attempts": self._retries.attempts, "seconds": self._retries.seconds}
+        return self.client.map(_run, held, [shared_works] * len(held), own, **how, key=keys, pure=False)
 
     def _sum(self, level: list[Future[Any]]) -> Future[Any]:
         while len(level) > 1:
@@ -188,7 +191,8 @@ class Summed:
         with workers.errors_in_one_line(self._rows):
             found = workers.wait(lambda: client.gather(self._totals, asynchronous=True), tick=self._engine.tell)
         self.tell(all_of_them=True)
-        return checked(self._rows, found if self._by_batch else found[0], by_batch=self._by_batch)
+        found = found if self._by_batch else found[0]
+        return checked(self._rows, found, self._engine.told, by_batch=self._by_batch)
 
     def tell(self, *, all_of_them: bool = False) -> None:
         """Tell of batches that have ended since the last time."""
@@ -241,11 +245,13 @@ def _complete(batch: Batch, keys: list[Any], values: list[Any]) -> Batch:
     return batch.with_values(dict(zip(keys, values, strict=True)))
 
 
-def _run(batch: Batch, shared: list[Work | None], own: list[Work], cache: str | int) -> list[Any]:
+def _run(
+    batch: Batch, shared: list[Work | None], own: list[Work], cache: str | int, attempts: int, seconds: float
+) -> list[Any]:
     """Take a batch through all works: those that all batches share, with its own in their places."""
     others = iter(own)
     works = [work or next(others) for work in shared]
-    return run_batch(batch, works, cache=_worker_cache(cache))
+    return run_batch(batch, works, retries=Retries(attempts, seconds), cache=_worker_cache(cache))
 
 
 @functools.cache

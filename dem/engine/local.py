@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dem.data.base import Batch, Rows
+from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.errors import OptionError
 from dem.events import BatchEnded
@@ -97,7 +98,7 @@ class Begun:
         by_batch: bool,
     ) -> None:
         self.batches = batches
-        self._rows, self._works, self._told = rows, works, told
+        self._rows, self._works, self._told, self._retries = rows, works, told, Retries.configured()
         self._parts: list[list[Any]] | None = [[] for _ in batches] if by_batch else None
         self._sum: TreeSum[Any] = TreeSum(len(batches))
         self._lock = threading.Lock()
@@ -125,7 +126,7 @@ class Begun:
                 for future in self._futures:
                     future.result()
         totals = self._sum.result if self._parts is None else self._parts
-        return checked(self._rows, totals, by_batch=self._parts is not None)
+        return checked(self._rows, totals, self._told, by_batch=self._parts is not None)
 
     def _tell(self) -> None:
         while self._ended:
@@ -135,7 +136,7 @@ class Begun:
         """Take a batch through all works, and add what it gives."""
         number, batch = self.batches[place]
         works = [work.works[number] if isinstance(work, ByBatch) else work for work in self._works]
-        part = run_batch(batch, works, stop=stop)
+        part = run_batch(batch, works, retries=self._retries.anew(), stop=stop)
         with self._lock:
             if self._parts is None:
                 self._sum.add(place, part)
@@ -161,6 +162,11 @@ def telling(told: Told) -> Iterator[None]:
         _told.reset(token)
 
 
+def current_told() -> Told:
+    """Return who is told by engines that nobody else listens to: see `telling`."""
+    return _told.get()
+
+
 def current_engine(told: Told | None = None) -> Engine:
     """Return the engine of the active `distributed.Client` if there is one, else threads of this process.
 
@@ -169,7 +175,7 @@ def current_engine(told: Told | None = None) -> Engine:
     told : callable, optional
         Called with `BatchEnded`, and with `WorkersAwaited` while a cluster has no worker that is ready.
     """
-    told = told or _told.get()
+    told = told or current_told()
     # Without `distributed` imported there can be no active client, and its import takes half a second.
     client = _active_client() if "distributed" in sys.modules else None
     if client is None or client.status != "running":

@@ -6,7 +6,6 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -22,11 +21,11 @@ from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
 from dem.errors import DataError
 from dem.estimators import inputs, persistence, streams
-from dem.estimators.callbacks import History, Verbose, keeping_last
+from dem.estimators.callbacks import History, Reads, Verbose, keeping_last
 from dem.estimators.options import POSITIVE, Options, option
 from dem.estimators.registry import BY_CLASS, MISSING, Entry
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
-from dem.events import Callback, notify
+from dem.events import Callback
 from dem.families.base import Support
 from dem.tree import leaves
 from dem.units import whole
@@ -56,6 +55,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     converged_ : bool
     n_iter_ : int
         Iterations on all the data.
+    n_retries_ : int
+        How many attempts to read the data failed in passing, and were followed by another.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Defined when the data names its features.
@@ -206,9 +207,14 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
         history = History()
         tasks = [Tasks(self, data, history)] if any(hasattr(self, name) for name in GIVEN) else []
-        keep = partial(self._keep, history.records)
+        reads = Reads(callbacks)
+
+        def keep(*found: Any) -> None:
+            self._keep(history.records, *found)
+            reads.keep(self)
+
         with (
-            current_engine(partial(notify, callbacks) if callbacks else None) as engine,
+            current_engine(reads) as engine,
             suppress(StopAskedFor),
             keeping_last(history, keep),
             rows_to_blame(rows, engine, self._support()),

@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -24,14 +23,13 @@ from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
 from dem.errors import DataError, DataWarning, FitError, OptionError
 from dem.estimators import inputs
-from dem.estimators.callbacks import History
+from dem.estimators.callbacks import History, Reads
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.criteria import Criteria
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.mixture import SAMPLE_ITERATIONS, MixtureEstimator
 from dem.estimators.starts import search
-from dem.events import notify
 from dem.initialise.sample import RowSample
 from dem.units import plural
 from dem.validation import rows_to_blame
@@ -180,8 +178,8 @@ def select(
         message = f"holdout={holdout} of the {rows.n_rows} rows of {rows.name} is less than one row"
         raise OptionError(message)
     random_state = check_random_state(template.random_state)
-    callbacks = template.callbacks
-    engine = current_engine(partial(notify, callbacks) if callbacks else None)
+    reads = Reads(template.callbacks)
+    engine = current_engine(reads)
     with (
         HoldoutEngine(engine, Holdout(float(holdout))) as engine,
         rows_to_blame(rows, engine, template._support()),
@@ -194,6 +192,7 @@ def select(
         if candidate.fit is not None:
             inputs.note_features(candidate.estimator, rows)
             candidate.estimator._keep(candidate.records, candidate.family, candidate.fit)
+            reads.keep(candidate.estimator)
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
