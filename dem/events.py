@@ -161,7 +161,20 @@ class ReadsRetried:
     why: str
 
 
-Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited | BatchEnded | ReadsRetried
+@dataclass(frozen=True)
+class ChunksLeftOut:
+    """Some of the data cannot be read, and its rows are left out, as ``on_bad_chunk="skip"`` has it.
+
+    Attributes
+    ----------
+    chunks : tuple of dict
+        Of each the `name`, `where` it is, such as ``'rows 30 to 39'``, and `why` it cannot be read.
+    """
+
+    chunks: tuple[dict[str, str], ...]
+
+
+Event = Preparing | FitStarted | IterationEnded | FitEnded | WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut
 
 
 class Callback(Protocol):

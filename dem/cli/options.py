@@ -132,6 +132,13 @@ source_options = together(
     click.option(
         "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
     ),
+    click.option(
+        "--on-bad-chunk",
+        type=click.Choice(("raise", "skip")),
+        default="raise",
+        show_default=True,
+        help="Chunks that cannot be read: an error, or leave their rows out and tell.",
+    ),
 )
 
 
@@ -206,6 +213,7 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
         "features": features,
         "columns": given.pop("columns"),
         "allow_missing_chunks": given.pop("allow_missing_chunks"),
+        "on_bad_chunk": given.pop("on_bad_chunk"),
     }
 
 

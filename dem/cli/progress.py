@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log, say
 from dem.em.progress import Pass, Tracker, describe, outcome_of_starts, remembering, retried, waiting
-from dem.events import BatchEnded, Callback, Event, FitEnded, FitStarted, Preparing, ReadsRetried, WorkersAwaited
+from dem.events import (
+    BatchEnded,
+    Callback,
+    ChunksLeftOut,
+    Event,
+    FitEnded,
+    FitStarted,
+    Preparing,
+    ReadsRetried,
+    WorkersAwaited,
+)
 from dem.units import human_bytes
 
 if TYPE_CHECKING:
@@ -84,7 +94,7 @@ class RowCount:
         self.current = Pass()
         self._last_line = time.monotonic()
 
-    def __call__(self, event: BatchEnded | WorkersAwaited | ReadsRetried) -> None:
+    def __call__(self, event: BatchEnded | WorkersAwaited | ReadsRetried | ChunksLeftOut) -> None:
         """Count rows that were read."""
         if isinstance(event, WorkersAwaited):
             from dem.engine.base import warn_of_waiting  # noqa: PLC0415 - with NumPy, which help does without
@@ -93,6 +103,8 @@ class RowCount:
             return
         if isinstance(event, ReadsRetried):
             (log if self.writes_lines else say)(retried(event))
+            return
+        if isinstance(event, ChunksLeftOut):  # a warning tells of it
             return
         self.current.add(event)
         if self.writes_lines and time.monotonic() - self._last_line >= LINE_SECONDS:

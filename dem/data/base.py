@@ -32,8 +32,43 @@ Corner = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A part of the data that cannot be read, whose rows are left out.
+
+    Attributes
+    ----------
+    array : str
+        What messages call the array.
+    region : tuple of (int, int)
+        Where the part begins and ends along each of its dimensions.
+    name : str
+        What messages call the part, such as ``'chunk c/3/0 of x.zarr'``.
+    where : str
+        ``'rows 30 to 39'``, or the place on a grid.
+    why : str
+        What its reading failed by.
+    """
+
+    array: str
+    region: tuple[tuple[int, int], ...]
+    name: str
+    where: str
+    why: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.where})"
+
+
+class PartlyRead(np.ma.MaskedArray):
+    """A block of values of which the masked ones could not be read."""
+
+
+@dataclass(frozen=True)
 class Missing:
-    """How many chunks a read asked for, and which of them are not in the store; ``+`` adds reads."""
+    """How many chunks a read asked for, and which of them are not in the store; ``+`` adds reads.
+
+    What cannot be read is told too, by the read that finds it.
+    """
 
     n_chunks: int = 0
     n_missing: int = 0
@@ -41,11 +76,14 @@ class Missing:
     digest: int = 0
     #: the first of them: its number, and what messages call it
     first: tuple[int, str] | None = None
+    #: what was found to be unreadable and was not known to be
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
 
     def __add__(self, other: Self) -> Self:
         first = min((part.first for part in (self, other) if part.first is not None), default=None)
         digest = (self.digest + other.digest) % 2**64
-        return type(self)(self.n_chunks + other.n_chunks, self.n_missing + other.n_missing, digest, first)
+        n_chunks, n_missing = self.n_chunks + other.n_chunks, self.n_missing + other.n_missing
+        return type(self)(n_chunks, n_missing, digest, first, self.left_out + other.left_out)
 
     def __str__(self) -> str:
         """Word the first of them, and how many there are."""
@@ -74,6 +112,11 @@ class Found:
     n_retries: int = 0
     why: str = ""
 
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What was found to be unreadable, in the order of the batches."""
+        return [one for batch in sorted(self.batches) for one in self.batches[batch].left_out]
+
     def __add__(self, other: Self) -> Self:
         joined = dict(self.batches)
         for batch, missing in other.batches.items():
@@ -82,7 +125,7 @@ class Found:
 
 
 #: the fields of a `Chunk` that hold something of each row besides its numbers
-COLUMNS = ("weights", "labels", "starts", "noise", "limits")
+COLUMNS = ("weights", "labels", "starts", "noise", "limits", "unread")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +150,8 @@ class Chunk:
         The variances of the errors of each row, or their covariance.
     limits : ndarray of shape (n, n_features, 2), optional
         The interval in which a value lies that is not known otherwise; NaN where it is, or nothing is known.
+    unread : ndarray of bool, shape (n,), optional
+        Which rows could not be read, where results are to lie on a grid; else such rows are left out.
     found : Found, optional
         What of the rows was missing in the store, where the source can tell. It stays with the chunk as it was read.
     """
@@ -118,6 +163,7 @@ class Chunk:
     starts: NDArray[np.bool_] | None = None
     noise: NDArray[np.float64] | None = None
     limits: NDArray[np.float64] | None = None
+    unread: NDArray[np.bool_] | None = None
     found: Found | None = None
 
     def __len__(self) -> int:
@@ -217,6 +263,9 @@ class Rows(ABC):
     #: the coordinate values of dimensions of `grid`, as far as they are at hand; see `coordinates`
     known_coordinates: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
+    #: whether what cannot be read is left out
+    skips_bad: bool = False
+
     @abstractmethod
     def batches(self) -> Sequence[Batch]:
         """Return the batches; their boundaries depend on the data alone, never on the workers."""
@@ -262,14 +311,29 @@ class Rows(ABC):
         """Number of chunks (or shards) in the store and decoded bytes of the largest; None where there is no store."""
         return None
 
-    def check_found(self, found: Found) -> None:  # noqa: B027 - most sources have nothing to judge
-        """Judge what a read of some batches, or all, has found missing; called by the engine with every read.
+    @property
+    def n_left_out(self) -> int:
+        """How many parts of the data were found that cannot be read; batches made before do not know all of them."""
+        return 0
+
+    def on_grid(self) -> Rows:
+        """Return the same rows, with those that cannot be read (`Chunk.unread`), which are left out otherwise."""
+        return self
+
+    def check_found(self, found: Found) -> Sequence[LeftOut]:  # noqa: ARG002 - most sources have nothing to judge
+        """Judge what a read of some batches, or all, has found; called by the engine with every read.
+
+        Returns
+        -------
+        sequence of LeftOut
+            What cannot be read and is left out from now on.
 
         Raises
         ------
         MissingDataError
-            If something is missing that may not be.
+            If something is missing that may not be, or can no longer be read.
         """
+        return ()
 
 
 def batch_bounds(n_reads: int, at_least: int = 16) -> list[tuple[int, int]]:

@@ -38,11 +38,13 @@ def open_zarr(
     features: Features | None = None,
     *,
     allow_missing_chunks: bool = False,
+    on_bad_chunk: str = "raise",
 ) -> ZarrRows:
     """Open a zarr array, or several of a group, for reading; see `dem.data.open_rows`."""
+    missing, skips_bad = allow_missing_chunks, on_bad_chunk == "skip"
     if features is not None:
         check_features(str(source), features, {"variable": variable, "feature_dim": feature_dim})
-        return _profiles(*open_arrays(source, list(features)), features, allow_missing=allow_missing_chunks)
+        return _profiles(*open_arrays(source, list(features)), features, allow_missing=missing, skips_bad=skips_bad)
     name, arrays = open_arrays(source, variable)
     if variable is not None and not isinstance(variable, str):
         if feature_dim is not None:
@@ -51,7 +53,7 @@ def open_zarr(
                 f"variable, or give features={{'{variable[0]}': {feature_dim!r}, …}}"
             )
             raise DataError(message)
-        return _stacked(name, arrays, allow_missing=allow_missing_chunks)
+        return _stacked(name, arrays, allow_missing=missing, skips_bad=skips_bad)
     array = next(iter(arrays.values()))
     check_dtype(name, array.dtype)
     if array.ndim < 2:
@@ -61,7 +63,7 @@ def open_zarr(
     grid = tuple(axis for axis in range(array.ndim) if axis != feature)
     grid_names = None if names is None else tuple(names[axis] for axis in grid)
     part = ZarrPart.of(array, name, (*grid, feature), has_features=True)
-    rows = ZarrRows(name, [part], grid_names, allow_missing=allow_missing_chunks)
+    rows = ZarrRows(name, [part], grid_names, allow_missing=missing, skips_bad=skips_bad)
     if names is None:
         return rows
     rows.feature_dim, labels = names[feature], coordinates_of(array, feature)
@@ -72,7 +74,9 @@ def open_zarr(
     return rows
 
 
-def _profiles(name: str, arrays: dict[str, zarr.Array[Any]], features: Features, *, allow_missing: bool) -> ZarrRows:
+def _profiles(
+    name: str, arrays: dict[str, zarr.Array[Any]], features: Features, *, allow_missing: bool, skips_bad: bool
+) -> ZarrRows:
     """Return rows whose features are the entries of several variables along dimensions of theirs."""
     parts, names, grids, words = [], [], {}, {}
     dims: tuple[str, ...] | None = None
@@ -98,12 +102,12 @@ def _profiles(name: str, arrays: dict[str, zarr.Array[Any]], features: Features,
     if not next(iter(grids.values()))[0]:
         message = f"the variables of {name} have no dimension but those of the features, and none is left for the rows"
         raise DataError(message)
-    rows = ZarrRows(name, parts, dims, allow_missing=allow_missing)
+    rows = ZarrRows(name, parts, dims, allow_missing=allow_missing, skips_bad=skips_bad)
     rows.feature_names, rows.features = tuple(names), features
     return rows
 
 
-def _stacked(name: str, arrays: dict[str, zarr.Array[Any]], *, allow_missing: bool) -> ZarrRows:
+def _stacked(name: str, arrays: dict[str, zarr.Array[Any]], *, allow_missing: bool, skips_bad: bool) -> ZarrRows:
     """Return rows whose features are variables on one grid."""
     (main, first), *_ = arrays.items()
     names = dimension_names(first)
@@ -124,7 +128,7 @@ def _stacked(name: str, arrays: dict[str, zarr.Array[Any]], *, allow_missing: bo
             )
             raise DataError(message)
         parts.append(part)
-    rows = ZarrRows(name, parts, names, allow_missing=allow_missing)
+    rows = ZarrRows(name, parts, names, allow_missing=allow_missing, skips_bad=skips_bad)
     rows.feature_names = tuple(arrays)
     return rows
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import zarr
@@ -23,10 +23,11 @@ from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 
-from dem.data.base import Corner, Missing, chunk_counts, chunk_region, chunks_in
+from dem.data.base import Corner, LeftOut, Missing, chunk_counts, chunk_region, chunks_in
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
 from dem.data.retries import is_passing, retried_async, tried, tried_once
+from dem.data.zarr_salvage import Salvage
 from dem.data.zarr_watch import ShardIndex, WatchedStore
 from dem.errors import DataError, MissingDataError
 from dem.shared_setting import shared_setting
@@ -38,6 +39,14 @@ _ONE, _SEVERAL = ("was", "is"), ("were", "are")
 _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
 # The metadata of an array of either format, by their names in the store; what else is there may be left out.
 _DOCUMENTS = {2: (".zarray", ".zattrs"), 3: ("zarr.json",)}
+
+
+class Block(NamedTuple):
+    """What a read of a block of the grid brings: its values, what is missing, and which points could not be read."""
+
+    values: NDArray[Any]
+    missing: Missing
+    unread: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,27 +100,76 @@ class ZarrPart:
         """Return the extents of its axes in the order of the grid."""
         return tuple(extents[axis] for axis in self.axes)
 
-    def read(self, block: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
+    def read(
+        self, block: Sequence[slice], *, check: bool, known: Sequence[tuple[tuple[int, int], ...]] | None = None
+    ) -> Block:
         """Read a block of the grid, with all features at the end, and tell what of it is missing.
 
         Raises `DataError` if a chunk cannot be read or decoded, which it names, or if the store is no longer the one
-        that was opened, as far as that is seen or with `check` is looked for.
+        that was opened, as far as that is seen or with `check` is looked for. Where regions that cannot be read are
+        `known`, if none yet, chunks that cannot be read are left out, and these are not tried.
         """
         region = [slice(0, extent) for extent in self.array.shape]
         for axis, part in zip(self.axes, block, strict=False):  # but for the axis of the features
             region[axis] = part
         try:
+            if any(_overlap(region, other) for other in known or ()):
+                if check:
+                    self.check()
+                return self._salvaged(region, known or ())
             stored, missing = self._read(region, check=check)
         except MissingDataError:
             raise
         except Exception as error:
+            if known is not None:
+                self.check()
+                return self._salvaged(region, known)
             with tried_once() if is_passing(error) else nullcontext():  # it has been tried again and again
                 self.check()
                 self._find_bad_chunk(region, tried(error))
             message = f"{self._word(region)} of {self.name} cannot be read ({reason(error)}{tried(error)})"
             raise DataError(message) from error
+        return self._block(stored, missing, None)
+
+    def _block(self, stored: NDArray[Any], missing: Missing, unread: NDArray[np.bool_] | None) -> Block:
         decoded = stored if self.packing is None else self.packing.decode(stored)
-        return decoded.transpose(self.axes), missing
+        if unread is not None:
+            unread = unread.transpose(self.axes)
+            unread = np.asarray(unread.any(axis=-1)) if self.has_features else unread
+        return Block(decoded.transpose(self.axes), missing, unread)
+
+    def _salvaged(self, region: Sequence[slice], known: Sequence[tuple[tuple[int, int], ...]]) -> Block:
+        """Read what can be read of a region."""
+        outer = self.array.shards or self.array.chunks
+        inner = outer if self.index is None else self.array.chunks
+        watched = WatchedStore(self.array.store_path.store, self.index)
+        shape, corner = tuple(part.stop - part.start for part in region), tuple(part.start for part in region)
+        values, unread = np.zeros(shape, self.array.dtype), np.zeros(shape, bool)
+
+        def read(part: Sequence[slice]) -> NDArray[Any]:
+            own = WatchedStore(self.array.store_path.store, self.index)
+            found = self._values(own, part)
+            watched.absent |= own.absent  # of what fails nothing is known
+            watched.inside.update(own.inside)
+            return found
+
+        salvage = Salvage(read, self._left_out, outer, inner, known, corner, values, unread)
+        salvage.fill(tuple(region))
+        missing = replace(self._missing(region, watched), left_out=tuple(salvage.left_out))
+        return self._block(values, missing, unread)
+
+    def _left_out(self, region: Sequence[slice], error: BaseException) -> LeftOut:
+        """Return what is said of a region, of one chunk or shard, that cannot be read."""
+        outer = self.array.shards or self.array.chunks
+        number = tuple(part.start // size for part, size in zip(region, outer, strict=True))
+        name = self._file(number)
+        if self.array.shards is not None and chunk_region(number, outer, self.array.shape) != tuple(region):
+            inner = [part.start // size for part, size in zip(region, self.array.chunks, strict=True)]
+            is_one = math.prod(map(len, chunks_in(region, self.array.chunks))) == 1
+            name = f"chunk {tuple(inner)}, inside {name}," if is_one else f"a part of {name}"
+        place = tuple((part.start, part.stop) for part in region)
+        why = reason(error) + tried(error)
+        return LeftOut(self.name, place, f"{name} of {self.name}", self._word(region), why)
 
     def check(self) -> None:
         """Raise `MissingDataError` if the store has vanished, or what its metadata say of the numbers has changed."""
@@ -130,13 +188,21 @@ class ZarrPart:
             what = f"the attributes that decode it were {was} and are {has}"
             raise self._changed(what, first="")
 
+    def _watched(self, store: WatchedStore) -> Any:
+        path = StorePath(store, self.array.store_path.path)
+        return zarr.AsyncArray(metadata=self.array.metadata, store_path=path)
+
+    @_few_requests()
+    def _values(self, store: WatchedStore, region: Sequence[slice]) -> NDArray[Any]:
+        return np.asarray(zarr.Array(self._watched(store))[tuple(region)])
+
     @_few_requests()
     def _read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         own, metadata, selection = self.array.store_path, self.array.metadata, tuple(region)
         store = WatchedStore(own.store, self.index)
-        array: Any = zarr.AsyncArray(metadata=metadata, store_path=StorePath(store, own.path))
         if not check or self.stored is None:
-            return np.asarray(zarr.Array(array)[selection]), self._missing(region, store)
+            return self._values(store, region), self._missing(region, store)
+        array = self._watched(store)
 
         async def read_both() -> tuple[Any, Buffer | None]:
             main = own / _DOCUMENTS[metadata.zarr_format][0]
@@ -247,6 +313,10 @@ class ZarrPart:
         if self.has_features and self.axes == (0, 1):  # a table
             return rows_text(region[0].start, region[0].stop)
         return f"[{', '.join(f'{part.start}:{part.stop}' for part in region)}]"
+
+
+def _overlap(region: Sequence[slice], other: Sequence[tuple[int, int]]) -> bool:
+    return all(part.start < stop and start < part.stop for part, (start, stop) in zip(region, other, strict=True))
 
 
 def _digest(document: Buffer) -> bytes:

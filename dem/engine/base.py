@@ -18,8 +18,8 @@ import threadpoolctl
 from dem.data.base import Batch, Chunk, Found, Rows
 from dem.data.retries import Retries, counted
 from dem.engine.cache import ChunkCache
-from dem.errors import EngineWarning
-from dem.events import BatchEnded, ReadsRetried, WorkersAwaited
+from dem.errors import DataWarning, EngineWarning
+from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited
 from dem.shared_setting import shared_setting
 from dem.statistics import add_models
 from dem.units import human_seconds
@@ -31,10 +31,10 @@ Work = Callable[[Chunk], Any]
 
 
 #: Who is told how far a read has come, and that workers are awaited: on the driver, by whoever waits for a result.
-Told = Callable[[WorkersAwaited | BatchEnded | ReadsRetried], None]
+Told = Callable[[WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut], None]
 
 
-def warn_of_waiting(event: WorkersAwaited | BatchEnded | ReadsRetried) -> None:
+def warn_of_waiting(event: WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut) -> None:
     """Tell by a warning that workers are awaited."""
     if isinstance(event, WorkersAwaited) and event.n_workers == 0:
         message = (
@@ -123,7 +123,11 @@ def checked(rows: Rows, totals: Sequence[Any], told: Told, *, by_batch: bool) ->
     found = sum((part[-1] for part in parts), start=Found())
     if found.n_retries:
         told(ReadsRetried(found.n_retries, found.why))
-    rows.check_found(found)
+    if left_out := rows.check_found(found):
+        several = "" if len(left_out) == 1 else f", the first of {len(left_out)},"
+        message = f"{left_out[0]}{several} cannot be read ({left_out[0].why}): such rows are left out"
+        warnings.warn(message, DataWarning, stacklevel=2)
+        told(ChunksLeftOut(tuple({"name": one.name, "where": one.where, "why": one.why} for one in left_out)))
     wanted = [list(part[:-1]) for part in parts]
     return wanted if by_batch else wanted[0]
 

@@ -108,6 +108,8 @@ class ClusterEngine(Engine):
         while True:
             cores = self.workers.cores()
             held = self._held.setdefault(rows, _Held([], [], {}))
+            if held.n_left_out != rows.n_left_out:  # batches that know what cannot be read do not try to
+                held = self._held[rows] = _Held([], [], {}, rows.n_left_out)
             if held.cores == cores:
                 return held
             try:
@@ -155,11 +157,15 @@ class ClusterEngine(Engine):
 
 @dataclass
 class _Held:
-    """The batches of a table as results of tasks, their lengths, and the cores that they are spread over."""
+    """The batches of a table as results of tasks, their lengths, the cores that they are spread over.
+
+    `n_left_out` is what they know of parts that cannot be read; see `Rows.n_left_out`.
+    """
 
     futures: list[Future[Any]]
     n_rows: list[int]
     cores: Mapping[str, int]
+    n_left_out: int = 0
 
 
 class Summed:

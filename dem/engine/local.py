@@ -48,7 +48,7 @@ class LocalEngine(Engine):
         self.told = told
         self._pool: ThreadPoolExecutor | None = None
         self._stop = threading.Event()
-        self._batches: WeakKeyDictionary[Rows, Sequence[Batch]] = WeakKeyDictionary()
+        self._batches: WeakKeyDictionary[Rows, tuple[int, Sequence[Batch]]] = WeakKeyDictionary()
 
     def sweep(self, rows: Rows, works: Sequence[Work | ByBatch], *, by_batch: bool = False) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
@@ -65,9 +65,11 @@ class LocalEngine(Engine):
         self, rows: Rows, works: Sequence[Work | ByBatch], batches: slice = slice(None), *, by_batch: bool = False
     ) -> Begun:
         """Begin a sweep over some batches; see `Engine.submit`."""
-        if rows not in self._batches:
-            self._batches[rows] = rows.batches()
-        begun = Begun(rows, list(enumerate(self._batches[rows]))[batches], works, self.told, by_batch=by_batch)
+        n_left_out, known = self._batches.get(rows, (-1, []))
+        if n_left_out != rows.n_left_out:
+            known = rows.batches()
+            self._batches[rows] = rows.n_left_out, known
+        begun = Begun(rows, list(enumerate(known))[batches], works, self.told, by_batch=by_batch)
         self._begin(begun)
         return begun
 

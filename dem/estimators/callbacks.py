@@ -11,7 +11,17 @@ from dem.em.algorithm import Fit, Status
 from dem.em.progress import Tracker, outcome_of_starts, retried, waiting
 from dem.engine.local import current_told
 from dem.errors import DataError, FitError
-from dem.events import Callback, Event, FitEnded, FitStarted, IterationEnded, ReadsRetried, WorkersAwaited, notify
+from dem.events import (
+    Callback,
+    ChunksLeftOut,
+    Event,
+    FitEnded,
+    FitStarted,
+    IterationEnded,
+    ReadsRetried,
+    WorkersAwaited,
+    notify,
+)
 from dem.units import plural
 
 
@@ -79,16 +89,19 @@ class Reads:
     def __init__(self, callbacks: Sequence[Callback] | None) -> None:
         self._told: Callable[[Any], None] = partial(notify, callbacks) if callbacks else current_told()
         self.n_retries = 0
+        self.left_out: list[dict[str, str]] = []
 
     def __call__(self, event: Event) -> None:
         """Count, and pass on."""
         if isinstance(event, ReadsRetried):
             self.n_retries += event.n
+        elif isinstance(event, ChunksLeftOut):
+            self.left_out += event.chunks
         self._told(event)
 
     def keep(self, estimator: Any) -> None:
         """Set the fitted attributes that tell of it."""
-        estimator.n_retries_ = self.n_retries
+        estimator.n_retries_, estimator.bad_chunks_ = self.n_retries, self.left_out
 
 
 class Verbose:

@@ -178,6 +178,7 @@ def rows_of(
         data, source = without(data, source, named)
     table = checked(estimator, data, reset=reset, minimum=minimum)
     rows = open_rows(table, **source)
+    rows = rows.on_grid() if on_grid else rows
     if reset:
         note_features(estimator, rows, names=not isinstance(table, np.ndarray))
     elif not isinstance(table, np.ndarray):
