@@ -10,7 +10,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dem.data.cf import encoded
 from dem.data.checks import rows_text
+from dem.data.found import Found, LeftOut
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
@@ -29,99 +30,6 @@ RESULT_CHUNK_ROWS = 65_536
 
 
 Corner = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A part of the data that cannot be read, whose rows are left out.
-
-    Attributes
-    ----------
-    array : str
-        What messages call the array.
-    region : tuple of (int, int)
-        Where the part begins and ends along each of its dimensions.
-    name : str
-        What messages call the part, such as ``'chunk c/3/0 of x.zarr'``.
-    where : str
-        ``'rows 30 to 39'``, or the place on a grid.
-    why : str
-        What its reading failed by.
-    """
-
-    array: str
-    region: tuple[tuple[int, int], ...]
-    name: str
-    where: str
-    why: str = field(compare=False)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.where})"
-
-
-class PartlyRead(np.ma.MaskedArray):
-    """A block of values of which the masked ones could not be read."""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """How many chunks a read asked for, and which of them are not in the store; ``+`` adds reads.
-
-    What cannot be read is told too, by the read that finds it.
-    """
-
-    n_chunks: int = 0
-    n_missing: int = 0
-    #: tells one set of missing chunks from another
-    digest: int = 0
-    #: the first of them: its number, and what messages call it
-    first: tuple[int, str] | None = None
-    #: what was found to be unreadable and was not known to be
-    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
-
-    def __add__(self, other: Self) -> Self:
-        first = min((part.first for part in (self, other) if part.first is not None), default=None)
-        digest = (self.digest + other.digest) % 2**64
-        n_chunks, n_missing = self.n_chunks + other.n_chunks, self.n_missing + other.n_missing
-        return type(self)(n_chunks, n_missing, digest, first, self.left_out + other.left_out)
-
-    def __str__(self) -> str:
-        """Word the first of them, and how many there are."""
-        if self.first is None:
-            return "no chunk is missing"
-        those = "the only one" if self.n_missing == 1 else f"the first of {self.n_missing}"
-        share = f"{100.0 * self.n_missing / self.n_chunks:.2g}" if self.n_missing < self.n_chunks else "100"
-        return f"{self.first[1]} is missing, {those} among the {self.n_chunks} that were read ({share} %)"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What reads have met; ``+`` joins parts of a read.
-
-    Attributes
-    ----------
-    batches : mapping
-        What was missing of each batch that was read, by numbers that tell it.
-    n_retries : int
-        How many attempts to read failed in passing, and were followed by another.
-    why : str
-        What one of them failed by.
-    """
-
-    batches: Mapping[tuple[int, ...], Missing] = field(default_factory=dict)
-    n_retries: int = 0
-    why: str = ""
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """What was found to be unreadable, in the order of the batches."""
-        return [one for batch in sorted(self.batches) for one in self.batches[batch].left_out]
-
-    def __add__(self, other: Self) -> Self:
-        joined = dict(self.batches)
-        for batch, missing in other.batches.items():
-            joined[batch] = joined[batch] + missing if batch in joined else missing
-        return type(self)(joined, self.n_retries + other.n_retries, self.why or other.why)
 
 
 #: the fields of a `Chunk` that hold something of each row besides its numbers

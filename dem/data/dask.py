@@ -24,9 +24,10 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.optimization import cull
 from numpy.typing import NDArray
 
-from dem.data.base import READ_BYTES, Batch, Chunk, Corner, PartlyRead, Region, RowMap, Rows, batch_bounds, span_of
+from dem.data.base import READ_BYTES, Batch, Chunk, Corner, Region, RowMap, Rows, batch_bounds, span_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason
 from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
+from dem.data.found import PartlyRead
 from dem.errors import DataError, DataWarning
 
 

@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.data.base import Batch, Chunk, Found, LeftOut, Rows
+from dem.data.base import Batch, Chunk, Rows
 from dem.data.column_values import HeldValues
+from dem.data.found import Found, LeftOut
 from dem.data.limits import Values, censored
 from dem.data.rules import Rule, as_they_are, errors_where_measured, weights_where_rows_count
 from dem.data.sources import open_rows

@@ -19,10 +19,6 @@ from dem.data.base import (
     Batch,
     Chunk,
     Corner,
-    Found,
-    LeftOut,
-    Missing,
-    PartlyRead,
     Region,
     Rows,
     batch_bounds,
@@ -31,6 +27,7 @@ from dem.data.base import (
     span_of,
 )
 from dem.data.checks import check_table
+from dem.data.found import Found, LeftOut, Missing, PartlyRead
 from dem.data.zarr_part import Block, ZarrPart
 from dem.errors import MissingDataError
 

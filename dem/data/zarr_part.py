@@ -23,9 +23,10 @@ from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 
-from dem.data.base import Corner, LeftOut, Missing, chunk_counts, chunk_region, chunks_in
+from dem.data.base import Corner, chunk_counts, chunk_region, chunks_in
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
+from dem.data.found import LeftOut, Missing
 from dem.data.retries import is_passing, retried_async, tried, tried_once
 from dem.data.zarr_salvage import Salvage
 from dem.data.zarr_watch import ShardIndex, WatchedStore

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.data.base import Corner, LeftOut, chunks_in
+from dem.data.base import Corner, chunks_in
+from dem.data.found import LeftOut
 from dem.data.retries import is_passing, tried_once
 from dem.errors import MissingDataError
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 import threadpoolctl
 
-from dem.data.base import Batch, Chunk, Found, Rows
+from dem.data.base import Batch, Chunk, Rows
+from dem.data.found import Found
 from dem.data.retries import Retries, counted
 from dem.engine.cache import ChunkCache
 from dem.errors import DataWarning, EngineWarning
