@@ -22,8 +22,12 @@ from uuid import uuid4
 import pytest
 
 KEYS = ("dem-key", "dem-secret")
-# What S3 says when it is too busy to answer; Python packages for S3 ask some more times by themselves.
-_BUSY = b"<Error><Code>ServiceUnavailable</Code><Message>Please try again.</Message></Error>"
+# What S3 answers with a status.
+_ANSWER = "<Error><Code>{}</Code><Message>{}</Message></Error>"
+_ANSWERS = {
+    403: _ANSWER.format("InvalidAccessKeyId", "The access key is not known."),
+    503: _ANSWER.format("ServiceUnavailable", "Please try again."),
+}
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class Faulty:
     word : str
         What the path of a request holds that counts.
     fault : callable
-        Given the number of a request from 0, says what becomes of it: ``503`` (or another status), ``"cut"`` (half of
+        Given the number of a request from 0, says what becomes of it: ``503`` or ``403``, ``"cut"`` (half of
         the body, then the connection is closed), seconds by which it is late, or None: nothing.
 
     Attributes
@@ -175,7 +179,7 @@ class Faulty:
                         faulty.seen += 1
                         faulty.n_faults += what is not None
                 if isinstance(what, int):
-                    self.answer(what, {"Content-Type": "application/xml"}, _BUSY)
+                    self.answer(what, {"Content-Type": "application/xml"}, _ANSWERS[what].encode())
                     return
                 if isinstance(what, float):
                     time.sleep(what)

@@ -57,6 +57,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         Iterations on all the data.
     n_retries_ : int
         How many attempts to read the data failed in passing, and were followed by another.
+    bad_chunks_ : list of dict
+        What could not be read and was left out (``on_bad_chunk="skip"``): `name`, `where` (its rows), and `why`.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Defined when the data names its features.
@@ -165,7 +167,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
             feature dimension if X is a DataArray; `features`, variables of a Dataset or a zarr group, each with the
             dimension whose entries are features (``{"TEMP": "depth"}``); `allow_missing_chunks`, whether chunks that
-            are not in a zarr store count as their fill value: by default they are an error.
+            are not in a zarr store count as their fill value: by default they are an error; `on_bad_chunk`, whether
+            chunks of a zarr array that cannot be read are an error (``'raise'``, the default) or their rows are left
+            out (``'skip'``).
 
         Returns
         -------
