@@ -7,6 +7,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from click.testing import CliRunner
@@ -15,6 +17,7 @@ from stores import FILES, LAYOUTS, TABLE, After, mixture, store
 from zarr.storage import LocalStore
 
 import dem
+import dem.data.parquet
 import dem.data.retries
 import dem.data.zarr
 from dem.cli import dem as command
@@ -188,6 +191,36 @@ def test_integers_and_columns(tmp_path):
     assert found.n_samples_seen_ == pytest.approx(weights[KEPT].sum())
 
 
+def test_row_groups_of_parquet(tmp_path, monkeypatch):
+    """The second of four row groups is damaged in its second half; the last as a whole."""
+    path = tmp_path / "x.parquet"
+    columns = {"u": TABLE[:, 0], "v": TABLE[:, 1]}
+    pq.write_table(pa.table(columns), path, row_group_size=30, data_page_size=8, write_batch_size=5, compression="none")
+    whole = pq.ParquetFile(path).metadata
+    data = bytearray(path.read_bytes())
+    for group, half in ((1, 2), (3, 1)):
+        column = whole.row_group(group).column(1)
+        start = column.dictionary_page_offset or column.data_page_offset
+        size = column.total_compressed_size
+        data[start + size - size // half : start + size] = b"\xff" * (size // half)
+    path.write_bytes(bytes(data))
+    monkeypatch.setattr(dem.data.parquet, "READ_ROWS", 10)
+    with pytest.raises(DataError, match="cannot be read"):
+        mixture().fit(path)
+    gm = mixture().fit(path, on_bad_chunk="skip")
+    assert [one["where"] for one in gm.bad_chunks_] == ["rows 30 to 59", "rows 90 to 119"]
+    kept = np.arange(len(TABLE)) // 30 % 2 == 0
+    assert gm.n_samples_seen_ == kept.sum()
+    assert [one["name"] for one in gm.bad_chunks_] == [f"row group {i} of {path}" for i in (1, 3)]
+    expected = mixture().fit(TABLE, sample_weight=kept.astype(float))
+    assert_same(gm, expected)
+    assert_same(mixture(algorithm="incremental").fit(path, on_bad_chunk="skip"), gm, ("weights_",))
+    labels = np.where(kept, expected.predict(TABLE), -1)
+    np.testing.assert_array_equal(gm.predict(path, on_bad_chunk="skip").compute(), labels)
+    gm.predict_to(path, str(tmp_path / "labels.zarr"), on_bad_chunk="skip")
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "labels.zarr")[...], labels)
+
+
 def test_nothing_is_left(tmp_path):
     path = spoilt(tmp_path / "x.zarr", numbers=range(12))
     with pytest.raises(DataError, match="rows"):
@@ -252,7 +285,7 @@ def test_missing_chunks_stay_an_error(tmp_path):
 def test_the_option_is_judged(tmp_path):
     with pytest.raises(OptionError, match="on_bad_chunk must be 'raise' or 'skip', not 'ignore'"):
         mixture().fit(spoilt(tmp_path / "x.zarr"), on_bad_chunk="ignore")
-    with pytest.raises(DataError, match="on_bad_chunk='skip' is for zarr arrays that dem opens itself"):
+    with pytest.raises(DataError, match="on_bad_chunk='skip' is for zarr arrays and parquet that dem opens itself"):
         mixture().fit(TABLE, on_bad_chunk="skip")
     assert mixture().fit(TABLE, on_bad_chunk="raise").bad_chunks_ == []
 

@@ -11,6 +11,8 @@ from typing import Self
 
 import numpy as np
 
+from dem.errors import MissingDataError
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -73,6 +75,46 @@ class Missing:
         those = "the only one" if self.n_missing == 1 else f"the first of {self.n_missing}"
         share = f"{100.0 * self.n_missing / self.n_chunks:.2g}" if self.n_missing < self.n_chunks else "100"
         return f"{self.first[1]} is missing, {those} among the {self.n_chunks} that were read ({share} %)"
+
+
+class Unreadable:
+    """What is left out of rows because it cannot be read: shared by all tables that are made of the same."""
+
+    def __init__(self) -> None:
+        self.parts: set[LeftOut] = set()
+        self._seen: set[tuple[int, ...]] = set()
+        self._complete = False
+
+    def by_array(self) -> dict[str, list[tuple[tuple[int, int], ...]]]:
+        """Return the regions of each array, by its name."""
+        regions: dict[str, list[tuple[tuple[int, int], ...]]] = {}
+        for one in sorted(self.parts, key=lambda one: one.region):
+            regions.setdefault(one.array, []).append(one.region)
+        return regions
+
+    def judge(self, found: Found, *, all_read: bool) -> list[LeftOut]:
+        """Note what reads of some batches, or of all, could not read, and return what is new.
+
+        What the first read of all the data leaves out stays out, and nothing else may follow.
+
+        Raises
+        ------
+        MissingDataError
+            If something could be read before.
+        """
+        new = list(dict.fromkeys(one for one in found.left_out if one not in self.parts))
+        before = {one for batch in found.batches.keys() & self._seen for one in found.batches[batch].left_out}
+        for one in new:
+            if self._complete or one in before:
+                message = (
+                    f"{one} could be read before and cannot now ({one.why}); what the first read leaves out stays left "
+                    "out, and nothing else may follow: see that the store answers, and start again"
+                )
+                raise MissingDataError(message)
+        self.parts.update(new)
+        self._seen.update(found.batches)
+        self._complete |= all_read
+        return new
 
 
 @dataclass(frozen=True)

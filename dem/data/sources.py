@@ -22,7 +22,7 @@ _OPENERS = {
         "allow_missing_chunks",
         "on_bad_chunk",
     ),
-    "parquet": ("dem.data.parquet:ParquetRows", "columns"),
+    "parquet": ("dem.data.parquet:ParquetRows", "columns", "on_bad_chunk"),
     "dask.array": ("dem.data.dask:open_dask_array", "feature_dim"),
     "dask.dataframe": ("dem.data.dataframe:open_dataframe",),
     "pandas": ("dem.data.dataframe:open_dataframe",),
@@ -126,7 +126,8 @@ def open_rows(
     allow_missing_chunks : bool, optional
         Whether chunks that are not in a zarr store count as their fill value, as zarr has it. Else they are an error.
     on_bad_chunk : {'raise', 'skip'}, optional
-        Whether chunks of a zarr array that cannot be read or decoded are an error, or their rows are left out.
+        Whether chunks of a zarr array, or row groups of parquet, that cannot be read or decoded are an error, or their
+        rows are left out.
 
     Returns
     -------
@@ -185,8 +186,7 @@ def _misplaced(option: str, value: Any, data: Any, kind: str) -> str:
         )
     if option == "on_bad_chunk":
         return (
-            f"on_bad_chunk={value!r} is for zarr arrays that dem opens itself, whose chunks it knows; leave it out for "
-            f"{kind} data"
+            f"on_bad_chunk={value!r} is for zarr arrays and parquet that dem opens itself; leave it out for {kind} data"
         )
     is_path = isinstance(data, str | os.PathLike)
     if is_path and Path(data).is_dir() and not any(Path(data).iterdir()):

@@ -27,7 +27,7 @@ from dem.data.base import (
     span_of,
 )
 from dem.data.checks import check_table
-from dem.data.found import Found, LeftOut, Missing, PartlyRead
+from dem.data.found import Found, LeftOut, Missing, PartlyRead, Unreadable
 from dem.data.zarr_part import Block, ZarrPart
 from dem.errors import MissingDataError
 
@@ -91,22 +91,6 @@ class ZarrTable:
             if lacking is not None:
                 unread = lacking if unread is None else unread | lacking
         return Block(block, total, unread)
-
-
-@dataclass(eq=False)
-class _Unreadable:
-    """What is left out of rows because it cannot be read, the same for all that are made of them."""
-
-    parts: set[LeftOut] = field(default_factory=set)
-    #: whether all of the data has been read at once, so that nothing else may follow
-    complete: bool = False
-
-    def by_array(self) -> dict[str, list[tuple[tuple[int, int], ...]]]:
-        """Return the regions of each array, by its name."""
-        regions: dict[str, list[tuple[tuple[int, int], ...]]] = {}
-        for one in sorted(self.parts, key=lambda one: one.region):
-            regions.setdefault(one.array, []).append(one.region)
-        return regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +169,7 @@ class ZarrRows(Rows):
         self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing, skips_bad)
         # What the first read of each batch has found, by which every read is judged.
         self._first: dict[tuple[int, ...], Missing] = {}
-        self._unreadable = _Unreadable()
+        self._unreadable = Unreadable()
         self._on_grid = False
         self.grid_names = grid_names
         row_bytes = self.n_features * self.dtype.itemsize
@@ -230,19 +214,10 @@ class ZarrRows(Rows):
         Where chunks may be missing at all, those that were there once may not, nor may others come. What the first read
         of all the data cannot read stays left out, and nothing else may follow.
         """
-        unreadable, new = self._unreadable, dict.fromkeys(found.left_out)
-        new = {one: None for one in new if one not in unreadable.parts}
-        known = {one for batch in found.batches.keys() & self._first for one in found.batches[batch].left_out}
-        for one in new:
-            if unreadable.complete or one in known:
-                message = (
-                    f"{one} could be read before and cannot now ({one.why}); what the first read leaves out stays left "
-                    "out, and nothing else may follow: see that the store answers, and start again"
-                )
-                raise MissingDataError(message)
-        unreadable.parts.update(new)
-        if sum(stop - first for first, stop, *_ in found.batches) >= math.prod(chunk_counts(self.grid, self._block)):
-            unreadable.complete = True
+        n_blocks, n_read = math.prod(chunk_counts(self.grid, self._block)), 0
+        for first, stop, *_ in found.batches:
+            n_read += stop - first
+        new = self._unreadable.judge(found, all_read=n_read >= n_blocks)
         both = [(self._first.setdefault(batch, missing), missing) for batch, missing in found.batches.items()]
         if changes := [(known, missing) for known, missing in both if known != missing]:
             message = (
@@ -253,7 +228,7 @@ class ZarrRows(Rows):
         now = sum(found.batches.values(), start=Missing())
         if now.n_missing and not self.table.allow_missing:
             raise self.table.refusal(now)
-        return list(new)
+        return new
 
     @property
     def array(self) -> dask.array.Array:

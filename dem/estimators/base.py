@@ -168,8 +168,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             feature dimension if X is a DataArray; `features`, variables of a Dataset or a zarr group, each with the
             dimension whose entries are features (``{"TEMP": "depth"}``); `allow_missing_chunks`, whether chunks that
             are not in a zarr store count as their fill value: by default they are an error; `on_bad_chunk`, whether
-            chunks of a zarr array that cannot be read are an error (``'raise'``, the default) or their rows are left
-            out (``'skip'``).
+            chunks of a zarr array, or row groups of parquet, that cannot be read are an error (``'raise'``, the
+            default) or their rows are left out (``'skip'``).
 
         Returns
         -------
