@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import re
+import signal
 import threading
+import time
 from contextlib import suppress
 
 import dask
@@ -189,6 +192,21 @@ def test_pauses_grow_and_differ_and_end(monkeypatch):
     for pause, most in zip(one, (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0), strict=True):
         assert most / 2 <= pause <= most
     assert pauses(10, 0.05) == []
+
+
+def test_nobody_waits_for_a_store_after_an_interrupt(tmp_path, monkeypatch):
+    """Ctrl-C amid a pause of ten seconds ends the fit at once, whether or not threads do the reading."""
+    monkeypatch.setattr(dem.data.retries, "_FIRST_PAUSE", 20.0)
+    for keys, n_rows in ((("c/0/0",), 10), (("c/3/0", "c/4/0"), 120)):
+        path = tmp_path / f"{n_rows}.zarr"
+        store(path, table=TABLE[:n_rows])
+        array = zarr.open_array(FailingStore(LocalStore(path), times=10**9, keys=keys), mode="r")
+        began = time.monotonic()
+        timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            dem.GaussianMixture(2, random_state=0).fit(array)
+        assert time.monotonic() - began < 4.0
 
 
 def test_settings_are_judged():

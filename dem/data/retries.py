@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 # Seconds before the second attempt, and at most between two.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+# Seconds after which one that waits looks whether it is still wanted.
+_SLICE = 0.1
 # Of its own, so that nobody's seeded draws change by a failed read.
 _jitter = random.Random()
 
@@ -61,12 +63,15 @@ class Retries:
         How many attempts failed and were followed by another.
     why : str
         What the first of them failed by.
+    stops : list of threading.Event
+        Once one of them is set, no attempt follows another.
     """
 
     attempts: int
     seconds: float
     n: int = 0
     why: str = ""
+    stops: list[threading.Event] = field(default_factory=lambda: [threading.Event()])
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -92,6 +97,11 @@ class Retries:
         """Return the same, with none counted."""
         return Retries(self.attempts, self.seconds)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody waits for the reads any more."""
+        return any(stop.is_set() for stop in self.stops)
+
     def note(self, error: BaseException) -> None:
         """Count a failed attempt that another follows."""
         with self._lock:
@@ -110,6 +120,12 @@ def counted(retries: Retries) -> Iterator[Retries]:
         yield retries
     finally:
         _current.reset(token)
+
+
+def give_up() -> None:
+    """Let the reads that are tried again in this context, on whichever thread, come to their end."""
+    if (retries := _current.get()) is not None:
+        retries.stops[0].set()
 
 
 def tried_once() -> Any:
@@ -131,12 +147,19 @@ class Attempts:
         pause: float = min(_FIRST_PAUSE * 2.0 ** (self._n - 1), _LONGEST_PAUSE) * _jitter.uniform(0.5, 1.0)
         if not is_passing(error):
             raise error
-        if self._n >= self._retries.attempts or time.monotonic() + pause > self._deadline:
+        late = time.monotonic() + pause > self._deadline
+        if self._n >= self._retries.attempts or late or self._retries.stopped:
             if self._n > 1:
                 error.add_note(f"tried {self._n} times")
             raise error
         self._retries.note(error)
         return pause
+
+    def slices(self, pause: float) -> Iterator[float]:
+        """Yield the parts of a pause, which ends early once nobody waits for the read any more."""
+        end = time.monotonic() + pause
+        while (left := end - time.monotonic()) > 0 and not self._retries.stopped:
+            yield min(left, _SLICE)
 
 
 def tried(error: BaseException) -> str:
@@ -152,7 +175,8 @@ def retried(read: Callable[[], T]) -> T:
             return read()
         except Exception as error:  # noqa: BLE001 - whatever a store raises; it is raised again
             pause = attempts.pause_after(error)
-        time.sleep(pause)
+        for part in attempts.slices(pause):
+            time.sleep(part)
 
 
 async def retried_async(read: Callable[[], Awaitable[T]]) -> T:
@@ -163,7 +187,8 @@ async def retried_async(read: Callable[[], Awaitable[T]]) -> T:
             return await read()
         except Exception as error:  # noqa: BLE001 - as above
             pause = attempts.pause_after(error)
-        await asyncio.sleep(pause)
+        for part in attempts.slices(pause):
+            await asyncio.sleep(part)
 
 
 def retried_items(read: Callable[[], Iterator[T]]) -> Iterator[T]:
@@ -178,7 +203,8 @@ def retried_items(read: Callable[[], Iterator[T]]) -> Iterator[T]:
             pause = attempts.pause_after(error)
         else:
             return
-        time.sleep(pause)
+        for part in attempts.slices(pause):
+            time.sleep(part)
 
 
 def is_passing(error: BaseException) -> bool:

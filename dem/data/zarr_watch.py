@@ -116,7 +116,8 @@ class WatchedStore(WrapperStore[Store]):
             if not is_passing(error):
                 self.absent.add(key)
                 raise
-            await asyncio.sleep(attempts.pause_after(error))
+            for part in attempts.slices(attempts.pause_after(error)):
+                await asyncio.sleep(part)
         for i, byte_range in left.items():
             value = await self.get(key, kwargs.get("prototype", default_buffer_prototype()), byte_range)
             if value is None:

@@ -17,7 +17,7 @@ import threadpoolctl
 
 from dem.data.base import Batch, Chunk, Rows
 from dem.data.found import Found
-from dem.data.retries import Retries, counted
+from dem.data.retries import Retries, counted, give_up
 from dem.engine.cache import ChunkCache
 from dem.errors import DataWarning, EngineWarning
 from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited
@@ -144,6 +144,7 @@ def run_batch(
     """Apply all works to all chunks of one batch; return the totals from first to last, and what the reads met."""
     totals: list[Any] | None = None
     retries = retries or Retries.configured()
+    retries.stops += [stop] if stop is not None else []
     with single_threaded_blas(), counted(retries):
         chunks = batch if cache is None or not batch.reads_ahead else cache.chunks(batch)
         in_memory = isinstance(chunks, list) or not batch.reads_ahead
@@ -170,10 +171,14 @@ def read_ahead(chunks: Iterable[T]) -> Iterator[T]:
         def read() -> Any:
             return context.run(next, iterator, end)
 
-        ahead = reader.submit(read)
-        while (item := ahead.result()) is not end:
+        try:
             ahead = reader.submit(read)
-            yield item
+            while (item := ahead.result()) is not end:
+                ahead = reader.submit(read)
+                yield item
+        except BaseException:  # an interrupt, or a consumer that stops, must not wait until a store answers
+            give_up()
+            raise
 
 
 @cache
