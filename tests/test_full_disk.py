@@ -71,7 +71,7 @@ if __name__ == "__main__":
     ("what", "workers"),
     [
         ("predict_to", 0),
-        ("sample_to", 0),
+        pytest.param("sample_to", 0, marks=pytest.mark.slow),
         pytest.param("impute_to", 0, marks=pytest.mark.slow),
         pytest.param("save", 0, marks=pytest.mark.slow),
         pytest.param("predict_to", 1, marks=pytest.mark.slow),

@@ -253,6 +253,7 @@ def test_s3_cuts_the_connection_in_mid_object(bucket, s3_server, monkeypatch):
     check_faults(bucket, s3_server, monkeypatch, lambda number: "cut" if number in (15, 40) else None, counted=False)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="S3 answers slowly",
     sees="nothing, but for the time",
