@@ -115,6 +115,11 @@ def test_metadata_that_cannot_be(tmp_path, write, shape, chunks, match):
     ],
     ids=str,
 )
+@pytest.mark.reliability(
+    fault="the metadata of shards of a zarr array cannot be",
+    sees="x.zarr says that its shards hold 3.0e+12 chunks each; …, or it cannot be opened",
+    lost="nothing",
+)
 def test_shards_that_cannot_be(tmp_path, shape, shard, codecs, match):
     refused(array_3(tmp_path / "x.zarr", shape, shard, codecs=codecs), match)
 
@@ -133,6 +138,11 @@ PICKLES = {"filters": [{"id": "pickle"}]}
         {"filters": [{"id": "shuffle", "elementsize": 8}], "compressor": {"id": "pickle"}},
     ],
     ids=str,
+)
+@pytest.mark.reliability(
+    fault="a zarr array is stored as pickles",
+    sees="x.zarr cannot be opened (…)",
+    lost="nothing; they are not opened",
 )
 def test_pickles_in_zarr_are_never_opened(tmp_path, codecs):
     array_2(tmp_path / "x.zarr", chunk=pickle.dumps(Harm()), **codecs)
@@ -159,6 +169,11 @@ def test_names_of_dimensions_are_not_followed(tmp_path, dim):
     assert not hasattr(model, "feature_coordinates_")
 
 
+@pytest.mark.reliability(
+    fault="the coordinates of the features cannot be read",
+    sees="the coordinates g.zarr/band cannot be read (…)",
+    lost="nothing",
+)
 def test_coordinates_that_cannot_be_read(tmp_path):
     path = group_with(tmp_path, "band")
     array_2(path / "band", (2,), (2,), b"short")
@@ -180,6 +195,11 @@ def test_attributes_of_great_depth(tmp_path, depth):
 
 @pytest.mark.parametrize("text", ["", "null", "[]", '{"zarr_format": 3, "node_type": "array"}', "\udcff"])
 @pytest.mark.parametrize("variable", [None, "x", "y"])
+@pytest.mark.reliability(
+    fault="the metadata of one array of a zarr group are damaged",
+    sees="g.zarr cannot be opened (…), where that array is asked for",
+    lost="nothing",
+)
 def test_members_of_groups_whose_metadata_are_damaged(tmp_path, text, variable):
     group = zarr.create_group(path := tmp_path / "g.zarr")
     for name in ("x", "y"):
@@ -192,6 +212,11 @@ def test_members_of_groups_whose_metadata_are_damaged(tmp_path, text, variable):
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff{}", b"3", b'{"index_columns": 3}'])
+@pytest.mark.reliability(
+    fault="the metadata for pandas of a parquet file are damaged",
+    sees="x.parquet cannot be opened as parquet: its metadata for pandas are damaged (…)",
+    lost="nothing",
+)
 def test_metadata_of_parquet_for_pandas_that_are_damaged(tmp_path, text):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -93,6 +93,11 @@ def test_arrays_larger_than_what_is_stored(saved):
 
 
 @pytest.mark.parametrize("n_bytes", [200, 300, 70_000, 20_000_000])
+@pytest.mark.reliability(
+    fault="a chunk of a model file would become more than its array when it is decompressed",
+    sees="its array 'means' takes 72 bytes, its chunk would take 20000000",
+    lost="nothing but that model",
+)
 def test_chunks_that_become_more_than_the_array(saved, n_bytes):
     (saved / "means/c/0/0").write_bytes(Zstd().encode(np.zeros(n_bytes, np.uint8))[:80])
     refused(saved, rf"its array 'means' takes 72 bytes, its chunk would take {n_bytes}\)")
@@ -160,6 +165,11 @@ def test_arrays_that_no_model_has(saved, changes):
 
 
 @pytest.mark.parametrize("where", ["means", "", "options/means_init"])
+@pytest.mark.reliability(
+    fault="a pickle is put into a model",
+    sees="the model at … cannot be read (…)",
+    lost="nothing; it is not opened",
+)
 def test_pickles_are_never_opened(saved, where):
     folder = saved / where
     shutil.rmtree(folder)
@@ -173,6 +183,11 @@ def test_pickles_are_never_opened(saved, where):
 
 @pytest.mark.parametrize(
     "name", ["../means", "/etc/means", "means/..", "a/../../b", "a/b/c", "", ".", "a\\..\\b", "a\0b"]
+)
+@pytest.mark.reliability(
+    fault="a model file names arrays outside of it",
+    sees="'../means' is no name of an array",
+    lost="nothing; no such name is followed",
 )
 def test_names_that_lead_elsewhere(saved, name):
     shutil.copytree(saved / "means", saved.parent / "means")
@@ -190,6 +205,11 @@ def test_names_that_lead_elsewhere(saved, name):
 
 @pytest.mark.parametrize("which", ["means", "means/zarr.json", "means/c", "means/c/0/0", "zarr.json"])
 @pytest.mark.parametrize("target", ["moved", "/dev/zero", "missing"])
+@pytest.mark.reliability(
+    fault="files or folders of a model are symbolic links",
+    sees="… is a symbolic link; put what it leads to in its place (cp -rL)",
+    lost="nothing; the links are not followed",
+)
 def test_links(saved, which, target):
     place, moved = saved / which, saved.parent / "moved"
     place.rename(moved)
@@ -207,6 +227,11 @@ def test_a_link_to_a_whole_model_is_fine(saved):
     assert dem.load(link).n_components == 3
 
 
+@pytest.mark.reliability(
+    fault="a file of a model is a pipe",
+    sees="means/c/0/0 is no plain file",
+    lost="nothing; nobody waits for it",
+)
 def test_pipes_are_not_waited_for(saved):
     (saved / "means/c/0/0").unlink()
     os.mkfifo(saved / "means/c/0/0")
@@ -232,6 +257,11 @@ def test_as_many_arrays_as_no_model_has(saved):
 
 
 @pytest.mark.parametrize("depth", [500, 900, 100_000])
+@pytest.mark.reliability(
+    fault="the JSON of a model is nested without end",
+    sees="the model at … cannot be read (RecursionError: …)",
+    lost="nothing but that model",
+)
 def test_json_of_great_depth(saved, depth):
     text = (
         (saved / "zarr.json")
@@ -299,6 +329,11 @@ def test_attributes_of_wrong_kinds(saved, place, value):
 
 @pytest.mark.parametrize("name", ["means", "covariances", "weights", "precisions_cholesky"])
 @pytest.mark.parametrize("kind", ["longer", "more dimensions", "words"])
+@pytest.mark.reliability(
+    fault="arrays of a model do not fit its number of components or features, or one another",
+    sees="the model at … is damaged (ValueError: with n_components 3 and 3 features, means are of shape (3, 3), not …)",
+    lost="nothing but that model",
+)
 def test_arrays_that_do_not_fit_one_another(saved, name, kind):
     arrays, attributes = store.read(saved)
     array = arrays[name]

@@ -88,6 +88,11 @@ def test_what_the_shell_starts_listens_on_loopback(security, tmp_path):
     assert {place.ip for place in found} == {"127.0.0.1"}
 
 
+@pytest.mark.reliability(
+    fault="certificates of another authority, or none, for a scheduler with TLS",
+    sees="no scheduler answers at tls://… (…)",
+    lost="nothing; strangers are turned away",
+)
 def test_a_scheduler_with_certificates(certificates, tmp_path):
     plain = tmp_path / "plain"
     plain.mkdir()
@@ -108,6 +113,11 @@ def test_a_scheduler_with_certificates(certificates, tmp_path):
             pass
 
 
+@pytest.mark.reliability(
+    fault="the folder of `--security` lacks a certificate",
+    sees="the folder of certificates … has no ca.pem that can be read; deploy/hosts/tls.sh makes them",
+    lost="nothing",
+)
 def test_certificates_that_are_not_there(certificates, tmp_path, monkeypatch):
     def refused(match, scheduler=None, workers=None, security=str(certificates)):
         with pytest.raises(OptionError, match=match), connect(scheduler, workers, security=security):
