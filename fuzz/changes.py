@@ -103,8 +103,8 @@ def _changed_bytes(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(changed)
 
 
-# Neither dots nor slashes: what a command writes or replaces is in the current folder. No argument can hold a zero byte.
-_WORDS = st.text(st.characters(codec="utf-8", exclude_characters="./~\\"), max_size=8)
+# Neither dots nor slashes: what a command writes or replaces is in the current folder. No argument has a zero byte.
+_WORDS = st.text(st.characters(codec="utf-8", exclude_characters="./~\\\0"), max_size=8)
 _VALUES = st.one_of(
     st.sampled_from(["0", "1", "2", "3", "-1", "1.5", "nan", "inf", "1e400", "1,2", "1-3", "u,v", "", " ", "0.1"]),
     st.sampled_from(["data.zarr", "gaussian", "kmeans", "x.parquet", "nothing.zarr", "out.zarr", "u", "weights", "5%"]),
