@@ -178,17 +178,18 @@ measured_options = together(
     ),
     click.option("--upper", type=LIMIT, metavar="NUMBER|NAMES", help="Below what it lies, as a detection limit."),
 )
+labels_option = click.option(
+    "--labels",
+    type=TEXT,
+    metavar="VARIABLE",
+    help="Components known of rows, -1 where not (mixtures): a variable of DATA, or a path.",
+)
 #: what is known of each row of DATA; `rows_of` takes them
 column_options = together(
     click.option(
         "--weights", type=TEXT, metavar="VARIABLE", help="How much each row counts: a variable of DATA, or a path."
     ),
-    click.option(
-        "--labels",
-        type=TEXT,
-        metavar="VARIABLE",
-        help="Components known of rows, -1 where not (mixtures): a variable of DATA, or a path.",
-    ),
+    labels_option,
     measured_options,
 )
 MISSING_HELP = "Missing values (NaN): leave such rows out, or use what is observed of each (mixtures)"

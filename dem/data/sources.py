@@ -86,9 +86,18 @@ class WeightedOptions(RowOptions, total=False):
     sample_weight: Any
 
 
+_OF_ROWS = ("sample_weight", *ColumnOptions.__annotations__)
+
+
 def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str, Any]]:
     """Return what tells how data is opened, and what is given of each row, but for what is None."""
     names = SourceOptions.__annotations__
+    if unknown := sorted(given.keys() - WeightedOptions.__annotations__.keys()):
+        message = (
+            f"there is no argument {unknown[0]!r}; what is known of rows goes by {', '.join(_OF_ROWS)}, how data is "
+            f"opened by {', '.join(names)}"
+        )
+        raise OptionError(message)
     source = {name: value for name, value in given.items() if name in names}
     columns = {name: value for name, value in given.items() if name not in names and value is not None}
     return cast("SourceOptions", source), columns

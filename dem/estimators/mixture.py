@@ -18,24 +18,24 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
 from dem.data.joined import joined
-from dem.data.sources import ColumnOptions, RowOptions, SourceOptions, WeightedOptions
+from dem.data.sources import ColumnOptions, RowOptions, SourceOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.incremental import Incremental
 from dem.em.loop import run
-from dem.em.predict import ROW_FUNCTIONS, Entropy, LogDensity, LogLikelihood, Posterior, RowTotal
+from dem.em.predict import ROW_FUNCTIONS
 from dem.em.squarem import Squarem
 from dem.em.stepwise import Stepwise
 from dem.engine import Engine
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import persistence
-from dem.estimators.criteria import Criteria
 from dem.estimators.draws import Draws
 from dem.estimators.gaps import Imputes
 from dem.estimators.options import POSITIVE, option
 from dem.estimators.outliers import FindsOutliers
 from dem.estimators.partial import HELD, LearnsFromStreams
 from dem.estimators.registry import ALGORITHMS, MIXTURE_STARTS
+from dem.estimators.scores import Scores
 from dem.estimators.sklearn_bases import DensityMixin
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
@@ -52,7 +52,7 @@ ROUTED = dict.fromkeys(ColumnOptions.__annotations__)
 SAMPLE_ITERATIONS = 100
 
 
-class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromStreams):
+class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromStreams):
     """Base of the mixtures; a subclass names its component and checks the start that a user gives.
 
     Parameters
@@ -307,7 +307,10 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
             init = "kmeans"
         if init == "k-means||":
             if sample.chunk.labels is not None:
-                message = "labels number the components of a start from the sample; init_params='k-means||' has none"
+                message = (
+                    "labels number the components of a start from the sample; init_params='k-means||' has none: give "
+                    "another, such as 'kmeans'"
+                )
                 raise OptionError(message)
             rows = joined(rows, [], skips_gaps=family.marginalises)
             size, callbacks = self.n_components, self.callbacks or ()
@@ -358,42 +361,6 @@ class MixtureEstimator(DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromSt
         """Fit the mixture and return the labels of X, given all else that `fit` is given; see `fit` and `predict`."""
         self.fit(X, y, sample_weight, **given)
         return self.predict(X, **given)
-
-    def predict_proba(self, X: Any, **given: Unpack[RowOptions]) -> Any:
-        """Return the responsibilities, shape (n_samples, n_components); of the kinds that `predict` returns."""
-        return self._map(Posterior, X, given)
-
-    def score_samples(self, X: Any, **given: Unpack[RowOptions]) -> Any:
-        """Return the log-density of each row (nats), shape (n_samples,); of the kinds that `predict` returns."""
-        return self._map(LogDensity, X, given)
-
-    def score(
-        self,
-        X: Any,
-        y: object = None,  # noqa: ARG002
-        sample_weight: Any = None,
-        **given: Unpack[RowOptions],
-    ) -> float:
-        """Return the mean log-likelihood per row (nats), in one read; the rows may have weights, as in `fit`."""
-        return self._criteria(X, {**given, "sample_weight": sample_weight}).log_likelihood.mean
-
-    def bic(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
-        """Return the Bayesian information criterion −2 log L + p log n (Schwarz 1978); lower is better."""
-        return self._criteria(X, given).bic
-
-    def aic(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
-        """Return the Akaike information criterion −2 log L + 2p (Akaike 1974); lower is better."""
-        return self._criteria(X, given).aic
-
-    def icl(self, X: Any, **given: Unpack[WeightedOptions]) -> float:
-        """Return the integrated completed likelihood BIC + 2 · entropy (Biernacki et al. 2000); lower is better."""
-        return self._criteria(X, given, Entropy).icl
-
-    def _criteria(self, data: Any, given: WeightedOptions, *more: type[Entropy]) -> Criteria:
-        """Return what the model is worth on data, in one read."""
-        model = self._model()
-        totals: list[RowTotal] = self._sums(data, given, LogLikelihood, *more)
-        return Criteria(totals[0], model[0].n_parameters(model[1]), *totals[1:])
 
     def _n_parameters(self) -> int:
         """Return the number of free parameters, under scikit-learn's name."""

@@ -138,6 +138,8 @@ class LearnsFromStreams(Estimator):
             watches_order=False,
         )
         (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
+        if not one.n_iter:  # all rows have the weight 0
+            return
         one.n_rows += n_seen
         self._keep([], family, one)
 
