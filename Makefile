@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 # Processes of pytest; tests start worker processes of their own.
 JOBS ?= 2
+SECONDS ?= 60
 PYTEST := python -m pytest -n $(JOBS) --dist worksteal
 # Tests of what calls dask, zarr, xarray, pandas, pyarrow, scikit-learn, click and matplotlib; the others are arithmetic.
 MEETING_OTHERS := $(wildcard $(patsubst %,tests/test_%.py,data_dask data_dataframe data_parquet data_xarray \
@@ -18,7 +19,7 @@ MEETING_OTHERS := $(wildcard $(patsubst %,tests/test_%.py,data_dask data_datafra
 AS_USER := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test test-all test-lowest test-peers check format bench reliability docs clean
+.PHONY: help demo test test-all test-lowest test-peers check format bench reliability fuzz docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,11 +40,13 @@ test-peers: $(VENV)/.peers ## compare numbers with other packages (and mclust: a
 test-lowest: $(LOWEST)/.test ## run the tests that meet other packages with the lowest versions that pyproject.toml admits
 	$(LOWEST)/bin/$(PYTEST) -m "not slow and not peers" $(MEETING_OTHERS) $(ARGS)
 
-check: $(VENV)/.dev ## lint, format, types, import layers
+check: $(VENV)/.dev ## lint, format, types, import layers, secrets, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+	$(BIN)/python tests/audit.py
 
 format: $(VENV)/.dev ## repair what ruff can repair
 	$(BIN)/ruff check --fix-only .
@@ -54,6 +57,9 @@ bench: $(VENV)/.dev ## all benchmarks, into docs/performance.md and algorithms.m
 
 reliability: $(VENV)/.dev ## the table of docs/reliability.md, from the marks of the tests
 	$(BIN)/python tests/reliability.py
+
+fuzz: $(VENV)/.fuzz ## change files and arguments at random, SECONDS=60 for each target and engine (ARGS=models: only that)
+	$(AS_USER) $(BIN)/python fuzz --seconds $(SECONDS) $(ARGS)
 
 docs: $(VENV)/.docs ## build the documentation into build/docs; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
@@ -86,6 +92,11 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.python
 $(VENV)/.docs: pyproject.toml | $(VENV)/.python
 	@echo "installing dem and Sphinx into $(VENV) (a minute, once)"
 	@$(PIP) ".[docs]"
+	@touch $@
+
+$(VENV)/.fuzz: pyproject.toml | $(VENV)/.python
+	@echo "installing dem and what fuzzes it into $(VENV) (a minute or two, once)"
+	@$(PIP) ".[fuzz]"
 	@touch $@
 
 $(VENV)/.peers: pyproject.toml | $(VENV)/.python

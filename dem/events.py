@@ -161,7 +161,46 @@ class BatchEnded:
     seconds: float
 
 
-Event = Preparing | FitStarted | FitResumed | IterationEnded | FitEnded | WorkersAwaited | BatchEnded
+@dataclass(frozen=True)
+class ReadsRetried:
+    """Attempts to read failed in passing during a read of some data, and others have succeeded.
+
+    Attributes
+    ----------
+    n : int
+        How many attempts failed.
+    why : str
+        What one of them failed by.
+    """
+
+    n: int
+    why: str
+
+
+@dataclass(frozen=True)
+class ChunksLeftOut:
+    """Some of the data cannot be read, and its rows are left out, as ``on_bad_chunk="skip"`` has it.
+
+    Attributes
+    ----------
+    chunks : tuple of dict
+        Of each the `name`, `where` it is, such as ``'rows 30 to 39'``, and `why` it cannot be read.
+    """
+
+    chunks: tuple[dict[str, str], ...]
+
+
+Event = (
+    Preparing
+    | FitStarted
+    | FitResumed
+    | IterationEnded
+    | FitEnded
+    | WorkersAwaited
+    | BatchEnded
+    | ReadsRetried
+    | ChunksLeftOut
+)
 
 
 class Callback(Protocol):

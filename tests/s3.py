@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 from urllib.error import HTTPError
 from urllib.request import urlopen
 from uuid import uuid4
@@ -19,6 +22,12 @@ from uuid import uuid4
 import pytest
 
 KEYS = ("dem-key", "dem-secret")
+# What S3 answers with a status.
+_ANSWER = "<Error><Code>{}</Code><Message>{}</Message></Error>"
+_ANSWERS = {
+    403: _ANSWER.format("InvalidAccessKeyId", "The access key is not known."),
+    503: _ANSWER.format("ServiceUnavailable", "Please try again."),
+}
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,81 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+class Faulty:
+    """A way to a server on which answers to reads go wrong.
+
+    Parameters
+    ----------
+    server : Server
+        Where requests go to.
+    word : str
+        What the path of a request holds that counts.
+    fault : callable
+        Given the number of a request from 0, says what becomes of it: ``503`` or ``403``, ``"cut"`` (half of
+        the body, then the connection is closed), seconds by which it is late, or None: nothing.
+
+    Attributes
+    ----------
+    seen, n_faults : int
+        How many requests have counted, and with how many something went wrong.
+    """
+
+    def __init__(self, server: Server, word: str, fault: Callable[[int], int | float | str | None]) -> None:
+        faulty, (host, port) = self, server.address.removeprefix("http://").split(":")
+        self.seen = self.n_faults = 0
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                what = None
+                if word in self.path:
+                    with lock:
+                        what = fault(faulty.seen)
+                        faulty.seen += 1
+                        faulty.n_faults += what is not None
+                if isinstance(what, int):
+                    self.answer(what, {"Content-Type": "application/xml"}, _ANSWERS[what].encode())
+                    return
+                if isinstance(what, float):
+                    time.sleep(what)
+                with closing(HTTPConnection(host, int(port))) as onward:
+                    onward.request(self.command, self.path, headers=dict(self.headers))
+                    found = onward.getresponse()
+                    body = found.read()
+                headers = {k: v for k, v in found.getheaders() if k.lower() not in ("transfer-encoding", "connection")}
+                self.answer(found.status, headers, body, cut=what == "cut")
+
+            do_HEAD = do_GET  # noqa: N815 - as http.server wants it
+
+            def answer(self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False) -> None:
+                self.send_response_only(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "HEAD":
+                    return
+                with suppress(OSError):  # the client did not wait
+                    self.wfile.write(body[: len(body) // 2] if cut else body)
+                if cut:
+                    self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Server(f"http://127.0.0.1:{self._server.server_port}", keys=server.keys)
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Gate:

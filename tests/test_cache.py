@@ -12,7 +12,8 @@ from agreement import assert_same_bits
 from cases import gaussian_rows
 
 import dem
-from dem.data.base import Batch, Chunk, Found
+from dem.data.base import Batch, Chunk
+from dem.data.found import Found
 from dem.engine import connect
 from dem.engine.base import run_batch
 from dem.engine.cache import ChunkCache

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dem.data.base import Chunk, Found, Missing
+from dem.data.base import Chunk
+from dem.data.found import Found, Missing
 
 N = 7
 COLUMNS = {

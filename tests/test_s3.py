@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import s3
 import zarr
+from stores import After, mixture, store
 
 import dem
 from dem.errors import DataError
@@ -56,7 +58,7 @@ def test_a_store_that_goes_away_is_one_line(bucket, s3_server, cut_at, arguments
         [sys.executable, "-m", "dem", *fit],
         capture_output=True,
         text=True,
-        env={**os.environ, **gate.server.environment()},
+        env={**os.environ, **gate.server.environment(), "DASK_DEM__READ_ATTEMPTS": "2"},
         check=False,
     )
     gate.cut()
@@ -65,3 +67,55 @@ def test_a_store_that_goes_away_is_one_line(bucket, s3_server, cut_at, arguments
     assert len(result.stderr.splitlines()) == 1, result.stderr
     line = result.stderr.removesuffix("\n")
     assert re.match(rf"dem: .*{url}.* cannot be (opened|read) .*", line), line
+
+
+@pytest.mark.reliability(
+    fault="the keys of an S3 store are wrong, or expire during a fit",
+    sees="s3://… cannot be opened (PermissionError: …), or chunk c/1/0 of s3://… (rows 20 to 39) cannot be read "
+    "(PermissionError: …); it is not tried again",
+    lost="nothing, or the iteration",
+)
+def test_wrong_keys(bucket, s3_server, monkeypatch):
+    url = f"{bucket}/data.zarr"
+    zarr.create_array(url, data=np.random.default_rng(0).normal(size=(200, 2)), chunks=(20, 2))
+    options = {"max_iter": 50, "tol": 0.0, "random_state": 0}
+    with s3.Faulty(s3_server, "/c/", lambda number: 403 if number >= 80 else None) as faulty:
+        faulty.server.use(monkeypatch)
+        with pytest.raises(DataError, match=rf"^chunk c/\d/0 of {url} \(rows .*\) cannot be read \(PermissionError: "):
+            dem.GaussianMixture(2, **options).fit(url)
+    with s3.Faulty(s3_server, "/data.zarr", lambda _: 403) as faulty:
+        faulty.server.use(monkeypatch)
+        with pytest.raises(DataError, match=rf"^{url} cannot be opened \(PermissionError: .+\)$"):
+            dem.GaussianMixture(2, **options).fit(url)
+
+
+@pytest.mark.slow
+def test_wrong_keys_on_ceph(ceph_server, monkeypatch):
+    ceph_server.use(monkeypatch)
+    url = f"{s3.new_bucket()}/data.zarr"
+    zarr.create_array(url, data=np.random.default_rng(0).normal(size=(200, 2)), chunks=(20, 2))
+    replace(ceph_server, keys=("dem-key", "no-secret")).use(monkeypatch)
+    with pytest.raises(DataError, match=rf"^{url} cannot be opened \(PermissionError: .+\)$"):
+        dem.GaussianMixture(2, random_state=0).fit(url)
+
+
+@pytest.mark.reliability(
+    fault="the bucket of a zarr store vanishes during a fit",
+    sees="s3://… has vanished: its zarr.json is no longer found …",
+    lost="the iteration",
+)
+@pytest.mark.filterwarnings("ignore:.*did not converge")
+@pytest.mark.parametrize("how", ["raise", "skip"])
+def test_a_bucket_that_vanishes(bucket, how):
+    url = f"{bucket}/x.zarr"
+    store(url)
+
+    def vanish():
+        filesystem = s3.filesystem()
+        filesystem.rm(url, recursive=True)
+        filesystem.call_s3("delete_bucket", Bucket=bucket.removeprefix("s3://"))
+
+    gone = After(2, vanish)
+    with pytest.raises(DataError, match=rf"^{url} has vanished: its zarr.json is no longer found"):
+        mixture(callbacks=[gone]).fit(url, on_bad_chunk=how)
+    assert gone.done

@@ -186,10 +186,10 @@ def _keep_partial(estimator: Any, options: FitOptions, *, status: str) -> str:
         if options.as_json:
             print_json({"model": None, "status": status, "n_iter": 0})
         return f"before the first iteration ended; there is nothing to save{_goes_on(options)}"
-    saved, what = Saved(None), "nothing is saved without --out"
+    saved, what = Saved(None), "nothing is saved without --out" if options.out is None else "the model is not saved"
     if options.out is not None and options.keep_partial:
         saved = save(estimator, options.out, overwrite=options.overwrite)
-    elif options.out is not None:
+    elif options.out is not None and options.kept["checkpoint"] is None:
         saved = save_partial(estimator, options.out)
     if saved.path is not None:
         what = f"the last parameters are saved in {saved.path}"

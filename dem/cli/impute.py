@@ -11,6 +11,7 @@ from dem.cli.options import (
     TEXT,
     check_mixture,
     engine_options,
+    labels_option,
     measured_options,
     output_options,
     overwrite_option,
@@ -35,6 +36,7 @@ Examples:
 @click.option("--draw", is_flag=True, help="Draw each value given the rest of its row, not its mean.")
 @click.option("--seed", type=SEED, metavar="S", help="Makes draws repeatable.")
 @source_options
+@labels_option
 @measured_options
 @overwrite_option
 @engine_options

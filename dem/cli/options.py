@@ -106,6 +106,12 @@ engine_options = together(
         metavar="TIME",
         help="Give up when no worker is alive for so long, such as 90s or 1h.  [default: 5m]",
     ),
+    click.option(
+        "--security",
+        type=TEXT,
+        metavar="DIR",
+        help="Encrypt with the certificates of a folder (deploy/hosts/tls.sh makes one); 'temporary' makes some.",
+    ),
 )
 #: how DATA is opened; `source_of` takes them
 source_options = together(
@@ -125,6 +131,13 @@ source_options = together(
     click.option("--columns", type=names_of(), metavar="NAMES", help="Columns of parquet, such as u,g,r."),
     click.option(
         "--allow-missing-chunks", is_flag=True, help="Take chunks that are not in the store as their fill value."
+    ),
+    click.option(
+        "--on-bad-chunk",
+        type=click.Choice(("raise", "skip")),
+        default="raise",
+        show_default=True,
+        help="Chunks that cannot be read: an error, or leave their rows out and tell.",
     ),
 )
 
@@ -165,17 +178,18 @@ measured_options = together(
     ),
     click.option("--upper", type=LIMIT, metavar="NUMBER|NAMES", help="Below what it lies, as a detection limit."),
 )
+labels_option = click.option(
+    "--labels",
+    type=TEXT,
+    metavar="VARIABLE",
+    help="Components known of rows, -1 where not (mixtures): a variable of DATA, or a path.",
+)
 #: what is known of each row of DATA; `rows_of` takes them
 column_options = together(
     click.option(
         "--weights", type=TEXT, metavar="VARIABLE", help="How much each row counts: a variable of DATA, or a path."
     ),
-    click.option(
-        "--labels",
-        type=TEXT,
-        metavar="VARIABLE",
-        help="Components known of rows, -1 where not (mixtures): a variable of DATA, or a path.",
-    ),
+    labels_option,
     measured_options,
 )
 #: where a fit goes on from; `checkpoint_of` takes them
@@ -215,6 +229,7 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
         "features": features,
         "columns": given.pop("columns"),
         "allow_missing_chunks": given.pop("allow_missing_chunks"),
+        "on_bad_chunk": given.pop("on_bad_chunk"),
     }
 
 
@@ -242,7 +257,7 @@ def checkpoint_of(given: dict[str, Any]) -> dict[str, Any]:
 
 def engine_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take what `engine_options` has added out of the options of a command: keyword arguments of `open_engine`."""
-    return {name: given.pop(name) for name in ("scheduler", "workers", "memory_limit", "worker_timeout")}
+    return {name: given.pop(name) for name in ("scheduler", "workers", "memory_limit", "worker_timeout", "security")}
 
 
 def in_the_shell(message: str, root: Any = None) -> str:

@@ -10,6 +10,7 @@ from dem.cli.options import (
     TEXT,
     check_mixture,
     engine_options,
+    labels_option,
     measured_options,
     missing_option,
     output_options,
@@ -42,6 +43,7 @@ Examples:
 @click.option("--log-density", is_flag=True, help="Write the log-density of each row under the mixture.")
 @source_options
 @missing_option
+@labels_option
 @measured_options
 @overwrite_option
 @engine_options

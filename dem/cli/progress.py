@@ -9,8 +9,19 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log, say
-from dem.em.progress import Pass, Tracker, describe, outcome_of_starts, remembering, waiting
-from dem.events import BatchEnded, Callback, Event, FitEnded, FitResumed, FitStarted, Preparing, WorkersAwaited
+from dem.em.progress import Pass, Tracker, describe, outcome_of_starts, remembering, retried, waiting
+from dem.events import (
+    BatchEnded,
+    Callback,
+    ChunksLeftOut,
+    Event,
+    FitEnded,
+    FitResumed,
+    FitStarted,
+    Preparing,
+    ReadsRetried,
+    WorkersAwaited,
+)
 from dem.units import human_bytes
 
 if TYPE_CHECKING:
@@ -48,6 +59,8 @@ class LogProgress:
             log(f"going on from the checkpoint, after iteration {done}")
         elif isinstance(event, WorkersAwaited):
             log(waiting(event))
+        elif isinstance(event, ReadsRetried):
+            log(retried(event))
         elif isinstance(event, FitEnded) and event.phase != "sample" and started and started.n_contests == 1:
             which = f"start {event.model + 1} of {started.n_models} " if started.n_models > 1 else ""
             log(f"{which}ended after iteration {event.iteration}: {event.status}")
@@ -85,12 +98,17 @@ class RowCount:
         self.current = Pass()
         self._last_line = time.monotonic()
 
-    def __call__(self, event: BatchEnded | WorkersAwaited) -> None:
+    def __call__(self, event: BatchEnded | WorkersAwaited | ReadsRetried | ChunksLeftOut) -> None:
         """Count rows that were read."""
         if isinstance(event, WorkersAwaited):
             from dem.engine.base import warn_of_waiting  # noqa: PLC0415 - with NumPy, which help does without
 
             warn_of_waiting(event)
+            return
+        if isinstance(event, ReadsRetried):
+            (log if self.writes_lines else say)(retried(event))
+            return
+        if isinstance(event, ChunksLeftOut):  # a warning tells of it
             return
         self.current.add(event)
         if self.writes_lines and time.monotonic() - self._last_line >= LINE_SECONDS:

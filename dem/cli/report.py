@@ -104,6 +104,9 @@ def model_figures(estimator: Any) -> dict[str, Any]:
         "converged": bool(estimator.converged_),
         "n_iter": int(estimator.n_iter_),
     }
+    figures |= {
+        name[:-1]: getattr(estimator, name) for name in ("n_retries_", "bad_chunks_") if hasattr(estimator, name)
+    }
     if entry.is_mixture:
         figures["log_likelihood_per_row"] = float(estimator.lower_bound_)
     else:

@@ -163,6 +163,7 @@ def open_engine(
     workers: int | None = None,
     memory_limit: str | None = None,
     worker_timeout: str | None = None,
+    security: str | None = None,
 ) -> Iterator[Engine]:
     """Open the engine that the options ask for; see `dem.engine.connect`."""
     if memory_limit is not None and workers is None:
@@ -171,6 +172,8 @@ def open_engine(
         refuse("give either --scheduler or --workers, not both")
     if worker_timeout is not None and scheduler is None and workers is None:
         refuse("--worker-timeout is for a cluster; give --scheduler or --workers too")
+    if security is not None and scheduler is None and workers is None:
+        refuse("--security is for a cluster; give --scheduler or --workers too")
     from dem.engine import connect  # noqa: PLC0415
 
     with ExitStack() as running, ExitStack() as starting:
@@ -181,7 +184,7 @@ def open_engine(
 
             starting.enter_context(_children_deaf_to_ctrl_c())
             starting.enter_context(dask.config.set(_WORKERS))
-        engine = running.enter_context(connect(scheduler, workers, memory_limit, worker_timeout))
+        engine = running.enter_context(connect(scheduler, workers, memory_limit, worker_timeout, security))
         starting.close()
         yield engine
 

@@ -10,7 +10,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dem.data.cf import encoded
 from dem.data.checks import rows_text
+from dem.data.found import Found, LeftOut
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
@@ -31,46 +32,8 @@ RESULT_CHUNK_ROWS = 65_536
 Corner = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Missing:
-    """How many chunks a read asked for, and which of them are not in the store; ``+`` adds reads."""
-
-    n_chunks: int = 0
-    n_missing: int = 0
-    #: tells one set of missing chunks from another
-    digest: int = 0
-    #: the first of them: its number, and what messages call it
-    first: tuple[int, str] | None = None
-
-    def __add__(self, other: Self) -> Self:
-        first = min((part.first for part in (self, other) if part.first is not None), default=None)
-        digest = (self.digest + other.digest) % 2**64
-        return type(self)(self.n_chunks + other.n_chunks, self.n_missing + other.n_missing, digest, first)
-
-    def __str__(self) -> str:
-        """Word the first of them, and how many there are."""
-        if self.first is None:
-            return "no chunk is missing"
-        those = "the only one" if self.n_missing == 1 else f"the first of {self.n_missing}"
-        share = f"{100.0 * self.n_missing / self.n_chunks:.2g}" if self.n_missing < self.n_chunks else "100"
-        return f"{self.first[1]} is missing, {those} among the {self.n_chunks} that were read ({share} %)"
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was missing of each batch that was read, by numbers that tell it; ``+`` joins parts of a read."""
-
-    batches: Mapping[tuple[int, ...], Missing] = field(default_factory=dict)
-
-    def __add__(self, other: Self) -> Self:
-        joined = dict(self.batches)
-        for batch, missing in other.batches.items():
-            joined[batch] = joined[batch] + missing if batch in joined else missing
-        return type(self)(joined)
-
-
 #: the fields of a `Chunk` that hold something of each row besides its numbers
-COLUMNS = ("weights", "labels", "starts", "noise", "limits")
+COLUMNS = ("weights", "labels", "starts", "noise", "limits", "unread")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +58,8 @@ class Chunk:
         The variances of the errors of each row, or their covariance.
     limits : ndarray of shape (n, n_features, 2), optional
         The interval in which a value lies that is not known otherwise; NaN where it is, or nothing is known.
+    unread : ndarray of bool, shape (n,), optional
+        Which rows could not be read, where results are to lie on a grid; else such rows are left out.
     found : Found, optional
         What of the rows was missing in the store, where the source can tell. It stays with the chunk as it was read.
     """
@@ -106,6 +71,7 @@ class Chunk:
     starts: NDArray[np.bool_] | None = None
     noise: NDArray[np.float64] | None = None
     limits: NDArray[np.float64] | None = None
+    unread: NDArray[np.bool_] | None = None
     found: Found | None = None
 
     def __len__(self) -> int:
@@ -205,6 +171,9 @@ class Rows(ABC):
     #: the coordinate values of dimensions of `grid`, as far as they are at hand; see `coordinates`
     known_coordinates: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
+    #: whether what cannot be read is left out
+    skips_bad: bool = False
+
     @abstractmethod
     def batches(self) -> Sequence[Batch]:
         """Return the batches; their boundaries depend on the data alone, never on the workers."""
@@ -250,14 +219,29 @@ class Rows(ABC):
         """Number of chunks (or shards) in the store and decoded bytes of the largest; None where there is no store."""
         return None
 
-    def check_found(self, found: Found) -> None:  # noqa: B027 - most sources have nothing to judge
-        """Judge what a read of some batches, or all, has found missing; called by the engine with every read.
+    @property
+    def n_left_out(self) -> int:
+        """How many parts of the data were found that cannot be read; batches made before do not know all of them."""
+        return 0
+
+    def on_grid(self) -> Rows:
+        """Return the same rows, with those that cannot be read (`Chunk.unread`), which are left out otherwise."""
+        return self
+
+    def check_found(self, found: Found) -> Sequence[LeftOut]:  # noqa: ARG002 - most sources have nothing to judge
+        """Judge what a read of some batches, or all, has found; called by the engine with every read.
+
+        Returns
+        -------
+        sequence of LeftOut
+            What cannot be read and is left out from now on.
 
         Raises
         ------
         MissingDataError
-            If something is missing that may not be.
+            If something is missing that may not be, or can no longer be read.
         """
+        return ()
 
 
 def batch_bounds(n_reads: int, at_least: int = 16) -> list[tuple[int, int]]:

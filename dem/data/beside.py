@@ -40,10 +40,12 @@ def found_beside(
     names: list[str] = []
     for option, value in given.items():
         own = [value] if isinstance(value, str) else list(value) if _are_names(value) else []
-        if isinstance(value, dict) and (not own or option not in _OF_FEATURES or not _names(data)):
+        is_table = source_kind(data) in (*_FRAMES, "parquet")
+        if isinstance(value, dict) and (not own or option not in _OF_FEATURES or is_table or not _names(data)):
             message = (
                 f"{option} cannot be {value!r}; a dict of variables and their dimensions goes with "
-                f"{', '.join(_OF_FEATURES)} and names variables of a Dataset or a zarr group"
+                f"{', '.join(_OF_FEATURES)} and names variables of a Dataset or a zarr group; columns of a table are "
+                "named in a list, in the order of the features, and numbers by features in a pandas Series"
             )
             raise DataError(message)
         if own and all(_has(data, name) for name in own):
@@ -203,6 +205,10 @@ def in_order(name: str, column: Any, rows: Rows) -> Any:
         If the names are those of other features.
     """
     kind = source_kind(column)
+    if kind == "xarray" and rows.features and set(rows.features) <= set(getattr(column, "data_vars", ())):
+        from dem.data.xarray import with_features_last  # noqa: PLC0415 - an optional package
+
+        return with_features_last(column, None, rows.features)[0]
     if kind == "xarray":
         column = column.to_array() if hasattr(column, "data_vars") else column
         for dim in map(str, column.dims):

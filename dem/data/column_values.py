@@ -94,7 +94,7 @@ class StoredValues:
 
     def _decoded(self, region: tuple[slice, ...]) -> NDArray[Any]:
         tail = tuple(slice(0, extent) for extent in self.part.array.shape[self.n_grid :])
-        values, missing = self.part.read((*region, *tail), check=False)
+        values, missing, _ = self.part.read((*region, *tail), check=False)
         if missing.n_missing:
             message = f"{self.part.name} lacks {missing.n_missing} chunks; write them first"
             raise MissingDataError(message)

@@ -79,6 +79,7 @@ def _limits(name: str, data: Any, rows: Rows) -> Values:
     """Return lower or upper limits: the same for all rows, or a column."""
     rule, d = LimitRule(rows.n_features), rows.n_features
     is_opened = isinstance(data, str | Rows) or hasattr(data, "__fspath__")
+    data = in_order(name, data, rows) if hasattr(data, "data_vars") else data
     if not is_opened and source_kind(data) != "dask.dataframe" and np.shape(data) in ((), (d,)):
         data = in_order(name, data, rows)
         try:
@@ -183,7 +184,8 @@ def _in_memory(name: str, data: Any) -> NDArray[Any]:
             values = values.astype(np.float64)
         check_dtype(name, values.dtype)
     except Exception as error:  # whatever the object raises when it is asked for an array
-        message = f"{name} cannot be made an array of numbers ({reason(error)})"
+        advice = "; number the names first, -1 where none is known" if name == "labels" else ""
+        message = f"{name} cannot be made an array of numbers ({reason(error)}){advice}"
         raise DataError(message) from error
     if np.ma.is_masked(data):
         message = f"{name} has masked values; fill them, or leave their rows out with weights of 0"

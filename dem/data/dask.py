@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, Batch, Chunk, Corner, Region, RowMap, Rows, batch_bounds, span_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason
 from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
+from dem.data.found import PartlyRead
 from dem.errors import DataError, DataWarning
 
 
@@ -274,10 +275,13 @@ class _BlockMap:
     def __call__(self, block: Any) -> NDArray[Any]:
         """Return the results of all rows of a block."""
         tail = () if self.columns is None else (self.columns,)
+        unread = None
+        if isinstance(block, PartlyRead):
+            unread, block = np.ma.getmaskarray(block)[..., 0].ravel(), np.ma.getdata(block)
         block = checked_block("a block of the Dask array", block, (*self.place.shape, self.n_features))
         if 0 in self.place.shape:
             return np.empty(self.place.shape + tail, self.dtype)
-        chunk = Chunk(block.reshape(-1, self.n_features), self.place.index())
+        chunk = Chunk(block.reshape(-1, self.n_features), self.place.index(), unread=unread)
         if self.beside is not None:
             chunk = self.beside(chunk)
         return np.asarray(self.function(chunk)).reshape(self.place.shape + tail)

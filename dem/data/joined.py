@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.data.base import Batch, Chunk, Found, Rows
+from dem.data.base import Batch, Chunk, Rows
 from dem.data.column_values import HeldValues
+from dem.data.found import Found, LeftOut
 from dem.data.limits import Values, censored
 from dem.data.rules import Rule, as_they_are, errors_where_measured, weights_where_rows_count
 from dem.data.sources import open_rows
@@ -135,6 +136,7 @@ class JoinedRows(Rows):
         self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
         self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
         self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
+        self.skips_bad = rows.skips_bad
 
     def batches(self) -> list[Batch]:
         """Return the batches of the rows, with their columns."""
@@ -174,9 +176,14 @@ class JoinedRows(Rows):
         """As of the rows."""
         return self.rows.stored_chunks
 
-    def check_found(self, found: Found) -> None:
-        """Judge what of the rows is missing."""
-        self.rows.check_found(found)
+    @property
+    def n_left_out(self) -> int:
+        """As of the rows."""
+        return self.rows.n_left_out
+
+    def check_found(self, found: Found) -> Sequence[LeftOut]:
+        """Judge what of the rows is missing, or cannot be read."""
+        return self.rows.check_found(found)
 
 
 def joined(
@@ -218,7 +225,7 @@ def followed(first: Chunk, second: Chunk) -> Chunk:
 
 def _as_known(field: str, chunk: Chunk, like: NDArray[Any]) -> NDArray[Any]:
     """Return a column of a chunk, or what stands for nothing known of its rows, in the form of another chunk's."""
-    nothing = {"weights": 1.0, "labels": -1, "starts": False, "noise": 0.0, "limits": np.nan}[field]
+    nothing = {"weights": 1.0, "labels": -1, "starts": False, "noise": 0.0, "limits": np.nan, "unread": False}[field]
     n = len(chunk)
     values: NDArray[Any] | None = chunk.columns.get(field)
     if values is None:

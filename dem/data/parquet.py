@@ -6,8 +6,8 @@ import copy
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import dask.array
 import numpy as np
@@ -15,12 +15,21 @@ from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
-from dem.data.checks import check_table, reason, split_scheme
+from dem.data.checks import check_table, reason, rows_text, split_scheme
 from dem.data.dask_graph import Nodes
+from dem.data.found import Found, LeftOut, Missing, PartlyRead, Unreadable
+from dem.data.retries import retried, retried_items, tried
 from dem.errors import DataError
 
 # Files whose footers are read at the same time.
 _FOOTERS_AT_ONCE = 16
+
+
+class Gap(NamedTuple):
+    """Rows that cannot be read, and what is said of them if that was not known."""
+
+    n_rows: int
+    found: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +48,40 @@ class RowGroups:
     piece_rows: int
     #: what messages call the data
     name: str
+    #: whether what cannot be read is left out, and whether this is known of these
+    skips_bad: bool = False
+    is_bad: bool = False
 
-    def pieces(self) -> Iterator[NDArray[Any]]:
-        """Read one table after another, all of `piece_rows` but the last; raises `DataError` if the file cannot."""
+    @property
+    def stop(self) -> int:
+        """The row behind them."""
+        return self.start + self.n_rows
+
+    def pieces(self) -> Iterator[NDArray[Any] | Gap]:
+        """Read one table after another, all of `piece_rows` but the last; raises `DataError` if the file cannot.
+
+        Where what cannot be read is left out, they are all read before the first is returned, and it is all of them.
+        """
+        if self.is_bad:
+            yield Gap(self.n_rows)
+            return
         done = 0
         try:
-            for piece in self._pieces():
+            pieces = retried_items(self._pieces)
+            for piece in list(pieces) if self.skips_bad else pieces:
                 done += len(piece)
                 yield piece
         except (GeneratorExit, KeyboardInterrupt, MemoryError):
             raise
         except Exception as error:  # whatever the file, or its service, makes pyarrow raise
-            message = f"{self.fragment.path} of {self.name} cannot be read ({reason(error)})"
-            raise DataError(message) from error
+            why = f"{reason(error)}{tried(error)}"
+            if not self.skips_bad or isinstance(error, FileNotFoundError):
+                message = f"{self.fragment.path} of {self.name} cannot be read ({why})"
+                raise DataError(message) from error
+            name = f"row group {', '.join(str(group.id) for group in self.fragment.row_groups)} of {self.fragment.path}"
+            lost = LeftOut(self.name, ((self.start, self.stop),), name, rows_text(self.start, self.stop), why)
+            yield Gap(self.n_rows, (lost,))
+            return
         if done != self.n_rows:
             message = f"{self.fragment.path} of {self.name} gave {done} rows instead of {self.n_rows}; it has changed"
             raise DataError(message)
@@ -94,7 +124,10 @@ class RowGroups:
 
     def table(self) -> NDArray[Any]:
         """Read all of them."""
-        return np.concatenate(list(self.pieces()))
+        pieces = [piece for piece in self.pieces() if not isinstance(piece, Gap)]
+        if pieces:
+            return np.concatenate(pieces)
+        return PartlyRead(np.zeros((self.n_rows, len(self.schema.names)), self.dtype), mask=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +135,8 @@ class ParquetBatch(Batch):
     """Reads row groups one after another."""
 
     reads: Sequence[RowGroups]
+    #: whether rows that cannot be read come with the others; see `Rows.on_grid`
+    on_grid: bool = False
 
     @property
     def span(self) -> range:
@@ -110,11 +145,24 @@ class ParquetBatch(Batch):
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read piece by piece."""
+        place = (self.span.start, self.span.stop)
         for read in self.reads:
-            start = read.start
+            start, nothing = read.start, Found({place: Missing()}) if read.skips_bad else None
             for piece in read.pieces():
-                yield Chunk(piece, range(start, start + len(piece)))
+                if isinstance(piece, Gap):
+                    yield from self._gap(read, start, Found({place: Missing(left_out=piece.found)}))
+                    break
+                yield Chunk(piece, range(start, start + len(piece)), found=nothing)
                 start += len(piece)
+
+    def _gap(self, read: RowGroups, start: int, found: Found) -> Iterator[Chunk]:
+        """Yield what stands for rows that cannot be read."""
+        bounds = range(start, read.stop, read.piece_rows) if self.on_grid else range(start, start + 1)
+        for lower in bounds:
+            upper = min(lower + read.piece_rows, read.stop) if self.on_grid else lower
+            rows = np.zeros((upper - lower, len(read.schema.names)), read.dtype)
+            unread = np.ones(upper - lower, bool) if self.on_grid else None
+            yield Chunk(rows, range(lower, upper), unread=unread, found=found)
 
 
 class ParquetRows(Rows):
@@ -124,12 +172,13 @@ class ParquetRows(Rows):
     Raises `DataError` if there is nothing, a column is missing or holds no numbers, or pyarrow is not installed.
     """
 
-    def __init__(self, path: str, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, path: str, columns: Sequence[str] | None = None, *, on_bad_chunk: str = "raise") -> None:
         dataset = open_dataset(path)
         if not dataset.files:
             message = f"there is no parquet file in {path}"
             raise DataError(message)
-        self.name = path
+        self.name, self.skips_bad = path, on_bad_chunk == "skip"
+        self._unreadable, self._on_grid = Unreadable(), False
         import pyarrow as pa  # noqa: PLC0415 - an optional package, found by now
 
         self.feature_names = _wanted(path, dataset.schema, columns)
@@ -148,15 +197,33 @@ class ParquetRows(Rows):
         reads: list[RowGroups] = []
         start = 0
         for fragment, groups in self._files:
-            for ids, n_rows in _joined(groups, most):
+            for ids, n_rows in _joined(groups, 0 if self.skips_bad else most):  # what is left out is a row group
                 part = fragment.subset(row_group_ids=ids)
-                reads.append(RowGroups(part, self._schema, self.dtype, start, n_rows, most, self.name))
+                reads.append(RowGroups(part, self._schema, self.dtype, start, n_rows, most, self.name, self.skips_bad))
                 start += n_rows
         return reads
 
     def batches(self) -> list[Batch]:
         """Return batches of row groups."""
-        return [ParquetBatch(self.reads[first:stop]) for first, stop in self._bounds]
+        bad = {region for (region,) in self._unreadable.by_array().get(self.name, ())}
+        reads = [replace(read, is_bad=(read.start, read.stop) in bad) for read in self.reads] if bad else self.reads
+        return [ParquetBatch(reads[first:stop], self._on_grid) for first, stop in self._bounds]
+
+    @property
+    def n_left_out(self) -> int:
+        """How many parts cannot be read."""
+        return len(self._unreadable.parts)
+
+    def on_grid(self) -> Rows:
+        """Return the same rows with those that cannot be read; see `Rows.on_grid`."""
+        whole = copy.copy(self)
+        vars(whole)["_on_grid"] = True
+        return whole
+
+    def check_found(self, found: Found) -> Sequence[LeftOut]:
+        """Judge what could not be read; raises `MissingDataError` if it could be read before."""
+        n_read = sum(stop - start for start, stop in found.batches)
+        return self._unreadable.judge(found, all_read=n_read >= self.n_rows)
 
     def divided(self, n_batches: int) -> Rows:
         """Return the same rows in at least `n_batches` batches, if there are as many row groups."""
@@ -223,8 +290,12 @@ def open_dataset(path: str) -> Any:
 
 def _wanted(path: str, schema: Any, columns: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the columns to read: those given, or all but the index of a data frame."""
-    index = (schema.pandas_metadata or {}).get("index_columns", [])
-    names = [name for name in schema.names if name not in index]
+    try:
+        index = (schema.pandas_metadata or {}).get("index_columns", [])
+        names = [name for name in schema.names if name not in index]
+    except Exception as error:  # JSON, which may be anything
+        message = f"{path} cannot be opened as parquet: its metadata for pandas are damaged ({reason(error)})"
+        raise DataError(message) from error
     if columns is None:
         return tuple(names)
     if isinstance(columns, str) or not columns:
@@ -265,7 +336,7 @@ def _groups(path: str, dataset: Any) -> Iterator[tuple[Any, list[tuple[int, int]
 
     def with_footer(fragment: Any) -> tuple[Any, list[tuple[int, int]]]:
         try:
-            return fragment, [(group.id, group.num_rows) for group in fragment.row_groups]
+            return fragment, retried(lambda: [(group.id, group.num_rows) for group in fragment.row_groups])
         except Exception as error:  # whatever the file, or its service, makes pyarrow raise
             message = f"{fragment.path} of {path} cannot be read ({reason(error)})"
             raise DataError(message) from error

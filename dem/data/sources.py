@@ -10,18 +10,29 @@ from typing import Any, TypedDict, cast
 
 from dem.data.base import Rows
 from dem.data.checks import is_parquet
-from dem.errors import DataError
+from dem.errors import DataError, OptionError
 
 # By the package that data comes from: what opens it, imported only where it is needed, and which options that takes.
 _OPENERS = {
-    "zarr": ("dem.data.zarr_open:open_zarr", "variable", "feature_dim", "features", "allow_missing_chunks"),
-    "parquet": ("dem.data.parquet:ParquetRows", "columns"),
+    "zarr": (
+        "dem.data.zarr_open:open_zarr",
+        "variable",
+        "feature_dim",
+        "features",
+        "allow_missing_chunks",
+        "on_bad_chunk",
+    ),
+    "parquet": ("dem.data.parquet:ParquetRows", "columns", "on_bad_chunk"),
     "dask.array": ("dem.data.dask:open_dask_array", "feature_dim"),
     "dask.dataframe": ("dem.data.dataframe:open_dataframe",),
     "pandas": ("dem.data.dataframe:open_dataframe",),
     "xarray": ("dem.data.xarray:open_xarray", "feature_dim", "features"),
     "numpy": ("dem.data.numpy:open_array",),
 }
+
+
+#: what may be done with chunks that cannot be read
+ON_BAD_CHUNK = ("raise", "skip")
 
 
 class SparseDataError(DataError, TypeError):
@@ -36,6 +47,7 @@ class SourceOptions(TypedDict, total=False):
     features: Mapping[str, str | None] | None
     columns: Sequence[str] | None
     allow_missing_chunks: bool
+    on_bad_chunk: str
 
 
 class ColumnOptions(TypedDict, total=False):
@@ -74,9 +86,18 @@ class WeightedOptions(RowOptions, total=False):
     sample_weight: Any
 
 
+_OF_ROWS = ("sample_weight", *ColumnOptions.__annotations__)
+
+
 def parted(given: RowOptions | WeightedOptions) -> tuple[SourceOptions, dict[str, Any]]:
     """Return what tells how data is opened, and what is given of each row, but for what is None."""
     names = SourceOptions.__annotations__
+    if unknown := sorted(given.keys() - WeightedOptions.__annotations__.keys()):
+        message = (
+            f"there is no argument {unknown[0]!r}; what is known of rows goes by {', '.join(_OF_ROWS)}, how data is "
+            f"opened by {', '.join(names)}"
+        )
+        raise OptionError(message)
     source = {name: value for name, value in given.items() if name in names}
     columns = {name: value for name, value in given.items() if name not in names and value is not None}
     return cast("SourceOptions", source), columns
@@ -90,6 +111,7 @@ def open_rows(
     features: Mapping[str, str | None] | None = None,
     columns: Sequence[str] | None = None,
     allow_missing_chunks: bool = False,
+    on_bad_chunk: str = "raise",
 ) -> Rows:
     """Open data of any kind as rows; nothing of it is read yet.
 
@@ -112,6 +134,9 @@ def open_rows(
         The columns to take from parquet, all of them when left out.
     allow_missing_chunks : bool, optional
         Whether chunks that are not in a zarr store count as their fill value, as zarr has it. Else they are an error.
+    on_bad_chunk : {'raise', 'skip'}, optional
+        Whether chunks of a zarr array, or row groups of parquet, that cannot be read or decoded are an error, or their
+        rows are left out.
 
     Returns
     -------
@@ -136,7 +161,11 @@ def open_rows(
         "features": features,
         "columns": columns,
         "allow_missing_chunks": allow_missing_chunks or None,
+        "on_bad_chunk": None if on_bad_chunk == "raise" else on_bad_chunk,
     }
+    if on_bad_chunk not in ON_BAD_CHUNK:
+        message = f"on_bad_chunk must be 'raise' or 'skip', not {on_bad_chunk!r}"
+        raise OptionError(message)
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
         if name not in taken:
@@ -163,6 +192,10 @@ def _misplaced(option: str, value: Any, data: Any, kind: str) -> str:
         return (
             "allow_missing_chunks is for zarr arrays that dem opens itself, which tell of missing chunks; "
             f"leave it out for {kind} data"
+        )
+    if option == "on_bad_chunk":
+        return (
+            f"on_bad_chunk={value!r} is for zarr arrays and parquet that dem opens itself; leave it out for {kind} data"
         )
     is_path = isinstance(data, str | os.PathLike)
     if is_path and Path(data).is_dir() and not any(Path(data).iterdir()):

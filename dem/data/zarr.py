@@ -6,7 +6,7 @@ import copy
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask.array
@@ -19,8 +19,6 @@ from dem.data.base import (
     Batch,
     Chunk,
     Corner,
-    Found,
-    Missing,
     Region,
     Rows,
     batch_bounds,
@@ -29,7 +27,8 @@ from dem.data.base import (
     span_of,
 )
 from dem.data.checks import check_table
-from dem.data.zarr_part import ZarrPart
+from dem.data.found import Found, LeftOut, Missing, PartlyRead, Unreadable
+from dem.data.zarr_part import Block, ZarrPart
 from dem.errors import MissingDataError
 
 # A shard that is larger decoded is read in parts.
@@ -49,6 +48,10 @@ class ZarrTable:
     dtype: np.dtype[Any]
     #: whether missing chunks count as their fill value
     allow_missing: bool
+    #: whether what cannot be read is left out; else it is an error
+    skips_bad: bool = False
+    #: the regions that are left out of each array, by its name
+    known: Mapping[str, Sequence[tuple[tuple[int, int], ...]]] = field(default_factory=dict)
 
     @property
     def ndim(self) -> int:
@@ -57,9 +60,11 @@ class ZarrTable:
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         *region, features = (slice(*part.indices(extent)) for part, extent in zip(key, self.shape, strict=True))
-        block, missing = self.read(region, check=True)
+        block, missing, unread = self.read(region, check=True)
         if missing.n_missing and not self.allow_missing:
             raise self.refusal(missing)
+        if unread is not None and unread.any():
+            block = PartlyRead(block, np.broadcast_to(unread[..., np.newaxis], block.shape))
         return block[..., features]
 
     def refusal(self, missing: Missing) -> MissingDataError:
@@ -71,17 +76,21 @@ class ZarrTable:
         )
         return MissingDataError(message)
 
-    def read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
+    def read(self, region: Sequence[slice], *, check: bool) -> Block:
         """Read a block of the grid, with all features at the end, and tell what of it is missing."""
+        known = [self.known.get(part.name, ()) if self.skips_bad else None for part in self.parts]
         if len(self.parts) == 1 and self.parts[0].has_features:
-            return self.parts[0].read(region, check=check)
+            return self.parts[0].read(region, check=check, known=known[0])
         block = np.empty((*(part.stop - part.start for part in region), self.shape[-1]), self.dtype)
         total, first = Missing(), 0
-        for part in self.parts:
-            values, missing = part.read(region, check=check)
+        unread: NDArray[np.bool_] | None = None
+        for part, own in zip(self.parts, known, strict=True):
+            values, missing, lacking = part.read(region, check=check, known=own)
             block[..., first : first + part.n_features] = values if part.has_features else values[..., np.newaxis]
             total, first = total + missing, first + part.n_features
-        return block, total
+            if lacking is not None:
+                unread = lacking if unread is None else unread | lacking
+        return Block(block, total, unread)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,16 +101,22 @@ class ZarrBatch(Batch):
     block: Corner
     first: int
     stop: int
+    #: whether rows that cannot be read come with the others, which `Chunk.unread` tells; else they are left out
+    on_grid: bool = False
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read block by block; the last read sees whether the store is still the one that was opened."""
         for number in range(self.first, self.stop):
             region = self._region(number)
             place = [slice(first, first + n) for first, n in zip(region.offset, region.shape, strict=True)]
-            rows, missing = self.table.read(place, check=number == self.stop - 1)
+            rows, missing, unread = self.table.read(place, check=number == self.stop - 1)
             found = Found({(self.first, self.stop, *self.block): missing})
-            yield Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
-            del rows  # the next ones are read meanwhile
+            chunk = Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
+            if unread is not None and unread.any():
+                lacking = unread.ravel()
+                chunk = replace(chunk, unread=lacking) if self.on_grid else replace(chunk.take(~lacking), found=found)
+            yield chunk
+            del rows, chunk  # the next ones are read meanwhile
 
     @property
     def span(self) -> range | None:
@@ -141,6 +156,7 @@ class ZarrRows(Rows):
         grid_names: tuple[str, ...] | None = None,
         *,
         allow_missing: bool = False,
+        skips_bad: bool = False,
     ) -> None:
         self.name = name
         whole = parts[0].along(parts[0].array.shape)
@@ -149,9 +165,12 @@ class ZarrRows(Rows):
         dtype = np.result_type(*(part.dtype for part in parts)) if len(parts) > 1 else parts[0].dtype
         self.n_rows, self.n_features, self.dtype = check_table(name, (math.prod(shape[:-1]), shape[-1]), dtype)
         self.feature_names = None
-        self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing)
+        self.skips_bad = skips_bad
+        self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing, skips_bad)
         # What the first read of each batch has found, by which every read is judged.
         self._first: dict[tuple[int, ...], Missing] = {}
+        self._unreadable = Unreadable()
+        self._on_grid = False
         self.grid_names = grid_names
         row_bytes = self.n_features * self.dtype.itemsize
         self._unit = _unit(self.table, SHARD_BYTES // row_bytes, READ_BYTES // row_bytes)
@@ -161,7 +180,21 @@ class ZarrRows(Rows):
 
     def batches(self) -> list[Batch]:
         """Return ranges of reads: as many as the square root of the chunks asks for."""
-        return [ZarrBatch(self.table, self._block, first, stop) for first, stop in self._bounds]
+        table = self.table
+        if self._unreadable.parts:
+            table = replace(table, known=self._unreadable.by_array())
+        return [ZarrBatch(table, self._block, first, stop, self._on_grid) for first, stop in self._bounds]
+
+    @property
+    def n_left_out(self) -> int:
+        """How many parts cannot be read."""
+        return len(self._unreadable.parts)
+
+    def on_grid(self) -> Rows:
+        """Return the same rows with those that cannot be read; see `Rows.on_grid`."""
+        whole = copy.copy(self)
+        vars(whole)["_on_grid"] = True
+        return whole
 
     def divided(self, n_batches: int) -> Rows:
         """Return the same rows in at least `n_batches` batches; see `Rows.divided`. Shards are divided where few."""
@@ -175,11 +208,16 @@ class ZarrRows(Rows):
         vars(finer).update(_unit=unit, _block=block, _bounds=bounds)
         return finer
 
-    def check_found(self, found: Found) -> None:
+    def check_found(self, found: Found) -> Sequence[LeftOut]:
         """Judge what a read has found missing; raises `MissingDataError` if it is something that may not be.
 
-        Where chunks may be missing at all, those that were there once may not, nor may others come.
+        Where chunks may be missing at all, those that were there once may not, nor may others come. What the first read
+        of all the data cannot read stays left out, and nothing else may follow.
         """
+        n_blocks, n_read = math.prod(chunk_counts(self.grid, self._block)), 0
+        for first, stop, *_ in found.batches:
+            n_read += stop - first
+        new = self._unreadable.judge(found, all_read=n_read >= n_blocks)
         both = [(self._first.setdefault(batch, missing), missing) for batch, missing in found.batches.items()]
         if changes := [(known, missing) for known, missing in both if known != missing]:
             message = (
@@ -190,6 +228,7 @@ class ZarrRows(Rows):
         now = sum(found.batches.values(), start=Missing())
         if now.n_missing and not self.table.allow_missing:
             raise self.table.refusal(now)
+        return new
 
     @property
     def array(self) -> dask.array.Array:

@@ -19,6 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dem.data.base import chunk_counts
+from dem.data.bounded import check_layout
 from dem.data.cf import packing_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason, split_scheme
 from dem.data.profiles import Features, check_features, check_shared, feature_names
@@ -37,11 +38,13 @@ def open_zarr(
     features: Features | None = None,
     *,
     allow_missing_chunks: bool = False,
+    on_bad_chunk: str = "raise",
 ) -> ZarrRows:
     """Open a zarr array, or several of a group, for reading; see `dem.data.open_rows`."""
+    missing, skips_bad = allow_missing_chunks, on_bad_chunk == "skip"
     if features is not None:
         check_features(str(source), features, {"variable": variable, "feature_dim": feature_dim})
-        return _profiles(*open_arrays(source, list(features)), features, allow_missing=allow_missing_chunks)
+        return _profiles(*open_arrays(source, list(features)), features, allow_missing=missing, skips_bad=skips_bad)
     name, arrays = open_arrays(source, variable)
     if variable is not None and not isinstance(variable, str):
         if feature_dim is not None:
@@ -50,7 +53,7 @@ def open_zarr(
                 f"variable, or give features={{'{variable[0]}': {feature_dim!r}, …}}"
             )
             raise DataError(message)
-        return _stacked(name, arrays, allow_missing=allow_missing_chunks)
+        return _stacked(name, arrays, allow_missing=missing, skips_bad=skips_bad)
     array = next(iter(arrays.values()))
     check_dtype(name, array.dtype)
     if array.ndim < 2:
@@ -60,7 +63,7 @@ def open_zarr(
     grid = tuple(axis for axis in range(array.ndim) if axis != feature)
     grid_names = None if names is None else tuple(names[axis] for axis in grid)
     part = ZarrPart.of(array, name, (*grid, feature), has_features=True)
-    rows = ZarrRows(name, [part], grid_names, allow_missing=allow_missing_chunks)
+    rows = ZarrRows(name, [part], grid_names, allow_missing=missing, skips_bad=skips_bad)
     if names is None:
         return rows
     rows.feature_dim, labels = names[feature], coordinates_of(array, feature)
@@ -71,7 +74,9 @@ def open_zarr(
     return rows
 
 
-def _profiles(name: str, arrays: dict[str, zarr.Array[Any]], features: Features, *, allow_missing: bool) -> ZarrRows:
+def _profiles(
+    name: str, arrays: dict[str, zarr.Array[Any]], features: Features, *, allow_missing: bool, skips_bad: bool
+) -> ZarrRows:
     """Return rows whose features are the entries of several variables along dimensions of theirs."""
     parts, names, grids, words = [], [], {}, {}
     dims: tuple[str, ...] | None = None
@@ -97,12 +102,12 @@ def _profiles(name: str, arrays: dict[str, zarr.Array[Any]], features: Features,
     if not next(iter(grids.values()))[0]:
         message = f"the variables of {name} have no dimension but those of the features, and none is left for the rows"
         raise DataError(message)
-    rows = ZarrRows(name, parts, dims, allow_missing=allow_missing)
+    rows = ZarrRows(name, parts, dims, allow_missing=allow_missing, skips_bad=skips_bad)
     rows.feature_names, rows.features = tuple(names), features
     return rows
 
 
-def _stacked(name: str, arrays: dict[str, zarr.Array[Any]], *, allow_missing: bool) -> ZarrRows:
+def _stacked(name: str, arrays: dict[str, zarr.Array[Any]], *, allow_missing: bool, skips_bad: bool) -> ZarrRows:
     """Return rows whose features are variables on one grid."""
     (main, first), *_ = arrays.items()
     names = dimension_names(first)
@@ -123,7 +128,7 @@ def _stacked(name: str, arrays: dict[str, zarr.Array[Any]], *, allow_missing: bo
             )
             raise DataError(message)
         parts.append(part)
-    rows = ZarrRows(name, parts, names, allow_missing=allow_missing)
+    rows = ZarrRows(name, parts, names, allow_missing=allow_missing, skips_bad=skips_bad)
     rows.feature_names = tuple(arrays)
     return rows
 
@@ -150,13 +155,20 @@ def open_arrays(source: Any, variable: str | Sequence[str] | None) -> tuple[str,
     if isinstance(source, zarr.Group):
         if variable is None or isinstance(variable, str):
             variable, array = _member(source, name, variable)
-            return f"{name.rstrip('/')}/{variable}", {variable: array}
-        return name, {key: _member(source, name, key)[1] for key in variable}
+            whole = f"{name.rstrip('/')}/{variable}"
+            return whole, {variable: _judged(whole, array)}
+        return name, {key: _judged(f"{name}/{key}", _member(source, name, key)[1]) for key in variable}
     if variable is not None:
         listed = variable if isinstance(variable, str) else ", ".join(variable)
         message = f"{name} is an array, not a group; leave the variable {listed!r} out"
         raise DataError(message)
-    return name, {name: source}
+    return name, {name: _judged(name, source)}
+
+
+def _judged(name: str, array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Return an array whose metadata say what can be; see `check_layout`."""
+    check_layout(name, array.shape, array.chunks, array.shards, array.dtype.itemsize)
+    return array
 
 
 def array_names(source: Any) -> list[str]:
@@ -165,7 +177,10 @@ def array_names(source: Any) -> list[str]:
         node = source if isinstance(source, zarr.Array | zarr.Group) else _open_path(os.fspath(source))
     except DataError:  # opening it to read says it
         return []
-    return sorted(name for name, _ in node.arrays()) if isinstance(node, zarr.Group) else []
+    try:
+        return sorted(name for name, _ in node.arrays()) if isinstance(node, zarr.Group) else []
+    except Exception:  # noqa: BLE001 - so does opening it of metadata that are damaged
+        return []
 
 
 def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
@@ -198,10 +213,14 @@ def _missing_bucket(path: str, scheme: str | None) -> str:
 
 
 def _member(group: zarr.Group, name: str, variable: str | None) -> tuple[str, zarr.Array[Any]]:
-    found = None if variable is None else group.get(variable)
-    if variable is not None and isinstance(found, zarr.Array):
-        return variable, found
-    arrays = dict(group.arrays())
+    try:
+        found = None if variable is None else group.get(variable)
+        if variable is not None and isinstance(found, zarr.Array):
+            return variable, found
+        arrays = dict(group.arrays())
+    except Exception as error:  # whatever zarr makes of metadata that are damaged
+        message = f"{name} cannot be opened ({reason(error)})"
+        raise DataError(message) from error
     if variable is None and len(arrays) == 1:
         return next(iter(arrays.items()))
     listing = ", ".join(f"{key} {array.shape}" for key, array in sorted(arrays.items())[:20]) or "no array"
@@ -247,13 +266,19 @@ def coordinates_of(array: zarr.Array[Any], axis: int) -> NDArray[Any] | None:
     if found is None or " since " in str(found.attrs.get("units", "")):
         return None
     packed = packing_of(found, name_of(found))
-    values = np.asarray(found[...])
+    try:
+        values = np.asarray(_judged(name_of(found), found)[...])
+    except Exception as error:  # whatever zarr and its codecs make of a damaged file
+        message = f"the coordinates {name_of(found)} cannot be read ({reason(error)})"
+        raise DataError(message) from error
     values = values if packed is None else packed.decode(values)
     return values if values.dtype.kind in "biuf" else np.array([str(value) for value in values])
 
 
 def _beside(array: zarr.Array[Any], name: str) -> zarr.Array[Any] | None:
-    """Return an array of the same group."""
+    """Return an array of the same group; None if there is none, or `name` leads elsewhere."""
+    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+        return None
     folder, _, _ = array.path.rpartition("/")
     store: Any = array.store_path.store
     path = f"{folder}/{name}".lstrip("/")
@@ -264,7 +289,7 @@ def _beside(array: zarr.Array[Any], name: str) -> zarr.Array[Any] | None:
         store, path = root.parent / name, ""
     try:
         return zarr.open_array(store=store, path=path, mode="r")
-    except (FileNotFoundError, KeyError, TypeError, ValueError):  # there is none
+    except Exception:  # noqa: BLE001 - there is none, or nothing that can be understood
         return None
 
 

@@ -1,8 +1,7 @@
 """A zarr array whose reads tell which chunks were not there, and whether it is still the one that was opened.
 
-zarr reads a chunk that is not in its store as the fill value and says nothing. Here the store is wrapped for each read:
-a `get` that comes back empty is a chunk that is missing. Of the chunks inside a shard its index tells, which zarr reads
-anyway. Nothing is read twice and nothing is listed; now and then the array's metadata are read along with its chunks.
+Each read goes through a store of its own that notes what is not there (`zarr_watch`). Nothing is read twice and nothing
+is listed; now and then the array's metadata are read along with its chunks.
 """
 
 from __future__ import annotations
@@ -12,21 +11,25 @@ import hashlib
 import itertools
 import math
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, StorePath, WrapperStore
+from zarr.storage import MemoryStore, StorePath
 
-from dem.data.base import Corner, Missing, chunk_counts, chunk_region, chunks_in
+from dem.data.base import Corner, chunk_counts, chunk_region, chunks_in
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
+from dem.data.found import LeftOut, Missing
+from dem.data.retries import is_passing, retried_async, tried, tried_once
+from dem.data.zarr_salvage import Salvage
+from dem.data.zarr_watch import ShardIndex, WatchedStore
 from dem.errors import DataError, MissingDataError
 from dem.shared_setting import shared_setting
 
@@ -37,113 +40,14 @@ _ONE, _SEVERAL = ("was", "is"), ("were", "are")
 _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
 # The metadata of an array of either format, by their names in the store; what else is there may be left out.
 _DOCUMENTS = {2: (".zarray", ".zattrs"), 3: ("zarr.json",)}
-# What the index of a shard says of a chunk that is not in it.
-_ABSENT = np.uint64(2**64 - 1)
-# Where a shard's index can be understood without decoding the shard.
-_PLAIN_INDEX = {"bytes": 0, "crc32c": 4}
 
 
-class CutShortError(DataError):
-    """The store holds less than was asked for, of which zarr would make the fill value."""
+class Block(NamedTuple):
+    """What a read of a block of the grid brings: its values, what is missing, and which points could not be read."""
 
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """The index of a shard: of how many chunks, in how many bytes, and whether it is at the start or the end."""
-
-    n_chunks: int
-    n_bytes: int
-    at_start: bool
-
-    @classmethod
-    def of(cls, array: zarr.Array[Any], shards: Corner) -> Self | None:
-        """Return that of an array of shards; None if it cannot be understood."""
-        codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
-        if len(codecs) != 1:
-            return None
-        settings = codecs[0].to_dict()["configuration"]
-        names = [codec["name"] for codec in settings["index_codecs"]]
-        if not set(names) <= _PLAIN_INDEX.keys():
-            return None
-        n_chunks = math.prod(a // b for a, b in zip(shards, array.chunks, strict=True))
-        n_bytes = 16 * n_chunks + sum(_PLAIN_INDEX[name] for name in names)
-        return cls(n_chunks, n_bytes, settings["index_location"] == "start")
-
-    def within(self, byte_range: ByteRequest | None) -> bool:
-        """Tell whether a request asks for the index, alone or with the whole shard."""
-        alone = RangeByteRequest(0, self.n_bytes) if self.at_start else SuffixByteRequest(self.n_bytes)
-        return byte_range is None or byte_range == alone
-
-    def absent(self, value: Buffer, byte_range: ByteRequest | None) -> NDArray[np.bool_] | None:
-        """Return which chunks a shard lacks, in C order; None if it lacks none or `value` does not hold the index."""
-        if not self.within(byte_range):
-            return None
-        part = value[: self.n_bytes] if self.at_start else value[len(value) - self.n_bytes :]
-        pairs = np.frombuffer(part.to_bytes()[: 16 * self.n_chunks], "<u8").reshape(-1, 2)
-        absent: NDArray[np.bool_] = pairs[:, 0] == _ABSENT
-        return absent if absent.any() else None
-
-
-class WatchedStore(WrapperStore[Store]):
-    """A store that notes what is not in it; made for one read, looked at when that is done."""
-
-    def __init__(self, store: Store, index: ShardIndex | None = None) -> None:
-        super().__init__(store)
-        #: keys of which the store has nothing
-        self.absent: set[str] = set()
-        #: which chunks are absent from shards, by the key of the shard
-        self.inside: dict[str, NDArray[np.bool_]] = {}
-        self._index = index
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Read a value, and note if there is none."""
-        return self._note(key, byte_range, await self._store.get(key, prototype, byte_range))
-
-    if hasattr(WrapperStore, "get_sync"):  # newer versions of zarr read without an event loop where the store can
-
-        def get_sync(
-            self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
-        ) -> Buffer | None:
-            """Read a value, and note if there is none."""
-            store: Any = self._store
-            return self._note(key, byte_range, store.get_sync(key, prototype=prototype, byte_range=byte_range))
-
-    async def get_ranges(
-        self, key: str, byte_ranges: Sequence[ByteRequest | None], **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        """Read parts of a value, and note if there is none: newer versions of zarr read parts of shards so."""
-        store: Any = self._store
-        try:
-            async for group in store.get_ranges(key, byte_ranges, **kwargs):
-                for i, value in group:
-                    if value is not None:
-                        self._check_length(value, byte_ranges[i])
-                yield group
-        except CutShortError:
-            raise
-        except BaseException:
-            self.absent.add(key)
-            raise
-
-    def _note(self, key: str, byte_range: ByteRequest | None, value: Buffer | None) -> Buffer | None:
-        if value is None:
-            self.absent.add(key)
-        else:
-            self._check_length(value, byte_range)
-            if self._index is not None and (absent := self._index.absent(value, byte_range)) is not None:
-                self.inside[key] = absent
-        return value
-
-    def _check_length(self, value: Buffer, byte_range: ByteRequest | None) -> None:
-        least = 1  # no chunk is stored in no bytes
-        if self._index is not None and self._index.within(byte_range):
-            least = self._index.n_bytes
-        elif isinstance(byte_range, RangeByteRequest):
-            least = byte_range.end - byte_range.start
-        if len(value) < least:
-            what = f"of the {least} bytes asked for only {len(value)} are" if len(value) else "it is empty, no byte is"
-            message = f"{what} in the store"
-            raise CutShortError(message)
+    values: NDArray[Any]
+    missing: Missing
+    unread: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,26 +101,76 @@ class ZarrPart:
         """Return the extents of its axes in the order of the grid."""
         return tuple(extents[axis] for axis in self.axes)
 
-    def read(self, block: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
+    def read(
+        self, block: Sequence[slice], *, check: bool, known: Sequence[tuple[tuple[int, int], ...]] | None = None
+    ) -> Block:
         """Read a block of the grid, with all features at the end, and tell what of it is missing.
 
         Raises `DataError` if a chunk cannot be read or decoded, which it names, or if the store is no longer the one
-        that was opened, as far as that is seen or with `check` is looked for.
+        that was opened, as far as that is seen or with `check` is looked for. Where regions that cannot be read are
+        `known`, if none yet, chunks that cannot be read are left out, and these are not tried.
         """
         region = [slice(0, extent) for extent in self.array.shape]
         for axis, part in zip(self.axes, block, strict=False):  # but for the axis of the features
             region[axis] = part
         try:
+            if any(_overlap(region, other) for other in known or ()):
+                if check:
+                    self.check()
+                return self._salvaged(region, known or ())
             stored, missing = self._read(region, check=check)
         except MissingDataError:
             raise
         except Exception as error:
-            self.check()
-            self._find_bad_chunk(region)
-            message = f"{self._word(region)} of {self.name} cannot be read ({reason(error)})"
+            if known is not None:
+                self.check()
+                return self._salvaged(region, known)
+            with tried_once() if is_passing(error) else nullcontext():  # it has been tried again and again
+                self.check()
+                self._find_bad_chunk(region, tried(error))
+            message = f"{self._word(region)} of {self.name} cannot be read ({reason(error)}{tried(error)})"
             raise DataError(message) from error
+        return self._block(stored, missing, None)
+
+    def _block(self, stored: NDArray[Any], missing: Missing, unread: NDArray[np.bool_] | None) -> Block:
         decoded = stored if self.packing is None else self.packing.decode(stored)
-        return decoded.transpose(self.axes), missing
+        if unread is not None:
+            unread = unread.transpose(self.axes)
+            unread = np.asarray(unread.any(axis=-1)) if self.has_features else unread
+        return Block(decoded.transpose(self.axes), missing, unread)
+
+    def _salvaged(self, region: Sequence[slice], known: Sequence[tuple[tuple[int, int], ...]]) -> Block:
+        """Read what can be read of a region."""
+        outer = self.array.shards or self.array.chunks
+        inner = outer if self.index is None else self.array.chunks
+        watched = WatchedStore(self.array.store_path.store, self.index)
+        shape, corner = tuple(part.stop - part.start for part in region), tuple(part.start for part in region)
+        values, unread = np.zeros(shape, self.array.dtype), np.zeros(shape, bool)
+
+        def read(part: Sequence[slice]) -> NDArray[Any]:
+            own = WatchedStore(self.array.store_path.store, self.index)
+            found = self._values(own, part)
+            watched.absent |= own.absent  # of what fails nothing is known
+            watched.inside.update(own.inside)
+            return found
+
+        salvage = Salvage(read, self._left_out, outer, inner, known, corner, values, unread)
+        salvage.fill(tuple(region))
+        missing = replace(self._missing(region, watched), left_out=tuple(salvage.left_out))
+        return self._block(values, missing, unread)
+
+    def _left_out(self, region: Sequence[slice], error: BaseException) -> LeftOut:
+        """Return what is said of a region, of one chunk or shard, that cannot be read."""
+        outer = self.array.shards or self.array.chunks
+        number = tuple(part.start // size for part, size in zip(region, outer, strict=True))
+        name = self._file(number)
+        if self.array.shards is not None and chunk_region(number, outer, self.array.shape) != tuple(region):
+            inner = [part.start // size for part, size in zip(region, self.array.chunks, strict=True)]
+            is_one = math.prod(map(len, chunks_in(region, self.array.chunks))) == 1
+            name = f"chunk {tuple(inner)}, inside {name}," if is_one else f"a part of {name}"
+        place = tuple((part.start, part.stop) for part in region)
+        why = reason(error) + tried(error)
+        return LeftOut(self.name, place, f"{name} of {self.name}", self._word(region), why)
 
     def check(self) -> None:
         """Raise `MissingDataError` if the store has vanished, or what its metadata say of the numbers has changed."""
@@ -235,23 +189,32 @@ class ZarrPart:
             what = f"the attributes that decode it were {was} and are {has}"
             raise self._changed(what, first="")
 
+    def _watched(self, store: WatchedStore) -> Any:
+        path = StorePath(store, self.array.store_path.path)
+        return zarr.AsyncArray(metadata=self.array.metadata, store_path=path)
+
+    @_few_requests()
+    def _values(self, store: WatchedStore, region: Sequence[slice]) -> NDArray[Any]:
+        return np.asarray(zarr.Array(self._watched(store))[tuple(region)])
+
     @_few_requests()
     def _read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         own, metadata, selection = self.array.store_path, self.array.metadata, tuple(region)
         store = WatchedStore(own.store, self.index)
-        array: Any = zarr.AsyncArray(metadata=metadata, store_path=StorePath(store, own.path))
         if not check or self.stored is None:
-            return np.asarray(zarr.Array(array)[selection]), self._missing(region, store)
+            return self._values(store, region), self._missing(region, store)
+        array = self._watched(store)
 
         async def read_both() -> tuple[Any, Buffer | None]:
-            return await asyncio.gather(array.getitem(selection), (own / _DOCUMENTS[metadata.zarr_format][0]).get())
+            main = own / _DOCUMENTS[metadata.zarr_format][0]
+            return await asyncio.gather(array.getitem(selection), retried_async(main.get))
 
         rows, document = sync(read_both())
         if document is None or _digest(document) != self.stored:
             self.check()
         return np.asarray(rows), self._missing(region, store)
 
-    def _find_bad_chunk(self, region: Sequence[slice]) -> None:
+    def _find_bad_chunk(self, region: Sequence[slice], how_often: str) -> None:
         """Read the chunks one by one and raise at the first that fails."""
         sizes = self.array.shards or self.array.chunks
         for number in itertools.product(*chunks_in(region, sizes)):
@@ -260,7 +223,8 @@ class ZarrPart:
                 self._read(chunk, check=False)
             except Exception as error:
                 message = (
-                    f"{self._file(number)} of {self.name} ({self._word(chunk)}) cannot be read ({reason(error)}); "
+                    f"{self._file(number)} of {self.name} ({self._word(chunk)}) cannot be read "
+                    f"({reason(error)}{how_often}); "
                     "write it again or take its rows out"
                 )
                 raise DataError(message) from error
@@ -273,7 +237,8 @@ class ZarrPart:
         names = _DOCUMENTS[self.array.metadata.zarr_format]
 
         async def read() -> list[Buffer | None]:
-            return await asyncio.gather(*((self.array.store_path / name).get() for name in names))
+            gets = [(self.array.store_path / name).get for name in names]
+            return await asyncio.gather(*map(retried_async, gets))
 
         try:
             found = sync(read())
@@ -349,6 +314,10 @@ class ZarrPart:
         if self.has_features and self.axes == (0, 1):  # a table
             return rows_text(region[0].start, region[0].stop)
         return f"[{', '.join(f'{part.start}:{part.stop}' for part in region)}]"
+
+
+def _overlap(region: Sequence[slice], other: Sequence[tuple[int, int]]) -> bool:
+    return all(part.start < stop and start < part.stop for part, (start, stop) in zip(region, other, strict=True))
 
 
 def _digest(document: Buffer) -> bytes:

@@ -223,6 +223,8 @@ class _Race:
         except FitError as error:
             self._fail(number, error)
             return
+        if not iterate.n_rows:  # no row of a stream counts
+            return
         reached, before = float(iterate.objective / iterate.n_rows), one.parameters
         gain = reached - one.reached
         if reached < one.reached and one.log_likelihoods:  # a warm start may go on with other data

@@ -57,8 +57,12 @@ class RowFunction:
         DataError
             If a row holds NaN, infinity or what the family cannot produce: it has no label.
         """
+        none = chunk.unread
         if self.skips_gaps and has_gaps(chunk.rows):
-            (complete,) = np.nonzero(~np.isnan(chunk.rows).any(axis=1))
+            gaps = np.isnan(chunk.rows).any(axis=1)
+            none = gaps if none is None else none | gaps
+        if none is not None and none.any():
+            (complete,) = np.nonzero(~none)
             results = np.full(
                 (len(chunk), *(() if self.columns is None else (self.columns,))), self.nothing, self.dtype
             )

@@ -7,7 +7,17 @@ import time
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from dem.events import BatchEnded, Event, FitEnded, FitResumed, FitStarted, IterationEnded, Preparing, WorkersAwaited
+from dem.events import (
+    BatchEnded,
+    Event,
+    FitEnded,
+    FitResumed,
+    FitStarted,
+    IterationEnded,
+    Preparing,
+    ReadsRetried,
+    WorkersAwaited,
+)
 from dem.units import human_bytes, human_count, human_seconds, plural
 
 # How the words begin for a start that is out of the running, see `dem.em.algorithm.Status`.
@@ -65,6 +75,7 @@ class Tracker:
     latest: dict[int, IterationEnded] = field(default_factory=dict)
     ended: dict[int, str] = field(default_factory=dict)
     alone_since: float | None = None
+    n_retries: int = 0
     begun: float = field(default_factory=time.monotonic)
     current: Pass = field(default_factory=Pass)
     read_ended: bool = False
@@ -76,6 +87,8 @@ class Tracker:
             self.current.add(event)
         elif isinstance(event, WorkersAwaited):
             self.alone_since = None if event.n_workers else time.monotonic() - event.seconds
+        elif isinstance(event, ReadsRetried):
+            self.n_retries += event.n
         elif isinstance(event, Preparing):
             self.preparing = event.what
         elif isinstance(event, FitStarted):
@@ -192,6 +205,8 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
         figures.append(("", f"{human_bytes(tracker.bytes_read)} read"))
     if tracker.current.n_rows:
         figures.append(("", f"{int(100 * tracker.current.share)} % of this pass"))
+    if tracker.n_retries:
+        figures.append(("", f"{plural(tracker.n_retries, 'read')} tried again"))
     left_over = tracker.time_left()
     if left_over is not None and left_over[0] >= _SHOWN_SECONDS and last.phase != "sample":
         seconds, is_bound = left_over
@@ -220,6 +235,11 @@ def waiting(event: WorkersAwaited) -> str:
     if event.n_workers:
         return f"{event.n_workers} worker(s) ready after {human_seconds(event.seconds)}"
     return f"waiting for workers since {human_seconds(event.seconds)}, at most {human_seconds(event.timeout)}"
+
+
+def retried(event: ReadsRetried) -> str:
+    """Say that reads failed in passing, and by what."""
+    return f"{plural(event.n, 'read')} failed and {'was' if event.n == 1 else 'were'} tried again ({event.why})"
 
 
 def remembering(event: FitStarted) -> str:

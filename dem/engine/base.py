@@ -8,16 +8,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, Self, TypeVar
 
 import threadpoolctl
 
-from dem.data.base import Batch, Chunk, Found, Rows
+from dem.data.base import Batch, Chunk, Rows
+from dem.data.found import Found
+from dem.data.retries import Retries, counted, give_up
 from dem.engine.cache import ChunkCache
-from dem.errors import EngineWarning
-from dem.events import BatchEnded, WorkersAwaited
+from dem.errors import DataWarning, EngineWarning
+from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited
 from dem.shared_setting import shared_setting
 from dem.statistics import add_models
 from dem.units import human_seconds
@@ -29,10 +32,10 @@ Work = Callable[[Chunk], Any]
 
 
 #: Who is told how far a read has come, and that workers are awaited: on the driver, by whoever waits for a result.
-Told = Callable[[WorkersAwaited | BatchEnded], None]
+Told = Callable[[WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut], None]
 
 
-def warn_of_waiting(event: WorkersAwaited | BatchEnded) -> None:
+def warn_of_waiting(event: WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut) -> None:
     """Tell by a warning that workers are awaited."""
     if isinstance(event, WorkersAwaited) and event.n_workers == 0:
         message = (
@@ -115,10 +118,17 @@ class Engine(ABC):
         """Give back what the engine holds."""
 
 
-def checked(rows: Rows, totals: Sequence[Any], *, by_batch: bool) -> list[Any]:
-    """Return totals without what `run_batch` tells of missing chunks, if `rows` does not object to that."""
+def checked(rows: Rows, totals: Sequence[Any], told: Told, *, by_batch: bool) -> list[Any]:
+    """Return totals without what `run_batch` tells of the reads, if `rows` does not object to that; tell of retries."""
     parts = totals if by_batch else [totals]
-    rows.check_found(sum((part[-1] for part in parts), start=Found()))
+    found = sum((part[-1] for part in parts), start=Found())
+    if found.n_retries:
+        told(ReadsRetried(found.n_retries, found.why))
+    if left_out := rows.check_found(found):
+        several = "" if len(left_out) == 1 else f", the first of {len(left_out)},"
+        message = f"{left_out[0]}{several} cannot be read ({left_out[0].why}): such rows are left out"
+        warnings.warn(message, DataWarning, stacklevel=2)
+        told(ChunksLeftOut(tuple({"name": one.name, "where": one.where, "why": one.why} for one in left_out)))
     wanted = [list(part[:-1]) for part in parts]
     return wanted if by_batch else wanted[0]
 
@@ -127,12 +137,15 @@ def run_batch(
     batch: Batch,
     works: Sequence[Work],
     *,
+    retries: Retries | None = None,
     stop: threading.Event | None = None,
     cache: ChunkCache | None = None,
 ) -> list[Any]:
-    """Apply all works to all chunks of one batch; return the totals from first to last, and what was missing."""
+    """Apply all works to all chunks of one batch; return the totals from first to last, and what the reads met."""
     totals: list[Any] | None = None
-    with single_threaded_blas():
+    retries = retries or Retries.configured()
+    retries.stops += [stop] if stop is not None else []
+    with single_threaded_blas(), counted(retries):
         chunks = batch if cache is None or not batch.reads_ahead else cache.chunks(batch)
         in_memory = isinstance(chunks, list) or not batch.reads_ahead
         for chunk in chunks if in_memory else read_ahead(chunks):
@@ -143,6 +156,8 @@ def run_batch(
     if totals is None:
         message = "a batch without chunks"
         raise RuntimeError(message)
+    if retries.n:
+        totals[-1] += Found(n_retries=retries.n, why=retries.why)
     return totals
 
 
@@ -151,10 +166,19 @@ def read_ahead(chunks: Iterable[T]) -> Iterator[T]:
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="dem-read") as reader:
         iterator = iter(chunks)
-        ahead = reader.submit(next, iterator, end)
-        while (item := ahead.result()) is not end:
-            ahead = reader.submit(next, iterator, end)
-            yield item  # type: ignore[misc]
+        context = copy_context()  # in which failed reads are counted
+
+        def read() -> Any:
+            return context.run(next, iterator, end)
+
+        try:
+            ahead = reader.submit(read)
+            while (item := ahead.result()) is not end:
+                ahead = reader.submit(read)
+                yield item
+        except BaseException:  # an interrupt, or a consumer that stops, must not wait until a store answers
+            give_up()
+            raise
 
 
 @cache

@@ -14,6 +14,7 @@ from distributed.comm.addressing import normalize_address
 from distributed.core import rpc
 from distributed.security import Security
 
+from dem.engine.security import security_of
 from dem.engine.workers import first_line
 from dem.errors import EngineError
 
@@ -36,11 +37,14 @@ WORKER_SETTINGS = {
 
 
 @contextmanager
-def open_client(scheduler: str | None, workers: int | None, memory_limit: str | None) -> Iterator[Client]:
+def open_client(
+    scheduler: str | None, workers: int | None, memory_limit: str | None, certificates: str | None
+) -> Iterator[Client]:
     """Connect to a scheduler, or start processes with one thread each, on loopback; see `dem.engine.connect`."""
+    security = Security() if certificates is None else security_of(certificates, scheduler)
     if scheduler is not None:
-        _probe(scheduler)
-        with Client(scheduler, timeout=TIMEOUT) as client:
+        _probe(scheduler, security)
+        with Client(scheduler, timeout=TIMEOUT, security=security) as client:
             yield client
         return
     # In force as long as the cluster is: workers that are restarted look them up anew.
@@ -51,6 +55,8 @@ def open_client(scheduler: str | None, workers: int | None, memory_limit: str | 
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
+            protocol="tcp://" if certificates is None else "tls://",
+            security=security,
             dashboard_address="127.0.0.1:0",
             memory_limit=memory_limit or "auto",
         ) as cluster,
@@ -59,7 +65,7 @@ def open_client(scheduler: str | None, workers: int | None, memory_limit: str | 
         yield client
 
 
-def _probe(scheduler: str) -> None:
+def _probe(scheduler: str, security: Security) -> None:
     """Make sure that a scheduler answers.
 
     What listens there may be no scheduler at all, and then neither a timeout nor the kind of error is certain: the
@@ -68,8 +74,8 @@ def _probe(scheduler: str) -> None:
     answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     async def identify() -> None:
-        security = Security().get_connection_args("client")
-        async with rpc(normalize_address(scheduler), timeout=TIMEOUT, connection_args=security) as remote:
+        arguments = security.get_connection_args("client")
+        async with rpc(normalize_address(scheduler), timeout=TIMEOUT, connection_args=arguments) as remote:
             await asyncio.wait_for(remote.identity(), TIMEOUT)
 
     def attempt() -> None:

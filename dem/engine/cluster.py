@@ -19,6 +19,7 @@ from distributed import Client, Future, get_worker
 from distributed import wait as all_done
 
 from dem.data.base import Batch, Rows
+from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
@@ -58,6 +59,7 @@ class ClusterEngine(Engine):
         self._under_way: weakref.WeakSet[Summed] = weakref.WeakSet()
         self._held: weakref.WeakKeyDictionary[Rows, _Held] = weakref.WeakKeyDictionary()
         self._cache = dask.config.get("dem.cache", "auto")
+        self._retries = Retries.configured()
 
     def submit(
         self, rows: Rows, works: Sequence[Work | ByBatch], batches: slice = slice(None), *, by_batch: bool = False
@@ -81,7 +83,8 @@ class ClusterEngine(Engine):
         shared_works = self.client.submit(_identity, shared, key=_key("works"), pure=False)
         own = [[work.works[number] for work in works if isinstance(work, ByBatch)] for number in numbers]
         keys = [_key("batch") for _ in held]
-        return self.client.map(_run, held, [shared_works] * len(held), own, cache=self._cache, key=keys, pure=False)
+        how = {"cache": self._cache, "attempts": self._retries.attempts, "seconds": self._retries.seconds}
+        return self.client.map(_run, held, [shared_works] * len(held), own, **how, key=keys, pure=False)
 
     def _sum(self, level: list[Future[Any]]) -> Future[Any]:
         while len(level) > 1:
@@ -106,6 +109,8 @@ class ClusterEngine(Engine):
         while True:
             cores = self.workers.cores()
             held = self._held.setdefault(rows, _Held([], [], {}))
+            if held.n_left_out != rows.n_left_out:  # batches that know what cannot be read do not try to
+                held = self._held[rows] = _Held([], [], {}, rows.n_left_out)
             if held.cores == cores:
                 return held
             try:
@@ -153,11 +158,15 @@ class ClusterEngine(Engine):
 
 @dataclass
 class _Held:
-    """The batches of a table as results of tasks, their lengths, and the cores that they are spread over."""
+    """The batches of a table as results of tasks, their lengths, the cores that they are spread over.
+
+    `n_left_out` is what they know of parts that cannot be read; see `Rows.n_left_out`.
+    """
 
     futures: list[Future[Any]]
     n_rows: list[int]
     cores: Mapping[str, int]
+    n_left_out: int = 0
 
 
 class Summed:
@@ -190,7 +199,8 @@ class Summed:
         with workers.errors_in_one_line(self._rows):
             found = workers.wait(lambda: client.gather(self._totals, asynchronous=True), tick=self._tick)
         self.tell(all_of_them=True)
-        return checked(self._rows, found if self._by_batch else found[0], by_batch=self._by_batch)
+        found = found if self._by_batch else found[0]
+        return checked(self._rows, found, self._engine.told, by_batch=self._by_batch)
 
     def _tick(self) -> None:
         """Tell how far all sweeps are; give up where this one stands still."""
@@ -251,11 +261,13 @@ def _complete(batch: Batch, keys: list[Any], values: list[Any]) -> Batch:
     return batch.with_values(dict(zip(keys, values, strict=True)))
 
 
-def _run(batch: Batch, shared: list[Work | None], own: list[Work], cache: str | int) -> list[Any]:
+def _run(
+    batch: Batch, shared: list[Work | None], own: list[Work], cache: str | int, attempts: int, seconds: float
+) -> list[Any]:
     """Take a batch through all works: those that all batches share, with its own in their places."""
     others = iter(own)
     works = [work or next(others) for work in shared]
-    return run_batch(batch, works, cache=_worker_cache(cache))
+    return run_batch(batch, works, retries=Retries(attempts, seconds), cache=_worker_cache(cache))
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dem.data.base import Batch, Rows
+from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.errors import OptionError
 from dem.events import BatchEnded
@@ -47,7 +48,7 @@ class LocalEngine(Engine):
         self.told = told
         self._pool: ThreadPoolExecutor | None = None
         self._stop = threading.Event()
-        self._batches: WeakKeyDictionary[Rows, Sequence[Batch]] = WeakKeyDictionary()
+        self._batches: WeakKeyDictionary[Rows, tuple[int, Sequence[Batch]]] = WeakKeyDictionary()
 
     def sweep(self, rows: Rows, works: Sequence[Work | ByBatch], *, by_batch: bool = False) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
@@ -64,9 +65,11 @@ class LocalEngine(Engine):
         self, rows: Rows, works: Sequence[Work | ByBatch], batches: slice = slice(None), *, by_batch: bool = False
     ) -> Begun:
         """Begin a sweep over some batches; see `Engine.submit`."""
-        if rows not in self._batches:
-            self._batches[rows] = rows.batches()
-        begun = Begun(rows, list(enumerate(self._batches[rows]))[batches], works, self.told, by_batch=by_batch)
+        n_left_out, known = self._batches.get(rows, (-1, []))
+        if n_left_out != rows.n_left_out:
+            known = rows.batches()
+            self._batches[rows] = rows.n_left_out, known
+        begun = Begun(rows, list(enumerate(known))[batches], works, self.told, by_batch=by_batch)
         self._begin(begun)
         return begun
 
@@ -97,7 +100,7 @@ class Begun:
         by_batch: bool,
     ) -> None:
         self.batches = batches
-        self._rows, self._works, self._told = rows, works, told
+        self._rows, self._works, self._told, self._retries = rows, works, told, Retries.configured()
         self._parts: list[list[Any]] | None = [[] for _ in batches] if by_batch else None
         self._sum: TreeSum[Any] = TreeSum(len(batches))
         self._lock = threading.Lock()
@@ -125,7 +128,7 @@ class Begun:
                 for future in self._futures:
                     future.result()
         totals = self._sum.result if self._parts is None else self._parts
-        return checked(self._rows, totals, by_batch=self._parts is not None)
+        return checked(self._rows, totals, self._told, by_batch=self._parts is not None)
 
     def _tell(self) -> None:
         while self._ended:
@@ -135,7 +138,7 @@ class Begun:
         """Take a batch through all works, and add what it gives."""
         number, batch = self.batches[place]
         works = [work.works[number] if isinstance(work, ByBatch) else work for work in self._works]
-        part = run_batch(batch, works, stop=stop)
+        part = run_batch(batch, works, retries=self._retries.anew(), stop=stop)
         with self._lock:
             if self._parts is None:
                 self._sum.add(place, part)
@@ -161,6 +164,11 @@ def telling(told: Told) -> Iterator[None]:
         _told.reset(token)
 
 
+def current_told() -> Told:
+    """Return who is told by engines that nobody else listens to: see `telling`."""
+    return _told.get()
+
+
 def current_engine(told: Told | None = None) -> Engine:
     """Return the engine of the active `distributed.Client` if there is one, else threads of this process.
 
@@ -169,7 +177,7 @@ def current_engine(told: Told | None = None) -> Engine:
     told : callable, optional
         Called with `BatchEnded`, and with `WorkersAwaited` while a cluster has no worker that is ready.
     """
-    told = told or _told.get()
+    told = told or current_told()
     # Without `distributed` imported there can be no active client, and its import takes half a second.
     client = _active_client() if "distributed" in sys.modules else None
     if client is None or client.status != "running":
@@ -196,6 +204,7 @@ def connect(
     workers: int | None = None,
     memory_limit: str | None = None,
     worker_timeout: str | None = None,
+    security: str | None = None,
 ) -> Iterator[Engine]:
     """Open the engine that the options ask for and close it at the end.
 
@@ -210,6 +219,10 @@ def connect(
     worker_timeout : str, optional
         How long to go on without any worker, for instance ``"90s"``; as dask's setting ``dem.worker-timeout``, or five
         minutes, when left out.
+    security : str, optional
+        A folder of certificates with which all connections are encrypted, and strangers turned away, as
+        ``deploy/hosts/tls.sh`` makes it (or ``ca.pem``, ``cert.pem``, ``key.pem``); ``"temporary"`` makes some for the
+        processes that are started. What is started listens on loopback only, with or without them.
 
     Yields
     ------
@@ -220,7 +233,8 @@ def connect(
     Raises
     ------
     OptionError
-        If both `scheduler` and `workers` are given, `workers` is below 1, or a size or a time is none.
+        If both `scheduler` and `workers` are given, `workers` is below 1, a size or a time is none, or certificates are
+        missing.
     EngineError
         If the scheduler does not answer within 10 seconds or its workers run other versions.
     """
@@ -239,6 +253,9 @@ def connect(
             message = f"the memory limit must be a number of bytes such as '2GB', not {memory_limit!r}"
             raise OptionError(message) from error
     if scheduler is None and workers is None:
+        if security is not None:
+            message = "security is for a cluster; give a scheduler's address or a number of workers too"
+            raise OptionError(message)
         yield LocalEngine()
         return
     import dask  # noqa: PLC0415
@@ -249,5 +266,5 @@ def connect(
 
     with dask.config.set({} if worker_timeout is None else {"dem.worker-timeout": worker_timeout}):
         longest_wait()  # judges it, before anything is started
-        with open_client(scheduler, workers, memory_limit) as client:
+        with open_client(scheduler, workers, memory_limit, security) as client:
             yield ClusterEngine(client)

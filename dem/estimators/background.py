@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -91,7 +92,25 @@ class WithBackground(MixtureEstimator):
             return own
         return NoisyComponent(own, None if self._boxed else float(self.noise))
 
+    def _check_background(self) -> None:
+        """Compare the background that the options ask for with that of the fit.
+
+        Raises
+        ------
+        OptionError
+            If it is another one.
+        """
+        boxed, volume = "noise_box_" in vars(self), float(vars(self).get("noise_volume_", 0.0))
+        if (boxed, volume > 0.0) == (self._boxed, bool(self.noise)) and (
+            boxed or math.isclose(volume, float(self.noise), rel_tol=1e-9)
+        ):
+            return
+        fitted = boxed or (f"{volume:.9g}" if volume else False)
+        message = f"noise was {fitted} in the fit of the model, and is {self.noise} now; set it back, or fit anew"
+        raise OptionError(message)
+
     def _component_as_fitted(self) -> Component[Any, Any]:
+        self._check_background()
         own = self._own_component(fitted=True)
         if not self.noise:
             return own
@@ -145,9 +164,16 @@ class WithBackground(MixtureEstimator):
 
     def _check_goes_on(self) -> None:
         super()._check_goes_on()
-        if bool(self.noise) != hasattr(self, "noise_weight_"):
-            message = "the fitted model, which is to go on, has another background than noise says"
-            raise OptionError(message)
+        self._check_background()
+
+    def _shape(self, name: str, size: int, n_features: int) -> tuple[int, ...]:
+        """Return the shape of a fitted array; see `Estimator._shape`."""
+        of_background: dict[str, tuple[int, ...]] = {
+            "noise_weight": (1,),  # of numbers too, files have arrays
+            "noise_volume": (1,),
+            "noise_box": (2, n_features),
+        }
+        return of_background[name] if name in of_background else super()._shape(name, size, n_features)
 
     def _complete(self) -> None:
         for name in ("noise_weight_", "noise_volume_"):

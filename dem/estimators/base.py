@@ -7,7 +7,6 @@ import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -24,11 +23,11 @@ from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
 from dem.errors import DataError
 from dem.estimators import checkpoints, inputs, persistence, streams
-from dem.estimators.callbacks import History, Verbose, keeping_last
+from dem.estimators.callbacks import History, Reads, Verbose, keeping_last
 from dem.estimators.options import POSITIVE, Options, option
 from dem.estimators.registry import BY_CLASS, MISSING, Entry
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
-from dem.events import Callback, notify
+from dem.events import Callback
 from dem.families.base import Support
 from dem.tree import leaves
 from dem.units import whole
@@ -58,6 +57,10 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     converged_ : bool
     n_iter_ : int
         Iterations on all the data.
+    n_retries_ : int
+        How many attempts to read the data failed in passing, and were followed by another.
+    bad_chunks_ : list of dict
+        What could not be read and was left out (``on_bad_chunk="skip"``): `name`, `where` (its rows), and `why`.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Defined when the data names its features.
@@ -100,6 +103,10 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     def _parameter_names(self) -> tuple[str, ...]:
         """Fitted attributes that are arrays, without the underscore at the end, the weights of a mixture first."""
         return ("weights", self._entry.location) if self._entry.is_mixture else (self._entry.location,)
+
+    def _shape(self, name: str, size: int, n_features: int) -> tuple[int, ...]:
+        """Return the shape of a fitted array, by its name without the underscore at the end."""
+        return (size, n_features) if name == self._entry.location else (size,)
 
     @abstractmethod
     def _model(self) -> tuple[Any, Any]:
@@ -180,7 +187,9 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
             feature dimension if X is a DataArray; `features`, variables of a Dataset or a zarr group, each with the
             dimension whose entries are features (``{"TEMP": "depth"}``); `allow_missing_chunks`, whether chunks that
-            are not in a zarr store count as their fill value: by default they are an error.
+            are not in a zarr store count as their fill value: by default they are an error; `on_bad_chunk`, whether
+            chunks of a zarr array, or row groups of parquet, that cannot be read are an error (``'raise'``, the
+            default) or their rows are left out (``'skip'``).
 
         Returns
         -------
@@ -223,9 +232,14 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             callbacks.append(Verbose(int(self.verbose), getattr(self, "verbose_interval", 1)))
         history = History()
         tasks = [Tasks(self, data, history)] if any(hasattr(self, name) for name in GIVEN) else []
-        keep = partial(self._keep, history.records)
+        reads = Reads(callbacks)
+
+        def keep(*found: Any) -> None:
+            self._keep(history.records, *found)
+            reads.keep(self)
+
         with (
-            current_engine(partial(notify, callbacks) if callbacks else None) as engine,
+            current_engine(reads) as engine,
             suppress(StopAskedFor),
             keeping_last(history, keep),
             rows_to_blame(rows, engine, self._support()),

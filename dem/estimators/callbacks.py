@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from dem.em.algorithm import Fit, Status
-from dem.em.progress import Tracker, outcome_of_starts, waiting
+from dem.em.progress import Tracker, outcome_of_starts, retried, waiting
+from dem.engine.local import current_told
 from dem.errors import DataError, FitError
-from dem.events import Event, FitEnded, FitResumed, FitStarted, IterationEnded, WorkersAwaited
+from dem.events import (
+    Callback,
+    ChunksLeftOut,
+    Event,
+    FitEnded,
+    FitResumed,
+    FitStarted,
+    IterationEnded,
+    ReadsRetried,
+    WorkersAwaited,
+    notify,
+)
 from dem.units import plural
 
 
@@ -68,6 +81,33 @@ def keeping_last(history: History, keep: Callable[..., None]) -> Iterator[None]:
         raise
 
 
+class Reads:
+    """Passes on what an engine tells, and counts what its reads have met.
+
+    Parameters
+    ----------
+    callbacks : sequence of Callback, optional
+        Who is told; by default whoever listens to all engines.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback] | None) -> None:
+        self._told: Callable[[Any], None] = partial(notify, callbacks) if callbacks else current_told()
+        self.n_retries = 0
+        self.left_out: list[dict[str, str]] = []
+
+    def __call__(self, event: Event) -> None:
+        """Count, and pass on."""
+        if isinstance(event, ReadsRetried):
+            self.n_retries += event.n
+        elif isinstance(event, ChunksLeftOut):
+            self.left_out += event.chunks
+        self._told(event)
+
+    def keep(self, estimator: Any) -> None:
+        """Set the fitted attributes that tell of it."""
+        estimator.n_retries_, estimator.bad_chunks_ = self.n_retries, self.left_out
+
+
 class Verbose:
     """Prints lines as scikit-learn's `verbose` does.
 
@@ -103,3 +143,5 @@ class Verbose:
                 print(f"{line} (model {self.tracker.best.model})" if self.tracker.best else line)  # noqa: T201
         elif isinstance(event, WorkersAwaited):
             print(f"  {waiting(event)}")  # noqa: T201
+        elif isinstance(event, ReadsRetried):
+            print(f"  {retried(event)}")  # noqa: T201

@@ -109,6 +109,12 @@ class GaussianMixture(WithBackground, ScalesFeatures):
             self._raw = {"0.origin": frame.origin, "0.scale": frame.scale, "components.means": means}
         super()._keep(history, family, best, *more)
 
+    def _shape(self, name: str, size: int, n_features: int) -> tuple[int, ...]:
+        """Return the shape of a fitted array; see `Estimator._shape`."""
+        if name in ("covariances", "precisions_cholesky"):
+            return shape_of_covariances(self.covariance_type, size, n_features)
+        return super()._shape(name, size, n_features)
+
     def _complete(self) -> None:
         super()._complete()
         self.precisions_ = self._gaussian().precisions(self.precisions_cholesky_)

@@ -178,6 +178,7 @@ def rows_of(
         data, source = without(data, source, named)
     table = checked(estimator, data, reset=reset, minimum=minimum)
     rows = open_rows(table, **source)
+    rows = rows.on_grid() if on_grid else rows
     if reset:
         note_features(estimator, rows, names=not isinstance(table, np.ndarray))
     elif not isinstance(table, np.ndarray):
@@ -327,7 +328,7 @@ def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, So
         source = {**source, "columns": names}
     if kind == "zarr" and source.get("variable") is None and names and holds_variables(data, names):
         source = {**source, "variable": names}
-    if kind in ("pandas", "dask.dataframe") and set(names) < set(frame_columns(data) or ()):
+    if kind in ("pandas", "dask.dataframe") and names and set(names) < set(frame_columns(data) or ()):
         data = data[names]
     labels = labels_of(estimator, "_")
     if kind == "xarray" and labels is not None:

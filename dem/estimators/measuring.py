@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from dem.data.base import Batch, Chunk, Found, Rows
+from dem.data.base import Batch, Chunk, Rows
+from dem.data.found import Found
 from dem.engine.base import single_threaded_blas
 from dem.engine.local import available_cores
 from dem.errors import DataError

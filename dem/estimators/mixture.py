@@ -312,7 +312,10 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
             init = "kmeans"
         if init == "k-means||":
             if sample.chunk.labels is not None:
-                message = "labels number the components of a start from the sample; init_params='k-means||' has none"
+                message = (
+                    "labels number the components of a start from the sample; init_params='k-means||' has none: give "
+                    "another, such as 'kmeans'"
+                )
                 raise OptionError(message)
             rows = joined(rows, [], skips_gaps=family.marginalises)
             size, callbacks = self.n_components, self.callbacks or ()

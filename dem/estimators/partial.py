@@ -18,6 +18,7 @@ from dem.engine import Engine, current_engine
 from dem.errors import OptionError
 from dem.estimators import inputs
 from dem.estimators.base import Estimator
+from dem.estimators.callbacks import Reads
 from dem.estimators.persistence import HELD_ARRAYS
 from dem.families.base import total_weight
 from dem.families.mixture import Mixture, MixtureParameters
@@ -86,8 +87,10 @@ class LearnsFromStreams(Estimator):
             if hasattr(self, "weights_"):
                 self._check_goes_on()
             rows = inputs.rows_of(self, X, reset=begins, minimum=1, **{**given, "sample_weight": sample_weight})
-            with current_engine() as engine, rows_to_blame(rows, engine, self._support()):
+            reads = Reads(None)
+            with current_engine(reads) as engine, rows_to_blame(rows, engine, self._support()):
                 self._learn(rows, engine)
+            reads.keep(self)
         return self
 
     def _learn(self, rows: Rows, engine: Engine) -> None:
@@ -135,6 +138,8 @@ class LearnsFromStreams(Estimator):
             watches_order=False,
         )
         (one,) = run([Start(family, parameters)], algorithm, rows, engine, Settings(max_iter=1))
+        if not one.n_iter:  # all rows have the weight 0
+            return
         one.n_rows += n_seen
         self._keep([], family, one)
 

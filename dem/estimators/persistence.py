@@ -11,6 +11,7 @@ import numpy as np
 
 from dem import __version__, store
 from dem.data.base import COLUMNS
+from dem.data.checks import reason
 from dem.errors import StoreError
 from dem.estimators.inputs import SCALES
 from dem.estimators.registry import ESTIMATORS, Entry, name_of
@@ -21,7 +22,7 @@ FORMAT = 2
 # Format 1 has no raw parameters.
 _READ = (1, FORMAT)
 # What files of earlier versions do not have, or models of some families.
-_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_")
+_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_", "n_retries_", "bad_chunks_")
 #: attributes of an estimator that holds the first rows of a stream, and what is known of each
 HELD_ARRAYS = ("_held_rows", *(f"_held_{field}" for field in COLUMNS))
 # Options that make no sense in another process.
@@ -99,20 +100,22 @@ def load(path: str) -> Any:
         raise StoreError(message)
     if found not in _READ:
         known = " and ".join(map(str, _READ))
+        versions = attributes.get("versions")
+        writer = str(versions.get("dem", "?") if isinstance(versions, dict) else "?")[:20]
         message = (
-            f"{path} has model format {found!r}, and this version of dem ({__version__}) reads format {known}; "
-            f"it was written by dem {dict(attributes.get('versions') or {}).get('dem', '?')}"
+            f"{path} has model format {str(found)[:20]}, and this version of dem ({__version__}) reads format {known}; "
+            f"it was written by dem {writer}"
         )
         raise StoreError(message)
     family = str(attributes["family"])
     if family not in ESTIMATORS:
         known = ", ".join(sorted(ESTIMATORS))
-        message = f"{path} is a model of the family {family!r}; this version of dem knows {known}"
+        message = f"{path} is a model of the family {family[:40]!r}; this version of dem knows {known}"
         raise StoreError(message)
     try:
         return _restore(ESTIMATORS[family], arrays, attributes)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        message = f"the model at {path} is damaged ({type(error).__name__}: {error}); save it again"
+    except Exception as error:  # what is wrong in a file that anybody may have written is anywhere
+        message = f"the model at {path} is damaged ({reason(error)[:400]}); save it again"
         raise StoreError(message) from error
 
 
@@ -122,7 +125,7 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     found: dict[str, Any] = {f"{name}_": arrays[name] for name in estimator._parameter_names}
     found |= {name: fitted[name] for name in ("n_features_in_", *estimator._outcome)}
     found |= {name: fitted[name] for name in _LATER_ATTRIBUTES if name in fitted}
-    found |= _from_axis(attributes.get("feature_axis") or {})
+    found |= _from_axis(dict(attributes.get("feature_axis") or {}))
     if attributes["feature_names"] is not None:
         found["feature_names_in_"] = np.array(attributes["feature_names"], dtype=object)
     found |= {name: arrays[name[1:]] for name in HELD_ARRAYS if name[1:] in arrays}
@@ -130,20 +133,20 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     if raw := _group(arrays, "raw"):
         found["_raw"] = raw
     size, n_features = getattr(estimator, entry.size), fitted["n_features_in_"]
-    first = estimator._parameter_names[0]
-    if len(arrays[first]) != size:
-        message = f"{len(arrays[first])} {first} for {entry.size} {size}"
-        raise ValueError(message)
-    if arrays[entry.location].shape != (size, n_features):
-        message = f"the {entry.location} of {size} in {n_features} features have shape {arrays[entry.location].shape}"
-        raise ValueError(message)
+    for name in estimator._parameter_names:
+        wanted = estimator._shape(name, size, n_features)
+        if arrays[name].shape != wanted or arrays[name].dtype.kind != "f":
+            what = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+            message = f"with {entry.size} {size} and {n_features} features, {name} are of shape {wanted}, not {what}"
+            raise ValueError(message)
     for name in ("feature_names_in_", "feature_coordinates_"):
         if name in found and found[name].shape != (n_features,):
             message = f"the {n_features} features have {len(found[name])} entries in {name}"
             raise ValueError(message)
     vars(estimator).update(found)
+    estimator._check_options()
     estimator._complete()
-    estimator._model()
+    where_it_ended(estimator)  # what has been found goes together
     return estimator
 
 
@@ -189,6 +192,10 @@ def _from_axis(axis: dict[str, Any]) -> dict[str, Any]:
         found["features_"] = dict(axis["features"])
     if "coordinates" in axis:
         dtype = np.dtype(axis["dtype"])
-        plain = np.array(axis["coordinates"], np.int64 if dtype.kind in "mM" else dtype)
+        if dtype.kind not in "biufmMUO":
+            message = f"coordinates of features cannot be {dtype}"
+            raise ValueError(message)
+        # Words are as long as they are, not as the file says.
+        plain = np.array(axis["coordinates"], {"m": np.int64, "M": np.int64, "U": np.str_}.get(dtype.kind, dtype))
         found["feature_coordinates_"] = plain.view(dtype) if dtype.kind in "mM" else plain
     return found

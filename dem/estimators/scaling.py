@@ -48,6 +48,9 @@ class ScalesFeatures(Estimator):
             return
         notify(self.callbacks or (), Preparing("measuring the features"))
         moments: CentralMoments = engine.sweep(rows, [feature_moments])[0]
+        if not moments.counts.any():
+            message = f"no row of {rows.name} counts: all have the weight zero, or gaps that are skipped"
+            raise DataError(message)
         if not moments.counts.all():
             column = int(np.argmin(moments.counts != 0.0))
             name = f" ({rows.feature_names[column]!r})" if rows.feature_names else ""

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -26,14 +25,13 @@ from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
 from dem.errors import DataError, DataWarning, FitError, OptionError
 from dem.estimators import checkpoints, inputs
-from dem.estimators.callbacks import History
+from dem.estimators.callbacks import History, Reads
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.criteria import Criteria
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.mixture import SAMPLE_ITERATIONS, MixtureEstimator
 from dem.estimators.starts import search
-from dem.events import notify
 from dem.initialise.sample import RowSample
 from dem.units import plural
 from dem.validation import rows_to_blame
@@ -185,8 +183,8 @@ def select(
     if 0.0 < holdout * rows.n_rows < 1.0:
         message = f"holdout={holdout} of the {rows.n_rows} rows of {rows.name} is less than one row"
         raise OptionError(message)
-    callbacks = template.callbacks
-    engine = current_engine(partial(notify, callbacks) if callbacks else None)
+    reads = Reads(template.callbacks)
+    engine = current_engine(reads)
     kept = checkpoints.open_checkpoint(checkpoint, checkpoint_every, template)
     searched = {"n_components": [one.estimator.n_components for one in candidates], "holdout": float(holdout)}
     searched |= {"covariance_type": repr(covariance_type)}
@@ -206,6 +204,7 @@ def select(
             inputs.note_features(candidate.estimator, rows)
             candidate.estimator._keep(candidate.records, candidate.family, candidate.fit)
             candidate.estimator._checkpoint = kept.identity
+            reads.keep(candidate.estimator)
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)

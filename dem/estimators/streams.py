@@ -41,6 +41,7 @@ def predict_to(
     check_destination(path, overwrite=overwrite)
     function = estimator._row_functions[kind](*estimator._model())
     signed = inputs.skips_gaps(estimator) or bool(getattr(estimator, "noise", False))
+    signed |= given.get("on_bad_chunk") == "skip" or (isinstance(data, Rows) and data.skips_bad)
     wanted = _result_dtype(function, kind, getattr(estimator, estimator._entry.size), dtype, signed=signed)
     _write(estimator, function, data, path, wanted, kind, overwrite=overwrite, **given)
 
