@@ -19,7 +19,7 @@ MEETING_OTHERS := $(wildcard $(patsubst %,tests/test_%.py,data_dask data_datafra
 AS_USER := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test test-all test-lowest test-peers check format bench reliability fuzz docs clean
+.PHONY: help demo test test-all test-lowest test-peers check format bench soak reliability fuzz docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -54,6 +54,10 @@ format: $(VENV)/.dev ## repair what ruff can repair
 
 bench: $(VENV)/.dev ## all benchmarks, into docs/performance.md and algorithms.md: an hour (ARGS=--quick: two minutes)
 	$(AS_USER) $(BIN)/python benchmarks $(ARGS)
+
+soak: $(VENV)/.dev ## fits under random kills and damage for half an hour, into docs/reliability.md (ARGS="--seconds 120")
+	$(AS_USER) $(BIN)/python benchmarks/soak.py $(ARGS)
+	$(BIN)/python benchmarks/report.py
 
 reliability: $(VENV)/.dev ## the table of docs/reliability.md, from the marks of the tests
 	$(BIN)/python tests/reliability.py
