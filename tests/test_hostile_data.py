@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import zarr
 
 import dem
+from dem.cli.main import dem as main
 from dem.errors import DataError
 
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -200,7 +202,7 @@ def test_attributes_of_great_depth(tmp_path, depth):
     sees="g.zarr cannot be opened (…), where that array is asked for",
     lost="nothing",
 )
-def test_members_of_groups_whose_metadata_are_damaged(tmp_path, text, variable):
+def test_members_of_groups_whose_metadata_are_damaged(tmp_path, capsys, text, variable):
     group = zarr.create_group(path := tmp_path / "g.zarr")
     for name in ("x", "y"):
         group.create_array(name, data=np.random.default_rng(0).normal(size=(100, 2)))
@@ -209,6 +211,14 @@ def test_members_of_groups_whose_metadata_are_damaged(tmp_path, text, variable):
         assert dem.KMeans(2, random_state=0).fit(path, variable="y").n_features_in_ == 2
     elif text or variable:
         refused(path, r"g\.zarr (cannot be opened|has no array 'x')", variable=variable)
+    command = ["info", str(path), *(() if variable is None else ("--variable", variable))]
+    with pytest.raises(SystemExit) as ended:
+        main.main(command)
+    said = capsys.readouterr().err
+    if variable == "x":
+        assert re.fullmatch(r"dem: .*g\.zarr (cannot be described|cannot be opened|has no variable 'x').*\n", said)
+    assert ended.value.code == bool(said)
+    assert said.count("\n") <= 1
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff{}", b"3", b'{"index_columns": 3}'])
