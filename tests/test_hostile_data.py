@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import zarr
 
 import dem
 from dem.cli.main import dem as main
-from dem.errors import DataError
+from dem.errors import DataError, StoreError
 
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
@@ -234,3 +235,36 @@ def test_metadata_of_parquet_for_pandas_that_are_damaged(tmp_path, text):
     table = pa.table({"u": np.arange(9.0), "v": np.arange(9.0) ** 2}).replace_schema_metadata({"pandas": text})
     pq.write_table(table, path := str(tmp_path / "x.parquet"))
     refused(path, "its metadata for pandas are damaged")
+
+
+@pytest.mark.reliability(
+    fault="the metadata of zarr are a pipe, a device, or a link to one",
+    sees="x.zarr cannot be opened: its zarr.json is no plain file",
+    lost="nothing; nobody waits for it",
+)
+@pytest.mark.parametrize("name", ["zarr.json", ".zarray", ".zattrs"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "long"])
+def test_metadata_without_end(tmp_path, name, kind):
+    path = array_2(tmp_path / "x.zarr")
+    place = path / name
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "long":
+        with place.open("wb") as file:
+            file.truncate(2**40)
+    else:
+        place.symlink_to("/dev/zero")
+    what = r"longer than 268\.4 MB" if kind == "long" else "no plain file"
+    refused(path, rf"x\.zarr cannot be opened: its {re.escape(name)} is {what}")
+    with pytest.raises(SystemExit):
+        main.main(["info", str(path)])
+
+
+def test_zip_files_are_no_stores(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("../zarr.json", "{}")
+        archive.writestr("zarr.json", "{}")
+    refused(tmp_path / "x.zip", r"x\.zip")
+    with pytest.raises(StoreError, match=r"there is no model at .*x\.zip"):
+        dem.load(tmp_path / "x.zip")

@@ -63,10 +63,13 @@ def _open(path: str) -> Any:
     import zarr  # noqa: PLC0415
 
     from dem.data.atomic import is_url  # noqa: PLC0415
+    from dem.data.bounded import check_metadata_files  # noqa: PLC0415
 
-    if not is_url(path) and not local_path(path).exists():
-        message = f"there is no {path}"
-        raise DataError(message)
+    if not is_url(path):
+        if not local_path(path).exists():
+            message = f"there is no {path}"
+            raise DataError(message)
+        check_metadata_files(local_path(path))
     try:
         return zarr.open(path, mode="r")
     except DemError:
