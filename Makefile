@@ -14,7 +14,8 @@ SECONDS ?= 60
 PYTEST := python -m pytest -n $(JOBS) --dist worksteal
 # Tests of what calls dask, zarr, xarray, pandas, pyarrow, scikit-learn, click and matplotlib; the others are arithmetic.
 MEETING_OTHERS := $(wildcard $(patsubst %,tests/test_%.py,data_dask data_dataframe data_parquet data_xarray \
-    data_zarr data_zarr_writer cli cli_commands sklearn_* sources engine profiles missing_chunks startup model_files plot kmeans))
+    data_zarr data_zarr_writer cli cli_commands sklearn_* sources engine profiles missing_chunks startup model_files plot kmeans \
+    hostile_data hostile_models security))
 # Figures are taken with the BLAS that a user gets.
 AS_USER := env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable

@@ -23,7 +23,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from dem.data.atomic import destination
-from dem.data.bounded import open_store, value_of
+from dem.data.bounded import MOST_METADATA, open_store, value_of
 from dem.data.checks import reason
 from dem.errors import StoreError
 from dem.units import human_bytes
@@ -33,7 +33,6 @@ COMPRESSED = 256 * 2**20
 # How much larger than stored are arrays beyond that, which earlier versions of dem compressed too.
 _MOST_TIMES = 1000
 _METADATA = "zarr.json"
-_MOST_METADATA = 256 * 2**20
 _MOST_NODES = 1000
 # An array, which may be in a group.
 _NAME = re.compile(r"\w[\w.]*(/\w[\w.]*)?")
@@ -114,7 +113,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
 
 def _read(store: Store) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and attributes of a group; raises `FileNotFoundError` if there is none, and other errors."""
-    (found,) = _values(store, {_METADATA: _MOST_METADATA})
+    (found,) = _values(store, {_METADATA: MOST_METADATA})
     if found is None:
         raise FileNotFoundError
     group = json.loads(found)
@@ -131,7 +130,7 @@ def _read(store: Store) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         if not _NAME.fullmatch(name):
             message = f"{name[:80]!r} is no name of an array"
             raise ValueError(message)
-    apart = {f"{name}/{_METADATA}": _MOST_METADATA for name, node in nodes.items() if node is None}
+    apart = {f"{name}/{_METADATA}": MOST_METADATA for name, node in nodes.items() if node is None}
     texts = dict(zip(apart, _values(store, apart), strict=True))
     arrays = []
     for name, node in nodes.items():

@@ -103,7 +103,7 @@ class Cases:
 
     def _key(self, error: BaseException) -> str:
         places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-        return f"{type(error).__name__} {str(error)[:60] if self.name == SHELL else ''} {places[-1:]}"
+        return f"{type(error).__name__} {str(error)[:60] * isinstance(error, AssertionError)} {places[-1:]}"
 
     def keep(self, error: BaseException) -> None:
         """Keep the last case, and tell of it."""

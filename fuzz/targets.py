@@ -48,6 +48,7 @@ def write_models(folder: Path) -> None:
 
 def read_models(folder: Path) -> None:
     """Load models, show and use those that are taken."""
+    meet_shell(["info", str(folder / "gaussian")])
     for name in ("gaussian", "kmeans"):
         model = dem.load(folder / name)
         repr(model)
@@ -55,19 +56,25 @@ def read_models(folder: Path) -> None:
 
 
 def write_checkpoint(folder: Path) -> None:
-    """Write a snapshot of values of all kinds."""
+    """Write a snapshot of values of all kinds, and their shape, where it is changed as JSON."""
     from dem.data.snapshots import Snapshots  # noqa: PLC0415
     from dem.em.algorithm import Fit, Status  # noqa: PLC0415
+    from dem.packing import pack  # noqa: PLC0415
 
-    parts = ({"a": ROWS, 2: [1, 2.5, "x", None]}, Fit((ROWS[0],), Status.FAILED, [1.0]), range(3), np.float64(3.0))
-    Snapshots(folder).write("a", parts)
+    value = ({"a": ROWS, 2: [1, 2.5, "x", None]}, Fit((ROWS[0],), Status.FAILED, [1.0]), range(3), np.float64(3.0))
+    Snapshots(folder).write("a", value)
+    (folder / "shape.json").write_text(json.dumps(pack(value)[0]))
 
 
 def read_checkpoint(folder: Path) -> None:
-    """Read it."""
+    """Read it; that there is none is no error of dem's."""
     from dem.data.snapshots import Snapshots  # noqa: PLC0415
+    from dem.packing import unpack  # noqa: PLC0415
 
-    Snapshots(folder).read("a")
+    with contextlib.suppress(FileNotFoundError):
+        Snapshots(folder).read("a")
+        with contextlib.suppress(ValueError, RecursionError):  # which `Snapshots` makes a `StoreError` of
+            unpack(json.loads((folder / "shape.json").read_text()), [ROWS, ROWS[0], np.asarray(3.0)])
 
 
 def write_zarr(folder: Path, zarr_format: Literal[2, 3] = 3, shards: tuple[int, int] | None = None) -> None:
@@ -85,7 +92,9 @@ def write_zarr(folder: Path, zarr_format: Literal[2, 3] = 3, shards: tuple[int, 
 
 
 def read_zarr(folder: Path) -> None:
-    """Fit it."""
+    """Describe and fit it."""
+    meet_shell(["info", str(folder / "x"), "--variable", "v"])
+    meet_shell(["info", str(folder / "x")])
     dem.KMeans(2, max_iter=2, n_init=1, random_state=0).fit(str(folder / "x"), variable="v", missing="skip")
 
 
@@ -97,7 +106,8 @@ def write_parquet(folder: Path) -> None:
 
 
 def read_parquet(folder: Path) -> None:
-    """Fit it."""
+    """Describe and fit it."""
+    meet_shell(["info", str(folder / "x.parquet")])
     dem.KMeans(2, max_iter=2, n_init=1, random_state=0).fit(str(folder / "x.parquet"))
 
 

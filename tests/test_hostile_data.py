@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 import zarr
 
 import dem
-from dem.errors import DataError
+from dem.cli.main import dem as main
+from dem.errors import DataError, StoreError
 
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
@@ -200,7 +203,7 @@ def test_attributes_of_great_depth(tmp_path, depth):
     sees="g.zarr cannot be opened (…), where that array is asked for",
     lost="nothing",
 )
-def test_members_of_groups_whose_metadata_are_damaged(tmp_path, text, variable):
+def test_members_of_groups_whose_metadata_are_damaged(tmp_path, capsys, text, variable):
     group = zarr.create_group(path := tmp_path / "g.zarr")
     for name in ("x", "y"):
         group.create_array(name, data=np.random.default_rng(0).normal(size=(100, 2)))
@@ -209,6 +212,14 @@ def test_members_of_groups_whose_metadata_are_damaged(tmp_path, text, variable):
         assert dem.KMeans(2, random_state=0).fit(path, variable="y").n_features_in_ == 2
     elif text or variable:
         refused(path, r"g\.zarr (cannot be opened|has no array 'x')", variable=variable)
+    command = ["info", str(path), *(() if variable is None else ("--variable", variable))]
+    with pytest.raises(SystemExit) as ended:
+        main.main(command)
+    said = capsys.readouterr().err
+    if variable == "x":
+        assert re.fullmatch(r"dem: .*g\.zarr (cannot be described|cannot be opened|has no variable 'x').*\n", said)
+    assert ended.value.code == bool(said)
+    assert said.count("\n") <= 1
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff{}", b"3", b'{"index_columns": 3}'])
@@ -224,3 +235,36 @@ def test_metadata_of_parquet_for_pandas_that_are_damaged(tmp_path, text):
     table = pa.table({"u": np.arange(9.0), "v": np.arange(9.0) ** 2}).replace_schema_metadata({"pandas": text})
     pq.write_table(table, path := str(tmp_path / "x.parquet"))
     refused(path, "its metadata for pandas are damaged")
+
+
+@pytest.mark.reliability(
+    fault="the metadata of zarr are a pipe, a device, or a link to one",
+    sees="x.zarr cannot be opened: its zarr.json is no plain file",
+    lost="nothing; nobody waits for it",
+)
+@pytest.mark.parametrize("name", ["zarr.json", ".zarray", ".zattrs"])
+@pytest.mark.parametrize("kind", ["pipe", "link to a device", "long"])
+def test_metadata_without_end(tmp_path, name, kind):
+    path = array_2(tmp_path / "x.zarr")
+    place = path / name
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "long":
+        with place.open("wb") as file:
+            file.truncate(2**40)
+    else:
+        place.symlink_to("/dev/zero")
+    what = r"longer than 268\.4 MB" if kind == "long" else "no plain file"
+    refused(path, rf"x\.zarr cannot be opened: its {re.escape(name)} is {what}")
+    with pytest.raises(SystemExit):
+        main.main(["info", str(path)])
+
+
+def test_zip_files_are_no_stores(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("../zarr.json", "{}")
+        archive.writestr("zarr.json", "{}")
+    refused(tmp_path / "x.zip", r"x\.zip")
+    with pytest.raises(StoreError, match=r"there is no model at .*x\.zip"):
+        dem.load(tmp_path / "x.zip")

@@ -365,3 +365,12 @@ def test_large_models_are_stored_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "COMPRESSED", 10_000)
     with pytest.raises(StoreError, match=r"its arrays take 8.0 MB, and .* of them are stored"):
         store.read(tmp_path / "small")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"node_type": "array"}', '{"consolidated_metadata": [1]}', "[" * 9999])
+def test_what_is_overwritten_may_be_anything(text):
+    import fsspec
+
+    fsspec.filesystem("memory").pipe_file("/hostile/model/zarr.json", text.encode())
+    store.write("memory://hostile/model", {"x": np.arange(3.0)}, {"a": 1}, overwrite=True)
+    np.testing.assert_array_equal(store.read("memory://hostile/model")[0]["x"], [0.0, 1.0, 2.0])

@@ -131,3 +131,10 @@ def test_certificates_that_are_not_there(certificates, tmp_path, monkeypatch):
     refused("has no cert.pem that can be read", workers=1, security=str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     refused(r'need the package cryptography: pip install "dask-em\[tls\]"', workers=1, security="temporary")
+
+
+def test_certificates_without_a_cluster():
+    command = [sys.executable, "-m", "dem", "fit", "x.zarr", "-k", "2", "--security", "temporary"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("dem: --security is for a cluster; give --scheduler or --workers too")

@@ -63,10 +63,13 @@ def _open(path: str) -> Any:
     import zarr  # noqa: PLC0415
 
     from dem.data.atomic import is_url  # noqa: PLC0415
+    from dem.data.bounded import check_metadata_files  # noqa: PLC0415
 
-    if not is_url(path) and not local_path(path).exists():
-        message = f"there is no {path}"
-        raise DataError(message)
+    if not is_url(path):
+        if not local_path(path).exists():
+            message = f"there is no {path}"
+            raise DataError(message)
+        check_metadata_files(local_path(path))
     try:
         return zarr.open(path, mode="r")
     except DemError:
@@ -113,6 +116,21 @@ def _print_model(path: str, as_json: bool) -> None:
 
 
 def _print_data(path: str, variable: str | None, as_json: bool) -> None:
+    from dem.data.checks import reason  # noqa: PLC0415
+
+    try:
+        figures = _figures(path, variable, as_json)
+    except (DemError, OSError):
+        raise
+    except Exception as error:  # whatever zarr makes of metadata that are damaged
+        message = f"{path} cannot be described ({reason(error)})"
+        raise DataError(message) from error
+    for each in figures:
+        _print(each, as_json)
+
+
+def _figures(path: str, variable: str | None, as_json: bool) -> list[dict[str, Any]]:
+    """Return what is printed of zarr, one thing after another."""
     import zarr  # noqa: PLC0415
 
     node = _open(path)
@@ -123,14 +141,11 @@ def _print_data(path: str, variable: str | None, as_json: bool) -> None:
             raise DataError(message)
         node = node[variable]
     if not isinstance(node, zarr.Group):
-        _print({"kind": "array", "path": path, **_array_figures(node, as_json)}, as_json)
-        return
+        return [{"kind": "array", "path": path, **_array_figures(node, as_json)}]
     arrays = {name: _array_figures(array, as_json) for name, array in sorted(node.arrays())}
     if as_json or not arrays:
-        _print({"kind": "group", "path": path, "arrays": arrays if as_json else "none"}, as_json)
-        return
-    for name, figures in arrays.items():
-        _print({"variable": name, **figures}, as_json)
+        return [{"kind": "group", "path": path, "arrays": arrays if as_json else "none"}]
+    return [{"variable": name, **figures} for name, figures in arrays.items()]
 
 
 def _array_figures(array: Any, as_json: bool) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from dem.data.checks import split_scheme
 from dem.errors import DataError
 from dem.units import human_bytes
 
+#: bytes of metadata of an array or group
+MOST_METADATA = 256 * 2**20
 # No store holds more objects: listing them would take weeks.
 _MOST_CHUNKS = 10**9
 # In a shard, whose index has 16 bytes for each.
@@ -59,6 +61,26 @@ def check_layout(
             f"{name} says that each chunk takes {human_bytes(n_bytes)}, as no machine has; write it in smaller ones"
         )
         raise DataError(message)
+
+
+def check_metadata_files(path: str | os.PathLike[str]) -> None:
+    """See that what tells of zarr at a path of this machine are files, of which nobody waits for bytes without end.
+
+    Raises
+    ------
+    DataError
+        If they are pipes or devices, or links to such, or longer than metadata are.
+    """
+    for name in ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"):
+        place = Path(path) / name
+        try:
+            found = place.stat()
+        except OSError:  # there is none
+            continue
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_METADATA:
+            what = f"is longer than {human_bytes(MOST_METADATA)}" if stat.S_ISREG(found.st_mode) else "is no plain file"
+            message = f"{path} cannot be opened: its {name} {what}"
+            raise DataError(message)
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:

@@ -153,12 +153,12 @@ class Objects:
         """Return how chunks are named so that none has the name of one that is at the final path."""
         try:
             found = json.loads(self._filesystem.cat_file(f"{self._final}/{MARKER}"))
-        except (FileNotFoundError, ValueError):
+            members = (found.get("consolidated_metadata") or {}).get("metadata") or {}
+            arrays = [node for node in (found, *members.values()) if node.get("node_type") == "array"]
+            # Groups of earlier versions of dem do not tell; their chunks are named by folders.
+            by_folders = all(array["chunk_key_encoding"]["name"] == "default" for array in arrays)
+        except (AttributeError, FileNotFoundError, KeyError, RecursionError, TypeError, ValueError):  # no metadata
             return BY_FOLDERS
-        members = (found.get("consolidated_metadata") or {}).get("metadata") or {}
-        arrays = [node for node in (found, *members.values()) if node.get("node_type") == "array"]
-        # Groups of earlier versions of dem do not tell; their chunks are named by folders.
-        by_folders = all(array["chunk_key_encoding"]["name"] == "default" for array in arrays)
         return BY_DOTS if by_folders else BY_FOLDERS
 
     def _url(self, path: str) -> str:

@@ -19,7 +19,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from dem.data.base import chunk_counts
-from dem.data.bounded import check_layout
+from dem.data.bounded import check_layout, check_metadata_files
 from dem.data.cf import packing_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason, split_scheme
 from dem.data.profiles import Features, check_features, check_shared, feature_names
@@ -188,6 +188,8 @@ def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
     if scheme is None and not Path(path).exists():
         message = f"there is nothing at {path}; give the path of a zarr array"
         raise DataError(message)
+    if scheme is None:
+        check_metadata_files(path)
     try:
         return zarr.open(store=path, mode="r")
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
