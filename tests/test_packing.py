@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
 
 from dem.data.base import Chunk
+from dem.data.snapshots import Snapshots
 from dem.em.algorithm import Fit, Status
+from dem.errors import StoreError
 from dem.packing import pack, unpack
 
 
@@ -92,3 +96,85 @@ def test_only_trusted_packages_are_named():
         unpack(shape, [])
     with pytest.raises(ValueError, match="fractions:Fraction is no dataclass"):
         unpack(shape, [], packages=("fractions",))
+
+
+# Files that were made to harm -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path):
+    snapshots = Snapshots(tmp_path)
+    snapshots.write("a", (np.arange(100.0), np.arange(6).reshape(2, 3), "word"))
+    return snapshots, tmp_path / "a.npz"
+
+
+def refused(snapshots, match):
+    with pytest.raises(StoreError, match=rf"^the snapshot a\.npz in .* is damaged \(.*{match}"):
+        snapshots.read("a")
+
+
+def in_the_table(path, offset, value):
+    """Change a field of the first entry in the table of contents of an archive (APPNOTE 4.3.12)."""
+    content = bytearray(path.read_bytes())
+    begins = content.index(b"PK\x01\x02")
+    content[begins + offset : begins + offset + len(value)] = value
+    path.write_bytes(bytes(content))
+
+
+def test_members_that_lie_in_one_another(written):
+    snapshots, path = written
+    with zipfile.ZipFile(path) as archive:
+        first = archive.infolist()[0]
+        with zipfile.ZipFile(path, "a") as again:
+            for number in range(3, 1000):  # 996 times the same bytes
+                member = zipfile.ZipInfo(f"{number}.npy")
+                for field in ("CRC", "header_offset", "file_size", "compress_size", "flag_bits", "orig_filename"):
+                    setattr(member, field, getattr(first, field))
+                again.filelist.append(member)
+                again.NameToInfo[member.filename] = member
+            again._didModify = True
+    refused(snapshots, r"its members take more than the \d+ bytes of the file")
+
+
+def test_members_that_claim_more_than_the_file(written):
+    snapshots, path = written
+    in_the_table(path, 20, (2**31 - 2).to_bytes(4, "little") * 2)
+    refused(snapshots, r"its members take more than the \d+ bytes of the file")
+
+
+def test_encrypted_members_and_places_before_the_file(written):
+    snapshots, path = written
+    in_the_table(path, 8, b"\x01")
+    refused(snapshots, "is encrypted")
+    in_the_table(path, 8, b"\x00")
+    content = path.read_bytes()
+    path.write_bytes(content[40:])  # all begins before it is said to
+    refused(snapshots, "")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["'", "((((((((", "{" * 3000, "{'descr': '<f8', [", "{[]: 1}", "lambda: 1", "1\n  2\n 3", "{'a': 1, 2: 3}", "\\"],
+    ids=lambda header: header[:20],
+)
+def test_headers_of_arrays_that_are_none(tmp_path, header):
+    text = header.encode()
+    array = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("shape.npy", array)
+    refused(Snapshots(tmp_path), "")
+
+
+def test_pipes_and_links_that_were_laid(tmp_path):
+    snapshots = Snapshots(tmp_path / "kept")
+    snapshots.write("a", 1)
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "kept" / f".b.npz.{os.getpid()}.part").symlink_to(mine)
+    snapshots.write("b", 2)
+    assert mine.read_text() == "mine"
+    assert snapshots.read("b") == 2
+    (tmp_path / "kept" / "a.npz").unlink()
+    os.mkfifo(tmp_path / "kept" / "a.npz")
+    with pytest.raises(StoreError, match="it is no plain file"):
+        snapshots.read("a")

@@ -8,9 +8,11 @@ what is not whole is no archive, and checksums tell of the rest.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
+import stat
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator
@@ -131,7 +133,7 @@ class Snapshots:
         with self._failures_told("read", missing=True):
             place = f"{self._inner}/{name}{SUFFIX}"
             if self._filesystem is None:
-                with Path(place).open("rb") as file:
+                with open(place, "rb", opener=_open_plain_file) as file:
                     return self._read(name, file)
             with self._filesystem.open(place, "rb") as file:
                 return self._read(name, io.BytesIO(file.read()))
@@ -157,12 +159,18 @@ class Snapshots:
 
     def _read(self, name: str, file: IO[bytes]) -> Any:
         try:
+            n_bytes = file.seek(0, os.SEEK_END)
             with zipfile.ZipFile(file) as archive:
+                _check_sizes(archive, n_bytes)
                 members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
                 shape = json.loads(_array(archive, members.pop(_SHAPE)).tobytes())
                 arrays = [_array(archive, members[str(number)]) for number in range(len(members))]
             return unpack(shape, arrays, self._packages)
-        except (zipfile.BadZipFile, EOFError, KeyError, ValueError, RecursionError, NotImplementedError) as error:
+        except Exception as error:  # `zipfile` and NumPy raise whatever a damaged file makes them raise
+            if (
+                isinstance(error, OSError) and error.errno != errno.EINVAL
+            ):  # the disk has failed, not a seek in the file
+                raise
             message = f"the snapshot {name}{SUFFIX} in {self.path} is damaged ({reason(error)})"
             raise StoreError(message) from error
 
@@ -171,7 +179,8 @@ class Snapshots:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{name}.{os.getpid()}.part"
         try:
-            with draft.open("wb") as file:
+            draft.unlink(missing_ok=True)
+            with draft.open("xb") as file:  # where others may write too, it must be no link of theirs
                 fill(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -201,6 +210,22 @@ class Snapshots:
             why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
             message = f"cannot {verb} the checkpoint {self.path}: {why}"
             raise StoreError(message) from error
+
+
+def _open_plain_file(path: str, flags: int) -> int:
+    """Open a file for reading; a pipe, for which one would wait, or a device without end is an `OSError`."""
+    file = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no plain file", path)
+    return file
+
+
+def _check_sizes(archive: zipfile.ZipFile, n_bytes: int) -> None:
+    """Raise `ValueError` if members lie in one another: as many as one likes would fit into a small file."""
+    if sum(member.compress_size for member in archive.infolist()) > n_bytes:
+        message = f"its members take more than the {n_bytes} bytes of the file"
+        raise ValueError(message)
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
