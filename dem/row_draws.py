@@ -7,6 +7,7 @@ key, so that those of any rows are computed together, and of no others. Row i of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -101,17 +102,17 @@ class RowDraws:
 
     def poisson(self, lam: Array) -> NDArray[np.int64]:
         """Draw from Poisson distributions by their means."""
-        return self._counts("poisson", lam)
+        return self._counts(lambda stats: stats.poisson, lam)
 
     def binomial(self, n: int, p: Array) -> NDArray[np.int64]:
         """Draw numbers of successes among `n`."""
-        return self._counts("binom", p, n)
+        return self._counts(lambda stats: stats.binom, p, n)
 
     def geometric(self, p: Array) -> NDArray[np.int64]:
         """Draw numbers of trials up to the first success."""
-        return self._counts("geom", p)
+        return self._counts(lambda stats: stats.geom, p)
 
-    def _counts(self, name: str, parameter: Array, *first: Any) -> NDArray[np.int64]:
-        import scipy.stats  # noqa: PLC0415 - its import takes half a second
+    def _counts(self, kind: Callable[[Any], Any], parameter: Array, *first: Any) -> NDArray[np.int64]:
+        from scipy import stats  # noqa: PLC0415 - its import takes half a second
 
-        return np.asarray(getattr(scipy.stats, name).ppf(self.random(parameter.shape), *first, parameter), np.int64)
+        return np.asarray(kind(stats).ppf(self.random(parameter.shape), *first, parameter), np.int64)

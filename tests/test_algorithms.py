@@ -12,6 +12,7 @@ from sources import CutRows
 
 import dem
 from dem.em.algorithm import Batch, Settings, Start, Status
+from dem.em.checkpoint import NO_CHECKPOINT
 from dem.em.e_step import Blocks
 from dem.em.incremental import Incremental
 from dem.em.loop import run
@@ -72,7 +73,7 @@ class Counting(LocalEngine):
 def test_starts_share_each_pass_and_end_as_each_alone(algorithm):
     rows, state, engine = CutRows(gaussian_rows(), EDGES), np.random.RandomState(1), Counting(2)
     estimator = dem.GaussianMixture(3, n_init=3, init_params="random_from_data")
-    family, starts = estimator._starts(rows, engine, estimator._sample(rows, engine, state), state)
+    family, starts = estimator._starts(rows, engine, estimator._sample(rows, engine, state), state, NO_CHECKPOINT)
     settings = Settings(1e-5, 60)
     fits = run([Start(family, start) for start in starts], algorithm, rows, engine, settings)
     assert engine.submitted == (len(EDGES) + 1) * max(one.n_iter for one in fits)

@@ -429,6 +429,19 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
         assert kept.due(passes) == due
 
 
+def test_a_checkpoint_that_holds_something_else_is_a_damaged_one(tmp_path):
+    path = tmp_path / "kept"
+    whole = fit(path)
+    state = max(name.removesuffix(".npz") for name in names(path) if name.startswith("data-"))
+    Snapshots(path).write(state, 7)
+    with pytest.warns(DataWarning, match=rf"the snapshot {state} in .*kept is damaged: it holds something else"):
+        assert_same_bits(fit(path), whole, ("means_", "lower_bounds_"))
+    for other in (1, ("x",), ("x", 5)):
+        Snapshots(path).write("job", other)
+        with pytest.raises(StoreError, match=r"the snapshot job in .*kept is damaged: it holds something else"):
+            fit(path)
+
+
 # Files from anywhere ------------------------------------------------------------------------------------------------
 
 
@@ -496,8 +509,8 @@ def dem_command(*arguments):
 
 def test_the_same_command_goes_on(tmp_path):
     data, kept, model = (str(tmp_path / name) for name in ("data.zarr", "kept", "model.zarr"))
-    zarr.create_array(data, data=np.random.default_rng(0).normal(size=(200_000, 4)), chunks=(5_000, 4))
-    command = ["fit", data, "-k", "4", "--tol", "0", "--max-iter", "60", "--seed", "0", "--out", model]
+    zarr.create_array(data, data=np.random.default_rng(0).normal(size=(100_000, 4)), chunks=(5_000, 4))
+    command = ["fit", data, "-k", "4", "--tol", "0", "--max-iter", "40", "--seed", "0", "--out", model]
     command += ["--checkpoint", kept]
     process = subprocess.Popen([sys.executable, "-m", "dem", *command], stderr=subprocess.PIPE, text=True)
     lines = iter(process.stderr.readline, "")
@@ -516,9 +529,9 @@ def test_the_same_command_goes_on(tmp_path):
     (line,) = [line for line in again.stderr.splitlines() if "going on from the checkpoint" in line]
     assert int(line.rpartition(" ")[2]) >= 3
     assert not Path(kept).exists()
-    whole = dem.GaussianMixture(4, tol=0, max_iter=60, random_state=0)
+    whole = dem.GaussianMixture(4, tol=0, max_iter=40, random_state=0)
     found = json.loads(again.stdout)
-    assert found["n_iter"] == 60
+    assert found["n_iter"] == 40
     with pytest.warns(ConvergenceWarning):
         whole.fit(data)
     assert_same_bits(dem.load(model), whole, ("weights_", "means_", "covariances_", "lower_bounds_"))

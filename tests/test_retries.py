@@ -202,11 +202,15 @@ def test_nobody_waits_for_a_store_after_an_interrupt(tmp_path, monkeypatch):
         store(path, table=TABLE[:n_rows])
         array = zarr.open_array(FailingStore(LocalStore(path), times=10**9, keys=keys), mode="r")
         began = time.monotonic()
-        timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        # Python loses an interrupt that comes amid a destructor: who sees nothing happen, presses again.
+        timers = [threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)) for seconds in (1.0, 3.0)]
+        for timer in timers:
+            timer.start()
         with pytest.raises(KeyboardInterrupt):
             dem.GaussianMixture(2, random_state=0).fit(array)
-        assert time.monotonic() - began < 4.0
+        for timer in timers:
+            timer.cancel()
+        assert time.monotonic() - began < 6.0
 
 
 def test_settings_are_judged():

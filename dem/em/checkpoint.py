@@ -77,13 +77,18 @@ class Checkpoint:
             return
         job, path = {"format of the checkpoint": FORMAT, **job}, self._snapshots.path
         try:
-            identity, before = self._snapshots.read("job")
+            found = self._snapshots.read("job")
         except FileNotFoundError:
             if others := [name for name in self._snapshots.names() if not name.startswith(".")]:
                 message = f"{path} holds something that is no checkpoint ({others[0]}); give another path"
                 raise StoreError(message) from None
             identity, before = uuid4().hex, job
             self._snapshots.write("job", (identity, job))
+        else:
+            if not (isinstance(found, tuple) and list(map(type, found)) == [str, dict]):
+                message = f"the snapshot job in {path} is damaged: it holds something else; give another path"
+                raise StoreError(message)
+            identity, before = found
         self.identity = path, identity
         for name in [*job, *before]:
             if job.get(name) != before.get(name):
@@ -138,8 +143,8 @@ class Checkpoint:
         """Return the engine whose sweeps are steps."""
         return engine if self._snapshots is None else _Recorded(engine, self)
 
-    def latest(self, phase: str) -> Any:
-        """Return the latest state of the loop that can be read; None if there is none."""
+    def latest(self, phase: str, is_one: Callable[[Any], bool]) -> Any:
+        """Return the latest state of the loop that can be read; None if there is none. `is_one` tells a state."""
         if self._snapshots is None:
             return None
         for name in reversed(self._states(phase)):
@@ -148,8 +153,10 @@ class Checkpoint:
             except (StoreError, FileNotFoundError) as error:
                 self._say(f"{error}; the fit goes on from the one before, if there is any")
             else:
-                self._number = int(name.rpartition("-")[2])
-                return found
+                if is_one(found):
+                    self._number = int(name.rpartition("-")[2])
+                    return found
+                self._say(f"the snapshot {name} in {self._snapshots.path} is damaged: it holds something else")
         return None
 
     def due(self, passes: int | None = None) -> bool:

@@ -124,8 +124,12 @@ class _Race:
             n_contests=len({start.contest for start in starts}),
         )
         notify(settings.callbacks, started)
-        if (before := settings.checkpoint.latest(settings.phase)) is not None:
+        before = settings.checkpoint.latest(settings.phase, self._is_of_these)
+        if before is not None:
             self._go_on(before)
+
+    def _is_of_these(self, found: Any) -> bool:
+        return isinstance(found, Standing) and len(found.fits) == len(self.starts) == len(found.confirm)
 
     def _go_on(self, before: Standing) -> None:
         """Take over how far the models were, and tell."""
