@@ -209,7 +209,7 @@ import numpy as np, dem
 path, out, options, seconds = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), float(sys.argv[4])
 rows = np.random.default_rng(0).normal(size=(30000, 3)) + 2.0 * (np.arange(30000)[:, None] // 15000)
 model = options.pop("model")
-options["callbacks"] = [lambda event: time.sleep(0.02 * hasattr(event, "gain"))]
+options["callbacks"] = [lambda event: time.sleep(0.003 * hasattr(event, "gain"))]
 if seconds:
     threading.Thread(target=lambda: (time.sleep(seconds), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
 if model == "select":
@@ -252,9 +252,9 @@ def test_a_killed_process_goes_on_to_the_same_bits(options, tmp_path):
     whole.mkdir()
     killed.mkdir()
     assert run_driver(whole, options)
-    delays = np.random.default_rng(1).uniform(0.3, 1.3, size=100)
+    delays = np.random.default_rng(1).uniform(0.2, 0.8, size=100)
     n_kills, went_on = 0, False
-    while not run_driver(killed, options, delays[n_kills] + 0.4 * n_kills):
+    while not run_driver(killed, options, delays[n_kills] + 0.5 * n_kills):
         n_kills += 1
         went_on |= bool(list((killed / "kept").glob("*-*.npz")))
     assert went_on
