@@ -21,7 +21,17 @@ from dem.data.checks import reason
 from dem.data.objects import BY_FOLDERS, Objects, is_failure_of_store, is_url, numbered, open_url
 from dem.errors import DemError, StoreError
 
-__all__ = ["Directory", "check_destination", "destination", "is_occupied", "is_url", "locked", "numbered", "remove"]
+__all__ = [
+    "Directory",
+    "check_destination",
+    "destination",
+    "is_occupied",
+    "is_url",
+    "local_path",
+    "locked",
+    "numbered",
+    "remove",
+]
 
 # Part of the temporary names: only on the machine that wrote it can a lock tell whether its writer is still there.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "localhost"
@@ -30,7 +40,7 @@ _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "localhost"
 def is_occupied(path: str | os.PathLike[str]) -> bool:
     """Tell whether anything is at a path or URL; raises `StoreError` if a store does not answer."""
     if not is_url(path):
-        return os.path.lexists(_local(path))
+        return os.path.lexists(local_path(path))
     filesystem, inner = open_url(path)
     with _failures_told(path):
         return bool(filesystem.exists(inner))
@@ -43,7 +53,7 @@ def remove(path: str) -> None:
         with suppress(FileNotFoundError):
             filesystem.rm(inner, recursive=True)
     else:
-        _remove(_local(path))
+        _remove(local_path(path))
 
 
 def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -55,7 +65,7 @@ def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         message = "the path to write to is empty; give a directory or URL"
         raise StoreError(message)
     if not is_url(path):
-        local = _local(path)
+        local = local_path(path)
         _clear(local)
         parent = next(parent for parent in local.parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -158,7 +168,7 @@ class Directory:
     is_whole = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._final = _local(path)
+        self._final = local_path(path)
         self._final.parent.mkdir(parents=True, exist_ok=True)
         self.path, self._lock = _new_directory(self._final)
         Path(self.path).chmod(0o755)
@@ -195,7 +205,8 @@ class Directory:
             os.close(self._lock)
 
 
-def _local(path: str | os.PathLike[str]) -> Path:
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of what is on a disk, be it given as a URL of a file."""
     text = os.fspath(path).removeprefix("file://")
     return Path(text.rstrip("/") or text).absolute()
 

@@ -5,6 +5,7 @@ It comes with the rows, and is added up over all the data.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -145,3 +146,21 @@ class Found:
         for batch, missing in other.batches.items():
             joined[batch] = joined[batch] + missing if batch in joined else missing
         return type(self)(joined, self.n_retries + other.n_retries, self.why or other.why)
+
+
+class LeavesOut:
+    """What `Rows` have in common that leave out what cannot be read, and show its place where results lie on a grid."""
+
+    _unreadable: Unreadable
+    _on_grid = False
+
+    @property
+    def n_left_out(self) -> int:
+        """How many parts cannot be read."""
+        return len(self._unreadable.parts)
+
+    def on_grid(self) -> Self:
+        """Return the same rows with those that cannot be read; see `Rows.on_grid`."""
+        whole = copy.copy(self)
+        vars(whole)["_on_grid"] = True
+        return whole

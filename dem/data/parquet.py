@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table, reason, rows_text, split_scheme
 from dem.data.dask_graph import Nodes
-from dem.data.found import Found, LeftOut, Missing, PartlyRead, Unreadable
+from dem.data.found import Found, LeavesOut, LeftOut, Missing, PartlyRead, Unreadable
 from dem.data.retries import retried, retried_items, tried
 from dem.errors import DataError
 
@@ -165,7 +165,7 @@ class ParquetBatch(Batch):
             yield Chunk(rows, range(lower, upper), unread=unread, found=found)
 
 
-class ParquetRows(Rows):
+class ParquetRows(LeavesOut, Rows):
     """Numeric columns of a parquet file, or of all the files in a folder (partitioned as Hive does it or not).
 
     Their common type is the smallest floating-point type that holds all of them exactly; what is missing is NaN.
@@ -208,17 +208,6 @@ class ParquetRows(Rows):
         bad = {region for (region,) in self._unreadable.by_array().get(self.name, ())}
         reads = [replace(read, is_bad=(read.start, read.stop) in bad) for read in self.reads] if bad else self.reads
         return [ParquetBatch(reads[first:stop], self._on_grid) for first, stop in self._bounds]
-
-    @property
-    def n_left_out(self) -> int:
-        """How many parts cannot be read."""
-        return len(self._unreadable.parts)
-
-    def on_grid(self) -> Rows:
-        """Return the same rows with those that cannot be read; see `Rows.on_grid`."""
-        whole = copy.copy(self)
-        vars(whole)["_on_grid"] = True
-        return whole
 
     def check_found(self, found: Found) -> Sequence[LeftOut]:
         """Judge what could not be read; raises `MissingDataError` if it could be read before."""

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from dem.data.atomic import locked
+from dem.data.atomic import local_path, locked
 from dem.data.checks import reason
 from dem.data.objects import is_failure_of_store, is_url, open_url
 from dem.errors import StoreError
@@ -53,8 +53,7 @@ class Snapshots:
         if is_url(path):
             self._filesystem, self._inner = open_url(path)
         else:
-            local = self.path.removeprefix("file://")
-            self._inner = str(Path(local.rstrip("/") or local).absolute())
+            self._inner = str(local_path(path))
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ from dem.data.base import (
     span_of,
 )
 from dem.data.checks import check_table
-from dem.data.found import Found, LeftOut, Missing, PartlyRead, Unreadable
+from dem.data.found import Found, LeavesOut, LeftOut, Missing, PartlyRead, Unreadable
 from dem.data.zarr_part import Block, ZarrPart
 from dem.errors import MissingDataError
 
@@ -143,7 +143,7 @@ class ZarrBatch(Batch):
         return Region(lower, tuple(min(n, end - a) for a, n, end in zip(lower, self.block, grid, strict=True)), grid)
 
 
-class ZarrRows(Rows):
+class ZarrRows(LeavesOut, Rows):
     """Zarr arrays of either format, sharded or not: all dimensions but that of the features are stacked in C order.
 
     Parameters as in `ZarrTable` and `Rows`. Raises `DataError` if they hold no numbers, or are empty.
@@ -184,17 +184,6 @@ class ZarrRows(Rows):
         if self._unreadable.parts:
             table = replace(table, known=self._unreadable.by_array())
         return [ZarrBatch(table, self._block, first, stop, self._on_grid) for first, stop in self._bounds]
-
-    @property
-    def n_left_out(self) -> int:
-        """How many parts cannot be read."""
-        return len(self._unreadable.parts)
-
-    def on_grid(self) -> Rows:
-        """Return the same rows with those that cannot be read; see `Rows.on_grid`."""
-        whole = copy.copy(self)
-        vars(whole)["_on_grid"] = True
-        return whole
 
     def divided(self, n_batches: int) -> Rows:
         """Return the same rows in at least `n_batches` batches; see `Rows.divided`. Shards are divided where few."""

@@ -107,7 +107,7 @@ def begin(
     if not checkpoint.keeps:
         return
     options = {
-        f"{name}": told(value)
+        name: told(value)
         for name, value in sorted(estimator.get_params(deep=False).items())
         if name not in _NOT_OF_THE_JOB
     }
