@@ -40,5 +40,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":  # worker processes import this file
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"):
+    with Client(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"):
         main()

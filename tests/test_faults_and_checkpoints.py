@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +13,8 @@ import pytest
 import zarr
 from agreement import assert_same_bits
 from cases import gaussian_rows
-from distributed import Client, LocalCluster
+from clusters import cluster_of, cluster_of_threads, kill_all
+from distributed import Client
 from sources import CutBatch, CutRows
 
 import dem
@@ -85,8 +84,7 @@ def test_a_worker_that_hangs(tmp_path):
     stop = After(HangingBatch.hangs.set)
     try:
         with (
-            LocalCluster(n_workers=1, processes=False, dashboard_address=None, threads_per_worker=1) as cluster,
-            Client(cluster),
+            cluster_of_threads(1),
             dask.config.set({"dem.stall-timeout": "1s", "dem.cache": 0}),
         ):
             said = (
@@ -113,13 +111,26 @@ def test_a_scheduler_that_is_killed(tmp_path):
     whole = dem.GaussianMixture(3, **EM).fit(data)
     module = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     with subprocess.Popen(
-        [*module, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"], stderr=subprocess.PIPE, text=True
+        [*module, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"],
+        stderr=subprocess.PIPE,
+        text=True,
     ) as scheduler:
         address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
         drain = threading.Thread(target=scheduler.stderr.read)
         drain.start()
         worker = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1"],
+            [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_worker",
+                address,
+                "--nthreads",
+                "1",
+                "--host",
+                "127.0.0.1",
+                "--dashboard-address",
+                "127.0.0.1:0",
+            ],
             stderr=subprocess.DEVNULL,
         )
         try:
@@ -143,10 +154,7 @@ def test_a_scheduler_that_is_killed(tmp_path):
 )
 def test_a_cluster_that_grows_and_shrinks():
     whole = dem.GaussianMixture(3, **EM).fit(rows())
-    with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None, threads_per_worker=1) as cluster,
-        Client(cluster) as client,
-    ):
+    with cluster_of_threads(1) as (cluster, client):
         sizes = iter([3, 1, 2, 1, 3, 2] * 100)
 
         def scale(event):
@@ -168,31 +176,15 @@ def test_a_cluster_that_grows_and_shrinks():
 )
 def test_workers_that_live_for_a_while():
     whole = dem.GaussianMixture(3, **EM).fit(rows())
-    lifetimes = np.random.default_rng(0).uniform(6.0, 12.0, size=1000)
-    with (
-        LocalCluster(n_workers=2, processes=True, dashboard_address=None, threads_per_worker=1) as cluster,
-        Client(cluster) as client,
-    ):
-        stop = threading.Event()
-        n_kills = []
+    gaps = np.random.default_rng(0).integers(2, 9, size=3)
+    ends = list(np.cumsum(gaps))
+    with cluster_of(2) as (_, client):
 
-        def reap():
-            for seconds in lifetimes:
-                if stop.wait(seconds):
-                    return
-                pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid is not None]
-                for pid in pids:
-                    os.kill(pid, signal.SIGKILL)
-                n_kills.append(len(pids))
+        def preempt(event):
+            if isinstance(event, IterationEnded) and event.phase == "data" and event.iteration in ends:
+                ends.remove(event.iteration)
+                kill_all(client)
 
-        reaper = threading.Thread(target=reap)
-        reaper.start()
-        try:
-            client.wait_for_workers(2)
-            slow = After(lambda: None)
-            fitted = dem.GaussianMixture(3, callbacks=[slow, lambda _: time.sleep(0.01)], **EM).fit(rows())
-        finally:
-            stop.set()
-            reaper.join()
-    assert n_kills
+        fitted = dem.GaussianMixture(3, callbacks=[preempt], **EM).fit(rows())
+    assert not ends
     assert_same_bits(fitted, whole, FITTED)

@@ -16,7 +16,7 @@ import pytest
 import zarr
 from agreement import assert_same_bits
 from cases import gaussian_rows
-from distributed import Client, LocalCluster
+from clusters import cluster_of, cluster_of_threads, kill_all
 from sources import CutRows
 
 import dem
@@ -46,21 +46,6 @@ class After:
         elif isinstance(event, IterationEnded) and event.iteration == self.iteration and not self.done:
             self.done = True
             self.action()
-
-
-def kill_all(client):
-    for pid in client.run(os.getpid).values():
-        os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def threads_cluster(n_workers):
-    """A cluster whose workers are threads of this process: it starts and ends at once."""
-    with (
-        LocalCluster(n_workers=n_workers, processes=False, dashboard_address=None, threads_per_worker=1) as cluster,
-        Client(cluster) as client,
-    ):
-        yield cluster, client
 
 
 @pytest.fixture
@@ -160,10 +145,7 @@ def kill_while_writing(client, folder):
 )
 def test_other_workers_join_later():
     expected = dem.GaussianMixture(3, **EM).fit(rows())
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster),
-    ):
+    with cluster_of(1) as (cluster, _):
 
         def leave():
             cluster.scale(0)
@@ -184,7 +166,7 @@ def test_other_workers_join_later():
     lost="what follows the last iteration, which the estimator holds",
 )
 def test_no_worker_comes_back(told_soon):
-    with threads_cluster(1) as (cluster, _), dask.config.set({"dem.worker-timeout": "1.5s"}):
+    with cluster_of_threads(1) as (cluster, _), dask.config.set({"dem.worker-timeout": "1.5s"}):
         leave = After(lambda: cluster.scale(0), iteration=3)
         model = dem.GaussianMixture(3, random_state=0, tol=0.0, callbacks=[leave])
         with pytest.raises(EngineError, match=r"no worker of the cluster at .* was ready for 1\.5 s") as error:
@@ -205,7 +187,7 @@ def test_no_worker_comes_back(told_soon):
 )
 def test_the_first_workers_are_awaited(told_soon):
     expected = dem.GaussianMixture(3, **EM).fit(rows())
-    with threads_cluster(0) as (cluster, _):
+    with cluster_of_threads(0) as (cluster, _):
         threading.Timer(2, cluster.scale, [2]).start()
         with pytest.warns(EngineWarning, match="waiting for workers of the cluster"):
             fitted = dem.GaussianMixture(3, **EM).fit(rows())
@@ -229,7 +211,17 @@ main()
 @contextmanager
 def worker_without_dem(address):
     process = subprocess.Popen(
-        [sys.executable, "-c", WITHOUT_DEM, address, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1"],
+        [
+            sys.executable,
+            "-c",
+            WITHOUT_DEM,
+            address,
+            "--no-nanny",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--host",
+            "127.0.0.1",
+        ],
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -245,11 +237,7 @@ def worker_without_dem(address):
     lost="nothing: before the first read",
 )
 def test_a_worker_without_dem_is_named():
-    with (
-        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster) as client,
-        worker_without_dem(cluster.scheduler_address),
-    ):
+    with cluster_of(0) as (cluster, client), worker_without_dem(cluster.scheduler_address):
         client.wait_for_workers(1, timeout=60)
         (address,) = client.nthreads()
         with pytest.raises(EngineError, match=f"worker {address} cannot import dem .*install dask-em .* there"):
@@ -263,11 +251,7 @@ def test_a_worker_without_dem_is_named():
     lost="what follows the last iteration, which the estimator holds",
 )
 def test_a_worker_without_dem_joins_later():
-    with (
-        LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster) as client,
-        worker_without_dem(cluster.scheduler_address) as process,
-    ):
+    with cluster_of(1) as (cluster, client), worker_without_dem(cluster.scheduler_address) as process:
         os.kill(process.pid, signal.SIGSTOP)
 
         def joins():
@@ -308,7 +292,7 @@ def test_an_exception_in_a_callback(model):
     lost="what follows the last iteration, which the estimator holds",
 )
 def test_a_client_or_a_scheduler_that_ends(what):
-    with threads_cluster(1) as (cluster, client):
+    with cluster_of_threads(1) as (cluster, client):
         close = After({"client": client, "cluster": cluster}[what].close)
         model = dem.GaussianMixture(3, random_state=0, tol=0.0, callbacks=[close])
         with pytest.raises(EngineError, match=r"the cluster at .* went away .*; start it and the fit again") as error:
@@ -344,7 +328,7 @@ def test_a_memory_limit_that_is_too_small(tmp_path):
 @pytest.mark.slow
 def test_the_shell_waits_and_is_stopped(tmp_path):
     zarr.create_array(tmp_path / "x.zarr", data=gaussian_rows(), chunks=(500, 3))
-    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster:
+    with cluster_of(0) as (cluster, _):
         command = ["fit", str(tmp_path / "x.zarr"), "--components", "3", "--scheduler", cluster.scheduler_address]
         process = subprocess.Popen(
             [sys.executable, "-m", "dem", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,0 +1,31 @@
+"""Clusters for the tests that kill them: on the loopback interface, ports that are free, one thread a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+
+from distributed import Client, LocalCluster
+
+LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+
+
+@contextmanager
+def cluster_of(n_workers, **options):
+    """A cluster of worker processes under nannies, and its client."""
+    with (
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, **LOOPBACK, **options) as cluster,
+        Client(cluster) as client,
+    ):
+        yield cluster, client
+
+
+def cluster_of_threads(n_workers):
+    """The same, whose workers are threads of this process: it starts and ends at once."""
+    return cluster_of(n_workers, processes=False, protocol="tcp")
+
+
+def kill_all(client):
+    for pid in client.run(os.getpid).values():
+        os.kill(pid, signal.SIGKILL)
