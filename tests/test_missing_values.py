@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +9,12 @@ import pytest
 import xarray as xr
 import zarr
 from cases import CASES, NARROW, chunk_of, gaussian_rows
+from gaps import with_gaps
 from scipy.stats import multivariate_normal
 from sources import CutRows
 
 import dem
-from dem.errors import DataError, DataWarning, OptionError
-from dem.estimators.gaps import relative_cost
-from dem.families.gaps import patterns_among
+from dem.errors import DataError, OptionError
 
 # t distributions have no marginals yet; rows with gaps can be skipped
 KNOWING = [case for case in CASES if case.family().component.marginalises]
@@ -24,13 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 # Little and Rubin (2002), example 11.1: hundreds of fruits, and percentages of wormy ones, of 18 apple trees.
 FRUITS = [8, 6, 11, 22, 14, 17, 18, 24, 19, 23, 26, 40, 4, 4, 5, 6, 8, 10]
 WORMY = [59, 58, 56, 53, 50, 45, 43, 42, 39, 38, 30, 27, *(6 * [np.nan])]
-
-
-def with_gaps(rows, share=0.2, seed=3):
-    """Return rows with a share of the values missing, and one row without any."""
-    gaps = np.random.default_rng(seed).random(rows.shape) < share
-    gaps[7] = True
-    return np.where(gaps, np.nan, rows)
 
 
 def test_apples():
@@ -327,55 +318,6 @@ def test_a_step_of_tied_covariances_is_that_of_plain_numpy(monkeypatch, at_once,
     np.testing.assert_allclose(after["covariances"], expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
     weighted = family.e_step(parameters, replace(chunk_of(gaps), weights=weights))
     assert weighted.log_likelihood == pytest.approx(weights @ log_density, rel=1e-10)
-
-
-@pytest.mark.parametrize("n", [40, 300, 1200])
-def test_the_patterns_to_expect_among_rows(n):
-    rng = np.random.default_rng(0)
-    rows = np.where(rng.random((2000, 8)) < 0.3, np.nan, 1.0)
-
-    def distinct(some):
-        missing = np.isnan(some)
-        return len(np.unique(missing[missing.any(axis=1)], axis=0))
-
-    drawn = [distinct(rows[rng.choice(2000, n, replace=False)]) for _ in range(50)]
-    assert patterns_among(rows, n) == pytest.approx(np.mean(drawn), rel=0.1)
-    # ... and among more than were sampled
-    assert patterns_among(rows[:400], n) == pytest.approx(np.mean(drawn), rel=0.25)
-
-
-def test_many_patterns_are_told(monkeypatch):
-    monkeypatch.setattr("dem.families.gaussian.component.most_kept", lambda *_: 3)
-    monkeypatch.setattr("dem.families.gaussian.marginal.most_kept", lambda *_: 3)
-    gaps = with_gaps(gaussian_rows(600))
-    options = {"missing": "marginalise", "random_state": 0, "max_iter": 5}
-    with pytest.warns(DataWarning, match="7 sets of features are missing in sampled rows of NumPy array") as caught:
-        few = dem.GaussianMixture(3, **options).fit(gaps)
-    assert any(re.search(r"about \d+ times as long", str(one.message)) for one in caught)
-    monkeypatch.undo()
-    np.testing.assert_array_equal(few.means_, dem.GaussianMixture(3, **options).fit(gaps).means_)
-    assert few.n_patterns_ == 7  # of 8 there can be, with that of nothing observed and without the complete one
-
-
-def test_what_many_patterns_cost(monkeypatch):
-    gaps = with_gaps(np.zeros((5000, 8)), 0.3)
-    clock = [0.0]
-
-    class Family:
-        """An E-step that takes a microsecond for each row and a millisecond for each pattern, by the clock here."""
-
-        def e_step(self, parameters, chunk):
-            missing = np.isnan(chunk.rows)
-            n_patterns = len(np.unique(missing[missing.any(axis=1)], axis=0))
-            clock[0] += 1e-6 * len(chunk.rows) + 1e-3 * n_patterns
-
-    monkeypatch.setattr("dem.estimators.gaps.time.thread_time", lambda: clock[0])
-    family, start = Family(), chunk_of(gaps)  # any record will do for parameters
-    for n in (500, 5000):
-        found = relative_cost(family, start, gaps, np.zeros((5000, 8)), n)
-        before = clock[0]
-        family.e_step(start, chunk_of(gaps[:n]))
-        assert found == pytest.approx((clock[0] - before) / (1e-6 * n), rel=0.1)
 
 
 def test_candidates_are_for_complete_rows():
