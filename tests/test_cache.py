@@ -74,6 +74,7 @@ def test_an_error_gives_the_room_back():
     assert cache.n_bytes == 0
 
 
+@pytest.mark.slow
 def test_a_store_that_fits_is_read_once(tmp_path):
     """After the first read the chunks are taken away: with room for them the fit goes on, to the same bits."""
     table = gaussian_rows(40_000)

@@ -81,6 +81,7 @@ def dem_command(*arguments):
     return subprocess.run([sys.executable, "-m", "dem", *arguments], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(tmp_path):
     data, kept, model = (str(tmp_path / name) for name in ("data.zarr", "kept", "model.zarr"))
     zarr.create_array(data, data=np.random.default_rng(0).normal(size=(100_000, 4)), chunks=(5_000, 4))

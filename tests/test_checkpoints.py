@@ -318,6 +318,7 @@ def test_a_fit_goes_on_where_its_checkpoint_cannot(tmp_path, monkeypatch):
     assert_same_bits(fit(tmp_path / "kept"), whole, ("means_", "lower_bounds_"))
 
 
+@pytest.mark.slow
 def test_checkpoints_on_s3(bucket):
     whole, path = fit(None), f"{bucket}/kept"
     with pytest.raises(Gone):

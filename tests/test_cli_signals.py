@@ -144,6 +144,7 @@ def test_ctrl_c_before_the_first_iteration(data, tmp_path, words):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_amid_a_selection_says_how_far_it_was(data, tmp_path):
     process = start("select", data, "-k", "2:3", "--tol", "0", "--max-iter", "1000000", "--json")
     stdout, lines = interrupt(process, signal.SIGINT, after="iteration 5 (2 of 2 models go on)")

@@ -48,6 +48,7 @@ def on_terminal(*arguments):
     return stdout, shown.decode()
 
 
+@pytest.mark.slow
 def test_a_live_line_and_a_warning_above_it(data):
     stdout, shown = on_terminal("fit", data, "-k", "3", "--seed", "0", "--max-iter", "3", "--tol", "0")
     assert "converged after 3 iterations" in stdout

@@ -158,6 +158,7 @@ def test_nothing_is_read_before_it_is_asked_for():
     assert sum(source.asked) == 1000
 
 
+@pytest.mark.slow
 def test_columns_travel_in_parts(cluster, tmp_path):
     from distributed import Client
 

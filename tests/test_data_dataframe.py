@@ -69,6 +69,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", WHOLE)
 def test_results_can_be_joined_to_the_frame(folder, selection):
     frame = WHOLE[selection](dd.read_parquet(folder, split_row_groups=True))

@@ -53,6 +53,7 @@ def told_soon(monkeypatch):
     monkeypatch.setattr("dem.engine.workers.TELL_AFTER", 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="all workers of a cluster are killed during a fit; nannies restart them",
     sees="after 10 s without a worker: waiting for workers",
@@ -160,6 +161,7 @@ def test_other_workers_join_later():
     assert last.n_workers > 0
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="all workers end and none comes back",
     sees="no worker of the cluster at … was ready for 1.5 s (by default 5 minutes, `--worker-timeout`)",

@@ -234,6 +234,7 @@ def test_weights_are_repeated_rows(kind):
     np.testing.assert_allclose(weighted.covariances_, repeated.covariances_, rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param("full", marks=SLOW), "diag"])
 def test_any_kind_of_limits_on_threads_and_a_cluster(kind, cluster, tmp_path):
     from distributed import Client

@@ -282,6 +282,7 @@ def run(*arguments):
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_a_plan_foresees_the_error(tmp_path):
     zarr.create_array(tmp_path / "x.zarr", shape=(120, 2), chunks=(10, 2), dtype="f8")
     said = run("plan", tmp_path / "x.zarr", "--components", 1)

@@ -215,6 +215,7 @@ def test_no_scheduler_there():
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.slow
 def test_something_else_listens_there(monkeypatch):
     """A web server, for instance: whatever its answer does to the protocol, it becomes one line."""
     monkeypatch.setattr("dem.engine.client.TIMEOUT", 2)

@@ -20,6 +20,7 @@ def stream(n_rows=4000):
     return rows + np.sqrt(noise) * rng.normal(size=rows.shape), noise, labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [20, 100])
 def test_errors_are_taken_out(tmp_path, size):
     rows, noise, _ = stream()

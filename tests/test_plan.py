@@ -48,6 +48,7 @@ def test_what_is_known_without_measuring(data):
     assert 0 < found.pass_seconds < 60
 
 
+@pytest.mark.slow
 def test_the_shell_says_the_same_in_words_and_in_json(data):
     arguments = ["plan", data, "-k", "4", "--covariance", "diag", "--workers", "1", "--memory-limit", "2GB"]
     result = CliRunner().invoke(command, arguments)
@@ -195,6 +196,7 @@ def test_chunks_that_fit_no_memory_are_not_read(tmp_path):
 # What is foretold, and what comes --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hundred_terabytes_in_five_seconds(tmp_path):
     path = str(tmp_path / "virtual.zarr")
     zarr.create_array(path, shape=(195_312_500_000, 64), chunks=(20_000, 64), dtype="f8")

@@ -184,6 +184,7 @@ def test_segmentation_needs_labels_of_the_image():
         plot.segmentation(np.zeros((2, 3, 3)), np.zeros((3, 2), dtype=int))
 
 
+@pytest.mark.slow
 def test_without_matplotlib_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"

@@ -62,6 +62,7 @@ def test_a_model_on_s3_is_saved_replaced_and_replaced_again(any_bucket, models):
     assert zarr.open_group(url, mode="r", use_consolidated=False)["means"][:].tolist() == models[0].means_.tolist()
 
 
+@pytest.mark.slow
 def test_results_on_s3_are_written_and_replaced(any_bucket, models, tmp_path):
     bucket, url = any_bucket, f"{any_bucket}/labels.zarr"
     models[0].save(str(tmp_path / "model.zarr"))

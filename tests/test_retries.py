@@ -194,6 +194,7 @@ def test_pauses_grow_and_differ_and_end(monkeypatch):
     assert pauses(10, 0.05) == []
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_a_store_after_an_interrupt(tmp_path, monkeypatch):
     """Ctrl-C amid a pause of ten seconds ends the fit at once, whether or not threads do the reading."""
     monkeypatch.setattr(dem.data.retries, "_FIRST_PAUSE", 20.0)
@@ -249,6 +250,7 @@ def test_s3_answers_503_to_a_third_of_requests(bucket, s3_server, monkeypatch):
         check_faults(bucket, s3_server, monkeypatch, a_third)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="S3 closes the connection in the middle of an object",
     sees="2 reads failed and were tried again (…), where the package for S3 has not done so by itself",

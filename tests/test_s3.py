@@ -69,6 +69,7 @@ def test_a_store_that_goes_away_is_one_line(bucket, s3_server, cut_at, arguments
     assert re.match(rf"dem: .*{url}.* cannot be (opened|read) .*", line), line
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="the keys of an S3 store are wrong, or expire during a fit",
     sees="s3://… cannot be opened (PermissionError: …), or chunk c/1/0 of s3://… (rows 20 to 39) cannot be read "

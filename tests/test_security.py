@@ -51,6 +51,7 @@ def strangers_are_turned_away(address):
         talk.recv(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("security", [None, "temporary", "folder"])
 def test_what_connect_starts_listens_on_loopback(security, certificates):
     security = str(certificates) if security == "folder" else security
@@ -88,6 +89,7 @@ def test_what_the_shell_starts_listens_on_loopback(security, tmp_path):
     assert {place.ip for place in found} == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="certificates of another authority, or none, for a scheduler with TLS",
     sees="no scheduler answers at tls://… (…)",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("numpy", "scipy", "sklearn", "dask", "distributed", "zarr", "xarray", "pandas", "matplotlib", "rich")
 
 
@@ -23,6 +25,7 @@ def test_a_local_fit_needs_no_cluster_and_no_optional_package():
     assert not loaded.intersection({"distributed", "xarray", "matplotlib"})
 
 
+@pytest.mark.slow
 def test_a_worker_needs_no_scikit_learn():
     code = (
         "import dem.engine.base, dem.em.loop, dem.em.predict, dem.families.gaussian, dem.families.binomial\n"
@@ -31,6 +34,7 @@ def test_a_worker_needs_no_scikit_learn():
     assert "sklearn" not in loaded_by(code)
 
 
+@pytest.mark.slow
 def test_plots_need_no_import_of_their_own():
     assert "matplotlib" not in loaded_by("import dem; dem.plot.convergence")
 
