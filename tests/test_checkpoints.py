@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from agreement import assert_same_bits
 from cases import CASES, gaussian_rows
+from sklearn.base import clone
 from sources import CutRows
 
 import dem
@@ -91,6 +92,14 @@ def test_every_family_goes_on_to_the_same_bits(case, way, tmp_path):
     again, n_ends = interrupted(make, lambda one: one.fit(data, checkpoint=tmp_path / "kept"), 24)
     assert n_ends > 1
     assert_same_bits(whole, again, (*case.parameters, "lower_bounds_"))
+
+
+@pytest.mark.parametrize("estimator", [dem.GaussianMixture(3, tol=1e-6), dem.KMeans(3)], ids=["mixture", "k-means"])
+def test_labels_of_a_fit_that_goes_on(estimator, tmp_path):
+    make = clone(estimator).set_params(random_state=0).set_params
+    labels, n_ends = interrupted(make, lambda one: one.fit_predict(rows(), checkpoint=tmp_path / "kept"), 20)
+    assert n_ends > 1
+    np.testing.assert_array_equal(labels, make(callbacks=None).fit(rows()).predict(rows()))
 
 
 def test_k_means_and_a_search_go_on_to_the_same_bits(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -362,9 +363,18 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
 
     # What needs fitted attributes alone ---------------------------------------------------------------------
 
-    def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None, **given: Unpack[RowOptions]) -> Any:
+    def fit_predict(
+        self,
+        X: Any,
+        y: object = None,
+        sample_weight: Any = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str | None = None,
+        **given: Unpack[RowOptions],
+    ) -> Any:
         """Fit the mixture and return the labels of X, given all else that `fit` is given; see `fit` and `predict`."""
-        self.fit(X, y, sample_weight, **given)
+        self.fit(X, y, sample_weight, checkpoint=checkpoint, checkpoint_every=checkpoint_every, **given)
         return self.predict(X, **given)
 
     def _n_parameters(self) -> int:
