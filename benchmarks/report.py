@@ -26,6 +26,7 @@ import predicting
 import reads_tables
 import rows
 import scheduling
+import soak
 import starts
 import startup
 import truncated
@@ -115,6 +116,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "maxima": ("maxima", maxima.summary),
     "rows": ("rows", rows.cost_table),
     "checkpoints": ("checkpoints", checkpoints.cost_table),
+    "soak": ("soak", soak.soak_table),
     "reads": ("reads", reads_tables.reads),
     "reads-targets": ("reads", reads_tables.targets),
     "squarem": ("reads", reads_tables.squarem),

@@ -1,13 +1,15 @@
-"""Fits under random faults, for half an hour: each is the same command again and again until it is done.
+"""Fits under random faults, for half an hour: each is asked for again and again until it is done.
 
     .venv/bin/python benchmarks/soak.py                  # make soak
-    .venv/bin/python benchmarks/soak.py --seconds 120 --seed 7
+    .venv/bin/python benchmarks/soak.py --seconds 90 --seed 7
 
-Commands run on threads, on processes of their own, and on a cluster beside; drivers, workers and the scheduler are
-killed, drivers are asked to stop, chunks are damaged for a while. A command that ends is started again. Each model is
-compared, bit for bit, with that of an undisturbed run; what is left over of processes and files is counted. Writes
-benchmarks/results/soak.json; `report.py` makes the table of docs/reliability.md of it. The exit code is 1 if any fit
-was lost or wrong, or anything was left over.
+Three lanes of fits run side by side, on threads, on two workers of their own, and on a cluster beside: commands of the
+shell; a driver that is killed at random; and a driver that nobody kills, whose memory is followed, as is that of a
+worker which only it uses. Meanwhile drivers, workers and the scheduler are killed, workers stand still, drivers are
+asked to stop, chunks are damaged for a while, and an S3 server answers 503. Each model is compared, bit for bit, with
+that of an undisturbed fit; what is left over of processes and files is counted. Writes benchmarks/results/soak.json, of
+which `report.py` makes the table of docs/reliability.md. The exit code is 1 if any fit was lost or wrong, anything was
+left over, or memory has grown.
 """
 
 from __future__ import annotations
@@ -18,312 +20,393 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import psutil
 import zarr
-from common import announce, save, table
+from common import HERE, announce, save, table
+from soak_fits import JOBS, digest, fit
+from soak_processes import MARK, Cluster, Command, Driver, left_over, measured
 
 import dem
 
-JOBS = {
-    "batch": ["fit", "--components", "6", "--tol", "0", "--max-iter", "60"],
-    "k-means||, three starts": ["fit", "--components", "6", "--init", "k-means||", "--n-init", "3"],
-    "squarem": ["fit", "--components", "6", "--tol", "1e-7", "--max-iter", "300", "--accelerate", "squarem"],
-    "incremental": ["fit", "--components", "6", "--tol", "1e-6", "--algorithm", "incremental", "--max-in-flight", "1"],
-    "stepwise": ["fit", "--components", "6", "--tol", "1e-6", "--algorithm", "stepwise", "--max-in-flight", "1"],
-    "k-means": ["fit", "--components", "12", "--family", "kmeans", "--tol", "0"],
-    "select": ["select", "--components", "1:5", "--tol", "1e-5"],
-}
-PLACES = ("threads", "processes", "cluster")
-FAULTS = (
-    "kill the driver",
-    "stop the driver",
-    "kill a worker",
-    "kill all workers",
-    "kill the scheduler",
-    "damage a chunk",
+sys.path.insert(0, str(HERE.parent / "tests"))
+from s3 import Faulty, moto
+
+# An attempt that fails more often than this is a lost fit: there are some twenty faults a minute.
+MOST_STARTS = 100
+# What may be said of a fit that does not come to its end, by the faults that are brought about.
+EXPECTED = (
+    "went away",
+    "no scheduler answers",
+    "cannot be read",
+    "could be read before and cannot now",
+    "workers died 4 times",
+    "dem: stopped",
+    "a worker ended as it was started",
+    "Timed out trying to connect",
 )
-# More starts than this of one command: it does not come to its end.
-MOST_STARTS = 60
+SHARE_OF_503 = 0.1
 
 
-class Cluster:
-    """A scheduler and two workers with nannies, each a process of its own; what dies is started again."""
+class Soak:
+    """What all lanes share.
 
-    def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{self.port}"
-        self._processes: dict[str, subprocess.Popen[str]] = {}
-        self.restore()
+    Parameters
+    ----------
+    folder : Path
+        An empty one, for everything.
+    seconds : float
+    seed : int
+    s3 : dict
+        Environment in which s3:// means the server that answers 503.
+    """
 
-    def restore(self) -> None:
-        """Start what is not there."""
-        scheduler = self._processes.get("scheduler")
-        if scheduler is None or scheduler.poll() is not None:
-            self.close()
-            options = ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
-            scheduler = self._start("scheduler", "distributed.cli.dask_scheduler", options, stderr=subprocess.PIPE)
-            for line in scheduler.stderr or ():
-                if "Scheduler at:" in line:
-                    break
-            threading.Thread(target=drain, args=(scheduler.stderr,), daemon=True).start()
-        for name in ("worker 1", "worker 2"):
-            worker = self._processes.get(name)
-            if worker is None or worker.poll() is not None:
-                options = [self.address, "--nthreads", "1", "--host", "127.0.0.1", "--no-dashboard"]
-                self._start(name, "distributed.cli.dask_worker", options, stderr=subprocess.DEVNULL)
+    def __init__(self, folder: Path, seconds: float, seed: int, s3: dict[str, str]) -> None:
+        self.folder, self.seconds, self.seed, self._s3 = folder, seconds, seed, s3
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.problems: list[str] = []
+        self.measures: dict[str, list[dict[str, float]]] = {"driver": [], "worker": []}
+        self.over, self.verbose = threading.Event(), False
+        self._lock = threading.Lock()
+        self.data = {
+            "disk": str(folder / "data.zarr"),
+            "S3": "s3://dem-soak/data.zarr",
+            "bad": str(folder / "bad.zarr"),
+        }
+        for path in (self.data["disk"], self.data["bad"]):
+            rows = np.random.default_rng(seed).normal(size=(24_000, 4))
+            rows += 3.0 * np.random.default_rng(1).integers(0, 3, size=(24_000, 1))
+            zarr.create_array(path, data=rows, chunks=(2_000, 4))
+        bad = Path(self.data["bad"], "c", "5", "0")
+        bad.write_bytes(bad.read_bytes()[:1000])
+        self.mark = uuid4().hex
+        self.cluster = Cluster(2, self.room("cluster"), self.environment("cluster"))
+        self.steady = Cluster(1, self.room("steady"), self.environment("steady"))
+        self.shell = Command(self.environment("shell"))
+        self.lanes: dict[str, Command | Driver] = {
+            "shell": self.shell,
+            "killed": Driver(self.environment("killed")),
+            "lasting": Driver(self.environment("lasting")),
+        }
 
-    def _start(self, name: str, module: str, options: list[str], stderr: int) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *options], stdout=subprocess.DEVNULL, stderr=stderr, text=True
-        )
-        self._processes[name] = process
-        return process
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the environment for the processes of a lane or a cluster."""
+        return {**os.environ, **self._s3, "TMPDIR": str(self.room(f"{name} tmp")), MARK: self.mark + name}
 
-    def workers(self) -> list[psutil.Process]:
-        """Return the processes that compute, below their nannies."""
-        nannies = [process for name, process in self._processes.items() if name != "scheduler"]
-        return [child for nanny in nannies for child in below(nanny.pid)]
+    def room(self, name: str) -> Path:
+        """Return a folder."""
+        (self.folder / name).mkdir(exist_ok=True)
+        return self.folder / name
 
-    def kill_scheduler(self) -> None:
-        """Kill it."""
-        self._processes["scheduler"].kill()
+    def count(self, what: str, number: int = 1) -> None:
+        """Count something."""
+        with self._lock:
+            self.counts[what] += number
 
-    def close(self) -> None:
-        """End all processes."""
-        for process in self._processes.values():
-            for child in below(process.pid):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-            process.kill()
-            process.wait()
-        self._processes.clear()
+    def complain(self, what: str, text: str) -> None:
+        """Count something that must not be, and print what it is."""
+        self.count(what)
+        self.problems.append(f"{what}: {text}")
+        print(f"{what}: {text}", flush=True)
 
+    def undisturbed(self) -> dict[tuple[str, bool], str]:
+        """Return the digests of all fits, of all the data and without the chunk that cannot be read."""
+        skip = {"on_bad_chunk": "skip"}
+        found = {(job, False): fit(job, self.data["disk"]) for job in JOBS}
+        return found | {(job, True): fit(job, self.data["bad"], **skip) for job in JOBS}
 
-def drain(stream: object) -> None:
-    """Read what a process says, so that it does not wait for a reader."""
-    for _ in stream:
-        pass
+    def run_lane(self, name: str, number: int, wanted: dict[tuple[str, bool], str]) -> None:
+        """Let a lane make fits until the time is over, and a last one that nobody disturbs."""
+        lane, rng = self.lanes[name], np.random.default_rng([self.seed, number])
+        out, kept = self.room(name) / "model.zarr", self.room(name) / "kept"
+        places = {"shell": ["threads", "workers", "cluster"], "killed": ["threads", "cluster"]}
+        n_fits = 0
+        while not self.over.is_set() or n_fits == 0:
+            job = list(JOBS)[(n_fits + rng.integers(2)) % len(JOBS)]
+            place = rng.choice(places.get(name, ["threads", "cluster", "steady", "steady"]))
+            data = rng.choice(["disk", "disk", "disk", "bad", "bad", "S3"])
+            task = {
+                "job": job,
+                "data": self.data[data],
+                "out": str(out),
+                "kept": str(kept),
+                "scheduler": {"cluster": self.cluster.address, "steady": self.steady.address}.get(place, ""),
+                "workers": place == "workers",
+                "options": {"on_bad_chunk": "skip"} if data == "bad" else {},
+            }
+            what = f"{name}: {job} on {place}, data {data}"
+            found = self.until_done(lane, task, what)
+            if found != wanted[job, data == "bad"]:
+                self.complain("lost fits" if found is None else "wrong bits", what)
+            else:
+                self.count("fits")
+                self.count(f"fits: {job}")
+                self.count(f"on {place}")
+            self._tidy(name, out, kept)
+            n_fits += 1
+            if name == "lasting":
+                self._measure()
+        lane.close()
 
-
-class Command:
-    """The same command, started again until it is done."""
-
-    def __init__(self, name: str, place: str, folder: Path, data: str, seed: int, address: str) -> None:
-        self.name, self.place, self.folder = name, place, folder
-        self.out, self.kept = str(folder / "model.zarr"), str(folder / "kept")
-        command, *options = JOBS[name]
-        where = {"threads": [], "processes": ["--workers", "2"], "cluster": ["--scheduler", address]}[place]
-        files = ["--out", self.out, "--checkpoint", self.kept]
-        self.line = [command, data, *options, "--seed", str(seed), *where, *files]
-        self.n_starts, self.peak, self.process, self.said = 0, 0, None, ""
-
-    def start(self) -> None:
-        """Start it, in a session of its own."""
-        self.n_starts += 1
-        with (self.folder / "said").open("w") as said:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dem", *self.line],
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                start_new_session=True,
-                env={**os.environ, "TMPDIR": str(self.folder / "tmp")},
-            )
-
-    def wait(self, seconds: float) -> int | None:
-        """Wait for its end; return the exit code, None if it still runs."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.peak = max(self.peak, psutil.Process(self.process.pid).memory_info().rss)
-            if (code := self.process.poll()) is not None:
-                self.said = (self.folder / "said").read_text().strip()
-                return code
-            time.sleep(0.02)
+    def until_done(self, lane: Command | Driver, task: dict[str, Any], what: str) -> str | None:
+        """Ask for a fit until it is done; return the digest of its model, None if it never is."""
+        for n_starts in range(MOST_STARTS):
+            self.count("starts again", int(n_starts > 0))
+            began = time.monotonic()
+            found = lane.attempt(task)
+            if self.verbose:
+                end = found.get("error", "done" if found else "killed")
+                print(f"{time.monotonic() - began:6.1f} s  {what}: {end}", flush=True)
+            if found.get("saved"):
+                return digest(dem.load(task["out"]))
+            if "digest" in found:
+                return str(found["digest"])
+            if "error" in found:
+                self.count("errors that were told")
+                if not found["ours"] or not any(word in found["error"] for word in EXPECTED):
+                    self.complain("unclear errors", f"{what}: {found['error']}\n{found['traceback']}")
+                time.sleep(0.3)
         return None
 
+    def _tidy(self, name: str, out: Path, kept: Path) -> None:
+        """Count what a fit that is done has left behind beside its model."""
+        mark = self.mark + name
+        if name == "shell" and (over := left_over(mark)):
+            self.complain("left processes", str(over))
+        shutil.rmtree(out, ignore_errors=True)
+        if kept.exists():
+            self.complain("left files", f"{name}: {sorted(path.name for path in kept.iterdir())}")
+            shutil.rmtree(kept)
 
-def below(pid: int) -> list[psutil.Process]:
-    """Return the processes that another has started, but for those that keep track of resources."""
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-        return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
-    except psutil.NoSuchProcess:
-        return []
+    def left_files(self) -> list[Path]:
+        """Return files that nobody wanted; those of Dask's scratch space are its own."""
+        rooms = [path for path in self.folder.iterdir() if path.suffix != ".zarr"]
+        files = [path for room in rooms for path in room.rglob("*") if not path.is_dir()]
+        return [path for path in files if not {"dask-scratch-space", "dask-worker-space"} & {*path.parts}]
 
-
-def left_of(session: int, seconds: float = 20.0) -> int:
-    """Return how many processes of a session are still there after a while."""
-    deadline = time.monotonic() + seconds
-    while True:
-        there = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-                if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                    there.append(process)
-        if not there or time.monotonic() > deadline:
-            for process in there:
-                process.kill()
-            return len(there)
-        time.sleep(0.2)
+    def _measure(self) -> None:
+        """Note the memory of the driver and the worker that nobody kills."""
+        processes = {"driver": [self.lanes["lasting"].process], "worker": self.steady.workers()}
+        for name, found in processes.items():
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                self.measures[name].append({"time": time.monotonic(), **measured(found[0].pid)})
 
 
-def inflict(fault: str, command: Command, cluster: Cluster, data: Path, rng: np.random.Generator) -> bool:
-    """Bring a fault about; return whether there was anything to bring it about with."""
-    own = below(command.process.pid) if command.place == "processes" else cluster.workers()
-    if fault == "kill the driver":
-        command.process.kill()
-    elif fault == "stop the driver":
-        command.process.send_signal(signal.SIGTERM)
-    elif fault in ("kill a worker", "kill all workers"):
-        if command.place == "threads" or not own:
-            return False
-        for process in own if fault == "kill all workers" else [own[rng.integers(len(own))]]:
+def faults(soak: Soak, rng: np.random.Generator) -> dict[str, Callable[[], bool]]:
+    """Return what may happen; each returns whether it could."""
+    shell, killed = soak.shell, soak.lanes["killed"]
+
+    def signalled(processes: list[psutil.Process], number: int) -> bool:
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-    elif fault == "kill the scheduler":
-        if command.place != "cluster":
-            return False
-        cluster.kill_scheduler()
-    else:
-        chunk = sorted(path for path in (data / "c").rglob("*") if path.is_file())[rng.integers(30)]
-        whole = chunk.read_bytes()
-        damaged = chunk.with_suffix(".damaged")
-        damaged.write_bytes(whole[: len(whole) // 2])
-        damaged.replace(chunk)
-        command.wait(1.0)
-        damaged.write_bytes(whole)
-        damaged.replace(chunk)
-    return True
+                process.send_signal(number)
+        return bool(processes)
+
+    def workers() -> list[psutil.Process]:
+        own = shell.own_workers()
+        return own if own and rng.integers(2) else soak.cluster.workers()
+
+    def one(processes: list[psutil.Process]) -> list[psutil.Process]:
+        return [processes[rng.integers(len(processes))]] if processes else []
+
+    def stand_still() -> bool:
+        stopped = one([*workers(), *soak.steady.workers()])
+        signalled(stopped, signal.SIGSTOP)
+        time.sleep(rng.uniform(0.5, 3.0))
+        return signalled(stopped, signal.SIGCONT)
+
+    def kill_scheduler() -> bool:
+        soak.cluster.kill_scheduler()
+        time.sleep(rng.uniform(0.0, 2.0))
+        return True
+
+    def damage() -> bool:
+        path = Path(soak.data["disk"], "c", str(rng.integers(12)), "0")
+        whole, draft = path.read_bytes(), soak.folder / "chunk"
+        for content in (whole[: len(whole) // 2], whole):
+            draft.write_bytes(content)
+            draft.replace(path)
+            time.sleep(rng.uniform(0.2, 1.0))
+        return True
+
+    return {
+        "a driver is killed": (shell if rng.integers(2) else killed).kill,
+        "a command is asked to end (SIGTERM)": lambda: shell.stop(signal.SIGTERM),
+        "a worker is killed": lambda: signalled(one(workers()), signal.SIGKILL),
+        "all workers are killed": lambda: signalled(workers(), signal.SIGKILL),
+        "a worker stands still (SIGSTOP)": stand_still,
+        "the scheduler is killed": kill_scheduler,
+        "a chunk is damaged": damage,
+    }
 
 
-def model_of(path: str) -> list[bytes]:
-    """Return what a model is compared by: parameters, and the log-likelihood of each iteration."""
-    one = dem.load(path)
-    history = np.array([record["log_likelihood"] for record in one.history_])
-    return [*(np.asarray(getattr(one, f"{name}_")).tobytes() for name in one._parameter_names), history.tobytes()]  # noqa: SLF001
+def disturb(soak: Soak) -> None:
+    """Bring faults about until the time is over."""
+    rng, began = np.random.default_rng([soak.seed, 99]), time.monotonic()
+    kinds = faults(soak, rng)
+    while time.monotonic() < began + soak.seconds:
+        time.sleep(rng.uniform(0.5, 3.5))
+        name = list(kinds)[rng.choice(len(kinds), p=[0.25, 0.1, 0.15, 0.1, 0.15, 0.1, 0.15])]
+        if kinds[name]():
+            soak.count(f"fault: {name}")
+            if soak.verbose:
+                print(f"          {name}", flush=True)
+        soak.cluster.restore()
+    soak.over.set()
 
 
-def run(command: Command, cluster: Cluster, data: Path, rng: np.random.Generator, counts: collections.Counter) -> bool:
-    """Run a command under faults to its end; return whether it came there."""
-    inflicted = False
-    command.start()
-    while command.n_starts <= MOST_STARTS:
-        code = command.wait(rng.uniform(0.5, 6.0))
-        if code is None:
-            fault = FAULTS[rng.integers(len(FAULTS))]
-            if inflict(fault, command, cluster, data, rng):
-                counts[fault] += 1
-                inflicted = True
-            cluster.restore()
-            continue
-        counts["left processes"] += left_of(command.process.pid)
-        if code == 0 or Path(command.out).exists():
-            return True
-        if not inflicted:
-            print(f"ended without a fault: {command.line}\n{command.said}")
-            return False
-        counts["starts again"] += 1
-        cluster.restore()
-        command.start()
-        inflicted = False
-    command.process.kill()
-    print(f"not done after {MOST_STARTS} starts: {command.line}\n{command.said}")
-    return False
+def slope(measures: list[dict[str, float]], name: str) -> tuple[float, float]:
+    """Return by how much a measure grows per hour, and its standard error.
+
+    The first third is left out: caches fill, packages are imported. Neighbours are alike, so that the line is fitted
+    to twelve averages rather than to all.
+    """
+    late = measures[len(measures) // 3 :]
+    parts = [part for part in np.array_split(np.array([[one["time"], one[name]] for one in late]), 12) if len(part)]
+    if len(parts) < 4:
+        return 0.0, float("inf")
+    means = np.array([part.mean(axis=0) for part in parts])
+    (value, _), covariance = np.polyfit(means[:, 0] / 3600.0, means[:, 1], 1, cov=True)
+    return float(value), float(np.sqrt(covariance[0, 0]))
+
+
+def grown(measures: list[dict[str, float]], name: str) -> bool:
+    """Tell whether a measure has grown by more than a twentieth within the time, and beyond chance."""
+    if not measures:
+        return True
+    value, error = slope(measures, name)
+    hours = (measures[-1]["time"] - measures[0]["time"]) / 3600.0
+    return value > 3.0 * error and value * hours > 0.05 * float(np.mean([one[name] for one in measures]))
 
 
 def soak_table(result: dict) -> str:
     """Return the table for the documentation."""
     found = result["found"]
-    words = ", ".join(f"{number} × {fault}" for fault, number in found["faults"].items())
-    lines = [
-        ["minutes", f"{found['seconds'] / 60:.0f}, seed {found['seed']}"],
-        ["fits that came to their end", f"{found['fits']} ({', '.join(found['places'])})"],
-        ["faults", words],
-        ["commands started again", found["starts_again"]],
-        ["fits lost", found["lost"]],
-        ["models with other bits", found["wrong"]],
-        ["processes left over", found["left_processes"]],
-        ["files left over", found["left_files"]],
-        ["largest memory of a driver, first and last third", " and ".join(f"{mb:.0f} MB" for mb in found["peaks"])],
-    ]
-    return table(["what", "found"], lines)
+    lines = [["fits that came to their end", f"{found['fits']}, {found['fits'] / found['minutes']:.0f} a minute"]]
+    lines += [["of which", ", ".join(f"{number} {name}" for name, number in found["kinds"].items())]]
+    lines += [["where", ", ".join(f"{number} {name}" for name, number in found["places"].items())]]
+    lines += [[name, number] for name, number in found["faults"].items()]
+    lines += [[name, found[name]] for name in ("starts again", "errors that were told")]
+    lines += [[name, f"**{number}**"] for name, number in found["failures"].items()]
+    for name, one in found["measures"].items():
+        lines.append([f"memory of the {name} that lasts, MB", f"{one['memory'][0]:.0f} to {one['memory'][1]:.0f}"])
+        value, error = one["slope"]
+        lines.append(["its slope after the first third, MB per hour", f"{value:.1f} ± {error:.1f}"])
+        for what in ("files", "threads"):
+            lines.append(
+                [f"its open {what}" if what == "files" else f"its {what}", "{:.0f} to {:.0f}".format(*one[what])]
+            )
+    head = f"{found['minutes']:.0f} minutes, seed {found['seed']}, {result['machine']['cores']} cores"
+    return table([head, ""], lines)
+
+
+FAILURES = ("lost fits", "wrong bits", "unclear errors", "left processes", "left files")
+
+
+def summary(soak: Soak, n_503: int) -> dict[str, Any]:
+    """Return what was found."""
+    counts = soak.counts
+
+    def those(prefix: str) -> dict[str, int]:
+        return {name.removeprefix(prefix): number for name, number in sorted(counts.items()) if name.startswith(prefix)}
+
+    measures = {}
+    for name, found in soak.measures.items():
+        ends = [found[len(found) // 3], found[-1]] if found else []
+        measures[name] = {what: [one[what] for one in ends] for what in ("memory", "files", "threads")}
+        measures[name]["slope"] = slope(found, "memory")
+    return {
+        "minutes": soak.seconds / 60.0,
+        "seed": soak.seed,
+        "fits": counts["fits"],
+        "kinds": those("fits: "),
+        "places": {f"on {name}": number for name, number in those("on ").items()},
+        "faults": {**those("fault: "), "S3 answers 503": n_503},
+        **{name: counts[name] for name in ("starts again", "errors that were told")},
+        "failures": {name: counts[name] for name in FAILURES},
+        "measures": measures,
+        "problems": soak.problems,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--verbose", action="store_true", help="a line for every attempt and every fault")
     options = parser.parse_args()
     machine = announce("soak")
-    rng, counts, peaks, places = np.random.default_rng(options.seed), collections.Counter(), [], collections.Counter()
-    with tempfile.TemporaryDirectory(prefix="dem-soak-") as scratch:
-        folder = Path(scratch)
-        data = folder / "data.zarr"
-        rows = np.random.default_rng(options.seed).normal(size=(120_000, 4))
-        rows += 3.0 * np.random.default_rng(1).integers(0, 3, size=(120_000, 1))
-        zarr.create_array(data, data=rows, chunks=(4_000, 4))
-        wanted: dict[str, list[bytes]] = {}
-        cluster, began = Cluster(), time.monotonic()
+    warnings.simplefilter("ignore")
+    chance, shared = np.random.default_rng([options.seed, 503]), shared_memory()
+
+    def busy(_: int) -> int | None:
+        return 503 if chance.uniform() < SHARE_OF_503 else None
+
+    with (
+        tempfile.TemporaryDirectory(prefix="dem-soak-") as folder,
+        moto() as server,
+        Faulty(server, "data.zarr/c/", busy) as faulty,
+    ):
+        soak = Soak(
+            Path(folder), options.seconds, options.seed, {**faulty.server.environment(), "AWS_MAX_ATTEMPTS": "1"}
+        )
+        soak.verbose = options.verbose
         try:
-            while time.monotonic() - began < options.seconds:
-                name, place = list(JOBS)[rng.integers(len(JOBS))], PLACES[rng.integers(len(PLACES))]
-                if name not in wanted:
-                    alone = Command(name, "threads", folder, str(data), options.seed, "")
-                    alone.start()
-                    if alone.wait(300.0) != 0:
-                        sys.exit(f"{alone.line} fails without any fault: {alone.said}")
-                    wanted[name] = model_of(alone.out)
-                    shutil.rmtree(alone.out)
-                cluster.restore()
-                command = Command(name, place, folder, str(data), options.seed, cluster.address)
-                (folder / "tmp").mkdir(exist_ok=True)
-                done = run(command, cluster, data, rng, counts)
-                counts["fits" if done else "lost"] += 1
-                places[place] += done
-                peaks.append(command.peak)
-                if done and model_of(command.out) != wanted[name]:
-                    counts["wrong"] += 1
-                    print(f"other bits: {command.line}")
-                shutil.rmtree(command.out, ignore_errors=True)
-                shutil.rmtree(command.kept, ignore_errors=True)
-                over = [path for path in folder.rglob("*") if "dask-scratch" not in path.parts and path.is_file()]
-                over = [path for path in over if data not in path.parents and path.name != "said"]
-                counts["left files"] += len(over)
-                for path in over:
-                    print(f"left over: {path}")
-                shutil.rmtree(folder / "tmp", ignore_errors=True)
+            upload(soak.data["disk"], server.environment())
+            wanted = soak.undisturbed()
+            lanes = [
+                threading.Thread(target=soak.run_lane, args=(name, number, wanted), daemon=True)
+                for number, name in enumerate(soak.lanes)
+            ]
+            for lane in lanes:
+                lane.start()
+            disturb(soak)
+            for lane in lanes:
+                lane.join(300)
+                if lane.is_alive():
+                    soak.complain("lost fits", "a lane does not come to its end")
         finally:
-            cluster.close()
-    third = max(len(peaks) // 3, 1)
-    found = {
-        "seconds": options.seconds,
-        "seed": options.seed,
-        "fits": counts["fits"],
-        "places": [f"{number} on {place}" for place, number in places.items()],
-        "faults": {fault: counts[fault] for fault in FAULTS},
-        "starts_again": counts["starts again"],
-        "lost": counts["lost"],
-        "wrong": counts["wrong"],
-        "left_processes": counts["left processes"],
-        "left_files": counts["left files"],
-        "peaks": [max(part, default=0) / 1e6 for part in (peaks[:third], peaks[-third:])],
-    }
+            for lane in soak.lanes.values():
+                if isinstance(lane, Driver):
+                    lane.close()
+            soak.cluster.close()
+            soak.steady.close()
+        for name in ("shell", "killed", "lasting", "cluster", "steady"):
+            for over in left_over(soak.mark + name):
+                soak.complain("left processes", f"{name}: {over}")
+        for path in [*soak.left_files(), *(shared_memory() - shared)]:
+            soak.complain("left files", str(path))
+        found = summary(soak, faulty.n_faults)
     result = {"machine": machine, "found": found}
     save("soak", result)
     print(soak_table(result))
-    if counts["lost"] + counts["wrong"] + counts["left processes"] + counts["left files"]:
+    if any(found["failures"].values()) or any(grown(one, "memory") for one in soak.measures.values()):
         sys.exit(1)
+
+
+def shared_memory() -> set[str]:
+    """Return the names of all shared memory but semaphores, which other processes of this machine make too."""
+    return {path.name for path in Path("/dev/shm").glob("*") if not path.name.startswith("sem.")}  # noqa: S108
+
+
+def upload(path: str, environment: dict[str, str]) -> None:
+    """Copy an array to the S3 server."""
+    import s3fs  # noqa: PLC0415 - after the rest is known to be there
+
+    keys = {"key": environment["AWS_ACCESS_KEY_ID"], "secret": environment["AWS_SECRET_ACCESS_KEY"]}
+    store = s3fs.S3FileSystem(endpoint_url=environment["AWS_ENDPOINT_URL"], **keys)
+    store.mkdir("dem-soak")
+    store.put(path, "dem-soak/data.zarr", recursive=True)
 
 
 if __name__ == "__main__":

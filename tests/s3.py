@@ -207,7 +207,11 @@ class Faulty:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Quiet(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:  # a client that went away is none of ours
+                pass
+
+        self._server = Quiet(("127.0.0.1", 0), Handler)
         self.server = Server(f"http://127.0.0.1:{self._server.server_port}", keys=server.keys)
 
     def __enter__(self) -> Self:

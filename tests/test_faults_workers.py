@@ -17,10 +17,12 @@ import zarr
 from agreement import assert_same_bits
 from cases import gaussian_rows
 from clusters import cluster_of, cluster_of_threads, kill_all
-from sources import CutRows
+from sources import CutBatch, CutRows
 
 import dem
 from dem.engine import connect
+from dem.engine.base import ByBatch
+from dem.engine.cluster import ClusterEngine
 from dem.errors import EngineError, EngineWarning
 from dem.events import IterationEnded, WorkersAwaited
 
@@ -265,6 +267,60 @@ def test_a_worker_without_dem_joins_later():
         with pytest.raises(EngineError, match=r"worker tcp.* cannot import dem"):
             model.fit(rows())
     assert model.n_iter_ >= 2
+
+
+@pytest.mark.reliability(
+    fault="a worker that dem starts is killed before it is ready",
+    sees="a worker ended as it was started (Nanny failed to start.) …; start again",
+    lost="nothing: before the first read",
+)
+def test_a_worker_that_ends_as_it_is_started(tmp_path):
+    (tmp_path / "ends.py").write_text("import os\nos._exit(1)\n")
+    with (
+        dask.config.set({"distributed.worker.preload": [str(tmp_path / "ends.py")]}),
+        pytest.raises(EngineError, match=r"^a worker ended as it was started \(Nanny failed to start\.\)"),
+        connect(workers=1),
+    ):
+        pass
+
+
+def not_here():
+    message = "no module named mine"
+    raise ModuleNotFoundError(message)
+
+
+class UnknownBatch(CutBatch):
+    def __reduce__(self):
+        return not_here, ()
+
+
+class UnknownRows(CutRows):
+    def batches(self):
+        return [UnknownBatch(batch.table, batch.first, batch.edges) for batch in super().batches()]
+
+
+class UnknownWork:
+    def __call__(self, chunk):
+        return len(chunk)
+
+    def __reduce__(self):
+        return not_here, ()
+
+
+@pytest.mark.reliability(
+    fault="a worker cannot make use of the batches or the model: a module of yours is not there",
+    sees="worker … cannot make use of what it is sent (ModuleNotFoundError: …); install there …",
+    lost="nothing: before the first read",
+)
+def test_what_workers_cannot_unpack_is_named():
+    said = r"^worker \S+ cannot make use of what it is sent \(ModuleNotFoundError: no module named mine\); install"
+    with cluster_of_threads(1) as (_, client):
+        engine = ClusterEngine(client)
+        for data, work in [(UnknownRows(gaussian_rows(), EDGES), len), (rows(), UnknownWork())]:
+            with pytest.raises(EngineError, match=said):
+                engine.sweep(data, [work])
+        with pytest.raises(EngineError, match=said):
+            engine.sweep(rows(), [ByBatch([UnknownWork()] * len(rows().batches()))])
 
 
 def fail():

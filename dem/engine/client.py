@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
@@ -50,19 +51,25 @@ def open_client(
     # In force as long as the cluster is: workers that are restarted look them up anew.
     with (
         dask.config.set(WORKER_SETTINGS),
-        LocalCluster(
+        _start(
             n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
             protocol="tcp://" if certificates is None else "tls://",
             security=security,
-            dashboard_address="127.0.0.1:0",
             memory_limit=memory_limit or "auto",
         ) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+def _start(**options: Any) -> LocalCluster:
+    """Start processes with one thread each, on loopback."""
+    own = {"threads_per_worker": 1, "processes": True, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    try:
+        return LocalCluster(**own, **options)
+    except RuntimeError as error:  # of a nanny
+        message = f"a worker ended as it was started ({first_line(error)}), killed or for lack of memory; start again"
+        raise EngineError(message) from error
 
 
 def _probe(scheduler: str, security: Security) -> None:

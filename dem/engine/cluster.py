@@ -17,12 +17,14 @@ import dask.utils
 import psutil
 from distributed import Client, Future, get_worker
 from distributed import wait as all_done
+from distributed.protocol.pickle import dumps, loads
 
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
+from dem.errors import EngineError
 from dem.events import BatchEnded
 from dem.statistics import TREE_ARITY, tree_sum
 
@@ -80,8 +82,8 @@ class ClusterEngine(Engine):
         """Return the totals to be of each of some batches, which have numbers."""
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
         shared = [None if isinstance(work, ByBatch) else work for work in works]
-        shared_works = self.client.submit(_identity, shared, key=_key("works"), pure=False)
-        own = [[work.works[number] for work in works if isinstance(work, ByBatch)] for number in numbers]
+        shared_works = self.client.submit(_loaded, dumps(shared), key=_key("works"), pure=False)
+        own = [dumps([work.works[number] for work in works if isinstance(work, ByBatch)]) for number in numbers]
         keys = [_key("batch") for _ in held]
         how = {"cache": self._cache, "attempts": self._retries.attempts, "seconds": self._retries.seconds}
         return self.client.map(_run, held, [shared_works] * len(held), own, **how, key=keys, pure=False)
@@ -146,7 +148,7 @@ class ClusterEngine(Engine):
         keys, values = list(batch.pending), list(batch.pending.values())
         return self.client.submit(
             _complete,
-            batch.with_values({}),
+            dumps(batch.with_values({})),
             keys,
             values,
             key=_key("rows"),
@@ -253,19 +255,34 @@ def even_places(places: Sequence[str | None], cores: Mapping[str, int]) -> list[
     return [place or next(seat) for place in kept]
 
 
-def _identity(value: Any) -> Any:
-    return value
+def _loaded(packed: bytes) -> Any:
+    """Return what was packed by `dumps`, within a task: what cannot be had where Dask unpacks it ends the worker.
+
+    Raises
+    ------
+    EngineError
+        Naming the worker.
+    """
+    try:
+        return loads(packed)
+    except Exception as error:
+        message = (
+            f"worker {get_worker().address} cannot make use of what it is sent ({type(error).__name__}: {error}); "
+            "install there what data and model are made of, as in this process"
+        )
+        raise EngineError(message) from error
 
 
-def _complete(batch: Batch, keys: list[Any], values: list[Any]) -> Batch:
-    return batch.with_values(dict(zip(keys, values, strict=True)))
+def _complete(batch: bytes, keys: list[Any], values: list[Any]) -> Batch:
+    found: Batch = _loaded(batch)
+    return found.with_values(dict(zip(keys, values, strict=True)))
 
 
 def _run(
-    batch: Batch, shared: list[Work | None], own: list[Work], cache: str | int, attempts: int, seconds: float
+    batch: Batch, shared: list[Work | None], own: bytes, cache: str | int, attempts: int, seconds: float
 ) -> list[Any]:
     """Take a batch through all works: those that all batches share, with its own in their places."""
-    others = iter(own)
+    others = iter(_loaded(own))
     works = [work or next(others) for work in shared]
     return run_batch(batch, works, retries=Retries(attempts, seconds), cache=_worker_cache(cache))
 

@@ -216,6 +216,8 @@ class Workers:
             yield
         except KilledWorker as error:
             raise EngineError(_killed(error, rows)) from error
+        except EngineError:
+            raise
         except RuntimeError as error:
             if isinstance(error.__cause__, ImportError):  # Dask says so of graphs that its scheduler cannot load
                 message = (
