@@ -1,7 +1,7 @@
 """The table of docs/reliability.md: a row for each test that is marked with a fault; see `make reliability`.
 
-A test that brings a fault about says so with ``@pytest.mark.reliability(fault=…, sees=…, lost=…)``; what it says
-stands in the table, so that no row is without a test. The files are parsed, not imported.
+A test that brings a fault about says so with ``@pytest.mark.reliability(fault=…, sees=…, lost=…, recovery=…)``;
+what it says stands in the table, so that no row is without a test. The files are parsed, not imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "reliability.md"
-COLUMNS = ("fault", "sees", "lost")
+COLUMNS = ("fault", "sees", "lost", "recovery")
 TABLE = re.compile(r"(<!-- tests:reliability -->\n).*?(<!-- /tests:reliability -->)", re.DOTALL)
 
 
@@ -32,7 +32,7 @@ def marks(tests: Path = TESTS) -> Iterator[tuple[str, dict[str, str]]]:
 
 def table(tests: Path = TESTS) -> str:
     """Return the table in Markdown."""
-    rows = [["what happens", "what you see", "what is lost", "test"], ["---"] * 4]
+    rows = [["what happens", "what you see", "what is lost", "time to recover", "test"], ["---"] * 5]
     rows += [[*(said[column] for column in COLUMNS), f"`{place}`"] for place, said in marks(tests)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

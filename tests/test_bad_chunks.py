@@ -80,6 +80,7 @@ def of_the_rest(**options):
     sees="chunk c/3/0 of x.zarr (rows 30 to 39), the first of 2, cannot be read (…): such rows are left out; "
     "`bad_chunks_` has them all, `n_samples_seen_` counts the rows that were read",
     lost="the rows of these chunks",
+    recovery="none: the fit goes on",
 )
 @pytest.mark.parametrize(
     ("layout", "how"),
@@ -250,6 +251,7 @@ def flaky(path, **how):
     fault="a chunk of a zarr store cannot be read for a while, longer than it is tried, with `on_bad_chunk='skip'`",
     sees="chunk c/3/0 of x.zarr (rows 30 to 39) cannot be read (OSError: …, tried 8 times): such rows are left out",
     lost="the rows of this chunk, in all passes, also when it comes back",
+    recovery="that of the attempts (8 within a minute), once for each such chunk",
 )
 def test_what_comes_back_stays_left_out(tmp_path):
     """It fails in the first pass, each time that it is asked for, and would be read in the second."""
@@ -266,6 +268,7 @@ def test_what_comes_back_stays_left_out(tmp_path):
     fault="a chunk of a zarr store that was read is damaged during the fit, with `on_bad_chunk='skip'`",
     sees="chunk c/3/0 of x.zarr (rows 30 to 39) could be read before and cannot now (…); …",
     lost="the iteration",
+    recovery="once the store is repaired, the same line; with a checkpoint it goes on",
 )
 @pytest.mark.parametrize("algorithm", ["auto", "incremental"])
 def test_what_goes_bad_later_is_an_error(tmp_path, algorithm):

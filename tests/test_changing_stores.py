@@ -35,6 +35,7 @@ GONE_LATER = r"chunk c/7/0 of .*x\.zarr \(rows 70 to 79\) was there before and i
     fault="chunks of a zarr store disappear during a fit",
     sees="chunk c/7/0 of x.zarr (rows 70 to 79) was there before and is gone; …",
     lost="the iteration",
+    recovery="once the store is repaired, the same line; with a checkpoint it goes on",
 )
 @pytest.mark.parametrize("algorithm", ["batch", "incremental", "stepwise"])
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -88,6 +89,7 @@ def test_chunks_that_come_during_a_fit(tmp_path):
     fault="the zarr store vanishes during a fit",
     sees="x.zarr has vanished: …",
     lost="the iteration",
+    recovery="once the store is repaired, the same line; with a checkpoint it goes on",
 )
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_store_that_vanishes_during_a_fit(tmp_path, allowed):
@@ -102,6 +104,7 @@ def test_a_store_that_vanishes_during_a_fit(tmp_path, allowed):
     fault="the zarr store is written anew during a fit, in another shape, dtype, or with other chunks",
     sees="x.zarr has changed since it was opened: its dtype was float64 and is int64; …",
     lost="the iteration",
+    recovery="a new fit: these are other data",
 )
 @pytest.mark.parametrize(
     ("rewrite", "said"),
@@ -150,6 +153,7 @@ def test_attributes_may_change_during_a_fit(tmp_path):
     fault="the zarr store vanishes before a lazy `predict` is computed",
     sees="x.zarr has vanished: …",
     lost="nothing",
+    recovery="once the store is back, the same line",
 )
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_store_that_vanishes_before_lazy_labels_are_computed(tmp_path, allowed):
@@ -206,6 +210,7 @@ def sharded(path, location):
     fault="a shard or chunk of a zarr store is empty or cut short (a full disk, a broken copy), before a fit or in it",
     sees="shard c/2/0 of x.zarr (rows 40 to 59) cannot be read (it is empty, no byte is in the store); …",
     lost="one read, or the iteration",
+    recovery="once the store is repaired, the same line; with a checkpoint it goes on",
 )
 @pytest.mark.parametrize("n_bytes", CUT.values(), ids=CUT)
 @pytest.mark.parametrize("location", ["start", "end"])
@@ -244,6 +249,7 @@ def test_an_empty_chunk_is_refused(tmp_path):
     sees="x.zarr has changed since it was opened: the attributes that decode it were {} and are "
     "{'scale_factor': 2.0}; …",
     lost="the iteration",
+    recovery="a new fit: these are other data",
 )
 def test_attributes_that_change_during_a_fit(tmp_path):
     array = store(tmp_path / "x.zarr")

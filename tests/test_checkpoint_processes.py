@@ -47,6 +47,7 @@ def run_driver(folder, options, seconds=0.0):
     fault="the process that fits is killed (`kill -9`) at any moment, and started again",
     sees="with a checkpoint, the fit goes on",
     lost="the pass in progress; of incremental EM the blocks since the last save",
+    recovery="the start of Python, two chunks read to compare, and the pass that was cut",
 )
 @pytest.mark.slow
 @pytest.mark.parametrize(

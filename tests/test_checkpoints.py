@@ -283,6 +283,7 @@ def test_two_processes_do_not_share_a_checkpoint(tmp_path):
     fault="the latest checkpoint is damaged",
     sees="a warning that names it",
     lost="what came after the one before",
+    recovery="one pass more",
 )
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     path = tmp_path / "kept"
@@ -307,6 +308,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     fault="a checkpoint cannot be written: the disk is full, the store is away",
     sees="a warning",
     lost="nothing: the fit goes on, and tries again",
+    recovery="none: the fit goes on",
 )
 def test_a_fit_goes_on_where_its_checkpoint_cannot(tmp_path, monkeypatch):
     whole, real = fit(None), os.fsync

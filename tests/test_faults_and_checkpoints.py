@@ -75,6 +75,7 @@ class HangingRows(CutRows):
     fault="a worker hangs: a store or a disk does not answer",
     sees="nothing has come of … for 1.0 s … (by default an hour, dask's setting `dem.stall-timeout`)",
     lost="the pass in progress, with a checkpoint",
+    recovery="the stall timeout, then the same line",
 )
 def test_a_worker_that_hangs(tmp_path):
     whole = dem.GaussianMixture(3, **EM).fit(rows())
@@ -103,6 +104,7 @@ def test_a_worker_that_hangs(tmp_path):
     fault="the scheduler is killed during a fit",
     sees="the cluster at … went away …; start it and the fit again",
     lost="the pass in progress, with a checkpoint",
+    recovery="seconds until it is noticed, then the same line",
 )
 @pytest.mark.slow
 def test_a_scheduler_that_is_killed(tmp_path):
@@ -151,6 +153,7 @@ def test_a_scheduler_that_is_killed(tmp_path):
     fault="a cluster grows and shrinks during a fit, its workers being retired gracefully (adaptive scaling)",
     sees="nothing",
     lost="nothing; the same bits",
+    recovery="none: the fit goes on",
 )
 def test_a_cluster_that_grows_and_shrinks():
     whole = dem.GaussianMixture(3, **EM).fit(rows())
@@ -173,6 +176,7 @@ def test_a_cluster_that_grows_and_shrinks():
     fault="all workers are preempted again and again, and others come (spot instances)",
     sees="waiting for workers, at times",
     lost="nothing; the same bits",
+    recovery="the start of a worker, seconds, each time",
 )
 def test_workers_that_live_for_a_while():
     whole = dem.GaussianMixture(3, **EM).fit(rows())

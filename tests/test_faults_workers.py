@@ -60,6 +60,7 @@ def told_soon(monkeypatch):
     fault="all workers of a cluster are killed during a fit; nannies restart them",
     sees="after 10 s without a worker: waiting for workers",
     lost="nothing; the same bits",
+    recovery="the start of a worker, seconds",
 )
 def test_all_workers_die_and_are_restarted():
     expected = dem.GaussianMixture(3, **EM).fit(rows())
@@ -82,6 +83,7 @@ def lone():
     fault="the only worker is killed during a fit, by any algorithm; its nanny restarts it",
     sees="nothing, but for the time",
     lost="nothing; the same bits",
+    recovery="the start of a worker, seconds",
 )
 def test_the_only_worker_dies_and_is_restarted(lone, algorithm):
     kill = After(lambda: kill_all(lone))
@@ -107,6 +109,7 @@ def threads_of_this_process():
     fault="the only worker is killed while models are compared",
     sees="nothing, but for the time",
     lost="nothing; the same table",
+    recovery="the start of a worker, seconds",
 )
 def test_select_outlives_the_only_worker(lone):
     kill = After(lambda: kill_all(lone))
@@ -121,6 +124,7 @@ def test_select_outlives_the_only_worker(lone):
     fault="the only worker is killed while labels are written",
     sees="nothing, but for the time",
     lost="nothing; the same labels",
+    recovery="the start of a worker, seconds",
 )
 def test_labels_outlive_the_only_worker(lone, tmp_path):
     table = gaussian_rows(40_000)
@@ -145,6 +149,7 @@ def kill_while_writing(client, folder):
     fault="all workers end, and others join more than ten seconds later",
     sees="waiting for workers",
     lost="nothing; the same bits",
+    recovery="until a worker joins",
 )
 def test_other_workers_join_later():
     expected = dem.GaussianMixture(3, **EM).fit(rows())
@@ -168,6 +173,7 @@ def test_other_workers_join_later():
     fault="all workers end and none comes back",
     sees="no worker of the cluster at … was ready for 1.5 s (by default 5 minutes, `--worker-timeout`)",
     lost="what follows the last iteration, which the estimator holds",
+    recovery="the worker timeout, then the same line where there are workers",
 )
 def test_no_worker_comes_back(told_soon):
     with cluster_of_threads(1) as (cluster, _), dask.config.set({"dem.worker-timeout": "1.5s"}):
@@ -188,6 +194,7 @@ def test_no_worker_comes_back(told_soon):
     fault="a cluster has no workers yet, as under SLURM right after `scale(jobs=2)`",
     sees="waiting for workers of the cluster",
     lost="nothing",
+    recovery="until a worker joins",
 )
 def test_the_first_workers_are_awaited(told_soon):
     expected = dem.GaussianMixture(3, **EM).fit(rows())
@@ -239,6 +246,7 @@ def worker_without_dem(address):
     fault="a worker has no dem installed",
     sees="worker … cannot import dem; install dask-em … there",
     lost="nothing: before the first read",
+    recovery="an installation",
 )
 def test_a_worker_without_dem_is_named():
     with cluster_of(0) as (cluster, client), worker_without_dem(cluster.scheduler_address):
@@ -253,6 +261,7 @@ def test_a_worker_without_dem_is_named():
     fault="a worker without dem joins during a fit",
     sees="worker … cannot import dem; install dask-em … there",
     lost="what follows the last iteration, which the estimator holds",
+    recovery="an installation, then the same line",
 )
 def test_a_worker_without_dem_joins_later():
     with cluster_of(1) as (cluster, client), worker_without_dem(cluster.scheduler_address) as process:
@@ -273,6 +282,7 @@ def test_a_worker_without_dem_joins_later():
     fault="a worker that dem starts is killed before it is ready",
     sees="a worker ended as it was started (Nanny failed to start.) …; start again",
     lost="nothing: before the first read",
+    recovery="at once: the same line",
 )
 def test_a_worker_that_ends_as_it_is_started(tmp_path):
     (tmp_path / "ends.py").write_text("import os\nos._exit(1)\n")
@@ -311,6 +321,7 @@ class UnknownWork:
     fault="a worker cannot make use of the batches or the model: a module of yours is not there",
     sees="worker … cannot make use of what it is sent (ModuleNotFoundError: …); install there …",
     lost="nothing: before the first read",
+    recovery="an installation",
 )
 def test_what_workers_cannot_unpack_is_named():
     said = r"^worker \S+ cannot make use of what it is sent \(ModuleNotFoundError: no module named mine\); install"
@@ -333,6 +344,7 @@ def fail():
     fault="a callback raises an exception",
     sees="the exception, with the note: the estimator holds the parameters of iteration 2",
     lost="what follows the last iteration, which the estimator holds",
+    recovery="at once: `warm_start`, or the same line with a checkpoint",
 )
 def test_an_exception_in_a_callback(model):
     with pytest.raises(LookupError, match="the callback's own") as error:
@@ -348,6 +360,7 @@ def test_an_exception_in_a_callback(model):
     fault="the client is closed, or the scheduler ends, during a fit",
     sees="the cluster at … went away; start it and the fit again",
     lost="what follows the last iteration, which the estimator holds",
+    recovery="at once: the same line",
 )
 def test_a_client_or_a_scheduler_that_ends(what):
     with cluster_of_threads(1) as (cluster, client):
@@ -364,6 +377,7 @@ def test_a_client_or_a_scheduler_that_ends(what):
     fault="a chunk of 600 MB, a worker with a memory limit of 400 MB",
     sees="workers died 4 times … memory limit of 400.0 MB … a chunk of … takes up to 600.0 MB decoded",
     lost="the fit: it cannot run there",
+    recovery="four deaths of a worker, seconds, then workers with more memory or smaller chunks",
 )
 def test_a_memory_limit_that_is_too_small(tmp_path):
     path = tmp_path / "x.zarr"

@@ -66,6 +66,7 @@ if __name__ == "__main__":
     fault="the disk fills up while `predict_to`, `impute_to`, `sample_to` or `save` replace what they wrote before",
     sees="cannot write kept.zarr: No space left on device",
     lost="nothing: the earlier result is still there, and nothing of the new one",
+    recovery="once there is space, the same line",
 )
 @pytest.mark.parametrize(
     ("what", "workers"),

@@ -79,6 +79,7 @@ def refused(path, match, **given):
     fault="the metadata of a zarr array claim more chunks, or larger ones, than there can be",
     sees="x.zarr says that it is in 1.0e+15 chunks, as no store is; …",
     lost="nothing; no memory is taken for them",
+    recovery="at once",
 )
 @pytest.mark.parametrize("write", [array_2, array_3])
 @pytest.mark.parametrize(
@@ -122,6 +123,7 @@ def test_metadata_that_cannot_be(tmp_path, write, shape, chunks, match):
     fault="the metadata of shards of a zarr array cannot be",
     sees="x.zarr says that its shards hold 3.0e+12 chunks each; …, or it cannot be opened",
     lost="nothing",
+    recovery="at once",
 )
 def test_shards_that_cannot_be(tmp_path, shape, shard, codecs, match):
     refused(array_3(tmp_path / "x.zarr", shape, shard, codecs=codecs), match)
@@ -146,6 +148,7 @@ PICKLES = {"filters": [{"id": "pickle"}]}
     fault="a zarr array is stored as pickles",
     sees="x.zarr cannot be opened (…)",
     lost="nothing; they are not opened",
+    recovery="at once",
 )
 def test_pickles_in_zarr_are_never_opened(tmp_path, codecs):
     array_2(tmp_path / "x.zarr", chunk=pickle.dumps(Harm()), **codecs)
@@ -176,6 +179,7 @@ def test_names_of_dimensions_are_not_followed(tmp_path, dim):
     fault="the coordinates of the features cannot be read",
     sees="the coordinates g.zarr/band cannot be read (…)",
     lost="nothing",
+    recovery="once they are repaired or removed, the same line",
 )
 def test_coordinates_that_cannot_be_read(tmp_path):
     path = group_with(tmp_path, "band")
@@ -202,6 +206,7 @@ def test_attributes_of_great_depth(tmp_path, depth):
     fault="the metadata of one array of a zarr group are damaged",
     sees="g.zarr cannot be opened (…), where that array is asked for",
     lost="nothing",
+    recovery="once they are repaired, the same line; other arrays of the group at once",
 )
 def test_members_of_groups_whose_metadata_are_damaged(tmp_path, capsys, text, variable):
     group = zarr.create_group(path := tmp_path / "g.zarr")
@@ -227,6 +232,7 @@ def test_members_of_groups_whose_metadata_are_damaged(tmp_path, capsys, text, va
     fault="the metadata for pandas of a parquet file are damaged",
     sees="x.parquet cannot be opened as parquet: its metadata for pandas are damaged (…)",
     lost="nothing",
+    recovery="once the file is written again, the same line",
 )
 def test_metadata_of_parquet_for_pandas_that_are_damaged(tmp_path, text):
     import pyarrow as pa
@@ -241,6 +247,7 @@ def test_metadata_of_parquet_for_pandas_that_are_damaged(tmp_path, text):
     fault="the metadata of zarr are a pipe, a device, or a link to one",
     sees="x.zarr cannot be opened: its zarr.json is no plain file",
     lost="nothing; nobody waits for it",
+    recovery="at once",
 )
 @pytest.mark.parametrize("name", ["zarr.json", ".zarray", ".zattrs"])
 @pytest.mark.parametrize("kind", ["pipe", "link to a device", "long"])

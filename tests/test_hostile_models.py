@@ -77,6 +77,7 @@ def regular(*shape):
     fault="a model file claims arrays of 24 PB",
     sees="the model at … cannot be read (its arrays take 24.0 PB, this machine has …)",
     lost="nothing; no memory is taken for them",
+    recovery="at once",
 )
 def test_arrays_larger_than_memory(saved):
     change(saved, shape=[10**15, 3], chunk_grid=regular(10**15, 3))
@@ -97,6 +98,7 @@ def test_arrays_larger_than_what_is_stored(saved):
     fault="a chunk of a model file would become more than its array when it is decompressed",
     sees="its array 'means' takes 72 bytes, its chunk would take 20000000",
     lost="nothing but that model",
+    recovery="at once",
 )
 def test_chunks_that_become_more_than_the_array(saved, n_bytes):
     (saved / "means/c/0/0").write_bytes(Zstd().encode(np.zeros(n_bytes, np.uint8))[:80])
@@ -169,6 +171,7 @@ def test_arrays_that_no_model_has(saved, changes):
     fault="a pickle is put into a model",
     sees="the model at … cannot be read (…)",
     lost="nothing; it is not opened",
+    recovery="at once",
 )
 def test_pickles_are_never_opened(saved, where):
     folder = saved / where
@@ -188,6 +191,7 @@ def test_pickles_are_never_opened(saved, where):
     fault="a model file names arrays outside of it",
     sees="'../means' is no name of an array",
     lost="nothing; no such name is followed",
+    recovery="at once",
 )
 def test_names_that_lead_elsewhere(saved, name):
     shutil.copytree(saved / "means", saved.parent / "means")
@@ -209,6 +213,7 @@ def test_names_that_lead_elsewhere(saved, name):
     fault="files or folders of a model are symbolic links",
     sees="… is a symbolic link; put what it leads to in its place (cp -rL)",
     lost="nothing; the links are not followed",
+    recovery="a copy (`cp -rL`)",
 )
 def test_links(saved, which, target):
     place, moved = saved / which, saved.parent / "moved"
@@ -231,6 +236,7 @@ def test_a_link_to_a_whole_model_is_fine(saved):
     fault="a file of a model is a pipe",
     sees="means/c/0/0 is no plain file",
     lost="nothing; nobody waits for it",
+    recovery="at once",
 )
 def test_pipes_are_not_waited_for(saved):
     (saved / "means/c/0/0").unlink()
@@ -261,6 +267,7 @@ def test_as_many_arrays_as_no_model_has(saved):
     fault="the JSON of a model is nested without end",
     sees="the model at … cannot be read (RecursionError: …)",
     lost="nothing but that model",
+    recovery="at once",
 )
 def test_json_of_great_depth(saved, depth):
     text = (
@@ -333,6 +340,7 @@ def test_attributes_of_wrong_kinds(saved, place, value):
     fault="arrays of a model do not fit its number of components or features, or one another",
     sees="the model at … is damaged (ValueError: with n_components 3 and 3 features, means are of shape (3, 3), not …)",
     lost="nothing but that model",
+    recovery="at once",
 )
 def test_arrays_that_do_not_fit_one_another(saved, name, kind):
     arrays, attributes = store.read(saved)

@@ -47,6 +47,7 @@ NAMED = {
     sees="chunk c/3/0 of x.zarr (rows 30 to 39) is missing, the first of 3 among the 12 that were read (25 %), and "
     "would count as its fill value, 0.0; …",
     lost="one read",
+    recovery="once the store is repaired, the same line; with a checkpoint it goes on",
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_chunks_missing_before_a_fit(tmp_path, layout):
@@ -156,6 +157,7 @@ def test_a_zip_file(tmp_path):
     fault="an object of a zarr store on S3 is lost, before a fit or during it",
     sees="chunk c/7/0 of s3://…/x.zarr (rows 70 to 79) is missing, the only one among the 12 that were read …",
     lost="one read, or the iteration",
+    recovery="once the store is repaired, the same line; with a checkpoint it goes on",
 )
 @pytest.mark.parametrize("layout", ["v3", *(pytest.param(one, marks=pytest.mark.slow) for one in ("v2", "shards"))])
 def test_objects_lost_on_s3(bucket, layout):

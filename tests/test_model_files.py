@@ -115,6 +115,7 @@ def test_flipped_bytes(saved):
     fault="the checksum of an array is missing in a model file",
     sees="the model at … is damaged: there is no checksum of its array …",
     lost="nothing but that model",
+    recovery="at once; a copy of the model",
 )
 @pytest.mark.parametrize("name", ["weights", "options/means_init"])
 def test_missing_checksum(saved, name):

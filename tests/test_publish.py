@@ -94,6 +94,7 @@ def test_wrong_keys_are_told_before_anything_is_computed(ceph_server, models, mo
     fault="an S3 store goes away while a model is saved over another",
     sees="cannot write s3://…; the model is saved in …",
     lost="nothing: the old model is still there, the new one is on the local disk",
+    recovery="once the store is back, a copy of the model",
 )
 @pytest.mark.parametrize("cut_at", [1, 4])
 def test_a_store_that_goes_away_amid_saving(bucket, s3_server, models, tmp_path, monkeypatch, cut_at):

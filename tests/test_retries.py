@@ -108,6 +108,7 @@ def test_parquet_is_tried_again(tmp_path, monkeypatch):
     fault="reads of a zarr store fail again and again (EIO, a link that is down)",
     sees="chunk c/3/0 of x.zarr (rows 30 to 39) cannot be read (OSError: [Errno 5] …, tried 8 times); …",
     lost="one read, or the iteration",
+    recovery="the attempts (8 within a minute); once the store is repaired, the same line goes on with a checkpoint",
 )
 def test_the_last_failure_is_one_line(tmp_path):
     array = failing(tmp_path / "x.zarr", times=10**9, keys=("c/3/0",))
@@ -243,6 +244,7 @@ def a_third(number):
     fault="S3 answers 503 to a third of all requests",
     sees="12 reads failed and were tried again (…): on the progress line, in the log, in `n_retries_`",
     lost="nothing; the same bits",
+    recovery="pauses of 0.2 to 10 s",
 )
 def test_s3_answers_503_to_a_third_of_requests(bucket, s3_server, monkeypatch):
     monkeypatch.setattr(dem.data.retries, "_LONGEST_PAUSE", 0.02)
@@ -255,6 +257,7 @@ def test_s3_answers_503_to_a_third_of_requests(bucket, s3_server, monkeypatch):
     fault="S3 closes the connection in the middle of an object",
     sees="2 reads failed and were tried again (…), where the package for S3 has not done so by itself",
     lost="nothing; the same bits",
+    recovery="pauses of 0.2 to 10 s",
 )
 def test_s3_cuts_the_connection_in_mid_object(bucket, s3_server, monkeypatch):
     check_faults(bucket, s3_server, monkeypatch, lambda number: "cut" if number in (15, 40) else None, counted=False)
@@ -265,6 +268,7 @@ def test_s3_cuts_the_connection_in_mid_object(bucket, s3_server, monkeypatch):
     fault="S3 answers slowly",
     sees="nothing, but for the time",
     lost="nothing; the same bits",
+    recovery="none: the fit goes on",
 )
 def test_s3_answers_slowly(bucket, s3_server, monkeypatch):
     check_faults(bucket, s3_server, monkeypatch, lambda number: 0.2 if number % 20 == 0 else None, counted=False)

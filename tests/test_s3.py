@@ -39,6 +39,7 @@ def test_a_bucket_that_does_not_exist_is_named(bucket):
     fault="an S3 store cannot be reached, or goes away during a fit",
     sees="one line that names the array or its rows, and the store's answer",
     lost="what was not yet fitted; no traceback of the packages between is shown",
+    recovery="the attempts (8 within a minute), then the same line; with a checkpoint it goes on",
 )
 @pytest.mark.parametrize(
     ("cut_at", "arguments"),
@@ -75,6 +76,7 @@ def test_a_store_that_goes_away_is_one_line(bucket, s3_server, cut_at, arguments
     sees="s3://… cannot be opened (PermissionError: …), or chunk c/1/0 of s3://… (rows 20 to 39) cannot be read "
     "(PermissionError: …); it is not tried again",
     lost="nothing, or the iteration",
+    recovery="with the right keys, the same line; with a checkpoint it goes on",
 )
 def test_wrong_keys(bucket, s3_server, monkeypatch):
     url = f"{bucket}/data.zarr"
@@ -104,6 +106,7 @@ def test_wrong_keys_on_ceph(ceph_server, monkeypatch):
     fault="the bucket of a zarr store vanishes during a fit",
     sees="s3://… has vanished: its zarr.json is no longer found …",
     lost="the iteration",
+    recovery="once the store is repaired, the same line; with a checkpoint it goes on",
 )
 @pytest.mark.filterwarnings("ignore:.*did not converge")
 @pytest.mark.parametrize("how", ["raise", "skip"])

@@ -50,6 +50,7 @@ def names(folder):
     fault="two `dem fit` with one `--out`, or one `dem select` beside them",
     sees="model.zarr exists already …; the model is saved in model-2.zarr",
     lost="nothing: the second model stands beside the first",
+    recovery="at once: rename it",
 )
 @pytest.mark.parametrize("words", [("fit", "-k", "2"), ("select", "-k", "2:3")], ids=lambda words: words[0])
 def test_two_fits_with_one_out(data, other, tmp_path, monkeypatch, words):
@@ -102,6 +103,7 @@ def test_results_that_find_their_name_taken_stand_beside(other, tmp_path):
     fault="the disk is full when `dem fit` saves its model",
     sees="No space left on device; the model is saved in …",
     lost="nothing: the model is in the current folder, else in that for temporary files",
+    recovery="at once: move the model",
 )
 @pytest.mark.parametrize("where", ["current", "temporary"])
 def test_a_full_disk(tmp_path, where):
@@ -171,6 +173,7 @@ def writer(tmp_path):
     fault="`dem` is killed (kill -9) while it writes a model or results",
     sees="nothing; the name is free, or what had it before is still there",
     lost="what was being written; its temporary directory goes away when that path is written again",
+    recovery="at once: the same line",
 )
 def test_what_a_killed_process_has_left_is_removed_by_the_next(writer, other, tmp_path):
     other.save(tmp_path / "model.zarr")

@@ -94,6 +94,7 @@ def test_what_the_shell_starts_listens_on_loopback(security, tmp_path):
     fault="certificates of another authority, or none, for a scheduler with TLS",
     sees="no scheduler answers at tls://… (…)",
     lost="nothing; strangers are turned away",
+    recovery="with the right certificates, the same line",
 )
 def test_a_scheduler_with_certificates(certificates, tmp_path):
     plain = tmp_path / "plain"
@@ -119,6 +120,7 @@ def test_a_scheduler_with_certificates(certificates, tmp_path):
     fault="the folder of `--security` lacks a certificate",
     sees="the folder of certificates … has no ca.pem that can be read; deploy/hosts/tls.sh makes them",
     lost="nothing",
+    recovery="with the certificates, the same line",
 )
 def test_certificates_that_are_not_there(certificates, tmp_path, monkeypatch):
     def refused(match, scheduler=None, workers=None, security=str(certificates)):
