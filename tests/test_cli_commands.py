@@ -304,7 +304,8 @@ def test_a_damaged_model(model):
 
 
 @pytest.mark.slow
-def test_an_unreachable_scheduler(data):
+def test_an_unreachable_scheduler(data, monkeypatch):
+    monkeypatch.setattr("dem.engine.client.TIMEOUT", 2)
     line = fails("fit", data, "-k", 2, "--scheduler", "tcp://127.0.0.1:1")
     assert "no scheduler answers at tcp://127.0.0.1:1" in line
 

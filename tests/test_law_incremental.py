@@ -222,7 +222,7 @@ def test_the_order_of_the_blocks_does_not_matter_in_the_end(case):
 def test_same_bits_on_threads_and_processes(case, algorithm, max_in_flight, cluster, monkeypatch):
     def fit():
         model = case.estimator(algorithm=algorithm, max_in_flight=max_in_flight, max_iter=3, tol=0.0)
-        return model.fit(CutRows(case.data(), range(20, 3000, 20)))
+        return model.fit(CutRows(case.data(), range(60, 3000, 60)))
 
     with Client(cluster):
         fits = [fit()]
@@ -237,10 +237,11 @@ def test_same_bits_on_threads_and_processes(case, algorithm, max_in_flight, clus
 @pytest.mark.parametrize("n_workers", [1, 3])
 def test_same_bits_on_any_number_of_worker_processes(n_workers):
     options = {"algorithm": "incremental", "max_iter": 3, "tol": 0.0}
-    expected = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in CASES]
+    cases = [case for case in CASES if not case.is_variant]
+    expected = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in cases]
     with connect(workers=n_workers):
-        fitted = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in CASES]
-    for case, one, other in zip(CASES, fitted, expected, strict=True):
+        fitted = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in cases]
+    for case, one, other in zip(cases, fitted, expected, strict=True):
         assert_same_bits(one, other, (*case.parameters, "lower_bounds_"))
 
 

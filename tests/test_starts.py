@@ -65,8 +65,8 @@ def test_never_worse_than_each_start_alone(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(80))
-def test_eighty_problems(seed):
+@pytest.mark.parametrize("seed", range(0, 80, 2))
+def test_forty_problems(seed):
     check_against_sklearn(seed)
     rows, options = problem(seed)
     check_against_each_alone(lambda **own: dem.GaussianMixture(**{**options, **own}), rows, seed)
