@@ -48,6 +48,17 @@ def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from leaves(value, f"{name}.{part}" if name else part)
 
 
+def form(tree: Any) -> tuple[type, list[tuple[str, tuple[int, ...]]]]:
+    """Return what two trees of one kind and size have in common: the names and shapes of their leaves.
+
+    Examples
+    --------
+    >>> form((1.5, (np.zeros(2), None)))
+    (<class 'tuple'>, [('0', ()), ('1.0', (2,))])
+    """
+    return type(tree), [(name, np.shape(leaf)) for name, leaf in leaves(tree)]
+
+
 def flatten(tree: Any) -> dict[str, NDArray[Any]]:
     """Return the leaves of a tree as named arrays, for storage.
 

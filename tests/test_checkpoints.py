@@ -243,10 +243,10 @@ def test_another_fit_is_refused_with_the_difference(tmp_path):
 
 def test_what_is_no_checkpoint_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"holds something that is no checkpoint \(notes.txt\); give another path"):
+    with pytest.raises(StoreError, match=r"holds something \(notes.txt\) but no job.npz of a checkpoint; give another"):
         fit(tmp_path)
     assert names(tmp_path) == ["notes.txt"]
-    with pytest.raises(StoreError, match=r"cannot write the checkpoint .*notes.txt: File exists"):
+    with pytest.raises(StoreError, match=r"notes.txt would be a folder, but a file is there; give another path"):
         fit(tmp_path / "notes.txt")
     with pytest.raises(OptionError, match="checkpoint_every goes with checkpoint"):
         dem.GaussianMixture(2).fit(rows(), checkpoint_every=1)
@@ -368,16 +368,3 @@ def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
     for every, passes, due in [(Every(passes=3), 3, True), (Every(passes=3), 4, False), (Every(passes=1), None, False)]:
         kept.every = every
         assert kept.due(passes) == due
-
-
-def test_a_checkpoint_that_holds_something_else_is_a_damaged_one(tmp_path):
-    path = tmp_path / "kept"
-    whole = fit(path)
-    state = max(name.removesuffix(".npz") for name in names(path) if name.startswith("data-"))
-    Snapshots(path).write(state, 7)
-    with pytest.warns(DataWarning, match=rf"the snapshot {state} in .*kept is damaged: it holds something else"):
-        assert_same_bits(fit(path), whole, ("means_", "lower_bounds_"))
-    for other in (1, ("x",), ("x", 5)):
-        Snapshots(path).write("job", other)
-        with pytest.raises(StoreError, match=r"the snapshot job in .*kept is damaged: it holds something else"):
-            fit(path)

@@ -51,6 +51,9 @@ def open_url(path: str | os.PathLike[str]) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         message = f"cannot write {path}: {reason(error)}"
         raise StoreError(message) from error
+    if not inner.strip("/"):
+        message = f"cannot write {path}: it names no place in the store"
+        raise StoreError(message)
     return filesystem, inner.rstrip("/")
 
 

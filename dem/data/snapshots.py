@@ -68,12 +68,17 @@ class Snapshots:
             yield
             return
         with self._failures_told("write"):
+            if os.path.lexists(self._inner) and not Path(self._inner).is_dir():
+                message = f"the checkpoint {self.path} would be a folder, but a file is there; give another path"
+                raise StoreError(message)
             Path(self._inner).mkdir(parents=True, exist_ok=True)
             try:
                 lock = locked(self._inner)
             except BlockingIOError:
                 message = f"the checkpoint {self.path} is in use by another process"
                 raise StoreError(message) from None
+            if lock is not None:
+                self._remove_drafts()
         try:
             yield
         finally:
@@ -151,10 +156,14 @@ class Snapshots:
             if name.endswith(SUFFIX):
                 self.remove(name.removesuffix(SUFFIX))
         if self._filesystem is None and os.path.lexists(self._inner):
-            for draft in Path(self._inner).glob(f".*{SUFFIX}.*.part"):
-                draft.unlink(missing_ok=True)
+            self._remove_drafts()
             with suppress(OSError):
                 Path(self._inner).rmdir()
+
+    def _remove_drafts(self) -> None:
+        """Remove what processes that were killed have left."""
+        for draft in Path(self._inner).glob(f".*{SUFFIX}.*.part"):
+            draft.unlink(missing_ok=True)
 
     def _read(self, name: str, file: IO[bytes]) -> Any:
         try:

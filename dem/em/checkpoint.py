@@ -61,6 +61,11 @@ class Checkpoint:
         self.identity: tuple[str, str] | None = None
 
     @property
+    def _fit(self) -> str:
+        """What tells this fit from others; each snapshot has it."""
+        return "" if self.identity is None else self.identity[1]
+
+    @property
     def keeps(self) -> bool:
         """Whether it keeps anything."""
         return self._snapshots is not None
@@ -76,27 +81,28 @@ class Checkpoint:
         if self._snapshots is None:
             return
         job, path = {"format of the checkpoint": FORMAT, **job}, self._snapshots.path
+        anew = "give another path, or remove that one to begin anew"
         try:
             found = self._snapshots.read("job")
         except FileNotFoundError:
             if others := [name for name in self._snapshots.names() if not name.startswith(".")]:
-                message = f"{path} holds something that is no checkpoint ({others[0]}); give another path"
+                message = f"{path} holds something ({others[0]}) but no job{SUFFIX} of a checkpoint; give another path"
                 raise StoreError(message) from None
             identity, before = uuid4().hex, job
             self._snapshots.write("job", (identity, job))
+        except StoreError as error:
+            message = f"{error}; {anew}"
+            raise StoreError(message) from error
         else:
             if not (isinstance(found, tuple) and list(map(type, found)) == [str, dict]):
-                message = f"the snapshot job in {path} is damaged: it holds something else; give another path"
+                message = f"the snapshot job{SUFFIX} in {path} is damaged: it holds something else; {anew}"
                 raise StoreError(message)
             identity, before = found
         self.identity = path, identity
         for name in [*job, *before]:
             if job.get(name) != before.get(name):
                 there, here = before.get(name, "not given"), job.get(name, "not given")
-                message = (
-                    f"the checkpoint {path} is of another fit: {name} was {there}, and is {here} now; "
-                    "give another path, or remove that one to begin anew"
-                )
+                message = f"the checkpoint {path} is of another fit: {name} was {there}, and is {here} now; {anew}"
                 raise StoreError(message)
 
     def remove(self, identity: str) -> None:
@@ -124,7 +130,7 @@ class Checkpoint:
         whole = f"{self._prefix}{name}-{self._counts.get(self._prefix + name, 0)}"
         self._counts[self._prefix + name] = self._counts.get(self._prefix + name, 0) + 1
         try:
-            found: T = self._snapshots.read(f"step-{whole}")
+            found: T = self._read(self._snapshots, f"step-{whole}")
         except FileNotFoundError:
             pass
         except StoreError as error:
@@ -149,7 +155,7 @@ class Checkpoint:
             return None
         for name in reversed(self._states(phase)):
             try:
-                found = self._snapshots.read(name)
+                found = self._read(self._snapshots, name)
             except (StoreError, FileNotFoundError) as error:
                 self._say(f"{error}; the fit goes on from the one before, if there is any")
             else:
@@ -178,12 +184,26 @@ class Checkpoint:
         self._saved = time.monotonic()
         self._cost = self._saved - began
 
+    def _read(self, snapshots: Snapshots, name: str) -> Any:
+        """Return what this fit has kept under a name; folders may have been copied together.
+
+        Raises
+        ------
+        FileNotFoundError, StoreError
+            As `Snapshots.read`; if it is of another fit too.
+        """
+        found = snapshots.read(name)
+        if not (isinstance(found, tuple) and len(found) == 3 and found[:2] == (self._fit, name)):
+            message = f"the snapshot {name}{SUFFIX} in {snapshots.path} is of another fit or place"
+            raise StoreError(message)
+        return found[2]
+
     def _write(self, name: str, value: Any, then_remove: Sequence[str] = ()) -> None:
         """Write a snapshot; a fit that cannot keep how far it is goes on all the same."""
         if self._snapshots is None:
             return
         try:
-            self._snapshots.write(name, value)
+            self._snapshots.write(name, (self._fit, name, value))
             for old in then_remove:
                 self._snapshots.remove(old)
         except StoreError as error:

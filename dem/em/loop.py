@@ -17,6 +17,7 @@ from dem.engine.base import Engine, single_threaded_blas
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError
 from dem.events import FitEnded, FitResumed, FitStarted, IterationEnded, notify
 from dem.families.base import Model
+from dem.tree import form
 
 # Rounding of a sum of log-likelihoods, relative to its size.
 ROUNDING = 1e-12
@@ -129,7 +130,18 @@ class _Race:
             self._go_on(before)
 
     def _is_of_these(self, found: Any) -> bool:
-        return isinstance(found, Standing) and len(found.fits) == len(self.starts) == len(found.confirm)
+        """Tell whether what a checkpoint holds can be a standing of these models: anybody may have written it."""
+        if not (isinstance(found, Standing) and len(found.fits) == len(found.confirm) == len(self.starts)):
+            return False
+        n_passes: object = found.n_passes
+        told: Sequence[object] = found.past
+        return (
+            isinstance(n_passes, int)
+            and 0 <= n_passes <= self.settings.max_iter
+            and all(_can_be(one, start.parameters) for one, start in zip(found.fits, self.starts, strict=True))
+            and all(isinstance(event, IterationEnded) and event.model in range(len(self.starts)) for event in told)
+            and (found.rest is None or set(found.rest[0]) <= set(range(len(self.blocks))))
+        )
 
     def _go_on(self, before: Standing) -> None:
         """Take over how far the models were, and tell."""
@@ -263,3 +275,7 @@ class _Race:
                 "error of dem, which we would like to hear of"
             )
             warnings.warn(message, LikelihoodWarning, stacklevel=3)
+
+
+def _can_be(found: object, parameters: Any) -> bool:
+    return isinstance(found, Fit) and form(found.parameters) == form(parameters)

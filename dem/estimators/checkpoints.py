@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
+from dask.utils import parse_timedelta
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
@@ -28,7 +30,6 @@ T = TypeVar("T")
 
 # Options that change nothing of a fit, or are told apart otherwise.
 _NOT_OF_THE_JOB = ("callbacks", "verbose", "verbose_interval", "random_state", "estimator")
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def open_checkpoint(path: str | os.PathLike[str] | None, every: int | str | None, estimator: Any) -> Checkpoint:
@@ -47,6 +48,10 @@ def open_checkpoint(path: str | os.PathLike[str] | None, every: int | str | None
             message = "checkpoint_every goes with checkpoint, the path of the checkpoint"
             raise OptionError(message)
         return NO_CHECKPOINT
+    place: object = path if isinstance(path, str) else getattr(path, "__fspath__", lambda: None)()
+    if not isinstance(place, str) or not place or "\0" in place:
+        message = f"checkpoint must be a path or URL, not {path!r}"
+        raise OptionError(message)
     packages = {"dem", type(estimator).__module__.partition(".")[0]}
     return Checkpoint(Snapshots(path, packages), interval(every))
 
@@ -66,11 +71,13 @@ def interval(every: int | str | None) -> Every:
     """
     if every is None:
         return Every()
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h)?", str(every).strip())
-    if found and found[2]:
-        return Every(seconds=float(found[1]) * _SECONDS[found[2]])
-    if found and found[1].isdigit() and int(found[1]) > 0:
-        return Every(passes=int(found[1]))
+    given = str(every).strip()
+    if re.fullmatch(r"0*[1-9]\d{0,17}", given):
+        return Every(passes=int(given))
+    with suppress(ValueError, KeyError, IndexError, OverflowError):
+        seconds = float(parse_timedelta(re.sub(r"mins?$", "m", given), default=False))
+        if 0 <= seconds < math.inf:
+            return Every(seconds=seconds)
     message = f"checkpoint_every must be a number of passes such as 1, or a time such as '5min', not {every!r}"
     raise OptionError(message)
 
