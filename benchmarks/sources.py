@@ -22,7 +22,8 @@ from dem.em.loop import run
 from dem.engine import Engine
 from dem.families.base import EStep
 from dem.families.gaussian import COVARIANCE_TYPES
-from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics
 
 _LOCK = threading.Lock()
 

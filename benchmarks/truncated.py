@@ -24,7 +24,8 @@ from dem.em.loop import run
 from dem.engine import LocalEngine
 from dem.engine.base import single_threaded_blas
 from dem.families.gaussian import COVARIANCE_TYPES
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 
 CHUNK_BYTES = 16 * 2**20
 SHAPES = [(d, k, covariance) for d, covariance in ((16, "diag"), (64, "diag"), (16, "full")) for k in (128, 512, 1024)]

@@ -47,6 +47,10 @@ class DataWarning(UserWarning):
     """The data can be used, but something about it is worth knowing."""
 
 
+class ComponentWarning(UserWarning):
+    """Components of a fitted model are of no use: empty, collapsed, or duplicates of others."""
+
+
 class EngineWarning(UserWarning):
     """The cluster keeps the work waiting."""
 

@@ -83,6 +83,8 @@ class IterationEnded:
         Models of equal contest are starts of one; None where all are.
     n_rows : float
         For how many rows the data counted.
+    reseeded : tuple of int
+        Components that begin anew behind this iteration (`reseed`), so that the next log-likelihood may be lower.
     """
 
     phase: str
@@ -95,6 +97,7 @@ class IterationEnded:
     family: Any
     contest: Hashable = None
     n_rows: float = 0.0
+    reseeded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,17 @@ from dem.data.base import Chunk, Rows
 from dem.data.labels import coordinate_text
 from dem.engine.base import Engine
 from dem.errors import DataError, DataWarning, NonFiniteError, OptionError
-from dem.families.base import Array, Support
+from dem.families.base import SMALLEST_SCALE, Array, Support
 from dem.initialise.sample import RowSample
 
-# The square of a larger spread overflows, or the sum of a few such squares.
-LARGEST_SPREAD = 5e153
+# The sum of the squares of all values, about their mean, stays below this.
+LARGEST_SQUARES = 1e307
+# Squares of a smaller spread lose digits, or all of them: such a column counts as constant (`Frame.about`).
+SMALLEST_SPREAD = 2.0 * SMALLEST_SCALE
+# Beside a value that is so many times farther away than the others differ, these lose digits they need.
+OUTLYING = 1e10
+# Rows that quartiles are taken of.
+_ROWS_OF_QUARTILES = 4096
 
 
 @dataclass(frozen=True)
@@ -158,11 +165,45 @@ def check_sample(
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
         message = f"column {names}{more} of {rows.name} is constant{where} and tells the components nothing; drop it"
         warnings.warn(message, DataWarning, stacklevel=4)
+    warn_of_scales(sample, rows)
     distinct = len(np.unique(sample.rows[: 16 * n_wanted], axis=0))
     if distinct < n_wanted:  # sorting all of them takes long
         distinct = len(np.unique(sample.rows, axis=0))
     if distinct < n_wanted:
         message = f"{rows.name} has only {distinct} distinct rows{where} for {n_wanted} {what}; decrease n_{what}"
+        warnings.warn(message, DataWarning, stacklevel=5)
+
+
+def warn_of_scales(sample: RowSample, rows: Rows) -> None:
+    """Warn of columns whose squares underflow, and of values beside which others are hardly to be told apart."""
+    table = sample.rows
+    highest, lowest = (np.asarray(one.reduce(table, axis=0), dtype=np.float64) for one in (np.fmax, np.fmin))
+    spread = highest - lowest
+    small = np.flatnonzero((spread > 0.0) & (spread < SMALLEST_SPREAD))
+    if len(small):
+        name = f" ({rows.feature_names[small[0]]!r})" if rows.feature_names else ""
+        message = (
+            f"column {small[0]}{name} of {rows.name} has values that differ by {spread[small[0]]:.3g} at most, whose "
+            "squares underflow, so that it counts as constant; divide the data by their scale first"
+        )
+        warnings.warn(message, DataWarning, stacklevel=5)
+    some = np.asarray(table[:: -(-len(table) // _ROWS_OF_QUARTILES)], dtype=np.float64)
+    some = some[~np.isnan(some).any(axis=1)]
+    if not len(some):
+        return
+    low, middle, high = np.quantile(some, [0.25, 0.5, 0.75], axis=0, method="lower")
+    between = high - low
+    far = np.flatnonzero((between > 0.0) & (np.maximum(highest - middle, middle - lowest) > OUTLYING * between))
+    if len(far):
+        column = int(far[0])
+        away = np.abs(np.asarray(table[:, column], dtype=np.float64) - middle[column])
+        row = int(np.nanargmax(away))
+        place = place_text(rows, int(np.asarray(sample.chunk.index)[row]), column)
+        times = away[row] / between[column]
+        message = (
+            f"the value {float(table[row, column]):.3g} {place} of {rows.name} is {times:.0e} times as far away as the "
+            "middle half of its column is wide, beside which others lose digits; drop or clip such rows"
+        )
         warnings.warn(message, DataWarning, stacklevel=5)
 
 
@@ -177,11 +218,11 @@ def check_observed(sample: RowSample, rows: Rows) -> None:
 
 
 def check_spread(table: Array, rows: Rows) -> None:
-    """Raise if variances would be infinite, which would look like a component that collapsed."""
+    """Raise if sums of squares would be infinite, which would look like a component that collapsed."""
     with np.errstate(over="ignore"):
         spread = np.subtract(np.fmax.reduce(table, axis=0), np.fmin.reduce(table, axis=0), dtype=np.float64)
     column = int(spread.argmax())
-    if spread[column] > LARGEST_SPREAD:
+    if spread[column] > math.sqrt(LARGEST_SQUARES / (max(rows.n_rows, 2) * rows.n_features)):
         name = f" ({rows.feature_names[column]!r})" if rows.feature_names else ""
         largest = np.fmax.reduce(np.abs(table[:, column]))
         message = (

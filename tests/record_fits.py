@@ -24,6 +24,7 @@ import zarr
 from distributed import Client
 
 import dem
+from dem.errors import ComponentWarning
 
 RECORDED = Path(__file__).parent / "data" / "recorded_fits.json"
 N_CHUNKS = 20
@@ -104,6 +105,7 @@ class Recorded:
         """Fit and return the numbers as hexadecimal floats."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+            warnings.simplefilter("ignore", ComponentWarning)
             fitted = self.make()
             if isinstance(fitted, dict):
                 return _table(dem.select(rows, **fitted))

@@ -46,6 +46,7 @@ def test_check_estimator(estimator, check):
 @pytest.mark.parametrize("init", ["kmeans", "k-means++", "random", "random_from_data"])
 @pytest.mark.parametrize("covariance_type", TYPES)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:components .* are duplicates")
 def test_own_start_is_the_same(covariance_type, init):
     rows = wide_rows()
     options = {"covariance_type": covariance_type, "init_params": init, "random_state": 5, "max_iter": 20}

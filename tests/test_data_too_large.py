@@ -34,6 +34,7 @@ def test_just_below(covariance_type):
     np.testing.assert_allclose(large.means_, small.means_ * 2.0**500, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:the value -9.22e.18 in row 0")
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
 def test_other_kinds_of_numbers_spread_in_float64(dtype):
     rows = np.random.default_rng(0).integers(0, 2, (200, 3)).astype(dtype)

@@ -23,6 +23,7 @@ def test_pictures_and_markers(page):
     assert filled == re.findall(r"<!-- ([\w-]+:[\w-]+) -->", text), "an empty marker, or one without its end"
 
 
+@pytest.mark.filterwarnings("ignore:component 1 is collapsed")
 def test_the_page_of_rows_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = ROOT / "docs" / "rows.md"

@@ -71,6 +71,7 @@ def test_what_scikit_learn_cannot_convert(frame, values, what):
         dem.GaussianMixture(2).fit(frame.assign(t=values))
 
 
+@pytest.mark.filterwarnings("ignore:in some direction reg_covar")
 def test_other_trouble(frame):
     with pytest.raises(DataError, match=r"^Found pandas DataFrame with 1 sample"):
         dem.GaussianMixture(2).fit(frame[:1])

@@ -63,6 +63,7 @@ def test_a_stream_may_bring_rows_that_do_not_count():
     assert (model.lower_bound_, model.n_samples_seen_) == before[1:]
 
 
+@pytest.mark.filterwarnings("ignore:components 0, 1 are empty")
 def test_the_background_of_a_fitted_model_is_that_of_its_fit():
     boxed = dem.GaussianMixture(2, noise=True, warm_start=True, random_state=0).fit(rows())
     for other in (5.0, False):

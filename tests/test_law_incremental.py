@@ -24,7 +24,7 @@ from dem.em.incremental import Incremental
 from dem.em.loop import run
 from dem.engine import LocalEngine, connect
 from dem.events import IterationEnded
-from dem.families.mixture import RebasedStatistics
+from dem.families.mixture_parameters import RebasedStatistics
 
 EDGES = list(range(100, 3000, 100))
 TEN = list(range(300, 3000, 300))

@@ -104,6 +104,7 @@ def assert_same(fitted, expected):
         np.testing.assert_allclose(getattr(fitted, name), getattr(expected, name), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:component 0 is collapsed")
 def test_chunks_missing_in_grids_and_among_variables(tmp_path):
     group = zarr.create_group(tmp_path / "g.zarr")
     for column, name in enumerate(("u", "v")):

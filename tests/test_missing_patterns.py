@@ -33,7 +33,7 @@ def test_the_patterns_to_expect_among_rows(n):
 
 
 def test_many_patterns_are_told(monkeypatch):
-    monkeypatch.setattr("dem.families.gaussian.component.most_kept", lambda *_: 3)
+    monkeypatch.setattr("dem.families.gaussian.matrix.most_kept", lambda *_: 3)
     monkeypatch.setattr("dem.families.gaussian.marginal.most_kept", lambda *_: 3)
     gaps = with_gaps(gaussian_rows(600))
     options = {"missing": "marginalise", "random_state": 0, "max_iter": 5}

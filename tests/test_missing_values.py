@@ -56,6 +56,7 @@ def step_of_em(rows, weights, means, covariances):
     return log_density, shares, counts / n, new, scatter / counts[:, np.newaxis, np.newaxis]
 
 
+@pytest.mark.filterwarnings("ignore:in some direction reg_covar")
 @pytest.mark.parametrize("case", [CASES[0], NARROW[0]], ids=str)
 def test_a_step_is_that_of_plain_numpy(case):
     rows = case.data()[:200]

@@ -11,7 +11,8 @@ from cases import chunk_of, gaussian_rows
 import dem
 from dem.families.expectation import normalise
 from dem.families.gaussian import COVARIANCE_TYPES, diagonal, full, tied
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 from dem.families.workspace import largest_row
 
 TYPES = ["full", "tied", "diag", "spherical"]

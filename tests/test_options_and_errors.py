@@ -120,6 +120,7 @@ def test_counts_outside_their_range():
         dem.BinomialMixture(2, 10, random_state=0, sample_rows=50).fit(CutRows(rows, [500]))
 
 
+@pytest.mark.filterwarnings("ignore:in some direction reg_covar")
 def test_constant_columns_fit_and_warn():
     rows = gaussian_rows()
     rows[:, 1] = 7.0

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dem.families.gaussian import COVARIANCE_TYPES, GaussianParameters
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE, WIDE_TOLERANCE
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 
 pytestmark = pytest.mark.slow
 

@@ -108,7 +108,8 @@ def test_a_terminal_gets_one_line_that_changes(capsys, monkeypatch):
 def test_an_estimator_with_a_bar_is_cloned_saved_and_printed(tmp_path, capsys):
     from sklearn.base import clone
 
-    gm = clone(dem.GaussianMixture(2, random_state=0, callbacks=[dem.Progress()])).fit(np.eye(4))
+    rows = np.random.default_rng(0).normal(size=(40, 4))
+    gm = clone(dem.GaussianMixture(2, random_state=0, callbacks=[dem.Progress()])).fit(rows)
     assert "callbacks=[Progress()]" in repr(gm)
     gm.save(str(tmp_path / "model.zarr"))
     assert dem.load(str(tmp_path / "model.zarr")).callbacks is None

@@ -172,6 +172,7 @@ def test_a_cluster_measures_to_the_same_bits(cluster, tmp_path):
     np.testing.assert_array_equal(model.fit(str(tmp_path / "x.zarr")).means_, there)
 
 
+@pytest.mark.filterwarnings("ignore:in some direction reg_covar")
 def test_what_cannot_be_scaled():
     with pytest.raises(OptionError, match="scale=True needs all the data before the first step"):
         dem.GaussianMixture(2, scale=True).partial_fit(wide_rows(100))

@@ -11,6 +11,7 @@ import dem
 # scikit-learn warns there too, in other words and categories.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dem.errors.DataWarning"),
+    pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning"),
     pytest.mark.filterwarnings("ignore:Number of distinct clusters:sklearn.exceptions.ConvergenceWarning"),
 ]
 

@@ -89,6 +89,14 @@ _OPTIONS = {
     "accelerate": _Option(
         "--accelerate", click.Choice(("squarem",)), "Fewer iterations where EM is slow", of_mixtures=True
     ),
+    "reseed": _Option(
+        "--reseed",
+        POSITIVE,
+        "Times that useless components begin anew at the rows of lowest density",
+        "N",
+        "0",
+        of_mixtures=True,
+    ),
     "top_components": _Option(
         "--top-components", POSITIVE, "Components computed per row", "C", "all", of_mixtures=True
     ),

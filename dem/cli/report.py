@@ -14,6 +14,7 @@ from rich.text import Text
 from dem.cli.tables import console, print_columns, print_pairs
 from dem.data.labels import coordinate_text
 from dem.estimators.registry import entry_of
+from dem.families.base import OK
 from dem.units import Column, human_bytes, human_count, human_seconds, plural
 
 # Columns of features in a table, and its rows, at most; JSON and the model have them all.
@@ -105,7 +106,9 @@ def model_figures(estimator: Any) -> dict[str, Any]:
         "n_iter": int(estimator.n_iter_),
     }
     figures |= {
-        name[:-1]: getattr(estimator, name) for name in ("n_retries_", "bad_chunks_") if hasattr(estimator, name)
+        name[:-1]: getattr(estimator, name)
+        for name in ("n_retries_", "bad_chunks_", "component_status_")
+        if hasattr(estimator, name)
     }
     if entry.is_mixture:
         figures["log_likelihood_per_row"] = float(estimator.lower_bound_)
@@ -147,6 +150,9 @@ def print_components(to: Console, estimator: Any) -> None:
     columns = [Column(component, [str(k) for k in shown], is_key=True)]
     if entry.is_mixture:
         columns.append(Column("weight", [f"{estimator.weights_[k]:.4f}" for k in shown]))
+    status = getattr(estimator, "component_status_", None) or [OK] * len(centres)
+    if any(word != OK for word in status):
+        columns.append(Column("status", [str(status[k]) for k in shown]))
     for j, feature in enumerate(names[:_MOST_FEATURES]):
         spread = [f" ± {deviations[k, j]:.2g}" if deviations is not None else "" for k in shown]
         columns.append(Column(feature, [f"{centres[k, j]:.4g}{spread[k]}" for k in shown]))

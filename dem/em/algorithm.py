@@ -9,12 +9,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dem.data.base import Rows
 from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint
 from dem.engine.base import Work
 from dem.errors import NonFiniteError
 from dem.events import Callback, IterationEnded
 from dem.families.base import Model
+from dem.tree import leaves
 
 
 class Status(enum.Enum):
@@ -72,6 +75,12 @@ class Fit:
         The algorithm's, a tree of arrays; None once the fit has ended.
     n_rows : float
         For how many rows the data counts.
+    component_status : tuple of str
+        What has become of each component (`dem.families.status`), once the fit has ended.
+    useless : tuple of int
+        Components that begin anew at the end of the next pass.
+    n_reseeds : int
+        How many times components have begun anew.
     """
 
     parameters: Any
@@ -81,6 +90,9 @@ class Fit:
     reached: float = -math.inf
     state: Any = None
     n_rows: float = 0.0
+    component_status: tuple[str, ...] = ()
+    useless: tuple[int, ...] = ()
+    n_reseeds: int = 0
 
     @property
     def n_iter(self) -> int:
@@ -141,6 +153,8 @@ class Settings:
         own end, as if it were alone.
     checkpoint : Checkpoint
         Where the fit goes on from, and what it leaves for that.
+    reseed : int
+        How many times components of no use may begin anew (`dem.em.reseed`), if all data are one block.
     """
 
     tol: float = 1e-3
@@ -149,6 +163,7 @@ class Settings:
     phase: str = "data"
     racing: bool = False
     checkpoint: Checkpoint = NO_CHECKPOINT
+    reseed: int = 0
 
 
 @dataclass(frozen=True)
@@ -241,11 +256,14 @@ def finite_objective(model: Model[Any, Any], statistics: Any, parameters: Any) -
     Raises
     ------
     NonFiniteError
-        If it is not.
+        If it is not, or if sums over the rows are none.
     """
     objective = model.objective(statistics, parameters)
     if not math.isfinite(objective):
         message = f"the {model.criterion} is {objective / statistics.n_rows}"
+        raise NonFiniteError(message)
+    if not all(np.isfinite(leaf).all() for _, leaf in leaves(statistics)):
+        message = "sums over the rows overflow: divide values, and weights, by their scale"
         raise NonFiniteError(message)
     return objective
 

@@ -12,7 +12,9 @@ from typing import Any
 from dem.data.base import Rows
 from dem.em.algorithm import Algorithm, Fit, Plan, Settings, Standing, Start, Status
 from dem.em.e_step import Blocks, Visit
+from dem.em.lowest import Lowest
 from dem.em.racing import rivals_to_drop
+from dem.em.reseed import least_likely, reseeded, useless
 from dem.engine.base import Engine, single_threaded_blas
 from dem.errors import FitError, LikelihoodWarning, NonFiniteError
 from dem.events import FitEnded, FitResumed, FitStarted, IterationEnded, notify
@@ -87,6 +89,7 @@ def run(
         race.keep_last()
         raise
     race.keep(race.n_passes, done=True)
+    race.judge_components()
     return fits
 
 
@@ -105,8 +108,10 @@ class _Race:
         rows, model = blocks.rows, starts[0].model
         self.fits = [Fit(start.parameters, reached=previous, n_rows=float(rows.n_rows)) for start in starts]
         self.n_passes, self._confirm = 0, [False] * len(starts)
-        #: the pass under way, as far as it is still to be made; what no checkpoint has yet; what the events have told
+        #: the pass under way, as far as it is still to be made; the rows of lowest density that it has found; what no
+        #: checkpoint has yet; what the events have told
         self._rest: Plan | None = None
+        self._lowest: dict[int, Lowest] = {}
         self._last: Standing | None = None
         self._past: list[IterationEnded] = []
         if settings.max_iter > 0:
@@ -184,7 +189,9 @@ class _Race:
     def make_pass(self, iteration: int, active: Sequence[int]) -> None:
         """Take the models through an E-step on every block, or on those that are left of a pass."""
         plan, self._rest = self._rest or self._plan(iteration, active), None
-        running = [*active]
+        running, models = [*active], [start.model for start in self.starts]
+        sought = [number for number in active if self.fits[number].useless]
+        works = [least_likely(models[n], self.fits[n].parameters, len(self.fits[n].useless)) for n in sought]
 
         def points() -> dict[int, Any]:
             return {n: self.algorithm.point(self.fits[n].state) for n in running}
@@ -193,7 +200,9 @@ class _Race:
         # Also for the small M-steps in between: threads for them would be woken and put to sleep with every block, and
         # the bits shall not depend on the number of cores.
         with single_threaded_blas():
-            for place, visit in enumerate(self.blocks.visit(plan, [start.model for start in self.starts], points), 1):
+            for place, visit in enumerate(
+                self.blocks.visit(replace(plan, works=(*plan.works, *works)), models, points), 1
+            ):
                 found.append(visit.more)
                 for number in [number for number in visit.statistics if number in running]:
                     if not self._update(number, visit, iteration):
@@ -201,7 +210,9 @@ class _Race:
                 if place < len(plan.order) and running:
                     self.keep(iteration - 1, Plan(plan.order[place:], plan.in_flight))
         if plan.works:
-            self.algorithm.judge(self.blocks.rows, found)
+            self.algorithm.judge(self.blocks.rows, [more[: len(plan.works)] for more in found])
+        of_blocks = zip(*(more[len(plan.works) :] for more in found), strict=True)
+        self._lowest = {number: sum(own[1:], own[0]) for number, own in zip(sought, of_blocks, strict=True)}
 
     def _plan(self, iteration: int, active: Sequence[int]) -> Plan:
         plans: list[Plan] = []
@@ -248,15 +259,49 @@ class _Race:
         one.parameters, one.n_rows = iterate.parameters, iterate.n_rows
         one.log_likelihoods.append(reached)
         one.reached = reached if iterate.comparable else -math.inf
+        begun = self._reseed(number)
         found = (one.n_iter, reached, gain, seconds, one.parameters, model)
-        event = IterationEnded(settings.phase, number, *found, self.starts[number].contest, one.n_rows)
+        event = IterationEnded(settings.phase, number, *found, self.starts[number].contest, one.n_rows, begun)
         if settings.checkpoint.keeps:
             self._past.append(replace(event, parameters=None, family=None))
         notify(settings.callbacks, event)
+        if begun or one.useless:
+            self._confirm[number] = False
+            return
         settled = model.settled(before, one.parameters, gain, settings.tol)
         if settled and iterate.exact:
             self.end(number, Status.CONVERGED)
         self._confirm[number] = settled and not iterate.exact
+
+    def _reseed(self, number: int) -> tuple[int, ...]:
+        """Let useless components begin anew if there are rows for them, else ask for these; return which began.
+
+        Another pass follows in any case, so that none is left where it began.
+        """
+        one, model, settings = self.fits[number], self.starts[number].model, self.settings
+        left = settings.max_iter - one.n_iter
+        lowest = self._lowest.pop(number, None)
+        one.useless = ()
+        if one.n_reseeds >= settings.reseed or left < 1:
+            return ()
+        with single_threaded_blas():
+            which = useless(model, one.parameters, self.blocks.rows.n_rows)
+            if lowest is None or not which:
+                one.useless = which if left > 1 else ()
+                return ()
+            one.parameters, which = reseeded(model, one.parameters, which, lowest)
+        one.n_reseeds += 1
+        # Where a component begins is no EM step: the next objective may be smaller.
+        one.reached = -math.inf
+        one.state = self.algorithm.init(model, one.parameters, self.blocks.rows, len(self.blocks), len(self.starts))
+        return which
+
+    def judge_components(self) -> None:
+        """Take note of what has become of the components of each model."""
+        with single_threaded_blas():
+            for start, one in zip(self.starts, self.fits, strict=True):
+                if one.eligible:
+                    one.component_status = start.model.component_status(one.parameters, self.blocks.rows.n_rows)
 
     def end(self, number: int, status: Status, reason: str = "") -> None:
         """Close a fit, and tell."""

@@ -199,6 +199,8 @@ def describe(tracker: Tracker) -> list[tuple[str, str]]:
         figures = [(where, f"{last.iteration}{which}"), _value(event, started)]
         if math.isfinite(event.gain) and event.iteration == last.iteration:
             figures.append(("fall" if started.objective == "inertia" else "gain", f"{event.gain:.2e}"))
+    if event.reseeded and event.iteration == last.iteration:
+        figures.append(("", f"{plural(len(event.reseeded), 'component')} begin{'s'[: len(event.reseeded) == 1]} anew"))
     if tracker.rows_per_second is not None:
         figures.append(("", f"{human_count(tracker.rows_per_second)} rows/s"))
     if tracker.bytes_read:

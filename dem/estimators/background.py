@@ -19,7 +19,8 @@ from dem.errors import DataError, OptionError
 from dem.estimators.mixture import MixtureEstimator
 from dem.estimators.options import option
 from dem.families.base import Component
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 from dem.families.noise import WEIGHT_AT_START, NoisyComponent, NoisyMixture, box_of
 from dem.families.student_t import fenced
 from dem.initialise.dense import dense_rows

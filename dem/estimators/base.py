@@ -21,8 +21,9 @@ from dem.em.algorithm import Fit, Status
 from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
-from dem.errors import DataError
+from dem.errors import ComponentWarning, DataError
 from dem.estimators import checkpoints, inputs, persistence, streams
+from dem.estimators.advice import trouble_of_components
 from dem.estimators.callbacks import History, Reads, Verbose, keeping_last
 from dem.estimators.options import POSITIVE, Options, option
 from dem.estimators.registry import BY_CLASS, MISSING, Entry
@@ -61,6 +62,10 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         How many attempts to read the data failed in passing, and were followed by another.
     bad_chunks_ : list of dict
         What could not be read and was left out (``on_bad_chunk="skip"``): `name`, `where` (its rows), and `why`.
+    component_status_ : list of str
+        Of each component (cluster) ``'ok'``; ``'empty'``, where less than half a row belongs to it; ``'duplicate of
+        2'``, where its density is that of another; or ``'collapsed'``, where nine tenths of its variance in some
+        direction or more is `reg_covar`. A warning (`dem.errors.ComponentWarning`) names them and says what to do.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Defined when the data names its features.
@@ -216,6 +221,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             self._fit(X, {**given, "sample_weight": sample_weight}, kept)
         if not self.converged_ and self.max_iter > 0:
             warnings.warn(self._not_converged, ConvergenceWarning, stacklevel=2)
+        if (trouble := trouble_of_components(self)) and self.max_iter > 0:
+            warnings.warn(trouble, ComponentWarning, stacklevel=2)
         self._finish(X, source)
         return self
 
@@ -260,6 +267,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         self.n_iter_ = best.n_iter
         self.history_ = history
         self.n_samples_seen_ = whole(best.n_rows)
+        self.component_status_ = [*(best.component_status or family.component_status(best.parameters, best.n_rows))]
         self._complete()
 
     # What needs fitted attributes alone ---------------------------------------------------------------------

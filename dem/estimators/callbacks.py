@@ -42,7 +42,8 @@ class History:
         if not isinstance(event, IterationEnded) or self.contest not in (None, event.contest):
             return
         names = ("phase", "model", "iteration", "log_likelihood", "gain", "seconds")
-        self.records.append({name: getattr(event, name) for name in names})
+        marked = {"reseeded": list(event.reseeded)} if event.reseeded else {}
+        self.records.append({name: getattr(event, name) for name in names} | marked)
         best = self.latest
         if (
             best is None
@@ -127,6 +128,8 @@ class Verbose:
     def __call__(self, event: Event) -> None:
         """Print what is due."""
         self.tracker(event)
+        if isinstance(event, IterationEnded) and event.reseeded:
+            print(f"  Model {event.model}: components {', '.join(map(str, event.reseeded))} begin anew")  # noqa: T201
         if isinstance(event, FitStarted):
             models, rows = plural(event.n_models, "model"), plural(event.n_rows, "row")
             print(f"{models} on the {event.phase}: {rows}")  # noqa: T201

@@ -20,7 +20,8 @@ from dem.estimators import inputs, streams
 from dem.estimators.base import Estimator
 from dem.families.base import Array, Component
 from dem.families.gaps import keys_of, n_patterns, patterns_among
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 from dem.initialise import RowSample, complete_rows, filled
 from dem.validation import check_seed
 

@@ -146,6 +146,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
         # The inertia of the centres that the last steps arrived at.
         ends: list[ClusterStatistics] = engine.sweep(rows, [EStep(family, one.parameters) for one in fits])
         inertia, best = min((end.inertia, i) for i, end in enumerate(ends))
+        fits[best].component_status = family.status_of(ends[best])
         return family, fits[best], inertia * family.unit
 
     def _keep(self, history: list[dict[str, Any]], family: Any, best: Fit, *inertia: float) -> None:

@@ -44,7 +44,8 @@ from dem.estimators.sklearn_bases import DensityMixin
 from dem.estimators.starts import search
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Component, Support
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 from dem.families.noise import box_of
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
 from dem.initialise.sample import RowSample, in_units
@@ -90,6 +91,10 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         draws its seeds from all chunks.
     weights_init : array-like of shape (n_components,), optional
         Start given by the user.
+    reseed : int, default=0
+        How many times components that have become of no use (`component_status_` is not ``'ok'``) may begin anew at the
+        rows of lowest density, with a small weight and the covariance of the others, in batch EM. The log-likelihood
+        may be lower once, after an iteration whose entry in `history_` names the components (``'reseeded'``).
     warm_start : bool, default=False
         Whether another `fit` goes on from the current parameters.
     verbose, verbose_interval : int
@@ -131,6 +136,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
     racing: bool = option("boolean", default=False)
     init_params: str = option(StrOptions(set(MIXTURE_STARTS)), default="kmeans")
     weights_init: ArrayLike | None = option("array-like", None, default=None)
+    reseed: int = option(Interval(Integral, 0, None, closed="left"), default=0)
     warm_start: bool = option("boolean", default=False)
     verbose_interval: int = option(POSITIVE, default=10)
     accelerate: str | None = option(StrOptions({"squarem"}), None, default=None)
@@ -199,7 +205,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
     ) -> tuple[Mixture[Any, Any], Fit]:
         if n_blocks := self._algorithm().n_blocks:
             rows = rows.divided(n_blocks)
-        settings = Settings(self.tol, self.max_iter, callbacks, racing=self.racing, checkpoint=checkpoint)
+        settings = self._settings(callbacks, checkpoint)
         if goes_on:
             family, parameters = persistence.where_it_ended(self)
             before, family = family, self._going_on(family, rows, engine)
@@ -230,6 +236,12 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
             prepare=_truncated,
         )
         return family, found[None][0]
+
+    def _settings(self, callbacks: Sequence[Callback], checkpoint: Checkpoint) -> Settings:
+        """Return when to stop, and all else that the loop asks of the options."""
+        return Settings(
+            self.tol, self.max_iter, callbacks, racing=self.racing, checkpoint=checkpoint, reseed=int(self.reseed)
+        )
 
     def _algorithm(self, n_seen: int = 0) -> Algorithm:
         """Return the algorithm that the options name: docs/algorithms.md says why ``'auto'`` means SQUAREM.
@@ -340,10 +352,14 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         if self.missing == "marginalise":
             self._check_marginalises("missing='marginalise'")
         of_batch = {f"accelerate={self.accelerate!r}": self.accelerate is not None, "racing": self.racing}
+        of_batch[f"reseed={self.reseed}"] = self.reseed > 0
         for what, given in of_batch.items():
             if given and self.algorithm not in ("batch", "auto"):
                 message = f"{what} goes with algorithm='batch' or 'auto', not with {self.algorithm!r}"
                 raise OptionError(message)
+        if self.reseed and self.top_components is not None:
+            message = "reseed does not go with top_components, whose candidates are those of the start"
+            raise OptionError(message)
         if self.sample_rows is not None and self.sample_rows < self.n_components:
             message = f"sample_rows must be at least n_components, {self.n_components}, not {self.sample_rows}"
             raise OptionError(message)

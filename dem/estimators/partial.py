@@ -21,7 +21,8 @@ from dem.estimators.base import Estimator
 from dem.estimators.callbacks import Reads
 from dem.estimators.persistence import HELD_ARRAYS
 from dem.families.base import total_weight
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 from dem.initialise import row_sample
 from dem.initialise.sample import RowSample
 from dem.validation import check_observed, check_rows, rows_to_blame

@@ -23,6 +23,7 @@ FORMAT = 2
 _READ = (1, FORMAT)
 # What files of earlier versions do not have, or models of some families.
 _LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_", "n_retries_", "bad_chunks_")
+_STATUS = "component_status_"
 #: attributes of an estimator that holds the first rows of a stream, and what is known of each
 HELD_ARRAYS = ("_held_rows", *(f"_held_{field}" for field in COLUMNS))
 # Options that make no sense in another process.
@@ -52,7 +53,7 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
         "options": options,
         "fitted": {
             name: getattr(estimator, name)
-            for name in ("n_features_in_", *estimator._outcome, *_LATER_ATTRIBUTES)
+            for name in ("n_features_in_", *estimator._outcome, *_LATER_ATTRIBUTES, _STATUS)
             if hasattr(estimator, name)
         },
         "feature_names": None if names is None else list(names),
@@ -125,6 +126,8 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     found: dict[str, Any] = {f"{name}_": arrays[name] for name in estimator._parameter_names}
     found |= {name: fitted[name] for name in ("n_features_in_", *estimator._outcome)}
     found |= {name: fitted[name] for name in _LATER_ATTRIBUTES if name in fitted}
+    if _STATUS in fitted:
+        found[_STATUS] = [str(word) for word in fitted[_STATUS]]
     found |= _from_axis(dict(attributes.get("feature_axis") or {}))
     if attributes["feature_names"] is not None:
         found["feature_names_in_"] = np.array(attributes["feature_names"], dtype=object)
@@ -139,6 +142,9 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
             what = f"{arrays[name].dtype} of shape {arrays[name].shape}"
             message = f"with {entry.size} {size} and {n_features} features, {name} are of shape {wanted}, not {what}"
             raise ValueError(message)
+    if len(found.get(_STATUS, ())) not in (0, size):
+        message = f"{len(found[_STATUS])} words tell of {size} components"
+        raise ValueError(message)
     for name in ("feature_names_in_", "feature_coordinates_"):
         if name in found and found[name].shape != (n_features,):
             message = f"the {n_features} features have {len(found[name])} entries in {name}"

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from dem.data.base import Rows
 from dem.data.joined import highest_label
 from dem.data.sources import WeightedOptions
-from dem.em.algorithm import Fit, Settings, Start, Status
+from dem.em.algorithm import Fit, Start, Status
 from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
@@ -290,7 +290,7 @@ def _fit(
     first = candidates[0].estimator
     histories = [History(number) for number in range(len(candidates))]
     listeners = (*histories, *(first.callbacks or ()))
-    settings = Settings(first.tol, first.max_iter, listeners, racing=first.racing, checkpoint=checkpoint)
+    settings = first._settings(listeners, checkpoint)
     algorithm = first._algorithm()
     found = search(starts, sample, rows, engine, algorithm, settings, sample_iterations=SAMPLE_ITERATIONS)
     for number, candidate in enumerate(candidates):

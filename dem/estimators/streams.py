@@ -18,7 +18,8 @@ from dem.em.predict import RowFunction
 from dem.engine import current_engine
 from dem.errors import DataError, MissingDataError, OptionError
 from dem.estimators import inputs
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 from dem.validation import check_count, check_rows, check_seed
 
 CHUNK_BYTES = 16 * 2**20

@@ -19,6 +19,10 @@ from dem.tree import leaves
 Array = NDArray[np.float64]
 # A responsibility below this adds nothing to any sum.
 NEGLIGIBLE = 1e-36
+#: the least standard deviation that counts: squares of smaller ones lose digits, `reg_covar` overflows in their unit
+SMALLEST_SCALE = 1e-150
+#: the status of a component that has rows, a spread and a place of its own; others are in `dem.families.status`
+OK = "ok"
 P = TypeVar("P")
 S = TypeVar("S", bound=Additive)
 S_co = TypeVar("S_co", bound=Additive, covariant=True)
@@ -164,6 +168,14 @@ class Model(ABC, Generic[P, S]):
     def monotonicity_slack(self, parameters: P, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
         """Return how much the objective per row may fall in the step to `parameters`: regularisation, rounding."""
         return 0.0
+
+    def component_status(self, parameters: P, n_rows: float) -> tuple[str, ...]:  # noqa: ARG002
+        """Return a word for each component, where parameters tell; see `dem.families.status`."""
+        return ()
+
+    def reseeded(self, parameters: P, which: NDArray[np.intp], chunk: RowBlock) -> P:
+        """Return parameters where each component of `which` begins anew at a row of the chunk."""
+        raise NotImplementedError
 
     @abstractmethod
     def unconstrain(self, parameters: P) -> Vector:
@@ -366,3 +378,22 @@ class Component(ABC, Generic[P, S]):
     @abstractmethod
     def constrain(self, vector: Vector, parameters: P) -> P:
         """Return parameters from what `unconstrain` gave; their shapes come from `parameters`."""
+
+    @abstractmethod
+    def collapsed(self, parameters: P) -> NDArray[np.bool_]:
+        """Tell which components are what keeps their densities finite (`reg_covar`) rather than the data."""
+
+    @abstractmethod
+    def coordinates(self, parameters: P) -> Array:
+        """Return numbers that are near one another for components that are, shape (n_components, q)."""
+
+    @abstractmethod
+    def divergence(self, parameters: P, pairs: NDArray[np.intp], enough: float) -> Array:
+        """Return KL(p‖q) + KL(q‖p) (Jeffreys 1946) of pairs of components, (n, 2); beyond `enough` a bound below it."""
+
+    @abstractmethod
+    def reseeded(self, parameters: P, which: NDArray[np.intp], rows: Array, weights: Array) -> P:
+        """Return parameters where each component of `which` begins anew at one of the rows.
+
+        Its spread is that of the others, pooled by their `weights`, (n_components,), which sum to 1.
+        """

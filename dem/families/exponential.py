@@ -49,6 +49,10 @@ class ExponentialComponent(ExponentialFamily):
         """Return λ from log λ."""
         return np.asarray(np.exp(np.minimum(numbers, -np.log(SMALLEST))))
 
+    def collapsed(self, parameters: Array) -> NDArray[np.bool_]:
+        """Tell which components have a feature that is 0 in all of their rows: their density has no bound."""
+        return np.asarray((parameters >= 0.5 / SMALLEST).any(axis=1))
+
     def sample(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw one row of waiting times for each label."""
         return rng.exponential(1.0 / parameters[labels])

@@ -151,6 +151,29 @@ class ExponentialFamily(Component[Array, Totals]):
         """Return parameters from what `unconstrain` gave."""
         return self.constrained(vector.own)
 
+    def collapsed(self, parameters: Array) -> NDArray[np.bool_]:
+        """Return False of all: probabilities are at most 1, whatever the parameters."""
+        return np.zeros(len(parameters), dtype=bool)
+
+    def coordinates(self, parameters: Array) -> Array:
+        """Return the unconstrained parameters."""
+        return self.unconstrained(parameters)
+
+    def divergence(self, parameters: Array, pairs: NDArray[np.intp], enough: float) -> Array:  # noqa: ARG002
+        """Return (η − η′)·(E[T] − E′[T])."""
+        (one, other), (slopes, _) = pairs.T, self.natural_parameters(parameters)
+        means = self.mean_parameters(parameters)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found: Array = np.sum((slopes[one] - slopes[other]) * (means[one] - means[other]), axis=1)
+        return found
+
+    def reseeded(self, parameters: Array, which: NDArray[np.intp], rows: Array, weights: Array) -> Array:
+        """Return parameters where some components begin at rows, as in `start`: the mean of all is their prior."""
+        n_more, more = self.prior(weights @ self.mean_parameters(parameters))
+        changed = parameters.copy()
+        changed[which] = self.from_mean_parameters((self.sufficient_statistics(rows) + n_more * more) / (1.0 + n_more))
+        return changed
+
 
 class ExponentialKernel:
     """One product gives the log-densities, W·T(x), and one the statistics, ΣγT(x)."""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from dem.families.base import Array, Model, RowBlock, Support, total_weight, weighted_sum
+from dem.families.base import OK, Array, Model, RowBlock, Support, total_weight, weighted_sum
 from dem.families.expectation import blocks
 from dem.families.gaussian.frame import Frame
+from dem.families.status import EMPTY
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, largest_row
 from dem.statistics import Additive
@@ -117,6 +118,10 @@ class Clusters(Model[Array, ClusterStatistics]):
                     far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
                     farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far], weights[far])
         return ClusterStatistics(total_weight(chunk), total, counts, offsets, farthest)
+
+    def status_of(self, statistics: ClusterStatistics) -> tuple[str, ...]:
+        """Return which clusters have no rows, after an E-step."""
+        return tuple(OK if count > 0.0 else EMPTY for count in statistics.counts)
 
     def size(self, parameters: Array) -> int:
         """Return the number of clusters."""

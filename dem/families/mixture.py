@@ -27,6 +27,8 @@ from dem.families.base import (
 )
 from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
 from dem.families.gaps import Divided, divided, imputed
+from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics, RebasedStatistics
+from dem.families.status import component_status
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
 from dem.families.workspace import fresh, kept_with, largest_row
@@ -37,59 +39,10 @@ P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
 C = TypeVar("C", bound=RowBlock)
 
-
-@dataclass(frozen=True, eq=False)
-class MixtureParameters(Generic[P]):
-    """Weights, shape (n_components,), and the parameters of all components.
-
-    Where there are `candidates`, an E-step computes only these; whatever else is asked of the mixture counts all.
-    """
-
-    weights: Array
-    components: P
-    candidates: Candidates | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class MixtureStatistics(Statistics, Generic[S]):
-    """Expected sufficient statistics of a mixture.
-
-    Attributes
-    ----------
-    n_rows : float
-        Number of rows.
-    log_likelihood : float
-        Σ log p(row), nats.
-    counts : ndarray of shape (n_components,)
-        Σγ.
-    components : Statistics
-        What the components need besides.
-    """
-
-    n_rows: float
-    log_likelihood: float
-    counts: Array
-    components: S
-
-
-@dataclass(frozen=True, eq=False)
-class RebasedStatistics(Statistics):
-    """Statistics of rows that may have gone through E-steps at different parameters.
-
-    Attributes
-    ----------
-    n_rows : float
-        Number of rows.
-    entropy : float
-        Entropy of the responsibilities (nats), and terms of the density that no parameter changes.
-    counts, components
-        As in `MixtureStatistics`, the latter in a frame that does not depend on parameters.
-    """
-
-    n_rows: float
-    entropy: float
-    counts: Array
-    components: Any
+# Weights of rows that single precision is good for, whatever the rows.
+_SINGLE_WEIGHTS = 1e-15, 1e15
+# Weight of a component that begins anew, as a share of an equal one.
+WEIGHT_OF_SEED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,6 +267,31 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         free_weights = len(parameters.weights) - 1 if self.fit_weights else 0
         return free_weights + self.component.n_parameters(parameters.components)
 
+    def component_status(self, parameters: MixtureParameters[P], n_rows: float) -> tuple[str, ...]:
+        """Return what has become of each component; see `dem.families.status`."""
+        weights = parameters.weights[: self.n_own(parameters)] if self.fit_weights else None
+        return component_status(self.component, parameters.components, weights, n_rows)
+
+    def n_own(self, parameters: MixtureParameters[P]) -> int:
+        """Return the number of components, without a background."""
+        return len(parameters.weights)
+
+    def reseeded(
+        self, parameters: MixtureParameters[P], which: NDArray[np.intp], chunk: RowBlock
+    ) -> MixtureParameters[P]:
+        """Return parameters where components begin anew at rows, with a small weight, the others less as much."""
+        rows = self.imputed(parameters, chunk) if has_gaps(chunk.rows) else np.asarray(chunk.rows, dtype=np.float64)
+        others = parameters.weights.copy()
+        others[which] = 0.0
+        own = others[: self.n_own(parameters)]
+        components = self.component.reseeded(parameters.components, which, rows, own / own.sum())
+        weights = parameters.weights
+        if self.fit_weights:
+            small = WEIGHT_OF_SEED / len(weights)
+            weights = others * ((1.0 - len(which) * small) / others.sum())
+            weights[which] = small
+        return replace(parameters, weights=weights, components=components)
+
     def to_user(self, parameters: MixtureParameters[P]) -> dict[str, NDArray[Any]]:
         """Return the parameters in the user's units, by the names users see."""
         return {"weights": parameters.weights, **self.component.to_user(parameters.components)}
@@ -343,6 +321,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
 
     def _kernel(self, parameters: MixtureParameters[P], chunk: RowBlock, *, exact: bool = False) -> Kernel[S]:
         """Return the arithmetic for a chunk; where it has gaps that may not be, one that makes the loop find them."""
+        exact = exact or _needs_double(chunk.weights)
         is_known = chunk.noise is not None or chunk.limits is not None
         if is_known and not self.marginalises and has_gaps(chunk.rows):
             return self.component.kernel(parameters.components, chunk.rows.dtype, exact=exact)
@@ -389,6 +368,13 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             for where, joint, largest in log_joint(marginal, log_weights, part):
                 result[numbers[where]] = function(joint, largest)
         return result
+
+
+def _needs_double(weights: NDArray[Any] | None) -> bool:
+    """Tell whether products of weights of rows could overflow in single precision, or lose digits."""
+    if weights is None or not len(weights):
+        return False
+    return not (_SINGLE_WEIGHTS[0] <= weights.min() and weights.max() <= _SINGLE_WEIGHTS[1])
 
 
 def _log_weights(parameters: MixtureParameters[Any]) -> Array:

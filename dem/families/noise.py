@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from dem.errors import DataError, OptionError
 from dem.families.base import Array, Block, Component, Kernel, RowBlock, Support
 from dem.families.expectation import normalise
-from dem.families.mixture import Mixture, MixtureParameters
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, fresh
 from dem.statistics import Statistics
@@ -148,6 +149,22 @@ class NoisyComponent(Component[P, S]):
         """Return parameters from what `to_user` gave."""
         return self.component.from_user(values)
 
+    def collapsed(self, parameters: P) -> NDArray[np.bool_]:
+        """Tell which components have collapsed; the background cannot."""
+        return self.component.collapsed(parameters)
+
+    def coordinates(self, parameters: P) -> Array:
+        """Return those of the components."""
+        return self.component.coordinates(parameters)
+
+    def divergence(self, parameters: P, pairs: NDArray[np.intp], enough: float) -> Array:
+        """Return the divergence of pairs of components."""
+        return self.component.divergence(parameters, pairs, enough)
+
+    def reseeded(self, parameters: P, which: NDArray[np.intp], rows: Array, weights: Array) -> P:
+        """Return parameters where some components begin anew."""
+        return self.component.reseeded(parameters, which, rows, weights)
+
     def unconstrain(self, parameters: P) -> Vector:
         """Return the vector of the components, with a row of zeros for the background."""
         vector = self.component.unconstrain(parameters)
@@ -234,6 +251,10 @@ class NoisyMixture(Mixture[P, S]):
         weights = (1.0 - WEIGHT_AT_START) * parameters.weights
         weights[-1] = WEIGHT_AT_START
         return replace(parameters, weights=weights)
+
+    def n_own(self, parameters: MixtureParameters[P]) -> int:
+        """Return the number of components, without the background."""
+        return len(parameters.weights) - 1
 
     def truncated(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
         """Return the parameters with the candidates of each region, beside which the background always counts."""

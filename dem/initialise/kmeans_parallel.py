@@ -19,7 +19,8 @@ from dem.engine.base import Engine, Work
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Array, total_weight
 from dem.families.expectation import blocks
-from dem.families.mixture import Mixture, MixtureParameters, MixtureStatistics
+from dem.families.mixture import Mixture
+from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics
 from dem.initialise.sample import Pieces
 
 ROUNDS = 5
@@ -189,7 +190,7 @@ def kmeans_parallel(
     notify(callbacks, Preparing("k-means‖, distances to the first centre"))
     cost = _sum(engine, rows, DrawCandidates(centres, origin, unit, 0.0, int(seeds[0])), within).cost
     for number, seed in enumerate(seeds[1:], 1):
-        if cost == 0.0:
+        if cost <= OVERSAMPLING * n_clusters / np.finfo(np.float64).max:  # nothing, or squares that underflow
             break
         notify(callbacks, Preparing(f"k-means‖, round {number} of {ROUNDS}"))
         per_cost = OVERSAMPLING * n_clusters / cost

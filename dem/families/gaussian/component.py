@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Component, EStepKernel, Kernel, RowBlock, Support
-from dem.families.gaps import rows_of_patterns
+from dem.families.base import Array, Component, RowBlock, Support
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
 from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, slices, weighted_means
-from dem.families.gaussian.deconvolution import DeconvolutionKernel
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import GaussianKernel
-from dem.families.gaussian.marginal import MarginalKernel, Marginals, most_kept
 from dem.families.workspace import fresh, kept_with
 from dem.row_draws import RowDraws
 from dem.statistics import CentralMoments
+from dem.tree import tree_map
+
+# The share of a variance that is `reg_covar` from which on a component counts as collapsed.
+FLOOR = 0.9
 
 
 def knows_more(chunk: RowBlock) -> bool:
     """Tell whether rows have errors or limits."""
     return chunk.noise is not None or (chunk.limits is not None and not bool(np.isnan(chunk.limits).all()))
-
-
-def _errors(noise: NDArray[Any] | None, shape: tuple[int, ...], rng: RowDraws) -> Array:
-    """Draw errors of rows, by their variances or covariances."""
-    if noise is None:
-        return np.zeros(shape)
-    if noise.ndim == 2:
-        return np.asarray(np.sqrt(noise) * rng.normal(size=shape))
-    values, vectors = np.linalg.eigh(noise)
-    return np.asarray(np.einsum("nij,nj->ni", vectors, np.sqrt(np.maximum(values, 0.0)) * rng.normal(size=shape)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +89,10 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
     @abstractmethod
     def relative_ridge(self, parameters: GaussianParameters) -> Array:
         """Return the eigenvalues of ridge · precision, shape (…, n_features)."""
+
+    @abstractmethod
+    def spreads(self, parameters: GaussianParameters) -> Array:
+        """Return the variance of each feature in each component, in the frame, shape (n_components, n_features)."""
 
     @abstractmethod
     def sample_in_frame(
@@ -191,7 +185,9 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         bounded = np.clip(self.relative_ridge(parameters), 0.0, 1.0)
         with np.errstate(divide="ignore"):
             losses = 0.5 * np.sum(-np.log1p(-bounded) - bounded, axis=-1)
-        return float(np.sum(weights * losses)) + (SINGLE_TOLERANCE if self._single(dtype) else 0.0)
+        there = weights > 0.0  # of the others the loss may be infinite
+        lost = np.sum(weights[there] * np.broadcast_to(losses, weights.shape)[there])
+        return float(lost) + (SINGLE_TOLERANCE if self._single(dtype) else 0.0)
 
     def sample(self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw one row for each label; shape (n, n_features)."""
@@ -223,6 +219,29 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
             self.rescale(covariances, 1.0 / self._scale(frame), 2),
             self.rescale(factors, 1.0 / self._scale(frame), -1),
         )
+
+    def collapsed(self, parameters: GaussianParameters) -> NDArray[np.bool_]:
+        """Tell which components have a direction whose variance is hardly that of rows."""
+        most = np.max(self.relative_ridge(parameters), axis=-1)
+        return np.broadcast_to(most >= FLOOR, len(parameters.means))
+
+    def coordinates(self, parameters: GaussianParameters) -> Array:
+        """Return means and logarithms of standard deviations."""
+        return np.hstack([parameters.means, 0.5 * np.log(self.spreads(parameters))])
+
+    def divergence(self, parameters: GaussianParameters, pairs: NDArray[np.intp], enough: float) -> Array:
+        """Return ½ tr(ΣP′ + Σ′P) − d + ½ (μ − μ′)ᵀ(P + P′)(μ − μ′)."""
+        (one, other), variances, means = pairs.T, self.spreads(parameters), parameters.means
+        with np.errstate(over="ignore"):
+            ratio, step = variances[one] / variances[other], (means[one] - means[other]) ** 2
+            of_features = 0.5 * (ratio + 1.0 / ratio - 2.0 + step / variances[one] + step / variances[other])
+        return self.joint_divergence(of_features, parameters, pairs, enough)
+
+    @abstractmethod
+    def joint_divergence(
+        self, of_features: Array, parameters: GaussianParameters, pairs: NDArray[np.intp], enough: float
+    ) -> Array:
+        """Return the divergence of pairs of components from those of each feature, (n, n_features)."""
 
     def _single(self, dtype: np.dtype[Any]) -> bool:
         """Tell whether rows of `dtype` are computed in single precision, accuracy permitting."""
@@ -256,6 +275,26 @@ class OwnCovariance(GaussianComponent):
             scatter = scatter + np.array([self.scatter(rows[where] - mean, weights) for mean, weights in own])
         return self.of_scatter(means, (scatter.T / counts).T)
 
+    def reseeded(
+        self, parameters: GaussianParameters, which: NDArray[np.intp], rows: Array, weights: Array
+    ) -> GaussianParameters:
+        """Return parameters where some components begin at rows with the covariance of the others, pooled."""
+        means = self._frame(rows.shape[1]).apply(rows).T
+        pooled = self.pooled(parameters, weights)
+        seeds = self.of_scatter(means, np.broadcast_to(pooled, (len(means), *pooled.shape)))
+
+        def changed(whole: Array, part: Array) -> Array:
+            whole = whole.copy()
+            whole[which] = part
+            return whole
+
+        result: GaussianParameters = tree_map(changed, parameters, seeds)
+        return result
+
+    @abstractmethod
+    def pooled(self, parameters: GaussianParameters, weights: Array) -> Array:
+        """Return the weighted mean of the covariances, as moments of one component keep the scatter."""
+
     @abstractmethod
     def scatter(self, centred: Array, weights: Array) -> Array:
         """Return Σ weight · (x − mean)², as moments of one component keep it, from rows (n, d) about their mean."""
@@ -263,94 +302,3 @@ class OwnCovariance(GaussianComponent):
     @abstractmethod
     def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means, and the scatter of one row."""
-
-
-class MatrixCovariance(GaussianComponent):
-    """What covariances that are matrices, (n_components, d, d) or (d, d), have in common."""
-
-    knows = frozenset({"noise", "limits"})
-    most_limits = 1.0
-
-    def kernel_for(
-        self, parameters: GaussianParameters, chunk: RowBlock, *, exact: bool = False
-    ) -> Kernel[GaussianStatistics]:
-        """Return the arithmetic for a chunk: that of extreme deconvolution where rows have errors or limits."""
-        if not knows_more(chunk):
-            return super().kernel_for(parameters, chunk, exact=exact)
-        frame = self._frame(parameters.means.shape[1])
-        return DeconvolutionKernel(parameters, frame, partial(self.from_own_frames, parameters))
-
-    @abstractmethod
-    def from_own_frames(
-        self, parameters: GaussianParameters, first: Array, second: Array, counts: Array
-    ) -> GaussianStatistics:
-        """Return the statistics of an E-step from Σγy, Σγyyᵀ of each component in its own frame, and Σγ."""
-
-    def marginals(
-        self, parameters: GaussianParameters, rows: NDArray[Any]
-    ) -> Iterator[tuple[NDArray[np.intp], EStepKernel[GaussianStatistics]]]:
-        """Yield the rows of each pattern of missing values."""
-        marginals = self._marginals(parameters)
-        for missing, which in rows_of_patterns(np.isnan(rows)):
-            yield which, MarginalKernel(marginals.of(missing), partial(self.from_own_frames, parameters))
-
-    def most_patterns(self, parameters: GaussianParameters) -> float:
-        """Return for how many patterns an E-step keeps the marginal distributions."""
-        return most_kept(*parameters.means.shape)
-
-    def conditional_means(self, parameters: GaussianParameters, rows: Array, k: int) -> Array:
-        """Return rows with what is missing replaced by its regression on what is observed."""
-        marginals, filled = self._marginals(parameters), np.array(rows, dtype=np.float64)
-        for missing, which in rows_of_patterns(np.isnan(rows)):
-            filled[which] = marginals.conditional_means(marginals.of(missing), filled[which], k)
-        return filled
-
-    def conditional_draws(
-        self, parameters: GaussianParameters, rows: Array, labels: NDArray[np.int64], rng: RowDraws
-    ) -> Array:
-        """Return rows with what is missing drawn: a draw of the whole row, less what its own observed part predicts."""
-        drawn: Array = self.sample(parameters, labels, rng.generator)
-        known = np.where(np.isnan(rows), np.nan, drawn)
-        for k in np.unique(labels):
-            own = np.flatnonzero(labels == k)
-            drawn[own] += self.conditional_means(parameters, rows[own], k) - self.conditional_means(
-                parameters, known[own], k
-            )
-        return np.where(np.isnan(rows), drawn, rows)
-
-    def _drawn_of(self, parameters: GaussianParameters, chunk: Any, k: int, rng: RowDraws) -> Array:
-        """Return draws in one component: of whole rows with errors, less what their own observed part predicts."""
-        drawn: Array = self.sample(parameters, np.full(len(chunk.rows), k), rng.generator)
-        seen = np.where(np.isnan(chunk.rows), np.nan, drawn + _errors(chunk.noise, drawn.shape, rng))
-        theirs = self.expected(parameters, replace(chunk, rows=seen, limits=None), k)
-        return drawn + self.expected(parameters, chunk, k, rng) - theirs
-
-    def _marginals(self, parameters: GaussianParameters) -> Marginals:
-        means = parameters.means
-        shape = (len(means), means.shape[1], means.shape[1])
-        return kept_with(
-            parameters,
-            (self, "marginals"),
-            lambda: Marginals(
-                means, np.broadcast_to(parameters.precisions_cholesky, shape), self._frame(means.shape[1])
-            ),
-        )
-
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        """Return U Uᵀ."""
-        return np.asarray(precisions_cholesky @ precisions_cholesky.swapaxes(-1, -2))
-
-    def variances(self, covariances: Array, n_features: int) -> Array:
-        """Return the diagonals."""
-        return np.diagonal(covariances, axis1=-2, axis2=-1).reshape(-1, n_features)
-
-    def rescale(self, array: Array, scale: Array, power: int) -> Array:
-        """Rescale covariances (rows and columns) or precision factors (rows only)."""
-        if power == 2:
-            return array * scale[:, np.newaxis] * scale
-        return np.asarray(array * scale[:, np.newaxis] ** float(power))
-
-    def relative_ridge(self, parameters: GaussianParameters) -> Array:
-        """Return the squared singular values of √ridge U."""
-        scaled = np.sqrt(self._ridge(parameters.means.shape[1]))[:, np.newaxis] * parameters.precisions_cholesky
-        return np.asarray(np.linalg.svd(scaled, compute_uv=False) ** 2)

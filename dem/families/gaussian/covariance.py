@@ -11,7 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dem.errors import FitError
-from dem.families.base import NEGLIGIBLE, Array
+from dem.families.base import NEGLIGIBLE, SMALLEST_SCALE, Array
 from dem.statistics import CentralMoments, Statistics
 
 LOG_2PI = float(np.log(2.0 * np.pi))
@@ -141,7 +141,7 @@ def cholesky_of_precision(covariance: Array, which: str) -> Array:
         lower = scipy.linalg.cholesky(covariance, lower=True)
     except (scipy.linalg.LinAlgError, ValueError) as error:
         raise FitError(ill_defined(which)) from error
-    if np.any(np.diag(lower) ** 2 <= PIVOT_ROUNDING * np.diag(covariance)):
+    if np.any(np.diag(lower) ** 2 <= np.maximum(PIVOT_ROUNDING * np.diag(covariance), SMALLEST_SCALE**2)):
         raise FitError(ill_defined(which))
     identity = np.eye(len(covariance))
     return np.ascontiguousarray(scipy.linalg.solve_triangular(lower, identity, lower=True).T)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.errors import FitError
-from dem.families.base import Array, Kernel, RowBlock
+from dem.families.base import SMALLEST_SCALE, Array, Kernel, RowBlock
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.censored import CensoredKernel
 from dem.families.gaussian.component import OwnCovariance
@@ -96,7 +96,7 @@ def per_feature(array: Array, parameters: GaussianParameters) -> Array:
 def _parameters(means: Array, covariances: Array) -> GaussianParameters:
     """Return parameters with certain variances, if these are positive."""
     for k, row in enumerate(covariances):
-        if not np.all(row > 0.0):
+        if not np.all(row > SMALLEST_SCALE**2):
             raise FitError(ill_defined(f"component {k}"))
     return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
 
@@ -153,6 +153,24 @@ class Diagonal(OwnCovariance):
     def scatter(self, centred: Array, weights: Array) -> Array:
         """Return Σ weight · (x − mean)²."""
         return np.asarray(weights @ centred**2)
+
+    def pooled(self, parameters: GaussianParameters, weights: Array) -> Array:
+        """Return Σ weight · variance."""
+        return np.asarray(weights @ self.spreads(parameters))
+
+    def spreads(self, parameters: GaussianParameters) -> Array:
+        """Return the variances."""
+        return per_feature(parameters.covariances, parameters)
+
+    def joint_divergence(
+        self,
+        of_features: Array,
+        parameters: GaussianParameters,  # noqa: ARG002
+        pairs: NDArray[np.intp],  # noqa: ARG002
+        enough: float,  # noqa: ARG002
+    ) -> Array:
+        """Return the sum over the features, which are independent."""
+        return np.asarray(of_features.sum(axis=1))
 
     def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means and variances, but for the ridge."""

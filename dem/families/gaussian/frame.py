@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array
+from dem.families.base import SMALLEST_SCALE, Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Frame:
         deviation = np.sqrt(variances / unit**2)
         if isotropic:
             deviation = np.full_like(deviation, np.sqrt(np.mean(variances / unit**2)))
-        usable = np.isfinite(deviation) & (deviation > np.finfo(np.float64).tiny)
+        usable = np.isfinite(deviation) & (deviation > SMALLEST_SCALE)
         scale = unit * np.exp2(np.rint(np.log2(np.where(usable, deviation, 1.0))))
         # Any origin near the mean will do; one that is exact in single precision serves both precisions.
         with np.errstate(over="ignore"):

@@ -9,7 +9,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dem.families.base import Array
-from dem.families.gaussian.component import MatrixCovariance, OwnCovariance
+from dem.families.gaussian.component import OwnCovariance
 from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
@@ -25,6 +25,7 @@ from dem.families.gaussian.covariance import (
     refine,
 )
 from dem.families.gaussian.full_kernel import FullKernel, plan_for
+from dem.families.gaussian.matrix import MatrixCovariance
 from dem.families.unconstrained import Vector
 from dem.families.workspace import kept_with
 from dem.statistics import CentralMoments
@@ -88,6 +89,10 @@ class Full(OwnCovariance, MatrixCovariance):
     def scatter(self, centred: Array, weights: Array) -> Array:
         """Return Σ weight · (x − mean)(x − mean)ᵀ."""
         return np.asarray((weights * centred.T) @ centred)
+
+    def pooled(self, parameters: GaussianParameters, weights: Array) -> Array:
+        """Return Σ weight · covariance."""
+        return np.tensordot(weights, parameters.covariances, axes=1)
 
     def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means and covariances, but for the ridge."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from dem.families.base import Array, EStepKernel, RowBlock
 from dem.families.gaps import rows_of_patterns
 from dem.families.gaussian.arithmetic import Plan, plan
-from dem.families.gaussian.component import MatrixCovariance
 from dem.families.gaussian.covariance import (
     GaussianParameters,
     GaussianStatistics,
@@ -33,6 +32,7 @@ from dem.families.gaussian.covariance import (
     weighted_means,
 )
 from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.matrix import MatrixCovariance
 from dem.families.gaussian.tied_marginal import TiedMarginalKernel, TiedMarginals, most_tied
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, constant_row, fresh, kept_with
@@ -270,6 +270,15 @@ class Tied(MatrixCovariance):
         covariance = total / counts.sum() + np.diag(self._ridge(len(total)))
         factor = cholesky_of_precision(covariance, "the tied covariance")
         return GaussianParameters(means, covariance, factor)
+
+    def reseeded(
+        self, parameters: GaussianParameters, which: NDArray[np.intp], rows: Array, weights: Array
+    ) -> GaussianParameters:
+        """Return parameters where some components begin at rows; the covariance is that of all."""
+        del weights
+        means = parameters.means.copy()
+        means[which] = self._frame(rows.shape[1]).apply(rows).T
+        return replace(parameters, means=means)
 
     def _of_moments(self, moments: CentralMoments, parameters: GaussianParameters) -> GaussianParameters:
         """Return the maximising parameters from rebased statistics."""

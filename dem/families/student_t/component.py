@@ -216,6 +216,30 @@ class StudentTComponent(Component[StudentTParameters, StudentTStatistics]):
         gaussian = self.gaussian.constrain(vector, parameters.gaussian)
         return StudentTParameters(gaussian, dofs, np.ones_like(dofs))
 
+    def collapsed(self, parameters: StudentTParameters) -> NDArray[np.bool_]:
+        """Tell which scale matrices are the ridge in some direction."""
+        return self.gaussian.collapsed(parameters.gaussian)
+
+    def coordinates(self, parameters: StudentTParameters) -> Array:
+        """Return those of the Gaussians, and log ν."""
+        return np.column_stack([self.gaussian.coordinates(parameters.gaussian), np.log(parameters.dofs)])
+
+    def divergence(self, parameters: StudentTParameters, pairs: NDArray[np.intp], enough: float) -> Array:
+        """Return that of the Gaussians, more where ν differs: no closed form is known of the divergence."""
+        logs = np.log(parameters.dofs)[pairs]
+        return np.asarray(self.gaussian.divergence(parameters.gaussian, pairs, enough) + (logs[:, 0] - logs[:, 1]) ** 2)
+
+    def reseeded(
+        self, parameters: StudentTParameters, which: NDArray[np.intp], rows: Array, weights: Array
+    ) -> StudentTParameters:
+        """Return parameters where some components begin anew, with the ν of a start where each has its own."""
+        dofs, scales = parameters.dofs.copy(), parameters.scales.copy()
+        if self.fit_dof == "free":
+            dofs[which] = self.dof
+        if not self._tied:
+            scales[which] = 1.0
+        return StudentTParameters(self.gaussian.reseeded(parameters.gaussian, which, rows, weights), dofs, scales)
+
     @property
     def _tied(self) -> bool:
         return isinstance(self.gaussian, COVARIANCE_TYPES["tied"])
