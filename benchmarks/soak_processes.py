@@ -147,7 +147,7 @@ class Command:
         said = self.process.communicate()[1].strip()
         if self.process.returncode == 0 or Path(task["out"]).exists():
             return {"saved": True}
-        if self.process.returncode == -signal.SIGKILL:
+        if self.process.returncode in (-signal.SIGKILL, -signal.SIGTERM):  # the latter while Python starts
             return {}
         last = said.splitlines()[-1] if said else f"nothing is said, the exit code is {self.process.returncode}"
         ours = last.startswith("dem: ") and "Traceback" not in said

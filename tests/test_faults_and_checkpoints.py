@@ -100,6 +100,36 @@ def test_a_worker_that_hangs(tmp_path):
     assert_same_bits(goes_on(tmp_path / "kept", data), whole, FITTED)
 
 
+class ReadAhead(HangingBatch):
+    reads_ahead = True
+
+
+@pytest.mark.reliability(
+    fault="a store or a disk does not answer, and a read on threads of one process hangs",
+    sees="nothing has come of rows 600 to 799 for 500 ms … (by default an hour, dask's setting `dem.stall-timeout`)",
+    lost="the pass in progress, with a checkpoint",
+    recovery="the stall timeout, then the same line",
+)
+def test_a_read_that_hangs(tmp_path, monkeypatch):
+    whole = dem.GaussianMixture(3, **EM).fit(rows())
+    monkeypatch.setattr("test_faults_and_checkpoints.HangingBatch", ReadAhead)
+    data = HangingRows(gaussian_rows(), EDGES)
+    ReadAhead.hangs.clear()
+    ReadAhead.goes_on.clear()
+    stop, said = (
+        After(ReadAhead.hangs.set),
+        r"^nothing has come of rows 600 to 799 for \S+ m?s: a store or a disk does not",
+    )
+    try:
+        with dask.config.set({"dem.stall-timeout": "500ms"}), pytest.raises(EngineError, match=said):
+            dem.GaussianMixture(3, callbacks=[stop], **EM).fit(data, checkpoint=tmp_path / "kept")
+        assert any(thread.name.startswith("dem-read") for thread in threading.enumerate())
+    finally:
+        ReadAhead.goes_on.set()
+        ReadAhead.hangs.clear()
+    assert_same_bits(goes_on(tmp_path / "kept", data), whole, FITTED)
+
+
 @pytest.mark.reliability(
     fault="the scheduler is killed during a fit",
     sees="the cluster at … went away …; start it and the fit again",

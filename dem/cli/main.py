@@ -23,7 +23,7 @@ from dem.cli.predict import predict
 from dem.cli.sample import sample
 from dem.cli.score import score
 from dem.cli.select import select
-from dem.cli.session import Stopped, exit_code_of_signal, interrupts, is_terminal, one_line
+from dem.cli.session import Stopped, exit_code_of_signal, interrupts, is_terminal, left_reading, one_line
 from dem.errors import DemError
 
 FAILED = 1
@@ -48,6 +48,10 @@ class RootCommand(click.Group):
             return super().main(**given, standalone_mode=False)
         with interrupts():
             code = self._exit_code(given)
+        if left_reading():  # Python would wait for it to end
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:

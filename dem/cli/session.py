@@ -116,6 +116,11 @@ def _wait_for_threads() -> None:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
 
+def left_reading() -> bool:
+    """Return whether a thread still reads, as from a store that does not answer."""
+    return any(thread.name.startswith("dem-read") for thread in threading.enumerate())
+
+
 def exit_code_of_signal() -> int:
     """Return 128 + the signal that stopped the command, as shells do."""
     return 128 + (_received[0] if _received else signal.SIGINT)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dem.data.cf import encoded
 from dem.data.checks import rows_text
-from dem.data.found import Found, LeftOut
+from dem.data.found import Found, LeftOut, Unreadable
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
@@ -225,6 +225,11 @@ class Rows(ABC):
     @property
     def stored_chunks(self) -> tuple[int, int] | None:
         """Number of chunks (or shards) in the store and decoded bytes of the largest; None where there is no store."""
+        return None
+
+    @property
+    def unreadable(self) -> Unreadable | None:
+        """What is known of parts that cannot be read, where they are left out."""
         return None
 
     @property

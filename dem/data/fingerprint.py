@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Batch, Chunk, Rows
 from dem.data.checks import rows_text
+from dem.data.found import Found, LeftOut
 
 # Of how many batches the first chunk is read: they lie evenly, the first and the last among them.
 N_SAMPLED = 4
@@ -35,8 +36,8 @@ class FirstChunk(Batch):
 
     @property
     def reads_ahead(self) -> bool:  # type: ignore[override]
-        """No: there is nothing ahead."""
-        return False
+        """As of the batch: who waits for a thread that reads can give up a read that hangs."""
+        return self.batch.reads_ahead
 
     @property
     def pending(self) -> Mapping[Hashable, Any]:
@@ -57,10 +58,17 @@ class FirstChunks(Rows):
         batches = rows.batches()
         places = np.unique(np.linspace(0, len(batches) - 1, min(N_SAMPLED, len(batches))).round().astype(int))
         self._batches = [FirstChunk(batches[place]) for place in places]
+        self._unreadable = rows.unreadable
 
     def batches(self) -> Sequence[Batch]:
         """Return the few."""
         return self._batches
+
+    def check_found(self, found: Found) -> Sequence[LeftOut]:
+        """Raise `MissingDataError` if something could be read in the fit that goes on and cannot now."""
+        if self._unreadable is not None and self._unreadable.complete:
+            self._unreadable.judge(found, all_read=False)
+        return ()
 
 
 def digest_of(array: NDArray[Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -93,6 +93,26 @@ class Unreadable:
             regions.setdefault(one.array, []).append(one.region)
         return regions
 
+    def counted(self) -> tuple[tuple[LeftOut, ...], tuple[tuple[int, ...], ...], bool]:
+        """Return all that is known, for a checkpoint."""
+        seen = () if self._complete else tuple(sorted(self._seen))
+        return tuple(sorted(self.parts, key=str)), seen, self._complete
+
+    def recount(self, found: Any) -> None:
+        """Take over what `counted` returned: what was left out stays out in a fit that goes on."""
+        parts, seen, complete = found
+        if not all(isinstance(one, LeftOut) for one in parts):
+            message = "what is left out is something else"
+            raise ValueError(message)
+        self.parts.update(parts)
+        self._seen.update(seen)
+        self._complete |= bool(complete)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all data was read once, so that nothing else may be left out."""
+        return self._complete
+
     def judge(self, found: Found, *, all_read: bool) -> list[LeftOut]:
         """Note what reads of some batches, or of all, could not read, and return what is new.
 
@@ -152,7 +172,13 @@ class LeavesOut:
     """What `Rows` have in common that leave out what cannot be read, and show its place where results lie on a grid."""
 
     _unreadable: Unreadable
+    skips_bad: bool
     _on_grid = False
+
+    @property
+    def unreadable(self) -> Unreadable | None:
+        """What is known of parts that cannot be read, where they are left out."""
+        return self._unreadable if self.skips_bad else None
 
     @property
     def n_left_out(self) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Batch, Chunk, Rows
 from dem.data.column_values import HeldValues
-from dem.data.found import Found, LeftOut
+from dem.data.found import Found, LeftOut, Unreadable
 from dem.data.limits import Values, censored
 from dem.data.rules import Rule, as_they_are, errors_where_measured, weights_where_rows_count
 from dem.data.sources import open_rows
@@ -175,6 +175,11 @@ class JoinedRows(Rows):
     def stored_chunks(self) -> tuple[int, int] | None:
         """As of the rows."""
         return self.rows.stored_chunks
+
+    @property
+    def unreadable(self) -> Unreadable | None:
+        """As of the rows."""
+        return self.rows.unreadable
 
     @property
     def n_left_out(self) -> int:

@@ -128,6 +128,11 @@ def give_up() -> None:
         retries.stops[0].set()
 
 
+def given_up() -> bool:
+    """Tell whether nobody waits any more for the reads of this context."""
+    return (retries := _current.get()) is not None and retries.stopped
+
+
 def tried_once() -> Any:
     """Return a context in which no read is tried again: to find out more of one that has failed for good."""
     return counted(Retries(1, 0.0))

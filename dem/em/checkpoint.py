@@ -15,9 +15,9 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from dem.data.base import Rows
@@ -42,6 +42,16 @@ class Every:
     seconds: float | None = None
 
 
+class Tally(Protocol):
+    """What is counted along a fit, so that the fit that goes on counts on from there."""
+
+    def counted(self) -> Any:
+        """Return what has been counted so far."""
+
+    def recount(self, found: Any) -> None:
+        """Count on from what `counted` returned."""
+
+
 class Checkpoint:
     """What one fit keeps, in a folder of snapshots; without one it keeps nothing.
 
@@ -57,6 +67,8 @@ class Checkpoint:
         self._snapshots, self.every = snapshots, every or Every()
         self._prefix, self._counts = "", dict[str, int]()
         self._saved, self._cost, self._number = time.monotonic(), 0.0, 0
+        #: what goes with every snapshot
+        self.tallies: Sequence[Tally] = ()
         #: path and number of this checkpoint, once it is begun
         self.identity: tuple[str, str] | None = None
 
@@ -104,6 +116,19 @@ class Checkpoint:
                 there, here = before.get(name, "not given"), job.get(name, "not given")
                 message = f"the checkpoint {path} is of another fit: {name} was {there}, and is {here} now; {anew}"
                 raise StoreError(message)
+
+    def recount(self) -> None:
+        """Count on from all that is kept, as far as it can be read, before the job is known to be the same."""
+        if self._snapshots is None:
+            return
+        with suppress(FileNotFoundError, StoreError):
+            job = self._snapshots.read("job")
+            if isinstance(job, tuple) and job and isinstance(job[0], str):
+                self.identity = self._snapshots.path, job[0]
+        for name in [name.removesuffix(SUFFIX) for name in self._snapshots.names()]:
+            if name.startswith("step-") or _STATE.fullmatch(name):
+                with suppress(FileNotFoundError, StoreError):
+                    self._read(self._snapshots, name)
 
     def remove(self, identity: str) -> None:
         """Remove what is kept, if it is still what was begun under this number."""
@@ -176,16 +201,20 @@ class Checkpoint:
             return passes is not None and passes % self.every.passes == 0
         return seconds * SHARE >= self._cost
 
-    def save(self, phase: str, state: Any) -> None:
-        """Save the state of the loop and remove all but the latest two."""
+    def counted(self) -> list[Any]:
+        """Return what the tallies have counted by now."""
+        return [tally.counted() for tally in self.tallies]
+
+    def save(self, phase: str, state: Any, counted: list[Any] | None = None) -> None:
+        """Save the state of the loop and remove all but the latest two; with what was `counted` by then, if not now."""
         began = time.monotonic()
         self._number += 1
-        self._write(f"{phase}-{self._number:09d}", state, self._states(phase)[:-1])
+        self._write(f"{phase}-{self._number:09d}", state, self._states(phase)[:-1], counted)
         self._saved = time.monotonic()
         self._cost = self._saved - began
 
     def _read(self, snapshots: Snapshots, name: str) -> Any:
-        """Return what this fit has kept under a name; folders may have been copied together.
+        """Return what this fit has kept under a name, and count on from there; folders may have been copied together.
 
         Raises
         ------
@@ -193,17 +222,23 @@ class Checkpoint:
             As `Snapshots.read`; if it is of another fit too.
         """
         found = snapshots.read(name)
-        if not (isinstance(found, tuple) and len(found) == 3 and found[:2] == (self._fit, name)):
+        if not (isinstance(found, tuple) and len(found) == 4 and found[:2] == (self._fit, name)):
             message = f"the snapshot {name}{SUFFIX} in {snapshots.path} is of another fit or place"
             raise StoreError(message)
+        try:
+            for tally, counted in zip(self.tallies, found[3], strict=True):
+                tally.recount(counted)
+        except (TypeError, ValueError) as error:
+            message = f"the snapshot {name}{SUFFIX} in {snapshots.path} is damaged ({error})"
+            raise StoreError(message) from error
         return found[2]
 
-    def _write(self, name: str, value: Any, then_remove: Sequence[str] = ()) -> None:
+    def _write(self, name: str, value: Any, then_remove: Sequence[str] = (), counted: list[Any] | None = None) -> None:
         """Write a snapshot; a fit that cannot keep how far it is goes on all the same."""
         if self._snapshots is None:
             return
         try:
-            self._snapshots.write(name, (self._fit, name, value))
+            self._snapshots.write(name, (self._fit, name, value, self.counted() if counted is None else counted))
             for old in then_remove:
                 self._snapshots.remove(old)
         except StoreError as error:

@@ -112,7 +112,7 @@ class _Race:
         #: checkpoint has yet; what the events have told
         self._rest: Plan | None = None
         self._lowest: dict[int, Lowest] = {}
-        self._last: Standing | None = None
+        self._last: tuple[Standing, list[Any]] | None = None
         self._past: list[IterationEnded] = []
         if settings.max_iter > 0:
             for start, one in zip(starts, self.fits, strict=True):
@@ -176,15 +176,16 @@ class _Race:
         if now or not (rest or any(one.state and self.algorithm.memory(one.state) for one in self.fits)):
             fits = tuple(replace(one, log_likelihoods=[*one.log_likelihoods]) for one in self.fits)
             left = None if rest is None else (tuple(rest.order), rest.in_flight)
-            self._last = Standing(n_passes, fits, tuple(self._confirm), tuple(self._past), left)
-        if now:
-            checkpoint.save(self.settings.phase, self._last)
-            self._last = None
+            standing = Standing(n_passes, fits, tuple(self._confirm), tuple(self._past), left)
+            if now:
+                checkpoint.save(self.settings.phase, standing)
+            else:
+                self._last = standing, checkpoint.counted()
 
     def keep_last(self) -> None:
         """Save the end of the last whole pass, where a fit ends before its time."""
         if self._last is not None:
-            self.settings.checkpoint.save(self.settings.phase, self._last)
+            self.settings.checkpoint.save(self.settings.phase, *self._last)
 
     def make_pass(self, iteration: int, active: Sequence[int]) -> None:
         """Take the models through an E-step on every block, or on those that are left of a pass."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -16,16 +17,22 @@ from typing import Any, Protocol, Self, TypeVar
 import threadpoolctl
 
 from dem.data.base import Batch, Chunk, Rows
+from dem.data.checks import rows_text
 from dem.data.found import Found
-from dem.data.retries import Retries, counted, give_up
+from dem.data.retries import Retries, counted, give_up, given_up
 from dem.engine.cache import ChunkCache
-from dem.errors import DataWarning, EngineWarning
+from dem.errors import DataWarning, EngineError, EngineWarning, OptionError
 from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited
 from dem.shared_setting import shared_setting
 from dem.statistics import add_models
 from dem.units import human_seconds
 
 T = TypeVar("T")
+
+# Seconds between two looks whether a read that hangs is still wanted.
+TICK = 0.1
+#: the setting that says how long to wait where nothing comes of the data, and for how long unless it is set
+STALL = ("dem.stall-timeout", "1 hour")
 
 #: What is done with one chunk: a picklable callable without side effects on its arguments.
 Work = Callable[[Chunk], Any]
@@ -148,7 +155,7 @@ def run_batch(
     with single_threaded_blas(), counted(retries):
         chunks = batch if cache is None or not batch.reads_ahead else cache.chunks(batch)
         in_memory = isinstance(chunks, list) or not batch.reads_ahead
-        for chunk in chunks if in_memory else read_ahead(chunks):
+        for chunk in chunks if in_memory else read_ahead(chunks, batch.span):
             if stop is not None and stop.is_set():
                 break
             parts = [*(work(chunk) for work in works), chunk.found or Found()]
@@ -161,24 +168,77 @@ def run_batch(
     return totals
 
 
-def read_ahead(chunks: Iterable[T]) -> Iterator[T]:
-    """Yield the items of `chunks`, the next one already being read by a thread of its own."""
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="dem-read") as reader:
-        iterator = iter(chunks)
-        context = copy_context()  # in which failed reads are counted
+def read_ahead(chunks: Iterable[T], span: range | None = None) -> Iterator[T]:
+    """Yield the items of `chunks`, the next one already being read by a thread of its own.
 
-        def read() -> Any:
-            return context.run(next, iterator, end)
+    Raises
+    ------
+    EngineError
+        Naming the rows, their `span`, if one does not come for ``dem.stall-timeout``. The thread is left to itself.
+    """
+    end, patience = object(), longest_wait(*STALL)
+    reader, hangs = ThreadPoolExecutor(1, thread_name_prefix="dem-read"), False
+    iterator = iter(chunks)
+    context = copy_context()  # in which failed reads are counted
+    ahead: Future[Any] | None = None
 
-        try:
+    def read() -> Any:
+        return context.run(next, iterator, end)
+
+    try:
+        ahead = reader.submit(read)
+        while (item := _awaited(ahead, patience, span)) is not end:
             ahead = reader.submit(read)
-            while (item := ahead.result()) is not end:
-                ahead = reader.submit(read)
-                yield item
-        except BaseException:  # an interrupt, or a consumer that stops, must not wait until a store answers
-            give_up()
-            raise
+            yield item
+    except BaseException:  # an interrupt, or a consumer that stops, must not wait until a store answers
+        give_up()
+        hangs = ahead is not None and not ahead.done()
+        raise
+    finally:
+        reader.shutdown(wait=not hangs)
+
+
+def _awaited(ahead: Future[T], patience: float, span: range | None) -> T:
+    """Wait for what is read ahead, while anybody waits for it."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return ahead.result(TICK)
+        except TimeoutError:
+            if ahead.done():  # the store's own
+                raise
+        late = time.monotonic() > deadline
+        if late or given_up():
+            message = (
+                f"nothing has come of {rows_text(span.start, span.stop) if span else 'the data'} for "
+                f"{human_seconds(patience)}: a store or a disk does not answer; see to it, or wait longer (dask's "
+                f"setting {STALL[0]})"
+            )
+            raise EngineError(message if late else "stopped")
+
+
+def longest_wait(name: str = "dem.worker-timeout", unless_set: str = "5 minutes") -> float:
+    """Return the seconds after which a fit is given up: without a worker, or without any progress.
+
+    Raises
+    ------
+    OptionError
+        If the setting is no time.
+    """
+    import dask  # noqa: PLC0415 - help does without
+    from dask.utils import parse_timedelta  # noqa: PLC0415
+
+    given = dask.config.get(name, unless_set)
+    what = "the time to wait for workers" if name == "dem.worker-timeout" else name
+    try:
+        seconds = float(parse_timedelta(given))
+    except (TypeError, ValueError, KeyError) as error:
+        message = f"{what} must be a number of seconds or such as '5 minutes', not {given!r}"
+        raise OptionError(message) from error
+    if not seconds >= 0:
+        message = f"{what} must not be negative, but is {given!r}"
+        raise OptionError(message)
+    return seconds
 
 
 @cache

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
-from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
+from dem.engine.base import ByBatch, Engine, Told, Work, checked, longest_wait, run_batch, warn_of_waiting
 from dem.errors import OptionError
 from dem.events import BatchEnded
 from dem.statistics import TreeSum
@@ -262,7 +262,6 @@ def connect(
 
     from dem.engine.client import open_client  # noqa: PLC0415
     from dem.engine.cluster import ClusterEngine  # noqa: PLC0415
-    from dem.engine.workers import longest_wait  # noqa: PLC0415
 
     with dask.config.set({} if worker_timeout is None else {"dem.worker-timeout": worker_timeout}):
         longest_wait()  # judges it, before anything is started

@@ -12,15 +12,13 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-import dask
-from dask.utils import parse_timedelta
 from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
 from dem.data.base import Rows
-from dem.engine.base import Told
-from dem.errors import EngineError, OptionError
+from dem.engine.base import STALL, Told, longest_wait
+from dem.errors import EngineError
 from dem.events import WorkersAwaited
 from dem.units import human_bytes, human_seconds, plural
 
@@ -67,7 +65,7 @@ class Workers:
         self.client = client
         self.told = told
         self.timeout = longest_wait()
-        self._stall = longest_wait("dem.stall-timeout", "1 hour")
+        self._stall = longest_wait(*STALL)
         self.scheduler: Any = client.scheduler
         self.address = str(client.scheduler_info()["address"])
         self._cores: Mapping[str, int] = {}
@@ -229,27 +227,6 @@ class Workers:
         except (CancelledError, ClosedClientError, CommClosedError) as error:
             message = f"the cluster at {self.address} went away ({first_line(error)}); start it and the fit again"
             raise EngineError(message) from error
-
-
-def longest_wait(name: str = "dem.worker-timeout", unless_set: str = "5 minutes") -> float:
-    """Return the seconds after which a fit is given up: without a worker, or without any progress.
-
-    Raises
-    ------
-    OptionError
-        If the setting is no time.
-    """
-    given = dask.config.get(name, unless_set)
-    what = "the time to wait for workers" if name == "dem.worker-timeout" else name
-    try:
-        seconds = float(parse_timedelta(given))
-    except (TypeError, ValueError, KeyError) as error:
-        message = f"{what} must be a number of seconds or such as '5 minutes', not {given!r}"
-        raise OptionError(message) from error
-    if not seconds >= 0:
-        message = f"{what} must not be negative, but is {given!r}"
-        raise OptionError(message)
-    return seconds
 
 
 async def _cores(scheduler: Any) -> dict[str, int]:

@@ -252,7 +252,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             rows_to_blame(rows, engine, self._support()),
             checkpoint.held(),
         ):
-            checkpoints.begin(checkpoint, self, rows, engine, goes_on=goes_on)
+            checkpoints.begin(checkpoint, self, rows, engine, tallies=[reads], goes_on=goes_on)
             with checkpoints.random_numbers([self], checkpoint):
                 keep(*self._search(rows, engine, (history, *callbacks, *tasks), checkpoint, goes_on=goes_on))
         self._checkpoint = checkpoint.identity

@@ -104,6 +104,15 @@ class Reads:
             self.left_out += event.chunks
         self._told(event)
 
+    def counted(self) -> tuple[int, tuple[dict[str, str], ...]]:
+        """Return what was counted, for a checkpoint."""
+        return self.n_retries, tuple(self.left_out)
+
+    def recount(self, found: Any) -> None:
+        """Count on from there."""
+        n_retries, left_out = found
+        self.n_retries, self.left_out = int(n_retries), [dict(one) for one in left_out]
+
     def keep(self, estimator: Any) -> None:
         """Set the fitted attributes that tell of it."""
         estimator.n_retries_, estimator.bad_chunks_ = self.n_retries, self.left_out

@@ -21,7 +21,7 @@ from dem import __version__
 from dem.data.base import Rows
 from dem.data.fingerprint import FirstChunks, digest_of, digests, shape_of
 from dem.data.snapshots import Snapshots
-from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint, Every
+from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint, Every, Tally
 from dem.engine import Engine
 from dem.errors import OptionError
 from dem.estimators.registry import name_of
@@ -89,6 +89,7 @@ def begin(
     engine: Engine,
     more: Mapping[str, Any] = MappingProxyType({}),
     *,
+    tallies: Sequence[Tally] = (),
     goes_on: bool = False,
 ) -> None:
     """Compare a fit with that of its checkpoint, or begin one.
@@ -103,6 +104,8 @@ def begin(
     engine : Engine
     more : mapping
         What else tells fits apart.
+    tallies : sequence of Tally
+        What is counted along the way, beside what of the data cannot be read.
     goes_on : bool
         Whether the fit starts from the fitted attributes.
 
@@ -125,6 +128,9 @@ def begin(
         options |= {
             f"{name}_ at the start": told(getattr(estimator, f"{name}_")) for name in estimator._parameter_names
         }
+    checkpoint.tallies = [*tallies, *([rows.unreadable] if rows.unreadable else [])]
+    if rows.unreadable:  # what was left out is not to be told from other data by its having come back
+        checkpoint.recount()
     (content,) = engine.sweep(FirstChunks(rows), [digests])
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "scikit-learn")}
     versions = {"dem": __version__, "python": platform.python_version(), **versions}

@@ -81,6 +81,14 @@ class HoldoutEngine(Engine):
         self.reads += len(range(n_batches)[batches]) / n_batches
         return self.engine.submit(rows, self._of_the_rest(works), batches, by_batch=by_batch)
 
+    def counted(self) -> float:
+        """Return the number of reads, for a checkpoint."""
+        return self.reads
+
+    def recount(self, found: Any) -> None:
+        """Count on from there."""
+        self.reads = float(found)
+
     def close(self) -> None:
         """Give back what the engine holds."""
         self.engine.close()

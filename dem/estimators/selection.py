@@ -193,7 +193,7 @@ def select(
         rows_to_blame(rows, engine, template._support()),
         kept.held(),
     ):
-        checkpoints.begin(kept, template, rows, engine.engine, searched)
+        checkpoints.begin(kept, template, rows, engine.engine, searched, tallies=[reads, engine])
         with checkpoints.random_numbers([template, *(one.estimator for one in candidates)], kept):
             sample = largest._sample(rows, kept.recorded(engine), check_random_state(template.random_state))
             _fit(candidates, rows, engine, sample, kept)
