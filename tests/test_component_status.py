@@ -237,3 +237,22 @@ def test_an_estimator_that_is_interrupted_knows_it_too():
 def test_parameters_that_are_no_numbers_are_no_duplicates():
     rates = np.array([[np.inf], [np.inf], [1.0]])
     assert component_status(PoissonComponent(), rates, np.full(3, 1 / 3), 10.0) == ("ok", "ok", "ok")
+
+
+@pytest.mark.filterwarnings("ignore:Best performing|The chosen model did not converge|.* distinct rows|column 1")
+def test_a_chosen_model_tells_too():
+    rows = two_clusters()
+    rows[:, 1] = 2.0
+    with pytest.warns(ComponentWarning, match="^of the chosen model in some direction reg_covar"):
+        chosen = dem.select(rows, n_components=[1, 2], random_state=0)
+    assert set(chosen.best_estimator_.component_status_) == {"collapsed"}
+
+
+def test_rows_of_a_stream_are_counted_from_its_beginning():
+    """A component with a hundredth of all rows is not empty because the last 20 rows have none of it."""
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([rng.normal(size=(9900, 1)), rng.normal(size=(100, 1)) + 50.0])
+    model = dem.GaussianMixture(2, means_init=[[0.0], [50.0]], random_state=0).partial_fit(rng.permutation(rows))
+    model.partial_fit(rows[:20])
+    assert model.weights_[1] * 20 < 0.5
+    assert model.component_status_ == ["ok", "ok"]

@@ -21,6 +21,7 @@ def fitted():
     return {case.name: case.estimator(n_init=3).fit(case.data()) for case in CASES}
 
 
+@pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 @pytest.mark.parametrize("init", ["kmeans", "k-means++", "random", "random_from_data", "k-means||"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_log_likelihood_never_falls(case, init):

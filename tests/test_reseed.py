@@ -12,8 +12,12 @@ from test_checkpoints import history, interrupted
 
 import dem
 from dem.data.base import Chunk
+from dem.data.joined import table_of
+from dem.em.algorithm import Batch, Settings, Start
+from dem.em.loop import run
 from dem.em.lowest import LowestDensities
 from dem.em.reseed import reseeded, useless
+from dem.engine import LocalEngine
 from dem.errors import ComponentWarning, OptionError
 from dem.events import IterationEnded
 
@@ -133,6 +137,28 @@ def test_not_in_the_last_pass():
         model = dead_start(reseed=2, max_iter=2).fit(three_clusters())
     assert model.component_status_[2] == "empty"
     assert not any("reseeded" in record for record in model.history_)
+
+
+def test_models_that_share_a_pass_begin_anew_each_by_itself():
+    rows = table_of(Chunk(three_clusters(), range(900)))
+    family = dem.GaussianMixture(3)._family(dem.GaussianMixture(3)._component().adapted_to(three_clusters()))
+    shape = {"covariances": np.tile(np.eye(2), (3, 1, 1)), "precisions_cholesky": np.tile(np.eye(2), (3, 1, 1))}
+    given = [
+        ([0.5, 0.5, 0.0], [[0, 0], [8, 8], [1e6, 0]]),
+        ([0.5, 0.5, 0.0], [[8, 8], [0, 20], [-1e6, 0]]),
+        ([0.4, 0.3, 0.3], [[0, 0], [8, 8], [0, 20]]),
+    ]
+    starts = [
+        Start(family, family.from_user({**shape, "weights": np.array(weights), "means": np.array(means)}), contest)
+        for contest, (weights, means) in enumerate(given)
+    ]
+    settings = Settings(reseed=2)
+    together = run(starts, Batch(), rows, LocalEngine(), settings)
+    assert [one.n_reseeds for one in together] == [1, 1, 0]
+    for start, one in zip(starts, together, strict=True):
+        (alone,) = run([start], Batch(), rows, LocalEngine(), settings)
+        np.testing.assert_allclose(one.parameters.components.means, alone.parameters.components.means, atol=1e-9)
+        assert one.component_status == ("ok", "ok", "ok")
 
 
 def test_missing_values():

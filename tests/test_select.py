@@ -251,6 +251,7 @@ def test_labels_leave_out_models_that_lack_their_components(kind, tmp_path):
     assert_close(found.estimators[0], alone, ("weights_", "means_"))
 
 
+@pytest.mark.filterwarnings("ignore:of the chosen model component 1 is empty")
 def test_labels_of_a_background_in_a_search():
     rows = np.concatenate([gaussian_rows(500), np.random.default_rng(0).uniform(-20, 20, (50, 3))])
     labels = np.where(np.arange(550) < 520, -1, 3)

@@ -263,7 +263,7 @@ def finite_objective(model: Model[Any, Any], statistics: Any, parameters: Any) -
         message = f"the {model.criterion} is {objective / statistics.n_rows}"
         raise NonFiniteError(message)
     if not all(np.isfinite(leaf).all() for _, leaf in leaves(statistics)):
-        message = "sums over the rows overflow: divide values, and weights, by their scale"
+        message = "the sums over the rows overflow (values, or their weights, are too large)"
         raise NonFiniteError(message)
     return objective
 

@@ -142,6 +142,7 @@ class LearnsFromStreams(Estimator):
         if not one.n_iter:  # all rows have the weight 0
             return
         one.n_rows += n_seen
+        one.component_status = ()  # what is a row's share, all rows decide that were seen
         self._keep([], family, one)
 
     def _with_held(self, chunk: Chunk) -> Chunk:

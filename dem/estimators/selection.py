@@ -23,8 +23,9 @@ from dem.em.algorithm import Fit, Start, Status
 from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
-from dem.errors import DataError, DataWarning, FitError, OptionError
+from dem.errors import ComponentWarning, DataError, DataWarning, FitError, OptionError
 from dem.estimators import checkpoints, inputs
+from dem.estimators.advice import trouble_of_components
 from dem.estimators.callbacks import History, Reads
 from dem.estimators.comparison import as_html, choice
 from dem.estimators.criteria import Criteria
@@ -208,6 +209,8 @@ def select(
     if table[best]["status"] != "converged":
         message = f"The chosen model did not converge: {Status.MAX_ITER.value}."
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
+    if trouble := trouble_of_components(candidates[best].estimator):
+        warnings.warn(f"of the chosen model {trouble}", ComponentWarning, stacklevel=2)
     return Selection(table, criterion, best, [one.estimator for one in candidates], round(engine.reads))
 
 
