@@ -23,9 +23,15 @@ import numpy as np, dem
 path, out, options, seconds = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), float(sys.argv[4])
 rows = np.random.default_rng(0).normal(size=(30000, 3)) + 2.0 * (np.arange(30000)[:, None] // 15000)
 model = options.pop("model")
-options["callbacks"] = [lambda event: time.sleep(0.003 * hasattr(event, "gain"))]
-if seconds:
-    threading.Thread(target=lambda: (time.sleep(seconds), os.kill(os.getpid(), signal.SIGKILL)), daemon=True).start()
+killer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGKILL))
+killer.daemon = True
+
+def told(event):
+    if seconds and not killer.is_alive():
+        killer.start()  # with the first event: the start of Python takes longer than some of the fits
+    time.sleep(0.01 * hasattr(event, "gain"))
+
+options["callbacks"] = [told]
 if model == "select":
     fitted = dem.select(rows, checkpoint=path, random_state=0, tol=1e-5, sample_rows=3000, **options).best_estimator_
 else:
@@ -67,9 +73,9 @@ def test_a_killed_process_goes_on_to_the_same_bits(options, tmp_path):
     whole.mkdir()
     killed.mkdir()
     assert run_driver(whole, options)
-    delays = np.random.default_rng(1).uniform(0.2, 0.8, size=100)
+    delays = np.random.default_rng(1).uniform(0.03, 0.06, size=30) * 1.8 ** np.arange(30)
     n_kills, went_on = 0, False
-    while not run_driver(killed, options, delays[n_kills] + 0.5 * n_kills):
+    while not run_driver(killed, options, delays[n_kills]):
         n_kills += 1
         went_on |= bool(list((killed / "kept").glob("*-*.npz")))
     assert went_on
