@@ -11,6 +11,7 @@ from dem.cli.model_options import check_decided, check_options, model_of, model_
 from dem.cli.options import (
     POSITIVE,
     TEXT,
+    check_checkpoint,
     check_output,
     checkpoint_of,
     checkpoint_options,
@@ -128,6 +129,7 @@ def fit(**given: Any) -> None:
     kept = checkpoint_of(given)
     options = FitOptions(source=source, kept=kept, family=family, model=model, **given)
     options.check()
+    check_checkpoint(kept["checkpoint"], (options.data, options.start_from, options.out))
     if options.out is not None:
         inputs = (options.data, options.start_from) if options.start_from else (options.data,)
         check_output(options.out, options.overwrite, inputs)

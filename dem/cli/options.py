@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -308,6 +308,23 @@ def set_missing(estimator: Any, missing: str | None) -> None:
     """Give an estimator what `missing_option` was given, if that was anything."""
     if missing is not None:
         estimator.set_params(missing=missing)._check_options()  # noqa: SLF001
+
+
+def check_checkpoint(checkpoint: str | None, others: Iterable[str | None]) -> None:
+    """Refuse a checkpoint that would lie in what is read or written, or have that in it (`StoreError`)."""
+    from dem.data.atomic import is_url  # noqa: PLC0415
+
+    if checkpoint is None or is_url(checkpoint):
+        return
+    place = local_path(checkpoint)
+    for other in others:
+        if other is None or is_url(other):
+            continue
+        if place.is_relative_to(local_path(other)) or local_path(other).is_relative_to(place):
+            message = (
+                f"the checkpoint {checkpoint} and {other} would lie in one another; give --checkpoint a path of its own"
+            )
+            raise StoreError(message)
 
 
 def check_output(output: str, overwrite: bool, inputs: tuple[str, ...] = ()) -> None:

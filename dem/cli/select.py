@@ -12,6 +12,7 @@ from dem.cli.model_options import check_options, model_of, model_options
 from dem.cli.options import (
     TEXT,
     Finite,
+    check_checkpoint,
     check_output,
     checkpoint_of,
     checkpoint_options,
@@ -100,6 +101,7 @@ def select(data: str, **given: Any) -> None:
     if given["criterion"] == "held_out" and not given["holdout"]:
         refuse("--criterion held_out needs held-out rows; give their share, such as --holdout 0.1")
     check_options(family or DEFAULT, options)
+    check_checkpoint(given["checkpoint"], (data, given["out"]))
     if given["out"] is not None:
         check_output(given["out"], given["overwrite"], (data,))
     if given["plot"] is not None and not Path(given["plot"]).resolve().parent.is_dir():

@@ -33,6 +33,8 @@ from dem.packing import pack, unpack
 SUFFIX = ".npz"
 # The member of an archive that holds JSON.
 _SHAPE = "shape"
+# A file system may compress; more than so many bytes are not so many times as large as what is stored of them.
+_LARGE, _MOST_SAVED = 2**24, 100
 
 
 class Snapshots:
@@ -54,6 +56,8 @@ class Snapshots:
             self._filesystem, self._inner = open_url(path)
         else:
             self._inner = str(local_path(path))
+        #: the same wherever this process goes
+        self.place = self.path if self._filesystem is not None else self._inner
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -150,11 +154,11 @@ class Snapshots:
             else:
                 self._filesystem.rm_file(f"{self._inner}/{name}{SUFFIX}")
 
-    def clear(self) -> None:
-        """Remove all snapshots, and the folder if nothing else is in it."""
-        for name in self.names():
-            if name.endswith(SUFFIX):
-                self.remove(name.removesuffix(SUFFIX))
+    def clear(self, last: str = "") -> None:
+        """Remove all snapshots, one of them as the last, and the folder if nothing else is in it."""
+        names = [name.removesuffix(SUFFIX) for name in self.names() if name.endswith(SUFFIX)]
+        for name in sorted(names, key=last.__eq__):
+            self.remove(name)
         if self._filesystem is None and os.path.lexists(self._inner):
             self._remove_drafts()
             with suppress(OSError):
@@ -168,6 +172,7 @@ class Snapshots:
     def _read(self, name: str, file: IO[bytes]) -> Any:
         try:
             n_bytes = file.seek(0, os.SEEK_END)
+            _check_holes(file, n_bytes)
             with zipfile.ZipFile(file) as archive:
                 _check_sizes(archive, n_bytes)
                 members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
@@ -234,6 +239,15 @@ def _check_sizes(archive: zipfile.ZipFile, n_bytes: int) -> None:
     if sum(member.compress_size for member in archive.infolist()) > n_bytes:
         message = f"its members take more than the {n_bytes} bytes of the file"
         raise ValueError(message)
+
+
+def _check_holes(file: IO[bytes], n_bytes: int) -> None:
+    """Raise `ValueError` if a file is large by its holes alone: reading it would take memory that nobody filled."""
+    if n_bytes > _LARGE and not isinstance(file, io.BytesIO):
+        stored = 512 * os.fstat(file.fileno()).st_blocks
+        if stored * _MOST_SAVED < n_bytes:
+            message = f"of its {n_bytes} bytes {stored} are stored"
+            raise ValueError(message)
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:

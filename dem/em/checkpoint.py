@@ -110,7 +110,7 @@ class Checkpoint:
                 message = f"the snapshot job{SUFFIX} in {path} is damaged: it holds something else; {anew}"
                 raise StoreError(message)
             identity, before = found
-        self.identity = path, identity
+        self.identity = self._snapshots.place, identity
         for name in [*job, *before]:
             if job.get(name) != before.get(name):
                 there, here = before.get(name, "not given"), job.get(name, "not given")
@@ -124,7 +124,7 @@ class Checkpoint:
         with suppress(FileNotFoundError, StoreError):
             job = self._snapshots.read("job")
             if isinstance(job, tuple) and job and isinstance(job[0], str):
-                self.identity = self._snapshots.path, job[0]
+                self.identity = self._snapshots.place, job[0]
         for name in [name.removesuffix(SUFFIX) for name in self._snapshots.names()]:
             if name.startswith("step-") or _STATE.fullmatch(name):
                 with suppress(FileNotFoundError, StoreError):
@@ -136,7 +136,7 @@ class Checkpoint:
             return
         try:
             if self._snapshots.read("job")[0] == identity:
-                self._snapshots.clear()
+                self._snapshots.clear(last="job")
         except (FileNotFoundError, StoreError) as error:
             if isinstance(error, StoreError):
                 self._say(f"{error}; the checkpoint is not removed")
