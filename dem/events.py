@@ -146,6 +146,22 @@ class WorkersAwaited:
 
 
 @dataclass(frozen=True)
+class WritingResumed:
+    """Results are written on from where an earlier process was.
+
+    Attributes
+    ----------
+    n_rows : int
+        How many rows of them are there.
+    of_rows : int
+        How many there will be.
+    """
+
+    n_rows: int
+    of_rows: int
+
+
+@dataclass(frozen=True)
 class BatchEnded:
     """Some rows went through all that is done with them on a read, on whichever thread or worker.
 
@@ -203,6 +219,7 @@ Event = (
     | BatchEnded
     | ReadsRetried
     | ChunksLeftOut
+    | WritingResumed
 )
 
 

@@ -170,7 +170,7 @@ def writer(tmp_path):
 
 
 @pytest.mark.reliability(
-    fault="`dem` is killed (kill -9) while it writes a model or results",
+    fault="`dem` is killed (kill -9) while it writes a model, or results in their first second",
     sees="nothing; the name is free, or what had it before is still there",
     lost="what was being written; its temporary directory goes away when that path is written again",
     recovery="at once: the same line",

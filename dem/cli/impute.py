@@ -44,7 +44,7 @@ Examples:
 def impute(model: str, data: str, out: str, draw: bool, seed: int | None, **given: Any) -> None:
     """Write the rows of DATA to the zarr array OUT with missing values (NaN) replaced by what MODEL expects.
 
-    Chunk by chunk, the features last. OUT appears once it is whole.
+    Chunk by chunk, the features last. OUT appears once it is whole; the same command goes on where one was ended.
     """
     if seed is not None and not draw:
         refuse("--seed is for --draw")

@@ -51,7 +51,8 @@ Examples:
 def predict(model: str, data: str, out: str, proba: bool, log_density: bool, missing: str | None, **given: Any) -> None:
     """Write the component of each row of DATA (its label; of k-means the nearest centre) to the zarr array OUT.
 
-    Chunk by chunk, aligned with the chunks of DATA. OUT appears once it is whole.
+    Chunk by chunk, aligned with the chunks of DATA. OUT appears once it is whole; the same command goes on where one
+    was ended.
     """
     if proba and log_density:
         refuse("give either --proba or --log-density, not both")

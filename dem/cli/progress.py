@@ -21,6 +21,7 @@ from dem.events import (
     Preparing,
     ReadsRetried,
     WorkersAwaited,
+    WritingResumed,
 )
 from dem.units import human_bytes
 
@@ -98,7 +99,7 @@ class RowCount:
         self.current = Pass()
         self._last_line = time.monotonic()
 
-    def __call__(self, event: BatchEnded | WorkersAwaited | ReadsRetried | ChunksLeftOut) -> None:
+    def __call__(self, event: BatchEnded | WorkersAwaited | ReadsRetried | ChunksLeftOut | WritingResumed) -> None:
         """Count rows that were read."""
         if isinstance(event, WorkersAwaited):
             from dem.engine.base import warn_of_waiting  # noqa: PLC0415 - with NumPy, which help does without
@@ -107,6 +108,10 @@ class RowCount:
             return
         if isinstance(event, ReadsRetried):
             (log if self.writes_lines else say)(retried(event))
+            return
+        if isinstance(event, WritingResumed):
+            line = f"going on: {event.n_rows:,} of {event.of_rows:,} rows are written already"
+            (log if self.writes_lines else say)(line)
             return
         if isinstance(event, ChunksLeftOut):  # a warning tells of it
             return

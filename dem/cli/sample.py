@@ -39,7 +39,10 @@ Example:
 @engine_options
 @output_options
 def sample(model: str, n_rows: int, out: str, seed: int | None, **given: Any) -> None:
-    """Draw N rows from MODEL, a mixture, and write them to the zarr array OUT, chunk by chunk."""
+    """Draw N rows from MODEL, a mixture, and write them to the zarr array OUT, chunk by chunk.
+
+    OUT appears once it is whole; the same command goes on where one was ended.
+    """
     engine, overwrite, quiet = engine_of(given), given["overwrite"], given["quiet"]
     check_output(out, overwrite, (model,))
     with plain_warnings(quiet):
@@ -60,8 +63,9 @@ def sample(model: str, n_rows: int, out: str, seed: int | None, **given: Any) ->
 def _check_room(out: str, n_bytes: int) -> None:
     """Refuse what cannot fit on the disk, however well it compresses: a byte for each number."""
     from dem.data.atomic import is_url  # noqa: PLC0415
+    from dem.data.output_progress import Place  # noqa: PLC0415
 
-    if is_url(out):
+    if is_url(out) or Place(out).exists():  # of what was begun before, a part is there
         return
     folder = next(parent for parent in local_path(out).parents if parent.exists())
     free = shutil.disk_usage(folder).free

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import itertools
 import os
 import platform
@@ -25,11 +26,14 @@ __all__ = [
     "Directory",
     "check_destination",
     "destination",
+    "is_draft",
+    "is_in_use",
     "is_occupied",
     "is_url",
     "local_path",
     "locked",
     "numbered",
+    "progress_of",
     "remove",
 ]
 
@@ -56,6 +60,34 @@ def remove(path: str) -> None:
         _remove(local_path(path))
 
 
+def progress_of(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return the folder and name, without its suffix, of what tells how far an output is; see `dem.data.unfinished`."""
+    if is_url(path):
+        folder, slash, name = os.fspath(path).rstrip("/").rpartition("/")
+        return (f"{folder}{slash}" if folder.endswith("/") else folder), f"{name}.progress"
+    final = local_path(path)
+    return str(final.parent), f".{final.name}.progress"
+
+
+def is_draft(path: str | os.PathLike[str], name: str) -> bool:
+    """Tell whether a name, which may come from anywhere, is one that `destination` writes `path` under."""
+    _, known = progress_of(path)
+    return re.fullmatch(rf"{re.escape(known.removesuffix('progress'))}[\w.-]+\.part", name) is not None
+
+
+def is_in_use(path: str) -> bool:
+    """Tell whether a living process of this machine writes to a temporary directory."""
+    if is_url(path):
+        return False
+    try:
+        lock = locked(path)
+    except BlockingIOError:
+        return True
+    if lock is not None:
+        os.close(lock)
+    return False
+
+
 def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Judge a path for output before anything is computed, and clear away what a killed process has left beside it.
 
@@ -77,10 +109,12 @@ def check_destination(path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 
 @contextmanager
-def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Directory | Objects]:
+def destination(
+    path: str | os.PathLike[str], *, overwrite: bool, begun: str | None = None
+) -> Iterator[Directory | Objects]:
     """Let a zarr array or group be written under a temporary name, and give it its own once the block has ended.
 
-    What was at `path` stays until then; after an error or an interrupt nothing is left of the new.
+    What was at `path` stays until then; after an error or an interrupt nothing is left of the new, unless it `is_kept`.
 
     Parameters
     ----------
@@ -88,6 +122,8 @@ def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Di
         Directory or URL to write.
     overwrite : bool
         Whether something at `path` may be replaced.
+    begun : str, optional
+        The name that an earlier process has given what it wrote, and that is gone on with.
 
     Yields
     ------
@@ -102,7 +138,7 @@ def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Di
     """
     check_destination(path, overwrite=overwrite)
     with _failures_told(path):
-        draft = Objects(path) if is_url(path) else Directory(path)
+        draft = Objects(path, begun) if is_url(path) else Directory(path, begun)
         try:
             yield draft
             _consolidate(draft.path)
@@ -115,7 +151,7 @@ def destination(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Di
                 failure.kept = kept
                 raise failure from error
         except BaseException:
-            if not draft.is_whole:
+            if not draft.is_whole and not draft.is_kept:
                 _discard(draft.path)
             raise
         finally:
@@ -167,14 +203,39 @@ class Directory:
     chunk_names = BY_FOLDERS
     is_whole = False
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], begun: str | None = None) -> None:
         self._final = local_path(path)
         self._final.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self._lock = _new_directory(self._final)
-        Path(self.path).chmod(0o755)
+        if begun is None:
+            self.path, self._lock = _new_directory(self._final)
+            Path(self.path).chmod(0o755)
+        else:
+            self.path = str(self._final.parent / begun)
+            try:
+                self._lock = locked(self.path)
+            except BlockingIOError:
+                message = f"{path} is being written by another process; wait for it, or end it"
+                raise StoreError(message) from None
+        self.name, self.is_kept = Path(self.path).name, False
+        self._synced: set[int] = set()
+
+    def sync(self) -> None:
+        """Bring to the disk what was written since the last time."""
+        for folder, _, _ in os.walk(self.path):
+            fresh = [entry for entry in os.scandir(folder) if entry.inode() not in self._synced]
+            for place in [entry.path for entry in fresh if entry.is_file()] + [folder] * bool(fresh):
+                with suppress(FileNotFoundError):  # a fragment, or what a thread had not yet renamed
+                    file = os.open(place, os.O_RDONLY)
+                    try:
+                        os.fsync(file)
+                    finally:
+                        os.close(file)
+            self._synced.update(entry.inode() for entry in fresh)
 
     def publish(self, *, overwrite: bool) -> None:
         """Give the directory its name; raises `FileExistsError` if something has it that may not be replaced."""
+        for left in Path(self.path).rglob("*.partial"):  # by zarr, in processes that were killed
+            left.unlink(missing_ok=True)
         if not overwrite:
             _rename(self.path, self._final)
             return
@@ -247,6 +308,10 @@ def _clear(final: Path) -> None:
     """
     beside: list[Path] = []
     pattern = re.compile(rf"{re.escape(f'.{final.name}.{_HOST}.')}\w+\.part(\.old)?")
+    progress = Path("{}/{}.npz".format(*progress_of(final)))
+    is_kept = os.path.lexists(progress)
+    if is_kept and not any(final.parent.glob(f".{glob.escape(final.name)}.*.part")):
+        progress.unlink(missing_ok=True)  # of a process that was killed when all was done
     with suppress(OSError):
         beside = [entry for entry in final.parent.iterdir() if pattern.fullmatch(entry.name)]
     for path in beside:
@@ -264,7 +329,8 @@ def _clear(final: Path) -> None:
         if os.path.lexists(old) and not os.path.lexists(final):
             old.rename(final)
         _remove(old)
-        _remove(path)
+        if not is_kept:
+            _remove(path)
         os.close(lock)
 
 

@@ -181,6 +181,8 @@ class Rows(ABC):
 
     #: whether what cannot be read is left out
     skips_bad: bool = False
+    #: whether chunks that are not in the store count as their fill value
+    allows_missing: bool = False
 
     @abstractmethod
     def batches(self) -> Sequence[Batch]:

@@ -50,13 +50,13 @@ class FirstChunk(Batch):
 
 
 class FirstChunks(Rows):
-    """The first chunks of a few batches of rows, enough to recognise them by."""
+    """The first chunks of a few batches of rows, enough to recognise them by: of those at `places`, if given."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, places: NDArray[np.intp] | None = None) -> None:
         self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
         self.feature_names = rows.feature_names
         batches = rows.batches()
-        places = np.unique(np.linspace(0, len(batches) - 1, min(N_SAMPLED, len(batches))).round().astype(int))
+        places = spread(len(batches)) if places is None else places
         self._batches = [FirstChunk(batches[place]) for place in places]
         self._unreadable = rows.unreadable
 
@@ -69,6 +69,11 @@ class FirstChunks(Rows):
         if self._unreadable is not None and self._unreadable.complete:
             self._unreadable.judge(found, all_read=False)
         return ()
+
+
+def spread(n: int) -> NDArray[np.intp]:
+    """Return a few of n numbers, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(N_SAMPLED, n)).round().astype(np.intp))
 
 
 def digest_of(array: NDArray[Any]) -> str:

@@ -136,7 +136,7 @@ class JoinedRows(Rows):
         self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
         self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
         self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
-        self.skips_bad = rows.skips_bad
+        self.skips_bad, self.allows_missing = rows.skips_bad, rows.allows_missing
 
     def batches(self) -> list[Batch]:
         """Return the batches of the rows, with their columns."""

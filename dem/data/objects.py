@@ -67,15 +67,22 @@ def numbered(path: str, number: int) -> str:
 class Objects:
     """Objects to be: written under a temporary name beside their own, and copied once all are there."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], begun: str | None = None) -> None:
         self._filesystem, self._final = open_url(path)
-        self._inner = f"{self._final}.{uuid4().hex}.part"
+        #: the name meanwhile
+        self.name = begun or f"{self._final.rpartition('/')[2]}.{uuid4().hex}.part"
+        self._inner = self._final.removesuffix(self._final.rpartition("/")[2]) + self.name
         #: where to write meanwhile
         self.path = self._url(self._inner)
         #: how the chunks of arrays must be named: otherwise than those of what is replaced
         self.chunk_names = self._free_names()
         #: whether all is under the temporary name, and stays there because it could not be copied
         self.is_whole = False
+        #: whether it stays under the temporary name after an error, to be gone on with
+        self.is_kept = False
+
+    def sync(self) -> None:
+        """Do nothing; an object that is there is kept."""
 
     def publish(self, *, overwrite: bool) -> None:
         """Copy all objects to their names.

@@ -165,7 +165,7 @@ class ZarrRows(LeavesOut, Rows):
         dtype = np.result_type(*(part.dtype for part in parts)) if len(parts) > 1 else parts[0].dtype
         self.n_rows, self.n_features, self.dtype = check_table(name, (math.prod(shape[:-1]), shape[-1]), dtype)
         self.feature_names = None
-        self.skips_bad = skips_bad
+        self.skips_bad, self.allows_missing = skips_bad, allow_missing
         self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing, skips_bad)
         # What the first read of each batch has found, by which every read is judged.
         self._first: dict[tuple[int, ...], Missing] = {}

@@ -6,18 +6,20 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
 
-from dem.data.atomic import check_destination, destination, remove
+from dem.data.atomic import check_destination, remove
 from dem.data.base import READ_ROWS, Chunk, Corner, RowMap, Rows, chunk_region
 from dem.data.cf import encoded
-from dem.errors import DataError
+from dem.data.fingerprint import digest_of
+from dem.data.output_progress import Written
+from dem.data.unfinished import Sweeper, Told, output
 
 __all__ = ["check_destination", "write_rows"]
 
@@ -26,24 +28,6 @@ RESULT_BYTES = 64 * 2**20
 _FRAGMENTS = "fragments"
 
 Region = tuple[slice, ...]
-
-
-class Sweeper(Protocol):
-    """What is needed of an engine."""
-
-    def sweep(self, rows: Rows, works: Sequence[Any]) -> list[Any]:
-        """Apply works to all chunks."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """How many rows are written, and which pieces of result chunks wait to be put together; ``+`` adds both."""
-
-    n_rows: int
-    fragments: tuple[tuple[Corner, Corner], ...] = ()
-
-    def __add__(self, other: Written) -> Written:
-        return Written(self.n_rows + other.n_rows, self.fragments + other.fragments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +58,10 @@ class WriteResults:
             for number, piece in pieces:
                 start = tuple(part.start for part in piece)
                 values = results[_shifted(piece, lower)]
-                zarr.create_array(_fragment_path(self.path, start), data=values, chunks=values.shape, compressors=None)
+                place = _fragment_path(self.path, start)  # where a worker that died may have begun it
+                zarr.create_array(place, data=values, chunks=values.shape, compressors=None, overwrite=True)
                 fragments.append((number, start))
-        return Written(len(chunk), tuple(fragments))
+        return Written(len(chunk), np.array(fragments, np.int64))
 
     def _slabs(self, chunk: Chunk) -> Iterator[tuple[Chunk, Corner, Corner]]:
         """Yield parts of the chunk along the first dimension and their corners: few rows, but whole result chunks."""
@@ -125,6 +110,8 @@ def write_rows(
     labels: NDArray[Any] | None = None,
     overwrite: bool = False,
     engine: Sweeper,
+    job: Mapping[str, Any] | None = None,
+    told: Told = lambda _: None,
 ) -> None:
     """Write the results of a function of rows to a zarr array (format 3), without ever holding many of them.
 
@@ -149,11 +136,16 @@ def write_rows(
         Directory or URL to write; the workers must see the same file system.
     overwrite : bool, optional
         Whether something at `path` may be replaced.
+    job : mapping of str to what compares equal, optional
+        What tells the function from others. With it, what an earlier process has written is gone on with; see
+        `dem.data.unfinished.output`.
+    told : callable, optional
+        Told of that.
 
     Raises
     ------
     StoreError
-        If something is at `path` already or it cannot be written; nothing is left behind.
+        If something is at `path` already, or it cannot be written.
     """
     tail = () if columns is None else (columns,)
     chunks = _result_chunks(rows.grid_chunks, math.prod(tail) * np.dtype(dtype).itemsize)
@@ -161,27 +153,38 @@ def write_rows(
     beside = rows.stored_coordinates()
     if beside and tail and labels is not None:
         beside[last] = encoded(labels)
-    with destination(path, overwrite=overwrite) as draft:
-        target = draft.path
-        if beside:
-            group = zarr.create_group(store=draft.path)
-            for dim, (values, attributes) in beside.items():
-                _write_coordinates(group, dim, values, attributes, draft.chunk_names)
-            target = f"{draft.path}/{name}"
-        zarr.create_array(
-            store=target,
-            shape=rows.grid + tail,
-            chunks=chunks + tail,
-            dtype=np.dtype(dtype),
-            dimension_names=names,
-            fill_value=_absent(np.dtype(dtype)),
-            chunk_key_encoding=draft.chunk_names,
-        )
-        written: Written = engine.sweep(rows, [WriteResults(function, target, rows.grid, chunks, columns)])[0]
-        if written.n_rows != rows.n_rows:
-            message = f"{rows.name} gave {written.n_rows} rows instead of {rows.n_rows}; did it change meanwhile?"
-            raise DataError(message)
-        _assemble(target, written, rows.grid, chunks, tail)
+    if job is not None:
+        kind = {"what is written": name, "dtype": np.dtype(dtype).str, "shape": repr(rows.grid + tail)}
+        coordinates = {f"coordinates of {dim}": _told(*stored) for dim, stored in beside.items()}
+        job = {**kind, **job, "chunks": repr(chunks), "names of dimensions": repr(names), **coordinates}
+    with output(os.fspath(path), job, rows, engine, overwrite=overwrite) as draft:
+        target = f"{draft.path}/{name}" if beside else draft.path
+        if draft.is_new:
+            if beside:
+                group = zarr.create_group(store=draft.path)
+                for dim, (values, attributes) in beside.items():
+                    _write_coordinates(group, dim, values, attributes, draft.chunk_names)
+            zarr.create_array(
+                store=target,
+                shape=rows.grid + tail,
+                chunks=chunks + tail,
+                dtype=np.dtype(dtype),
+                dimension_names=names,
+                fill_value=_absent(np.dtype(dtype)),
+                chunk_key_encoding=draft.chunk_names,
+            )
+        written = draft.sweep(WriteResults(function, target, rows.grid, chunks, columns), engine, told)
+        if written.fragments.size:
+            _assemble(target, written.fragments, rows.grid, chunks, tail)
+            draft.note_assembled()
+        if written.fragments.size or not draft.is_new:
+            remove(f"{target}/{_FRAGMENTS}")
+
+
+def _told(values: NDArray[Any], attributes: Mapping[str, Any]) -> str:
+    """Return what coordinates are told from others by."""
+    plain = values if values.dtype.kind in "biuf" else values.astype(str)
+    return f"{digest_of(plain)} {dict(attributes)}"
 
 
 def _write_coordinates(
@@ -210,13 +213,11 @@ def _result_chunks(chunks: Corner, row_bytes: int) -> Corner:
     return (chunks[0] // divisor, *chunks[1:])
 
 
-def _assemble(path: str, written: Written, grid: Corner, chunks: Corner, tail: Corner) -> None:
+def _assemble(path: str, fragments: NDArray[np.int64], grid: Corner, chunks: Corner, tail: Corner) -> None:
     """Put the fragments of each result chunk together and write it."""
     waiting: dict[Corner, list[Corner]] = {}
-    for number, start in written.fragments:
-        waiting.setdefault(number, []).append(start)
-    if not waiting:
-        return
+    for number, start in fragments.tolist():
+        waiting.setdefault(tuple(number), []).append(tuple(start))
     array = _open(path)
     for number, starts in waiting.items():
         region = chunk_region(number, chunks, grid)
@@ -227,7 +228,6 @@ def _assemble(path: str, written: Written, grid: Corner, chunks: Corner, tail: C
             piece = tuple(slice(a, a + n) for a, n in zip(start, fragment.shape, strict=False))
             buffer[_shifted(piece, corner)] = fragment
         array[region] = buffer
-    remove(f"{path}/{_FRAGMENTS}")
 
 
 def _open(path: str) -> zarr.Array[Any]:

@@ -22,7 +22,7 @@ from dem.data.found import Found
 from dem.data.retries import Retries, counted, give_up, given_up
 from dem.engine.cache import ChunkCache
 from dem.errors import DataWarning, EngineError, EngineWarning, OptionError
-from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited
+from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited, WritingResumed
 from dem.shared_setting import shared_setting
 from dem.statistics import add_models
 from dem.units import human_seconds
@@ -39,10 +39,14 @@ Work = Callable[[Chunk], Any]
 
 
 #: Who is told how far a read has come, and that workers are awaited: on the driver, by whoever waits for a result.
-Told = Callable[[WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut], None]
+ReadEvent = WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut | WritingResumed
+Told = Callable[[ReadEvent], None]
+
+#: Who is given the totals of each batch as it ends, with its number, on the driver; the last of them is a `Found`.
+Each = Callable[[int, list[Any]], None]
 
 
-def warn_of_waiting(event: WorkersAwaited | BatchEnded | ReadsRetried | ChunksLeftOut) -> None:
+def warn_of_waiting(event: ReadEvent) -> None:
     """Tell by a warning that workers are awaited."""
     if isinstance(event, WorkersAwaited) and event.n_workers == 0:
         message = (
@@ -72,8 +76,8 @@ class ByBatch:
 class Pending(Protocol):
     """A sweep over some batches that has begun."""
 
-    def result(self) -> list[Any]:
-        """Wait for it and return the totals, as `Engine.sweep` does."""
+    def result(self, each: Each | None = None) -> list[Any]:
+        """Wait for it and return the totals, as `Engine.sweep` does; meanwhile give `each` those of every batch."""
 
 
 class Engine(ABC):

@@ -21,7 +21,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
-from dem.engine.base import ByBatch, Engine, Told, Work, checked, run_batch, warn_of_waiting
+from dem.engine.base import ByBatch, Each, Engine, Told, Work, checked, run_batch, warn_of_waiting
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
 from dem.errors import EngineError
@@ -72,7 +72,9 @@ class ClusterEngine(Engine):
             these, n_rows = held.futures[batches], held.n_rows[batches]
             parts = self._parts(these, works, range(len(held.futures))[batches])
             total = parts if by_batch else [self._sum(parts)]
-        begun = Summed(self, rows, total, dict(zip(parts, n_rows, strict=True)), by_batch=by_batch)
+        numbers = range(len(held.futures))[batches]
+        told = {part: (number, n) for part, number, n in zip(parts, numbers, n_rows, strict=True)}
+        begun = Summed(self, rows, total, told, by_batch=by_batch)
         self._under_way.add(begun)
         return begun
 
@@ -179,7 +181,7 @@ class Summed:
     totals : list of Future
         What is wanted: the sum, or the totals of each batch.
     parts : dict
-        The totals of each batch, as futures that are let go once they are told of, and its number of rows.
+        The totals of each batch, as futures that are let go once they are told of, its number, and that of its rows.
     """
 
     def __init__(
@@ -187,20 +189,22 @@ class Summed:
         engine: ClusterEngine,
         rows: Rows,
         totals: list[Future[Any]],
-        parts: dict[Future[Any], int],
+        parts: dict[Future[Any], tuple[int, int]],
         *,
         by_batch: bool,
     ) -> None:
         self._engine, self._rows, self._totals, self._parts, self._by_batch = engine, rows, totals, parts, by_batch
         self._began = self._moved = time.monotonic()
+        self._each: Each | None = None
 
-    def result(self) -> list[Any]:
+    def result(self, each: Each | None = None) -> list[Any]:
         """Wait for it; see `Pending.result`."""
         workers, client = self._engine.workers, self._engine.client
+        self._each = each
         self._moved = time.monotonic()
         with workers.errors_in_one_line(self._rows):
             found = workers.wait(lambda: client.gather(self._totals, asynchronous=True), tick=self._tick)
-        self.tell(all_of_them=True)
+            self.tell(all_of_them=True)
         found = found if self._by_batch else found[0]
         return checked(self._rows, found, self._engine.told, by_batch=self._by_batch)
 
@@ -215,8 +219,16 @@ class Summed:
     def tell(self, *, all_of_them: bool = False) -> None:
         """Tell of batches that have ended since the last time."""
         seconds = time.monotonic() - self._began
-        for part in [part for part in self._parts if all_of_them or part.status == "finished"]:
-            self._engine.told(BatchEnded(self._parts.pop(part), self._rows.n_rows, seconds))
+        ended = [part for part in self._parts if all_of_them or part.status == "finished"]
+        totals: list[Any] = [None] * len(ended)
+        if self._each is not None and ended:
+            client = self._engine.client
+            totals = self._engine.workers.wait(lambda: client.gather(ended, asynchronous=True))
+        for part, total in zip(ended, totals, strict=True):
+            number, n_rows = self._parts.pop(part)
+            self._engine.told(BatchEnded(n_rows, self._rows.n_rows, seconds))
+            if self._each is not None:
+                self._each(number, total)
 
 
 def even_places(places: Sequence[str | None], cores: Mapping[str, int]) -> list[str]:

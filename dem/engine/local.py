@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
-from dem.engine.base import ByBatch, Engine, Told, Work, checked, longest_wait, run_batch, warn_of_waiting
+from dem.engine.base import ByBatch, Each, Engine, Told, Work, checked, longest_wait, run_batch, warn_of_waiting
 from dem.errors import OptionError
 from dem.events import BatchEnded
 from dem.statistics import TreeSum
@@ -106,33 +106,36 @@ class Begun:
         self._lock = threading.Lock()
         self._began = time.monotonic()
         self._futures: list[Future[None]] = []
-        self._ended: deque[BatchEnded] = deque()
+        self._ended: deque[tuple[BatchEnded, int, list[Any]]] = deque()
 
     def begin(self, pool: ThreadPoolExecutor, stop: threading.Event) -> None:
         """Give the batches to threads, which leave off when they are told to stop."""
         self._futures = [pool.submit(self._run, place, stop) for place in range(len(self.batches))]
 
-    def result(self) -> list[Any]:
+    def result(self, each: Each | None = None) -> list[Any]:
         """Wait for all batches, telling of them; see `Pending.result`. An error is that of the first that has one.
 
         What was not given to threads is done here and now.
         """
         for place in () if self._futures else range(len(self.batches)):
             self._run(place)
-            self._tell()
+            self._tell(each)
         left = set(self._futures)
         while left:
             ended, left = wait(left, timeout=TICK, return_when=FIRST_EXCEPTION)
-            self._tell()
+            self._tell(each)
             if any(future.cancelled() or future.exception() is not None for future in ended):
                 for future in self._futures:
                     future.result()
         totals = self._sum.result if self._parts is None else self._parts
         return checked(self._rows, totals, self._told, by_batch=self._parts is not None)
 
-    def _tell(self) -> None:
+    def _tell(self, each: Each | None) -> None:
         while self._ended:
-            self._told(self._ended.popleft())
+            event, number, part = self._ended.popleft()
+            self._told(event)
+            if each is not None:
+                each(number, part)
 
     def _run(self, place: int, stop: threading.Event | None = None) -> None:
         """Take a batch through all works, and add what it gives."""
@@ -144,7 +147,8 @@ class Begun:
                 self._sum.add(place, part)
             else:
                 self._parts[place] = part
-            self._ended.append(BatchEnded(batch.n_rows, self._rows.n_rows, time.monotonic() - self._began))
+            event = BatchEnded(batch.n_rows, self._rows.n_rows, time.monotonic() - self._began)
+            self._ended.append((event, number, part))
 
 
 def available_cores() -> int:

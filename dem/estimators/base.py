@@ -318,6 +318,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     ) -> None:
         """Stream the labels of X, or what else is said of each row, into a zarr array, chunk by chunk.
 
+        If it is ended, the same call goes on with the chunks that are not there; see docs/reliability.md.
+
         Parameters
         ----------
         X, **given
@@ -331,7 +333,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         dtype : dtype, optional
             Of what is written: by default the smallest integer that holds the labels, and float64 for all else.
         overwrite : bool
-            Whether to replace what is at `path`.
+            Whether to replace what is at `path`, or what another job has left there that is not whole.
         """
         streams.predict_to(self, X, path, kind=kind, dtype=dtype, overwrite=overwrite, **given)
 

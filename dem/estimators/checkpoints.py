@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import math
 import os
 import platform
@@ -25,6 +27,7 @@ from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint, Every, Tally
 from dem.engine import Engine
 from dem.errors import OptionError
 from dem.estimators.registry import name_of
+from dem.packing import pack
 
 T = TypeVar("T")
 
@@ -132,8 +135,6 @@ def begin(
     if rows.unreadable:  # what was left out is not to be told from other data by its having come back
         checkpoint.recount()
     (content,) = engine.sweep(FirstChunks(rows), [digests])
-    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "scikit-learn")}
-    versions = {"dem": __version__, "python": platform.python_version(), **versions}
     checkpoint.begin(
         {
             "model": name_of(estimator),
@@ -141,9 +142,43 @@ def begin(
             **{name: told(value) for name, value in more.items()},
             **shape_of(rows),
             **dict(content),
-            **{f"version of {name}": version for name, version in versions.items()},
+            **versions(),
         }
     )
+
+
+def output_job(estimator: Any, function: Any, **more: Any) -> dict[str, Any] | None:
+    """Return what tells the writing of results from that of others, besides the rows that they are of.
+
+    Parameters
+    ----------
+    estimator : estimator
+        With its fitted attributes.
+    function : object
+        What the results come of, with its `family` and `parameters`.
+    **more
+        What else counts.
+
+    Returns
+    -------
+    dict, or None
+        None for a model whose parts are nothing that can be compared.
+    """
+    try:
+        shape, arrays = pack((function.family, function.parameters))
+    except TypeError:
+        return None
+    digest = hashlib.sha256(json.dumps([shape, *map(digest_of, arrays)]).encode()).hexdigest()[:16]
+    fitted = {f"{name}_": told(getattr(estimator, f"{name}_")) for name in estimator._parameter_names}
+    given = {name: told(value) for name, value in more.items()}
+    return {"model": name_of(estimator), **fitted, **given, "digest of the model": digest, **versions()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that bits depend on."""
+    found = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "scikit-learn")}
+    found = {"dem": __version__, "python": platform.python_version(), **found}
+    return {f"version of {name}": version for name, version in found.items()}
 
 
 def told(value: Any) -> str | int | float | bool | None:

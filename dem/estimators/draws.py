@@ -48,6 +48,8 @@ class Draws(Estimator):
     ) -> None:
         """Stream rows drawn from the mixture into a zarr group with the arrays ``rows`` and ``labels``.
 
+        If it is ended, the same call goes on with the chunks that are not there; see docs/reliability.md.
+
         Parameters
         ----------
         n_rows : int
@@ -57,7 +59,7 @@ class Draws(Estimator):
         random_state : int, optional
             Seed; each chunk has its own stream of random numbers derived from it.
         overwrite : bool
-            Whether to replace what is at `path`.
+            Whether to replace what is at `path`, or what another job has left there that is not whole.
         chunk_rows : int, optional
             Rows per chunk; about 16 MB when left out.
         """

@@ -123,6 +123,8 @@ class Imputes(Estimator):
     ) -> None:
         """Stream what `impute` returns into a zarr array, chunk by chunk, the features last.
 
+        If it is ended, the same call goes on with the chunks that are not there; see docs/reliability.md.
+
         Parameters
         ----------
         X, draw, random_state, **source
@@ -131,10 +133,10 @@ class Imputes(Estimator):
             Where the array is written; it appears there only when it is whole. Of data on a grid with coordinates it is
             a group that has these beside the array, as `xarray.open_zarr` reads it.
         overwrite : bool
-            Whether to replace what is at `path`.
+            Whether to replace what is at `path`, or what another job has left there that is not whole.
         """
         function = self._imputing(draw=draw, random_state=random_state)
-        streams.impute_to(self, function, X, path, overwrite=overwrite, **source)
+        streams.impute_to(self, function, X, path, random_state=random_state, overwrite=overwrite, **source)
 
     def _imputing(self, *, draw: bool, random_state: int | None) -> Imputed:
         check_seed(random_state)

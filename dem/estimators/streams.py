@@ -10,14 +10,17 @@ import numpy as np
 import zarr
 from numpy.typing import DTypeLike
 
-from dem.data.atomic import check_destination, destination
+from dem.data.atomic import check_destination
 from dem.data.base import Batch, Chunk, Rows, batch_bounds
+from dem.data.output_progress import Written, seed_of
 from dem.data.sources import RowOptions
+from dem.data.unfinished import output
 from dem.data.zarr_writer import write_rows
-from dem.em.predict import RowFunction
-from dem.engine import current_engine
+from dem.em.predict import Imputed, RowFunction
+from dem.engine import current_engine, current_told
 from dem.errors import DataError, MissingDataError, OptionError
 from dem.estimators import inputs
+from dem.estimators.checkpoints import output_job
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
 from dem.validation import check_count, check_rows, check_seed
@@ -49,15 +52,18 @@ def predict_to(
 
 def impute_to(
     estimator: Any,
-    function: RowFunction,
+    function: Imputed,
     data: Any,
     path: str,
     *,
+    random_state: int | None,
     overwrite: bool,
     **given: Unpack[RowOptions],
 ) -> None:
     """Write rows without gaps; see `Imputes.impute_to`."""
     check_destination(path, overwrite=overwrite)
+    if function.seed is not None and random_state is None:
+        function = replace(function, seed=_seed(path, function.seed))
     _write(estimator, function, data, path, function.dtype, "imputed", overwrite=overwrite, **given)
 
 
@@ -78,9 +84,20 @@ def _write(
     how: dict[str, Any] = {"dtype": dtype, "columns": function.columns, "overwrite": overwrite, "name": name}
     if name == "imputed":
         how |= {"last": rows.feature_dim or "feature", "labels": inputs.labels_of(rows)}
+    seed = {} if getattr(function, "seed", None) is None else {"seed": function.seed}  # type: ignore[attr-defined]
+    how["job"] = output_job(
+        estimator,
+        function,
+        kind=type(function).__name__,
+        features=function.feature_names,
+        skips_gaps=function.skips_gaps,
+        skips_bad=rows.skips_bad,
+        allows_missing=rows.allows_missing,
+        **seed,
+    )
     with current_engine() as engine:
         try:
-            write_rows(rows, function, path, **how, engine=engine)
+            write_rows(rows, function, path, **how, engine=engine, told=current_told())
         except MissingDataError:
             raise
         except DataError:
@@ -159,15 +176,21 @@ class Draw:
     path: str
     seed: int
 
-    def __call__(self, chunk: Chunk) -> int:
-        """Return the number of rows written."""
+    def __call__(self, chunk: Chunk) -> Written:
+        """Write them."""
         start, stop = chunk.index[0], chunk.index[-1] + 1
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, int(start)]))
         rows, labels = self.family.sample(self.parameters, len(chunk), rng)
         group = zarr.open_group(self.path, mode="r+")
         group["rows"][start:stop] = rows  # type: ignore[index]
         group["labels"][start:stop] = labels  # type: ignore[index]
-        return len(chunk)
+        return Written(len(chunk))
+
+
+def _seed(path: str, drawn: int) -> int:
+    """Return the seed that an unfinished output was begun with; else the one that was drawn now."""
+    found = seed_of(path)
+    return drawn if found is None else found
 
 
 def sample_to(
@@ -186,17 +209,22 @@ def sample_to(
     family, parameters = estimator._model()
     n_features = estimator.n_features_in_
     chunk_rows = min(chunk_rows or max(CHUNK_BYTES // (8 * n_features), 1), n_rows)
-    seed = int(np.random.SeedSequence().generate_state(1)[0]) if random_state is None else random_state
+    seed = random_state
+    if seed is None:
+        seed = _seed(path, int(np.random.SeedSequence().generate_state(1)[0]))
     dtype = family.sample(parameters, 1, np.random.default_rng(0))[0].dtype
-    with current_engine() as engine, destination(path, overwrite=overwrite) as draft:
-        attributes = {"seed": seed, "model": family.component.name}
-        group = zarr.create_group(store=draft.path, attributes=attributes)
-        for name, shape, kind in (("rows", (n_features,), dtype), ("labels", (), np.int64)):
-            group.create_array(
-                name,
-                shape=(n_rows, *shape),
-                chunks=(chunk_rows, *shape),
-                dtype=kind,
-                chunk_key_encoding=draft.chunk_names,
-            )
-        engine.sweep(ToDraw(n_rows, chunk_rows), [Draw(family, parameters, draft.path, seed)])
+    to_draw, work = ToDraw(n_rows, chunk_rows), Draw(family, parameters, "", seed)
+    job = output_job(estimator, work, **{"what is written": "draws", "chunk_rows": chunk_rows, "seed": seed})
+    with current_engine() as engine, output(path, job, to_draw, engine, overwrite=overwrite) as draft:
+        if draft.is_new:
+            attributes = {"seed": seed, "model": family.component.name}
+            group = zarr.create_group(store=draft.path, attributes=attributes)
+            for name, shape, kind in (("rows", (n_features,), dtype), ("labels", (), np.int64)):
+                group.create_array(
+                    name,
+                    shape=(n_rows, *shape),
+                    chunks=(chunk_rows, *shape),
+                    dtype=kind,
+                    chunk_key_encoding=draft.chunk_names,
+                )
+        draft.sweep(replace(work, path=draft.path), engine, current_told())

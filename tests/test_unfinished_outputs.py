@@ -1,0 +1,334 @@
+"""Outputs whose process ends before they are whole: the same line goes on with what is not there yet."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import s3
+import zarr
+from click.testing import CliRunner
+from clusters import cluster_of_threads
+
+import dem
+import dem.cli
+import dem.data.unfinished
+import dem.data.zarr
+from dem.data.output_progress import Place
+from dem.errors import DataWarning, MissingDataError, StoreError
+
+N_CHUNKS, HEIGHT = 48, 400
+
+# The shell command with small reads, of which each takes a while, and is a line in a file.
+SLOW = f"""
+import sys, time
+import dem.data.zarr
+from dem.data import unfinished
+from dem.em import predict
+from dem.estimators import streams
+log, pause = sys.argv.pop(1), float(sys.argv.pop(1))
+unfinished.AFTER, unfinished.SHARE, dem.data.zarr.READ_BYTES, streams.CHUNK_BYTES = 0.1, 1.0, 1, {HEIGHT} * 24
+
+def slowly(kind, name):
+    method = getattr(kind, name)
+    def noted(self, chunk):
+        time.sleep(pause)
+        found = method(self, chunk)
+        with open(log, "a") as file:
+            file.write(f"{{chunk.index[0]}}\\n")
+        return found
+    setattr(kind, name, noted)
+
+slowly(predict.RowFunction, "result")
+slowly(predict.Imputed, "result")
+slowly(streams.Draw, "__call__")
+from dem.cli.main import dem
+dem.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A model, and rows with gaps on a grid that has coordinates."""
+    folder, rng = tmp_path_factory.mktemp("inputs"), np.random.default_rng(0)
+    rows = rng.normal(size=(N_CHUNKS * HEIGHT, 3)) + 4.0 * rng.integers(0, 2, size=(N_CHUNKS * HEIGHT, 1))
+    dem.GaussianMixture(2, random_state=0).fit(rows[:1000]).save(str(folder / "model.zarr"))
+    zarr.create_array(folder / "rows.zarr", data=rows, chunks=(HEIGHT, 3))
+    rows[::7, 1] = np.nan
+    group = zarr.create_group(folder / "gaps.zarr")
+    array = group.create_array(
+        "x", shape=(N_CHUNKS, HEIGHT, 3), chunks=(1, HEIGHT, 3), dtype="f8", dimension_names=("time", "y", "band")
+    )
+    array[...] = rows.reshape(N_CHUNKS, HEIGHT, 3)
+    group.create_array("time", data=np.arange(N_CHUNKS) * 0.5, dimension_names=("time",))
+    return folder
+
+
+def command(log, pause, *arguments):
+    line = [sys.executable, "-c", SLOW, str(log), str(pause), *map(str, arguments)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    stdout, stderr = process.communicate(timeout=100)
+    assert process.returncode == 0, stderr
+    return stdout, stderr
+
+
+def computed(log):
+    return len(set(log.read_text().split())) if log.exists() else 0
+
+
+def wait_until_half_written(process, out):
+    place, deadline = Place(str(out)), time.monotonic() + 60
+    while (progress := place.read()) is None or progress.written.n_rows < N_CHUNKS * HEIGHT // 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def files(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()}
+
+
+@pytest.mark.reliability(
+    fault="`dem predict`, `dem sample` or `dem impute` is killed (`kill -9`), and started again",
+    sees="going on: … of … rows are written already",
+    lost="the chunks under way, and what is written within a second or so; the same bits",
+    recovery="the same line, which goes on where chunks are missing",
+)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "model.zarr", "rows.zarr", "OUT"),
+        ("impute", "model.zarr", "gaps.zarr", "OUT", "--variable", "x", "--draw", "--seed", "3"),
+        ("sample", "model.zarr", str(N_CHUNKS * HEIGHT), "OUT", "--seed", "3"),
+    ],
+    ids=["labels", "impute", "sample"],
+)
+def test_a_killed_command_goes_on_to_the_same_bits(arguments, inputs, tmp_path, monkeypatch):
+    def line(out):
+        return [
+            str(inputs / one) if one.endswith(".zarr") else str(tmp_path / out) if one == "OUT" else one
+            for one in arguments
+        ]
+
+    monkeypatch.setattr(dem.estimators.streams, "CHUNK_BYTES", HEIGHT * 24)
+    whole = CliRunner().invoke(dem.cli.dem, line("whole.zarr"))
+    assert whole.exit_code == 0, whole.output
+    process = command(tmp_path / "first.log", 0.05, *line("out.zarr"))
+    wait_until_half_written(process, tmp_path / "out.zarr")
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "out.zarr").exists()
+    _, stderr = finish(command(tmp_path / "second.log", 0, *line("out.zarr")))
+    assert re.search(r"going on: [\d,]+ of 19,200 rows are written already", stderr)
+    assert 0 < computed(tmp_path / "second.log") <= N_CHUNKS // 2
+    assert files(tmp_path / "out.zarr") == files(tmp_path / "whole.zarr")
+    assert sorted(one.name for one in tmp_path.glob("*out*")) == ["out.zarr"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def half_predicted(
+    inputs, tmp_path, monkeypatch, out="out.zarr", stop=30, error=KeyboardInterrupt, pause=0.003, **more
+):
+    """Write labels until an error comes, and return the number of chunks that were computed."""
+    monkeypatch.setattr(dem.data.unfinished, "AFTER", 0.0)
+    monkeypatch.setattr(dem.data.unfinished, "SHARE", 1e9)
+    monkeypatch.setattr(dem.data.zarr, "READ_BYTES", 1)
+    monkeypatch.setattr(dem.engine.local, "TICK", 1e-3)
+    seen = []
+    result = dem.em.predict.RowFunction.result
+
+    def counted(self, chunk):
+        seen.append(chunk.index[0])
+        if len(seen) > stop:
+            time.sleep(0.05)
+            raise error
+        time.sleep(pause)
+        return result(self, chunk)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dem.em.predict.RowFunction, "result", counted)
+        model = more.pop("model", None) or dem.load(inputs / "model.zarr")
+        model.predict_to(
+            str(more.pop("data", inputs / "rows.zarr")), str(tmp_path / out) if "://" not in out else out, **more
+        )
+    return len(seen)
+
+
+def begun(inputs, tmp_path, monkeypatch, **more):
+    with pytest.raises(KeyboardInterrupt), pytest.warns(DataWarning, match=r"is not whole: .* the same call .*goes on"):
+        half_predicted(inputs, tmp_path, monkeypatch, **more)
+
+
+@pytest.mark.reliability(
+    fault="writing results ends by Ctrl-C or an error, after more than a second",
+    sees="… is not whole: … rows are written, and kept in …; the same call (or command) goes on from there",
+    lost="the chunks under way; the same bits",
+    recovery="the same line, which goes on where chunks are missing",
+)
+def test_an_interrupted_call_goes_on(inputs, tmp_path, monkeypatch):
+    begun(inputs, tmp_path, monkeypatch)
+    assert 0 < half_predicted(inputs, tmp_path, monkeypatch, stop=99) < 40
+    labels = dem.load(inputs / "model.zarr").predict(str(inputs / "rows.zarr")).compute()
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], labels)
+    assert [one.name for one in tmp_path.iterdir()] == ["out.zarr"]
+
+
+@pytest.mark.reliability(
+    fault="results are to be written where another job has left some that are not whole",
+    sees="there is an unfinished … of another job, in …: means_ was …, and is … now; …",
+    lost="nothing, without `overwrite=True` (`--overwrite`); with it, what was left",
+    recovery="the line of that job, or `--overwrite`",
+)
+def test_another_job_is_refused_unless_it_may_overwrite(inputs, tmp_path, monkeypatch):
+    begun(inputs, tmp_path, monkeypatch)
+    other = dem.load(inputs / "model.zarr")
+    other.means_[0, 0] += 1.0
+    with pytest.raises(
+        StoreError, match=r"there is an unfinished .*out\.zarr of another job, .*: means_ was .*, and is"
+    ):
+        half_predicted(inputs, tmp_path, monkeypatch, model=other, stop=99)
+    with pytest.raises(StoreError, match=r"dtype was \|u1, and is <i4 now; .*overwrite=True"):
+        half_predicted(inputs, tmp_path, monkeypatch, dtype="int32", stop=99)
+    with pytest.warns(DataWarning, match=r"was of another job: means_ was .* begun anew$"):
+        n = half_predicted(inputs, tmp_path, monkeypatch, model=other, overwrite=True, stop=99)
+    assert n == N_CHUNKS
+    labels = other.predict(str(inputs / "rows.zarr")).compute()
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], labels)
+    assert [one.name for one in tmp_path.iterdir()] == ["out.zarr"]
+
+
+def test_data_that_have_changed_are_another_job(inputs, tmp_path, monkeypatch):
+    zarr.create_array(tmp_path / "x.zarr", data=zarr.open_array(inputs / "rows.zarr")[:], chunks=(HEIGHT, 3))
+    begun(inputs, tmp_path, monkeypatch, data=tmp_path / "x.zarr")
+    zarr.open_array(tmp_path / "x.zarr")[...] += 1.0
+    with pytest.raises(StoreError, match=r"another job, .*x\.zarr has changed since"):
+        half_predicted(inputs, tmp_path, monkeypatch, data=tmp_path / "x.zarr", stop=99)
+
+
+def test_chunks_that_come_back_are_written_and_no_others(inputs, tmp_path, monkeypatch):
+    zarr.create_array(tmp_path / "x.zarr", data=zarr.open_array(inputs / "rows.zarr")[:], chunks=(HEIGHT, 3))
+    missing = tmp_path / "x.zarr" / "c" / "21" / "0"
+    missing.rename(tmp_path / "away")
+    with pytest.raises(MissingDataError, match=r"c/21/0"), pytest.warns(DataWarning, match="is not whole"):
+        half_predicted(inputs, tmp_path, monkeypatch, data=tmp_path / "x.zarr", stop=99)
+    with pytest.raises(MissingDataError, match=r"c/21/0"), pytest.warns(DataWarning, match="is not whole"):
+        half_predicted(inputs, tmp_path, monkeypatch, data=tmp_path / "x.zarr", stop=99)
+    (tmp_path / "away").rename(missing)
+    assert half_predicted(inputs, tmp_path, monkeypatch, data=tmp_path / "x.zarr", stop=99) == 2
+    labels = dem.load(inputs / "model.zarr").predict(str(inputs / "rows.zarr")).compute()
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], labels)
+
+
+def test_what_tells_how_far_an_output_is_may_be_damaged(inputs, tmp_path, monkeypatch):
+    begun(inputs, tmp_path, monkeypatch)
+    (tmp_path / ".out.zarr.progress.npz").write_bytes(b"nothing")
+    with pytest.warns(DataWarning, match=r"damaged .*; .*out\.zarr is begun anew"):
+        assert half_predicted(inputs, tmp_path, monkeypatch, stop=99) == N_CHUNKS
+    assert [one.name for one in tmp_path.iterdir()] == ["out.zarr"]
+
+
+def test_a_draft_elsewhere_is_not_followed(inputs, tmp_path, monkeypatch):
+    begun(inputs, tmp_path, monkeypatch)
+    place = Place(str(tmp_path / "out.zarr"))
+    progress = place.read()
+    vars(progress)["draft"] = "../../somewhere.part"
+    place.write(progress)
+    with pytest.raises(StoreError, match="it holds something else"):
+        place.read()
+
+
+def test_seeds_that_were_drawn_are_kept(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(dem.data.unfinished, "AFTER", 0.0)
+    monkeypatch.setattr(dem.engine.local, "TICK", 1e-3)
+    call, seen = dem.estimators.streams.Draw.__call__, []
+
+    def counted(self, chunk):
+        seen.append(self.seed)
+        time.sleep(0.005)
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return call(self, chunk)
+
+    monkeypatch.setattr(dem.estimators.streams.Draw, "__call__", counted)
+    model, out = dem.load(inputs / "model.zarr"), str(tmp_path / "out.zarr")
+    with pytest.raises(KeyboardInterrupt), pytest.warns(DataWarning, match="is not whole"):
+        model.sample_to(4000, out, chunk_rows=100)
+    model.sample_to(4000, out, chunk_rows=100)
+    assert len(set(seen)) == 1
+    assert len(seen) < 60
+    model.sample_to(4000, str(tmp_path / "whole.zarr"), chunk_rows=100, random_state=seen[0])
+    assert files(out) == files(tmp_path / "whole.zarr")
+
+
+@pytest.mark.reliability(
+    fault="a second process writes the same output",
+    sees="… is being written by another process; wait for it, or end it",
+    lost="nothing; the first goes on",
+    recovery="none is needed",
+)
+@pytest.mark.slow
+def test_a_second_process_is_refused(inputs, tmp_path):
+    line = ["predict", inputs / "model.zarr", inputs / "rows.zarr", tmp_path / "out.zarr"]
+    process = command(tmp_path / "first.log", 0.08, *line)
+    wait_until_half_written(process, tmp_path / "out.zarr")
+    process.send_signal(signal.SIGSTOP)
+    second = command(tmp_path / "second.log", 0, *line)
+    _, stderr = second.communicate()
+    process.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert stderr.splitlines()[-1].endswith("out.zarr is being written by another process; wait for it, or end it")
+    finish(process)
+    assert computed(tmp_path / "first.log") == N_CHUNKS
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(inputs, tmp_path):
+    line = ["predict", inputs / "model.zarr", inputs / "rows.zarr", tmp_path / "out.zarr"]
+    process = command(tmp_path / "first.log", 0.08, *line)
+    wait_until_half_written(process, tmp_path / "out.zarr")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    *_, kept, last = stderr.splitlines()
+    assert re.search(r"out\.zarr is not whole: .* the same call \(or command\) goes on from there$", kept)
+    assert last == "dem: stopped"
+    finish(command(tmp_path / "second.log", 0, *line))
+    assert computed(tmp_path / "second.log") < N_CHUNKS
+
+
+@pytest.mark.slow
+def test_on_s3(s3_server, inputs, tmp_path, monkeypatch):
+    s3_server.use(monkeypatch)
+    out = f"{s3.new_bucket()}/out.zarr"
+    begun(inputs, tmp_path, monkeypatch, out=out)
+    assert 0 < half_predicted(inputs, tmp_path, monkeypatch, out=out, stop=99) < 40
+    labels = dem.load(inputs / "model.zarr").predict(str(inputs / "rows.zarr")).compute()
+    np.testing.assert_array_equal(zarr.open_array(out)[:], labels)
+    assert {name.split("/")[0] for name in s3.objects(out.rpartition("/")[0])} == {"out.zarr"}
+
+
+@pytest.mark.reliability(
+    fault="writing results on a cluster ends: a task fails, the last worker is lost, the scheduler goes away",
+    sees="the error, and: … is not whole: … rows are written, and kept in …",
+    lost="the batches under way; the same bits",
+    recovery="the same line, which goes on where chunks are missing",
+)
+@pytest.mark.slow
+def test_on_a_cluster(inputs, tmp_path, monkeypatch):
+    with cluster_of_threads(1):
+        with pytest.raises(RuntimeError), pytest.warns(DataWarning, match="is not whole"):
+            half_predicted(inputs, tmp_path, monkeypatch, error=RuntimeError, pause=0.05)
+        assert 0 < half_predicted(inputs, tmp_path, monkeypatch, stop=99) < 40
+    labels = dem.load(inputs / "model.zarr").predict(str(inputs / "rows.zarr")).compute()
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], labels)
