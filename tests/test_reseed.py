@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 from agreement import assert_same_bits
 from cases import CASES
+from sklearn.exceptions import ConvergenceWarning
 from sources import CutRows
 from test_checkpoints import history, interrupted
 
@@ -89,7 +90,7 @@ def test_every_family_begins_anew(case):
     assert which == (0, 1)
     assert after.weights.sum() == pytest.approx(1.0, rel=1e-12)
     assert np.isfinite(family.log_likelihood(after, chunk)).all()
-    assert useless(family, after, len(rows)) == ()
+    assert useless(family, after, len(rows), duplicates=True) == ()
 
 
 def test_chunks_do_not_matter():
@@ -159,6 +160,29 @@ def test_models_that_share_a_pass_begin_anew_each_by_itself():
         (alone,) = run([start], Batch(), rows, LocalEngine(), settings)
         np.testing.assert_allclose(one.parameters.components.means, alone.parameters.components.means, atol=1e-9)
         assert one.component_status == ("ok", "ok", "ok")
+
+
+def test_duplicates_at_a_saddle():
+    """A shared covariance that begins as wide as all rows: EM stands still with three components that are one."""
+    options = {"covariance_type": "tied", "init_params": "k-means++", "random_state": 0, "tol": 1e-6}
+    with pytest.warns(ComponentWarning, match="^components 1, 2 are duplicates"):
+        without = dem.GaussianMixture(3, **options).fit(three_clusters())
+    model = dem.GaussianMixture(3, reseed=1, **options).fit(three_clusters())
+    assert model.component_status_ == ["ok", "ok", "ok"]
+    assert model.lower_bound_ > without.lower_bound_ + 2.0
+    (marked,) = (record for record in model.history_ if "reseeded" in record)
+    assert marked["reseeded"] == [1, 2]
+    assert marked["iteration"] == without.n_iter_ + 1
+
+
+def test_what_is_alike_may_part_as_long_as_em_gains():
+    model = dead_start(reseed=1).set_params(
+        means_init=[[0, 0], [8, 8], [8, 8]], weights_init=[0.4, 0.3, 0.3], tol=0.0, max_iter=9
+    )
+    with pytest.warns(ConvergenceWarning, match="Best performing"):  # and none of components: EM has not settled
+        model.fit(three_clusters())
+    assert model.component_status_ == ["ok", "ok", "duplicate of 1"]
+    assert not any("reseeded" in record for record in model.history_)
 
 
 def test_missing_values():

@@ -260,7 +260,8 @@ class _Race:
         one.parameters, one.n_rows = iterate.parameters, iterate.n_rows
         one.log_likelihoods.append(reached)
         one.reached = reached if iterate.comparable else -math.inf
-        begun = self._reseed(number)
+        settled = model.settled(before, one.parameters, gain, settings.tol)
+        begun = self._reseed(number, settled=settled and iterate.exact)
         found = (one.n_iter, reached, gain, seconds, one.parameters, model)
         event = IterationEnded(settings.phase, number, *found, self.starts[number].contest, one.n_rows, begun)
         if settings.checkpoint.keeps:
@@ -269,26 +270,26 @@ class _Race:
         if begun or one.useless:
             self._confirm[number] = False
             return
-        settled = model.settled(before, one.parameters, gain, settings.tol)
         if settled and iterate.exact:
             self.end(number, Status.CONVERGED)
         self._confirm[number] = settled and not iterate.exact
 
-    def _reseed(self, number: int) -> tuple[int, ...]:
+    def _reseed(self, number: int, *, settled: bool) -> tuple[int, ...]:
         """Let useless components begin anew if there are rows for them, else ask for these; return which began.
 
         Another pass follows in any case, so that none is left where it began.
         """
         one, model, settings = self.fits[number], self.starts[number].model, self.settings
         left = settings.max_iter - one.n_iter
-        lowest = self._lowest.pop(number, None)
+        lowest, asked = self._lowest.pop(number, None), one.useless
         one.useless = ()
         if one.n_reseeds >= settings.reseed or left < 1:
             return ()
         with single_threaded_blas():
-            which = useless(model, one.parameters, self.blocks.rows.n_rows)
+            found = useless(model, one.parameters, self.blocks.rows.n_rows, duplicates=settled or bool(asked))
+            which = tuple(k for k in found if k in asked)
             if lowest is None or not which:
-                one.useless = which if left > 1 else ()
+                one.useless = found if left > 1 and (settled or not asked) else ()
                 return ()
             one.parameters, which = reseeded(model, one.parameters, which, lowest)
         one.n_reseeds += 1

@@ -1,9 +1,10 @@
 """Components of no use begin anew at the rows of lowest density: `reseed=`.
 
 The M-step leaves a component without rows where it is, and one that has collapsed onto a row, or does the same as
-another, seldom gets away by itself. Where a pass ends with such components, the next one also brings the rows that the
-mixture explains worst (`dem.em.lowest`: the same ones whatever the chunks and workers), and each component begins anew
-at one of them. That may lower the log-likelihood, once.
+another, seldom gets away by itself (but what is alike may part as long as EM gains, so that duplicates count once it
+settles). Where a pass ends with such components, the next one also brings the rows that the mixture explains worst
+(`dem.em.lowest`: the same ones whatever the chunks and workers), and each component begins anew at one of them. That
+may lower the log-likelihood, once.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ CANDIDATES, MORE_CANDIDATES = 4, 64
 TURNS = 16
 
 
-def useless(model: Model[Any, Any], parameters: Any, n_rows: float) -> tuple[int, ...]:
-    """Return the numbers of the components that are empty, collapsed or duplicates; none where all of them are."""
-    status = model.component_status(parameters, n_rows)
+def useless(model: Model[Any, Any], parameters: Any, n_rows: float, *, duplicates: bool) -> tuple[int, ...]:
+    """Return the numbers of the components that are empty or collapsed, or duplicates; none where all of them are."""
+    status = model.component_status(parameters, n_rows, duplicates=duplicates)
     found = tuple(k for k, word in enumerate(status) if word != OK)
     return found if len(found) < len(status) else ()
 

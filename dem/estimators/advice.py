@@ -25,13 +25,16 @@ def trouble_of_components(estimator: Any) -> str:
         return ""
     what = "component" if estimator._entry.is_mixture else "cluster"
     empty, collapsed = _numbers(status, EMPTY), _numbers(status, COLLAPSED)
-    duplicates = [k for k, word in enumerate(status) if word.startswith(DUPLICATE)]
+    # What is alike before EM has converged may still part.
+    duplicates = [k for k, word in enumerate(status) if word.startswith(DUPLICATE) and estimator.converged_]
     if len(collapsed) == len(status) and hasattr(estimator, "reg_covar"):
         return (
             f"in some direction reg_covar={estimator.reg_covar:g} is most of the variance of every component: a column "
             "is constant or follows from others, or the data are that small; drop such a column, scale the data "
             "(scale=True), or decrease reg_covar"
         )
+    if not (empty or collapsed or duplicates):
+        return ""
     said = [_said(what, empty, "empty", "empty: less than half a row belongs to it")]
     said.append(_said(what, collapsed, "collapsed", "collapsed onto rows that hardly differ in some direction"))
     twins = _said(what, duplicates, "duplicates", "the same as another")

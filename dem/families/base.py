@@ -169,7 +169,7 @@ class Model(ABC, Generic[P, S]):
         """Return how much the objective per row may fall in the step to `parameters`: regularisation, rounding."""
         return 0.0
 
-    def component_status(self, parameters: P, n_rows: float) -> tuple[str, ...]:  # noqa: ARG002
+    def component_status(self, parameters: P, n_rows: float, *, duplicates: bool = True) -> tuple[str, ...]:  # noqa: ARG002
         """Return a word for each component, where parameters tell; see `dem.families.status`."""
         return ()
 

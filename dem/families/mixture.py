@@ -267,10 +267,12 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         free_weights = len(parameters.weights) - 1 if self.fit_weights else 0
         return free_weights + self.component.n_parameters(parameters.components)
 
-    def component_status(self, parameters: MixtureParameters[P], n_rows: float) -> tuple[str, ...]:
+    def component_status(
+        self, parameters: MixtureParameters[P], n_rows: float, *, duplicates: bool = True
+    ) -> tuple[str, ...]:
         """Return what has become of each component; see `dem.families.status`."""
         weights = parameters.weights[: self.n_own(parameters)] if self.fit_weights else None
-        return component_status(self.component, parameters.components, weights, n_rows)
+        return component_status(self.component, parameters.components, weights, n_rows, duplicates=duplicates)
 
     def n_own(self, parameters: MixtureParameters[P]) -> int:
         """Return the number of components, without a background."""

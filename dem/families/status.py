@@ -21,7 +21,7 @@ NEIGHBOURS = 8
 
 
 def component_status(
-    component: Component[Any, Any], parameters: Any, weights: Array | None, n_rows: float
+    component: Component[Any, Any], parameters: Any, weights: Array | None, n_rows: float, *, duplicates: bool = True
 ) -> tuple[str, ...]:
     """Judge the components of a mixture by their parameters.
 
@@ -34,6 +34,8 @@ def component_status(
         Which share of the rows each has; None where that is not known.
     n_rows : float
         How many rows there are.
+    duplicates : bool
+        Whether to look for these.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def component_status(
     collapsed = component.collapsed(parameters)
     empty = np.zeros(len(collapsed), dtype=bool) if weights is None else ~(weights * n_rows >= FEWEST_ROWS)
     found = [EMPTY if e else COLLAPSED if c else OK for e, c in zip(empty, collapsed, strict=True)]
-    for first, later in _duplicates(component, parameters, np.flatnonzero(~empty)):
+    for first, later in _duplicates(component, parameters, np.flatnonzero(~empty)) if duplicates else ():
         found[later] = f"{DUPLICATE} {first}"
     return tuple(found)
 
