@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import s3
@@ -18,8 +19,10 @@ from clusters import cluster_of_threads
 
 import dem
 import dem.cli
+import dem.data.dask
 import dem.data.unfinished
 import dem.data.zarr
+import dem.data.zarr_writer
 from dem.data.output_progress import Place
 from dem.errors import DataWarning, MissingDataError, StoreError
 
@@ -148,7 +151,7 @@ def half_predicted(
     result = dem.em.predict.RowFunction.result
 
     def counted(self, chunk):
-        seen.append(chunk.index[0])
+        seen.append(len(chunk))
         if len(seen) > stop:
             time.sleep(0.05)
             raise error
@@ -158,9 +161,9 @@ def half_predicted(
     with monkeypatch.context() as patched:
         patched.setattr(dem.em.predict.RowFunction, "result", counted)
         model = more.pop("model", None) or dem.load(inputs / "model.zarr")
-        model.predict_to(
-            str(more.pop("data", inputs / "rows.zarr")), str(tmp_path / out) if "://" not in out else out, **more
-        )
+        data = more.pop("data", inputs / "rows.zarr")
+        data = str(data) if isinstance(data, Path) else data
+        model.predict_to(data, out if "://" in out else str(tmp_path / out), **more)
     return len(seen)
 
 
@@ -227,6 +230,71 @@ def test_chunks_that_come_back_are_written_and_no_others(inputs, tmp_path, monke
     assert half_predicted(inputs, tmp_path, monkeypatch, data=tmp_path / "x.zarr", stop=99) == 2
     labels = dem.load(inputs / "model.zarr").predict(str(inputs / "rows.zarr")).compute()
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], labels)
+
+
+def test_pieces_of_result_chunks_are_put_together_once(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(dem.data.dask, "READ_BYTES", 1)
+    rows = zarr.open_array(inputs / "rows.zarr")[:]
+    lazy = da.from_array(rows, chunks=((130, 270) * N_CHUNKS, 3))
+    begun(inputs, tmp_path, monkeypatch, data=lazy)
+    assemble = dem.data.zarr_writer._assemble
+    with monkeypatch.context() as patched:
+
+        def and_then(*arguments):
+            assemble(*arguments)
+            assert len(list(Path(arguments[0], "fragments").iterdir())) >= 2 * N_CHUNKS
+            raise KeyboardInterrupt
+
+        patched.setattr(dem.data.zarr_writer, "_assemble", and_then)
+        with pytest.raises(KeyboardInterrupt), pytest.warns(DataWarning, match="19,200 of 19,200 rows"):
+            half_predicted(inputs, tmp_path, monkeypatch, data=lazy, stop=999)
+    remove = dem.data.zarr_writer.remove
+    with monkeypatch.context() as patched:
+
+        def and_end(path):
+            remove(path)
+            raise KeyboardInterrupt
+
+        patched.setattr(dem.data.zarr_writer, "remove", and_end)
+        with pytest.raises(KeyboardInterrupt), pytest.warns(DataWarning, match="19,200 of 19,200 rows"):
+            half_predicted(inputs, tmp_path, monkeypatch, data=lazy, stop=0)
+    assert half_predicted(inputs, tmp_path, monkeypatch, data=lazy, stop=0) == 0
+    model = dem.load(inputs / "model.zarr")
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], model.predict(rows))
+    assert sorted(one.name for one in (tmp_path / "out.zarr").iterdir()) == ["c", "zarr.json"]
+
+
+def test_chunks_that_cannot_be_read_are_tried_again(inputs, tmp_path, monkeypatch):
+    zarr.create_array(tmp_path / "x.zarr", data=zarr.open_array(inputs / "rows.zarr")[:], chunks=(HEIGHT, 3))
+    chunk = tmp_path / "x.zarr" / "c" / "0" / "0"
+    whole = chunk.read_bytes()
+    chunk.write_bytes(b"damaged")
+    more = {"data": tmp_path / "x.zarr", "on_bad_chunk": "skip"}
+    begun(inputs, tmp_path, monkeypatch, **more)
+    chunk.write_bytes(whole)
+    assert half_predicted(inputs, tmp_path, monkeypatch, stop=99, **more) < 40
+    labels = dem.load(inputs / "model.zarr").predict(str(inputs / "rows.zarr")).compute()
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], labels)
+
+
+def test_an_output_of_a_moment_notes_nothing_and_reads_nothing_more(inputs, tmp_path, monkeypatch):
+    read, written = [], []
+    monkeypatch.setattr(Place, "write", lambda *_: written.append(1))
+    get = dem.data.zarr.ZarrTable.read
+    monkeypatch.setattr(dem.data.zarr.ZarrTable, "read", lambda *a, **k: (read.append(1), get(*a, **k))[1])
+    monkeypatch.setattr(dem.data.zarr, "READ_BYTES", 1)
+    monkeypatch.setattr(dem.data.unfinished, "AFTER", 60.0)
+    dem.load(inputs / "model.zarr").predict_to(str(inputs / "rows.zarr"), str(tmp_path / "out.zarr"))
+    assert (len(read), written) == (N_CHUNKS, [])
+
+
+def test_what_is_left_by_a_kill_after_all_was_done_goes_away(inputs, tmp_path, monkeypatch):
+    begun(inputs, tmp_path, monkeypatch)
+    (draft,) = tmp_path.glob(".*.part")
+    draft.rename(tmp_path / "out.zarr")
+    with pytest.raises(StoreError, match="exists already"):
+        half_predicted(inputs, tmp_path, monkeypatch)
+    assert [one.name for one in tmp_path.iterdir()] == ["out.zarr"]
 
 
 def test_what_tells_how_far_an_output_is_may_be_damaged(inputs, tmp_path, monkeypatch):
