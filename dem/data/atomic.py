@@ -18,9 +18,8 @@ from pathlib import Path
 
 import zarr
 
-from dem.data.checks import reason
-from dem.data.objects import BY_FOLDERS, Objects, is_failure_of_store, is_url, numbered, open_url
-from dem.errors import DemError, StoreError
+from dem.data.objects import BY_FOLDERS, Objects, failures_told, is_url, numbered, open_url
+from dem.errors import StoreError
 
 __all__ = [
     "Directory",
@@ -46,7 +45,7 @@ def is_occupied(path: str | os.PathLike[str]) -> bool:
     if not is_url(path):
         return os.path.lexists(local_path(path))
     filesystem, inner = open_url(path)
-    with _failures_told(path):
+    with failures_told(path):
         return bool(filesystem.exists(inner))
 
 
@@ -137,7 +136,7 @@ def destination(
         array or group stands beside it, under the name that the error has as `kept`.
     """
     check_destination(path, overwrite=overwrite)
-    with _failures_told(path):
+    with failures_told(path):
         draft = Objects(path, begun) if is_url(path) else Directory(path, begun)
         try:
             yield draft
@@ -156,21 +155,6 @@ def destination(
             raise
         finally:
             draft.close()
-
-
-@contextmanager
-def _failures_told(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn failures of a disk or an object store into a `StoreError` that names the path."""
-    try:
-        yield
-    except DemError:
-        raise
-    except Exception as error:
-        if not (isinstance(error, OSError) or (is_url(path) and is_failure_of_store(error))):
-            raise
-        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-        message = f"cannot write {path}: {why}"
-        raise StoreError(message) from error
 
 
 def _consolidate(path: str) -> None:

@@ -13,13 +13,13 @@ import itertools
 import json
 import os
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
 from dem.data.checks import reason
-from dem.errors import DataWarning, StoreError
+from dem.errors import DataWarning, DemError, StoreError
 
 MARKER = "zarr.json"
 # The two ways of naming chunks, as zarr's ``chunk_key_encoding`` has them.
@@ -37,6 +37,26 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 def is_failure_of_store(error: BaseException) -> bool:
     """Tell whether a file system or an object store has failed."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _STORES
+
+
+@contextmanager
+def failures_told(path: str | os.PathLike[str], doing: str = "", *, missing: bool = False) -> Iterator[None]:
+    """Turn failures of a disk or an object store into a `StoreError`: cannot write the path, or what was being done.
+
+    What is `missing` stays a `FileNotFoundError`.
+    """
+    try:
+        yield
+    except DemError:
+        raise
+    except Exception as error:
+        if missing and isinstance(error, FileNotFoundError):
+            raise
+        if not (isinstance(error, OSError) or (is_url(path) and is_failure_of_store(error))):
+            raise
+        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        message = f"cannot {doing or f'write {path}'}: {why}"
+        raise StoreError(message) from error
 
 
 def open_url(path: str | os.PathLike[str]) -> tuple[Any, str]:

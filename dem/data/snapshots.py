@@ -16,7 +16,7 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dem.data.atomic import local_path, locked
 from dem.data.checks import reason
-from dem.data.objects import is_failure_of_store, is_url, open_url
+from dem.data.objects import failures_told, is_url, open_url
 from dem.errors import StoreError
 from dem.packing import pack, unpack
 
@@ -71,7 +71,7 @@ class Snapshots:
         if self._filesystem is not None:
             yield
             return
-        with self._failures_told("write"):
+        with self._told("write"):
             if os.path.lexists(self._inner) and not Path(self._inner).is_dir():
                 message = f"the checkpoint {self.path} would be a folder, but a file is there; give another path"
                 raise StoreError(message)
@@ -93,7 +93,7 @@ class Snapshots:
 
     def names(self) -> list[str]:
         """Return the names of all that is there, sorted."""
-        with self._failures_told("read"):
+        with self._told("read"):
             if self._filesystem is None:
                 folder = Path(self._inner)
                 return sorted(entry.name for entry in folder.iterdir()) if os.path.lexists(folder) else []
@@ -119,7 +119,7 @@ class Snapshots:
                     with archive.open(f"{member}.npy", "w", force_zip64=True) as stream:
                         npy.write_array(stream, array, version=(1, 0), allow_pickle=False)
 
-        with self._failures_told("write"):
+        with self._told("write"):
             if self._filesystem is None:
                 self._write_file(name + SUFFIX, fill)
             else:
@@ -138,7 +138,7 @@ class Snapshots:
         StoreError
             If it is damaged, or cannot be read.
         """
-        with self._failures_told("read", missing=True):
+        with self._told("read", missing=True):
             place = f"{self._inner}/{name}{SUFFIX}"
             if self._filesystem is None:
                 with open(place, "rb", opener=_open_plain_file) as file:
@@ -148,7 +148,7 @@ class Snapshots:
 
     def remove(self, name: str) -> None:
         """Remove a snapshot, if it is there."""
-        with self._failures_told("write"), suppress(FileNotFoundError):
+        with self._told("write"), suppress(FileNotFoundError):
             if self._filesystem is None:
                 Path(self._inner, name + SUFFIX).unlink()
             else:
@@ -163,6 +163,9 @@ class Snapshots:
             self._remove_drafts()
             with suppress(OSError):
                 Path(self._inner).rmdir()
+
+    def _told(self, verb: str, *, missing: bool = False) -> AbstractContextManager[None]:
+        return failures_told(self.path, f"{verb} the checkpoint {self.path}", missing=missing)
 
     def _remove_drafts(self) -> None:
         """Remove what processes that were killed have left."""
@@ -207,22 +210,6 @@ class Snapshots:
             os.fsync(entries)  # that the name is there too after a power cut
         finally:
             os.close(entries)
-
-    @contextmanager
-    def _failures_told(self, verb: str, *, missing: bool = False) -> Iterator[None]:
-        """Turn failures of the disk or the store into a `StoreError`; one that is `missing` stays what it is."""
-        try:
-            yield
-        except StoreError:
-            raise
-        except Exception as error:
-            if missing and isinstance(error, FileNotFoundError):
-                raise
-            if not (isinstance(error, OSError) or (self._filesystem is not None and is_failure_of_store(error))):
-                raise
-            why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-            message = f"cannot {verb} the checkpoint {self.path}: {why}"
-            raise StoreError(message) from error
 
 
 def _open_plain_file(path: str, flags: int) -> int:

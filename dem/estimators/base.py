@@ -227,6 +227,20 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         return self
 
     @with_callbacks
+    def fit_predict(
+        self,
+        X: Any,
+        y: object = None,
+        sample_weight: Any = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | str | None = None,
+        **given: Unpack[RowOptions],
+    ) -> Any:
+        """Fit, and return the labels of X, given all else that `fit` is given; see `fit` and `predict`."""
+        self.fit(X, y, sample_weight, checkpoint=checkpoint, checkpoint_every=checkpoint_every, **given)
+        return vars(self)["labels_"] if "labels_" in vars(self) else self.predict(X, **given)
+
     def _fit(self, data: Any, given: WeightedOptions, checkpoint: Checkpoint) -> None:
         goes_on = bool(getattr(self, "warm_start", False)) and hasattr(self, "converged_")
         if goes_on:

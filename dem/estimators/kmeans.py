@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -213,20 +212,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
     def transform(self, X: Any, **given: Unpack[RowOptions]) -> Any:
         """Return the distance of each row to each centre, shape (n_samples, n_clusters); of the kinds of `predict`."""
         return self._map(Distances, X, given)
-
-    def fit_predict(
-        self,
-        X: Any,
-        y: object = None,
-        sample_weight: Any = None,
-        *,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int | str | None = None,
-        **given: Unpack[RowOptions],
-    ) -> Any:
-        """Find the clusters of X and return its labels, given all else that `fit` is given."""
-        self.fit(X, y, sample_weight, checkpoint=checkpoint, checkpoint_every=checkpoint_every, **given)
-        return self.labels_
 
     def score(
         self,

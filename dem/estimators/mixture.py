@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
@@ -20,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
 from dem.data.joined import joined
-from dem.data.sources import ColumnOptions, RowOptions, SourceOptions
+from dem.data.sources import ColumnOptions, SourceOptions
 from dem.em.algorithm import Algorithm, Batch, Fit, Settings, Start
 from dem.em.checkpoint import Checkpoint
 from dem.em.incremental import Incremental
@@ -378,20 +377,6 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         return family, family.from_user({name: getattr(self, f"{name}_") for name in self._parameter_names})
 
     # What needs fitted attributes alone ---------------------------------------------------------------------
-
-    def fit_predict(
-        self,
-        X: Any,
-        y: object = None,
-        sample_weight: Any = None,
-        *,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int | str | None = None,
-        **given: Unpack[RowOptions],
-    ) -> Any:
-        """Fit the mixture and return the labels of X, given all else that `fit` is given; see `fit` and `predict`."""
-        self.fit(X, y, sample_weight, checkpoint=checkpoint, checkpoint_every=checkpoint_every, **given)
-        return self.predict(X, **given)
 
     def _n_parameters(self) -> int:
         """Return the number of free parameters, under scikit-learn's name."""
