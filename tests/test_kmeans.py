@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sources import CutRows
 
 import dem
-from dem.errors import DataError, DataWarning, OptionError, StoreError
+from dem.errors import ComponentWarning, DataError, DataWarning, OptionError, StoreError
 from dem.events import IterationEnded
 
 
@@ -274,7 +274,8 @@ def test_values_whose_squares_overflow_are_named():
 
 def test_fewer_distinct_rows_than_clusters_are_said():
     rows = np.repeat([[0.0, 0.0], [1.0, 1.0], [9.0, 9.0]], 4, axis=0)
-    with pytest.warns(DataWarning, match="only 3 distinct rows for 5 clusters; decrease n_clusters"):
+    said = pytest.warns(DataWarning, match="only 3 distinct rows for 5 clusters; decrease n_clusters")
+    with said, pytest.warns(ComponentWarning, match="clusters 3, 4 are empty"):
         dem.KMeans(5, random_state=0).fit(rows)
 
 
