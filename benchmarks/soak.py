@@ -53,7 +53,6 @@ EXPECTED = (
     "workers died 4 times",
     "dem: stopped",
     "a worker ended as it was started",
-    "Timed out trying to connect",
 )
 SHARE_OF_503 = 0.1
 

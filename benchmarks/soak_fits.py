@@ -78,13 +78,16 @@ def answer(task: dict[str, Any], clients: dict[str, Any]) -> dict[str, Any]:
         from distributed import Client  # noqa: PLC0415 - fits on threads do without
 
         if address not in clients:
-            clients[address] = Client(address, timeout="5s", set_as_default=False)
+            try:
+                clients[address] = Client(address, timeout="5s", set_as_default=False)
+            except OSError as error:  # Dask's, before dem sees anything of it
+                return {"error": f"no scheduler answers ({error!r})", "ours": True}
         with clients[address].as_current():
             return {"digest": fit(task["job"], task["data"], task["out"], task["kept"], **task["options"])}
     except Exception as error:  # noqa: BLE001 - whatever comes is told
         if address in clients:
             clients.pop(address).close(timeout=1)
-        ours = isinstance(error, DemError) or (isinstance(error, OSError) and "scheduler" in str(error))
+        ours = isinstance(error, DemError)
         return {"error": str(error) or repr(error), "ours": ours, "traceback": "" if ours else traceback.format_exc()}
 
 

@@ -104,7 +104,10 @@ class Driver:
             said = self.process.stdout.readline()
         except OSError:
             said = ""
-        return json.loads(said) if said.endswith("\n") else {}
+        if said.endswith("\n"):
+            return json.loads(said)
+        self.process.wait()  # a busy machine takes its time
+        return {}
 
     def kill(self) -> bool:
         """Kill it; return whether it was there."""

@@ -47,7 +47,10 @@ class RootCommand(click.Group):
         if not standalone_mode:
             return super().main(**given, standalone_mode=False)
         with interrupts():
-            code = self._exit_code(given)
+            try:
+                code = self._exit_code(given)
+            except KeyboardInterrupt as error:  # while a failure was told
+                code = _fail("stopped", exit_code_of_signal(), error)
         if left_reading():  # Python would wait for it to end
             sys.stdout.flush()
             sys.stderr.flush()

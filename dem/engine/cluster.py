@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 import time
 import uuid
 import weakref
@@ -15,7 +16,7 @@ from typing import Any
 import dask
 import dask.utils
 import psutil
-from distributed import Client, Future, get_worker
+from distributed import Client, Future, Reschedule, get_worker
 from distributed import wait as all_done
 from distributed.protocol.pickle import dumps, loads
 
@@ -296,7 +297,28 @@ def _run(
     """Take a batch through all works: those that all batches share, with its own in their places."""
     others = iter(_loaded(own))
     works = [work or next(others) for work in shared]
-    return run_batch(batch, works, retries=Retries(attempts, seconds), cache=_worker_cache(cache))
+    retries, released = Retries(attempts, seconds), _Released()
+    retries.stops.append(released)
+    try:
+        return run_batch(batch, works, retries=retries, cache=_worker_cache(cache))
+    except Exception:
+        if released.is_set():  # should it be wanted again, it begins anew
+            raise Reschedule from None
+        raise
+
+
+class _Released(threading.Event):
+    """Set once nobody waits any more for the task that this thread runs: its client is gone, or has given it up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._task = get_worker().state.tasks.get(get_worker().get_current_task())
+
+    def is_set(self) -> bool:
+        """Return whether that is so, or was."""
+        if self._task is not None and self._task.state == "cancelled":
+            self.set()
+        return super().is_set()
 
 
 @functools.cache
