@@ -224,7 +224,10 @@ class Workers:
                 )
                 raise EngineError(message) from error
             raise
-        except (CancelledError, ClosedClientError, CommClosedError) as error:
+        except (CancelledError, ClosedClientError, OSError) as error:
+            of_the_link = isinstance(error, CommClosedError) or str(error).startswith("Timed out trying to connect to")
+            if isinstance(error, OSError) and not of_the_link:  # of the data
+                raise
             message = f"the cluster at {self.address} went away ({first_line(error)}); start it and the fit again"
             raise EngineError(message) from error
 
