@@ -36,6 +36,8 @@ __all__ = [
     "remove",
 ]
 
+# What zarr calls files that it has not written to their end.
+_PARTIAL = ".partial"
 # Part of the temporary names: only on the machine that wrote it can a lock tell whether its writer is still there.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "localhost"
 
@@ -204,21 +206,23 @@ class Directory:
         self._synced: set[int] = set()
 
     def sync(self) -> None:
-        """Bring to the disk what was written since the last time."""
+        """Bring to the disk what was written since the last time: what has its final name is never written to again."""
         for folder, _, _ in os.walk(self.path):
-            fresh = [entry for entry in os.scandir(folder) if entry.inode() not in self._synced]
-            for place in [entry.path for entry in fresh if entry.is_file()] + [folder] * bool(fresh):
-                with suppress(FileNotFoundError):  # a fragment, or what a thread had not yet renamed
+            fresh: list[os.DirEntry[str]] = []
+            with suppress(FileNotFoundError), os.scandir(folder) as entries:  # pieces that are written anew
+                fresh = [one for one in entries if not (_known(one) in self._synced or one.name.endswith(_PARTIAL))]
+            for place in [one.path for one in fresh if one.is_file()] + [folder] * bool(fresh):
+                with suppress(FileNotFoundError):
                     file = os.open(place, os.O_RDONLY)
                     try:
                         os.fsync(file)
                     finally:
                         os.close(file)
-            self._synced.update(entry.inode() for entry in fresh)
+            self._synced.update(map(_known, fresh))
 
     def publish(self, *, overwrite: bool) -> None:
         """Give the directory its name; raises `FileExistsError` if something has it that may not be replaced."""
-        for left in Path(self.path).rglob("*.partial"):  # by zarr, in processes that were killed
+        for left in Path(self.path).rglob(f"*{_PARTIAL}"):  # in processes that were killed
             left.unlink(missing_ok=True)
         if not overwrite:
             _rename(self.path, self._final)
@@ -248,6 +252,11 @@ class Directory:
         """Let go of the lock."""
         if self._lock is not None:
             os.close(self._lock)
+
+
+def _known(entry: os.DirEntry[str]) -> int:
+    """Return what tells a file from others, and from one that has its name or number later."""
+    return hash((entry.inode(), entry.name))
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
