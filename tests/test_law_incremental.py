@@ -28,7 +28,10 @@ from dem.families.mixture_parameters import RebasedStatistics
 
 EDGES = list(range(100, 3000, 100))
 TEN = list(range(300, 3000, 300))
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+# Fits of a few passes from single rows are no good ones.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning", "ignore::dem.errors.ComponentWarning"
+)
 
 
 def start_of(case, max_iter=1):
