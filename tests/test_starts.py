@@ -64,6 +64,7 @@ def test_never_worse_than_each_start_alone(seed):
     check_against_each_alone(lambda **own: dem.GaussianMixture(**{**options, **own}), rows, seed)
 
 
+@pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(0, 80, 2))
 def test_forty_problems(seed):
