@@ -28,6 +28,7 @@ ALL = {
     "maxima": ["--problems", "4"],
     "rows": ["--scale", "0.05", "--repeats", "2"],
     "checkpoints": ["--shapes", "2"],
+    "memory": ["--cases", "0,1"],
     "errors": ["--rows", "500", "--repeats", "1"],
     "truncated": ["--repeats", "1", "--chunks", "1", "--rows-per-component", "10", "--shapes", "1"],
 }

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import checkpoints
 import growth
 import maxima
+import memory
 import out_of_core
 import passes
 import peers
@@ -117,6 +118,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "rows": ("rows", rows.cost_table),
     "checkpoints": ("checkpoints", checkpoints.cost_table),
     "soak": ("soak", soak.soak_table),
+    "memory": ("memory", memory.memory_table),
     "reads": ("reads", reads_tables.reads),
     "reads-targets": ("reads", reads_tables.targets),
     "squarem": ("reads", reads_tables.squarem),

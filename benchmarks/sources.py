@@ -62,7 +62,7 @@ def cached_bytes() -> int:
     """Return the bytes of decoded chunks that this worker keeps."""
     from dem.engine.cluster import _worker_cache  # noqa: PLC0415
 
-    return _worker_cache("auto").n_bytes
+    return _worker_cache("auto", None).n_bytes
 
 
 class Resident(Rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,30 @@ class Preparing:
     """
 
     what: str
+
+
+@dataclass(frozen=True)
+class MemoryNeeded:
+    """What a process that works needs of memory, compared with what it has, before anything is read.
+
+    Attributes
+    ----------
+    holder : str
+        Which process, such as ``'each of 2 workers'``, of which it is that where it is tightest.
+    need : mapping of str to int
+        Bytes, by what they are for; of threads of this process what comes to those that it has now.
+    limit : int or None
+        Bytes that it may take; None where nobody has said.
+    """
+
+    holder: str
+    need: Mapping[str, int]
+    limit: int | None
+
+    @property
+    def n_bytes(self) -> int:
+        """The need in all."""
+        return sum(self.need.values())
 
 
 @dataclass(frozen=True)
@@ -211,6 +235,7 @@ class ChunksLeftOut:
 
 Event = (
     Preparing
+    | MemoryNeeded
     | FitStarted
     | FitResumed
     | IterationEnded

@@ -375,8 +375,9 @@ def test_a_client_or_a_scheduler_that_ends(what):
 
 @pytest.mark.slow
 @pytest.mark.reliability(
-    fault="a chunk of 600 MB, a worker with a memory limit of 400 MB",
-    sees="workers died 4 times … memory limit of 400.0 MB … a chunk of … takes up to 600.0 MB decoded",
+    fault="a chunk of 600 MB, a worker with a memory limit of 400 MB, and dask's setting `dem.memory-check: warn`",
+    sees="a warning with the numbers; then: "
+    "workers died 4 times … memory limit of 400.0 MB … a chunk of … takes up to 600.0 MB decoded",
     lost="the fit: it cannot run there",
     recovery="four deaths of a worker, seconds, then workers with more memory or smaller chunks",
 )
@@ -386,10 +387,12 @@ def test_a_memory_limit_that_is_too_small(tmp_path):
     for first in (0, 75_000_000):  # real chunks, of one number each: they compress to nothing
         array[first : first + 75_000_000] = float(first + 1)
     command = ["fit", str(path), "--components", "2", "--seed", "0", "--workers", "1", "--memory-limit", "400MB"]
+    checked = {**os.environ, "DASK_DEM__MEMORY_CHECK": "warn"}
     done = subprocess.run(
-        [sys.executable, "-m", "dem", *command], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "dem", *command], capture_output=True, text=True, timeout=300, check=False, env=checked
     )
     assert done.returncode == 1, done.stderr
+    assert "400.0 MB is the memory limit of worker" in done.stderr
     last = done.stderr.splitlines()[-1]
     assert "workers died 4 times over the same chunks, probably for lack of memory" in last
     assert "had a memory limit of 400.0 MB" in last

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dem.cli.session import is_terminal, log, say
-from dem.em.progress import Pass, Tracker, describe, outcome_of_starts, remembering, retried, waiting
+from dem.em.progress import Pass, Tracker, describe, needed, outcome_of_starts, remembering, retried, waiting
 from dem.events import (
     BatchEnded,
     Callback,
@@ -18,6 +18,7 @@ from dem.events import (
     FitEnded,
     FitResumed,
     FitStarted,
+    MemoryNeeded,
     Preparing,
     ReadsRetried,
     WorkersAwaited,
@@ -47,6 +48,8 @@ class LogProgress:
         if isinstance(event, Preparing):
             if event.what != step:  # several starts take the same steps
                 log(f"preparing: {event.what}")
+        elif isinstance(event, MemoryNeeded):
+            log(needed(event))
         elif isinstance(event, FitStarted):
             what = "the sample in memory" if event.phase == "sample" else "all data"
             kind = "starts" if event.n_contests == 1 else "models"
@@ -140,6 +143,12 @@ def row_progress(what: str, quiet: bool) -> Iterator[None]:
 
 class LiveProgress(Tracker):
     """Renders the state of the fit as one line; `rich.live` asks for it several times a second."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event; what is told once goes above the line."""
+        super().__call__(event)
+        if isinstance(event, MemoryNeeded):
+            say(needed(event))
 
     def __rich__(self) -> Text:
         """Return the line as it stands now."""

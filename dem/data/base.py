@@ -183,6 +183,8 @@ class Rows(ABC):
     skips_bad: bool = False
     #: whether chunks that are not in the store count as their fill value
     allows_missing: bool = False
+    #: bytes that the packages take which only this source needs
+    package_bytes: int = 0
 
     @abstractmethod
     def batches(self) -> Sequence[Batch]:
@@ -223,6 +225,39 @@ class Rows(ABC):
     def read_rows(self) -> int:
         """Rows that one read brings, as far as that is known before."""
         return math.prod(self.grid_chunks)
+
+    @property
+    def n_batches(self) -> int:
+        """How many batches there are, without making them: about, of a source that does not say."""
+        n_reads = -(-self.n_rows // max(self.read_rows, 1))
+        return min(n_reads, max(16, 4 * math.isqrt(n_reads)))
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that a read brings, with what is known of its rows, as far as that is known before."""
+        return min(self.read_rows, self.n_rows) * self.n_features * self.dtype.itemsize
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes that a read takes at most beside what it brings: what that is decoded from, and through."""
+        return 2 * self.read_bytes
+
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes of rows, and of what is known of them, that are in memory here and travel with the batches."""
+        return 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes at most that a process keeps of what it has read, beside the rows in work."""
+        return 0
+
+    def sliced(self, n_bytes: int) -> Rows:  # noqa: ARG002 - most sources have nothing smaller than a read
+        """Return the same rows in the same batches, read in slices of at most `n_bytes`, as far as the store has such.
+
+        What the store decodes as one piece stays one. Nothing is decoded twice for it.
+        """
+        return self
 
     @property
     def stored_chunks(self) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -25,6 +26,17 @@ class HeldValues:
 
     values: NDArray[Any]
     index: range | NDArray[np.int64]
+    chunk_bytes = 0
+
+    @property
+    def width(self) -> int:
+        """Numbers of each row."""
+        return math.prod(self.values.shape[1:])
+
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes that travel with batches."""
+        return self.values.nbytes
 
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return the values of rows."""
@@ -53,6 +65,18 @@ class StoredValues:
     n_grid: int
     #: tells this opening of the array from others
     opening: str
+    carried_bytes = 0
+
+    @property
+    def width(self) -> int:
+        """Numbers of each row."""
+        return math.prod(self.part.array.shape[self.n_grid :])
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Decoded bytes of a chunk, of which a process keeps some."""
+        array = self.part.array
+        return math.prod(array.shards or array.chunks) * array.dtype.itemsize
 
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Read the values of rows: the chunks of the smallest block that has them all."""
@@ -126,6 +150,18 @@ class BlockValues:
     blocks: Mapping[Corner, Batch]
     opening: str
     recent: dict[Corner, NDArray[Any]] | None = None
+    carried_bytes = 0
+
+    @property
+    def width(self) -> int:
+        """Numbers of each row."""
+        return math.prod(self.tail)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest block, of which a process keeps some."""
+        rows = math.prod(int(np.diff(edges).max()) for edges in self.edges)
+        return rows * self.width * self.dtype.itemsize
 
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Compute the values of rows: the blocks that have any of them."""

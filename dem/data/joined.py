@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Batch, Chunk, Rows
-from dem.data.column_values import HeldValues
+from dem.data.column_values import KEPT_CHUNKS, HeldValues
 from dem.data.found import Found, LeftOut, Unreadable
 from dem.data.limits import Values, censored
 from dem.data.rules import Rule, as_they_are, errors_where_measured, weights_where_rows_count
@@ -33,6 +33,21 @@ class Column:
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return the values of rows, which have been judged."""
         return self.rule(self.name, self.values.at(index), index)
+
+    @property
+    def width(self) -> int:
+        """Numbers of each row."""
+        return self.values.width
+
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes in memory here that travel with batches."""
+        return self.values.carried_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest piece that is read or computed, of which a process keeps some."""
+        return self.values.chunk_bytes
 
     def opened(self) -> Self:
         """Return the column for one reader, who asks for rows one chunk after another."""
@@ -137,6 +152,7 @@ class JoinedRows(Rows):
         self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
         self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
         self.skips_bad, self.allows_missing = rows.skips_bad, rows.allows_missing
+        self.package_bytes = rows.package_bytes
 
     def batches(self) -> list[Batch]:
         """Return the batches of the rows, with their columns."""
@@ -147,6 +163,40 @@ class JoinedRows(Rows):
         finer = copy.copy(self)
         finer.rows = self.rows.divided(n_batches)
         return finer
+
+    def sliced(self, n_bytes: int) -> Rows:
+        """Return the same rows, read in slices; see `Rows.sliced`."""
+        finer = copy.copy(self)
+        finer.rows = self.rows.sliced(n_bytes)
+        return finer
+
+    @property
+    def n_batches(self) -> int:
+        """As of the rows."""
+        return self.rows.n_batches
+
+    @property
+    def read_bytes(self) -> int:
+        """Of the rows and their columns."""
+        width = sum(column.width for column in self.beside.columns)
+        return self.rows.read_bytes + 8 * width * min(self.read_rows, self.n_rows)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Of the rows; or those that count once more, where others are left out."""
+        return max(self.rows.decoding_bytes, self.read_bytes)
+
+    @property
+    def carried_bytes(self) -> int:
+        """Of the rows, and of columns in memory."""
+        held = (column.carried_bytes for column in self.beside.columns)
+        return self.rows.carried_bytes + sum(held)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Chunks of columns that are larger than those of the rows; see `column_values`."""
+        largest = max((column.chunk_bytes for column in self.beside.columns), default=0)
+        return KEPT_CHUNKS * largest
 
     @property
     def grid(self) -> tuple[int, ...]:

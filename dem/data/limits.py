@@ -16,6 +16,18 @@ from dem.errors import DataError
 class Values(Protocol):
     """Values of rows by their positions; see `dem.data.column_values`."""
 
+    @property
+    def width(self) -> int:
+        """Numbers of each row."""
+
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes in memory here that travel with batches."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest piece that is read or computed, of which a process keeps some."""
+
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return the values of rows."""
 
@@ -31,6 +43,13 @@ class SameValues:
     """The same value for all rows, an array of any shape."""
 
     value: NDArray[Any]
+    carried_bytes = 0
+    chunk_bytes = 0
+
+    @property
+    def width(self) -> int:
+        """Numbers of each row."""
+        return self.value.size
 
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return the value as often as there are rows."""
@@ -51,6 +70,21 @@ class LimitValues:
 
     lower: Values
     upper: Values
+
+    @property
+    def width(self) -> int:
+        """Numbers of each row."""
+        return self.lower.width + self.upper.width
+
+    @property
+    def carried_bytes(self) -> int:
+        """Of both."""
+        return self.lower.carried_bytes + self.upper.carried_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Of both."""
+        return self.lower.chunk_bytes + self.upper.chunk_bytes
 
     def at(self, index: range | NDArray[np.int64]) -> NDArray[Any]:
         """Return both limits of rows."""

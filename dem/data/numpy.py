@@ -144,6 +144,21 @@ class ArrayRows(Rows):
         return finer
 
     @property
+    def n_batches(self) -> int:
+        """How many batches there are."""
+        return len(self._bounds)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """None: nothing is decoded."""
+        return 0
+
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes of the array, of which each batch takes its part."""
+        return self.n_bytes
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Shape of the array without its features."""
         return self.table.shape[:-1]

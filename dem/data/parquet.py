@@ -21,6 +21,8 @@ from dem.data.found import Found, LeavesOut, LeftOut, Missing, PartlyRead, Unrea
 from dem.data.retries import retried, retried_items, tried
 from dem.errors import DataError
 
+# Bytes of pyarrow, once it is loaded.
+_ARROW_BYTES = 60 * 10**6
 # Files whose footers are read at the same time.
 _FOOTERS_AT_ONCE = 16
 
@@ -178,6 +180,7 @@ class ParquetRows(LeavesOut, Rows):
             message = f"there is no parquet file in {path}"
             raise DataError(message)
         self.name, self.skips_bad = path, on_bad_chunk == "skip"
+        self.package_bytes = _ARROW_BYTES
         self._unreadable, self._on_grid = Unreadable(), False
         import pyarrow as pa  # noqa: PLC0415 - an optional package, found by now
 
@@ -222,6 +225,22 @@ class ParquetRows(LeavesOut, Rows):
         finer.reads = self._reads(max(min(self.n_rows // n_batches, self.reads[0].piece_rows), 1))
         vars(finer)["_bounds"] = batch_bounds(len(finer.reads), n_batches)
         return finer
+
+    @property
+    def read_rows(self) -> int:
+        """Rows of a piece."""
+        return min(self.reads[0].piece_rows, max(read.n_rows for read in self.reads))
+
+    @property
+    def n_batches(self) -> int:
+        """How many batches there are."""
+        return len(self._bounds)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """What pyarrow holds: a row group as it is stored and decoded, and pieces; all of these where bad ones are."""
+        group = max(read.n_rows for read in self.reads) * self.n_features * self.dtype.itemsize
+        return (2 + self.skips_bad) * group + self.read_bytes
 
     @property
     def array(self) -> dask.array.Array:

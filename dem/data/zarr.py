@@ -23,6 +23,7 @@ from dem.data.base import (
     Rows,
     batch_bounds,
     chunk_counts,
+    chunk_region,
     joined_chunks,
     span_of,
 )
@@ -103,13 +104,15 @@ class ZarrBatch(Batch):
     stop: int
     #: whether rows that cannot be read come with the others, which `Chunk.unread` tells; else they are left out
     on_grid: bool = False
+    #: the shape of the slices in which a block is read; of the whole block when left out
+    slices: Corner | None = None
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read block by block; the last read sees whether the store is still the one that was opened."""
-        for number in range(self.first, self.stop):
-            region = self._region(number)
+        last = self._slices(self.stop - 1)[-1].offset
+        for region in (region for number in range(self.first, self.stop) for region in self._slices(number)):
             place = [slice(first, first + n) for first, n in zip(region.offset, region.shape, strict=True)]
-            rows, missing, unread = self.table.read(place, check=number == self.stop - 1)
+            rows, missing, unread = self.table.read(place, check=region.offset == last)
             found = Found({(self.first, self.stop, *self.block): missing})
             chunk = Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
             if unread is not None and unread.any():
@@ -135,6 +138,21 @@ class ZarrBatch(Batch):
         places = np.unravel_index(np.arange(self.first, self.stop), chunk_counts(grid, self.block))
         extents = [np.minimum(n, end - i * n) for i, n, end in zip(places, self.block, grid, strict=True)]
         return int(np.prod(extents, axis=0).sum())
+
+    def _slices(self, number: int) -> list[Region]:
+        """Return what is read of a block one after another, in C order."""
+        block = self._region(number)
+        if self.slices is None:
+            return [block]
+        parts = [chunk_region(n, self.slices, block.shape) for n in np.ndindex(chunk_counts(block.shape, self.slices))]
+        return [
+            Region(
+                tuple(a + one.start for a, one in zip(block.offset, part, strict=True)),
+                tuple(one.stop - one.start for one in part),
+                block.whole,
+            )
+            for part in parts
+        ]
 
     def _region(self, number: int) -> Region:
         grid = self.table.shape[:-1]
@@ -177,13 +195,14 @@ class ZarrRows(LeavesOut, Rows):
         self._most = max(min(READ_BYTES // row_bytes, READ_ROWS), 1)
         self._block = joined_chunks(self.grid, self._unit, self._most)
         self._bounds = batch_bounds(math.prod(chunk_counts(self.grid, self._block)))
+        self._slices: Corner | None = None
 
     def batches(self) -> list[Batch]:
         """Return ranges of reads: as many as the square root of the chunks asks for."""
         table = self.table
         if self._unreadable.parts:
             table = replace(table, known=self._unreadable.by_array())
-        return [ZarrBatch(table, self._block, first, stop, self._on_grid) for first, stop in self._bounds]
+        return [ZarrBatch(table, self._block, first, stop, self._on_grid, self._slices) for first, stop in self._bounds]
 
     def divided(self, n_batches: int) -> Rows:
         """Return the same rows in at least `n_batches` batches; see `Rows.divided`. Shards are divided where few."""
@@ -194,7 +213,21 @@ class ZarrRows(LeavesOut, Rows):
             unit = _unit(self.table, enough, enough)
         block = joined_chunks(self.grid, unit, min(enough, self._most))
         bounds = batch_bounds(math.prod(chunk_counts(self.grid, block)), n_batches)
-        vars(finer).update(_unit=unit, _block=block, _bounds=bounds)
+        vars(finer).update(_unit=unit, _block=block, _bounds=bounds, _slices=None)
+        return finer
+
+    def sliced(self, n_bytes: int) -> Rows:
+        """Return the same rows, of whose shards fewer chunks are read at once; see `Rows.sliced`."""
+        parts = self.table.parts
+        inner = [part.along(part.array.chunks)[: len(self.grid)] for part in parts]
+        whole = tuple(min(n, extent) for n, extent in zip(self._block, self.grid, strict=True))
+        unit = tuple(math.lcm(*sizes) for sizes in zip(*inner, strict=True))
+        slices = joined_chunks(whole, unit, n_bytes // (self.n_features * self.dtype.itemsize))
+        aligned = all(n % size == 0 for n, size in zip(self._block, unit, strict=True))
+        if not aligned or math.prod(slices) >= math.prod(whole):
+            return self
+        finer = copy.copy(self)
+        vars(finer).update(_slices=slices)
         return finer
 
     def check_found(self, found: Found) -> Sequence[LeftOut]:
@@ -256,7 +289,26 @@ class ZarrRows(LeavesOut, Rows):
     @property
     def read_rows(self) -> int:
         """Rows of a read."""
-        return math.prod(self._block)
+        return math.prod(self._slices or self._block)
+
+    @property
+    def n_batches(self) -> int:
+        """How many batches there are."""
+        return len(self._bounds)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """What zarr holds of a read: chunks as they are stored and decoded, of shards both as a whole; and copies."""
+        read = self._slices or self._block
+        block = tuple(min(n, extent) for n, extent in zip(read, self.grid, strict=True))
+        return sum(part.decoding_bytes(block) for part in self.table.parts) + self._copied_bytes(math.prod(block))
+
+    def _copied_bytes(self, n_rows: int) -> int:
+        """Return the bytes of the copies by which blocks of the arrays become rows."""
+        parts = self.table.parts
+        several = len(parts) > 1 or not parts[0].has_features
+        in_order = all(part.axes == tuple(sorted(part.axes)) and part.packing is None for part in parts)
+        return (several + (not in_order)) * n_rows * self.n_features * self.dtype.itemsize
 
     @property
     def stored_chunks(self) -> tuple[int, int]:
@@ -269,7 +321,7 @@ class ZarrRows(LeavesOut, Rows):
     @property
     def grid_chunks(self) -> Corner:
         """The chunks or shards; several together where there are very many."""
-        chunks = list(self._unit)
+        chunks = list(self._slices or self._unit)
         for axis in reversed(range(len(chunks))):
             wanted = -(-math.prod(chunk_counts(self.grid, chunks)) // MAX_RESULT_CHUNKS)
             per_read = self._block[axis] // chunks[axis]

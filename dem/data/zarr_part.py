@@ -34,7 +34,8 @@ from dem.errors import DataError, MissingDataError
 from dem.shared_setting import shared_setting
 
 # Requests of one read at once, and chunks decoded at once, which take memory at once: every thread has its own read.
-_few_requests = shared_setting(lambda: zarr.config.set({"async.concurrency": 4}))
+_AT_ONCE = 4
+_few_requests = shared_setting(lambda: zarr.config.set({"async.concurrency": _AT_ONCE}))
 # Properties that messages tell of, and how they word them.
 _ONE, _SEVERAL = ("was", "is"), ("were", "are")
 _OUTLINE = {"shape": _ONE, "dtype": _ONE, "chunks": _SEVERAL, "shards": _SEVERAL, "fill_value": _ONE}
@@ -96,6 +97,26 @@ class ZarrPart:
     def n_features(self) -> int:
         """How many features it holds."""
         return int(self.array.shape[self.axes[-1]]) if self.has_features else 1
+
+    def decoding_bytes(self, block: Corner) -> int:
+        """Return the bytes that zarr takes at most to read a block of the grid, beside what it returns.
+
+        What is stored counts as much as it is decoded to: numbers that are measured hardly compress.
+        """
+        array, itemsize = self.array, self.array.dtype.itemsize
+        region = list(array.shape)
+        for axis, extent in zip(self.axes, block, strict=False):
+            region[axis] = extent
+
+        def several(sizes: Sequence[int]) -> int:
+            n = math.prod(-(-extent // size) for extent, size in zip(region, sizes, strict=True))
+            return min(n, _AT_ONCE)
+
+        chunks = several(array.chunks) * math.prod(array.chunks)
+        if array.shards is None:
+            return 2 * itemsize * chunks
+        one = math.prod(min(extent, size) for extent, size in zip(region, array.shards, strict=True))
+        return itemsize * (2 * several(array.shards) * one + chunks)
 
     def along(self, extents: Sequence[int]) -> Corner:
         """Return the extents of its axes in the order of the grid."""

@@ -14,6 +14,7 @@ from dem.events import (
     FitResumed,
     FitStarted,
     IterationEnded,
+    MemoryNeeded,
     Preparing,
     ReadsRetried,
     WorkersAwaited,
@@ -247,3 +248,14 @@ def retried(event: ReadsRetried) -> str:
 def remembering(event: FitStarted) -> str:
     """Say how much a fit by blocks will remember of them, if it is one."""
     return f", remembering {human_bytes(event.memo_bytes)} of statistics" if event.memo_bytes else ""
+
+
+def needed(event: MemoryNeeded) -> str:
+    """Word what memory is needed, where, and what for."""
+    has = "" if event.limit is None else f" of {human_bytes(event.limit)}"
+    return f"{event.holder} needs up to {human_bytes(event.n_bytes)}{has}: {needed_for(event)}"
+
+
+def needed_for(event: MemoryNeeded) -> str:
+    """Word what memory is needed for."""
+    return ", ".join(f"{human_bytes(size)} {what}" for what, size in event.need.items() if size)

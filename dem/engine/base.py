@@ -73,6 +73,28 @@ class ByBatch:
         return ByBatch([change(work) for work in self.works])
 
 
+@dataclass(frozen=True)
+class Room:
+    """The memory of a process in which batches are worked on.
+
+    Attributes
+    ----------
+    holder : str
+        What messages call it.
+    limit : int or None
+        Bytes that it may take, of this process those that are left to it; None where nobody has said.
+    n_threads : int
+        Batches that are worked on at the same time.
+    is_here : bool
+        Whether it is this process: what that takes now is not counted any more.
+    """
+
+    holder: str
+    limit: int | None
+    n_threads: int
+    is_here: bool = False
+
+
 class Pending(Protocol):
     """A sweep over some batches that has begun."""
 
@@ -123,6 +145,13 @@ class Engine(ABC):
         batches : slice
             Which of ``rows.batches()``. The bits of the totals depend on them alone.
         """
+
+    #: bytes that a worker needs for the work itself, if that is known: what a cache leaves alone
+    needed: int | None = None
+
+    def rooms(self) -> list[Room]:
+        """Return the memory of each process that works, as far as they are there now and it is known."""
+        return []
 
     @abstractmethod
     def close(self) -> None:

@@ -21,11 +21,11 @@ class ChunkCache:
     Parameters
     ----------
     limit : int
-        Bytes of decoded chunks at most.
+        Bytes of decoded chunks at most; what is kept stays if it is lessened. Below 0 where it is not known yet.
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = max(limit, 0)
+        self.limit = limit
         self.n_bytes = 0
         self._lock = threading.Lock()
         self._kept: WeakKeyDictionary[Batch, list[Chunk]] = WeakKeyDictionary()

@@ -22,7 +22,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
-from dem.engine.base import ByBatch, Each, Engine, Told, Work, checked, run_batch, warn_of_waiting
+from dem.engine.base import ByBatch, Each, Engine, Room, Told, Work, checked, run_batch, warn_of_waiting
 from dem.engine.cache import ChunkCache
 from dem.engine.workers import Workers, WorkersChanged
 from dem.errors import EngineError
@@ -31,6 +31,8 @@ from dem.statistics import TREE_ARITY, tree_sum
 
 # Memory of a worker that the cache leaves alone: chunks in work, workspaces of the kernels, statistics.
 CACHE_RESERVE = 160 * 2**20
+# Share of the memory limit up to which it goes where Dask neither spills nor pauses.
+CACHE_UP_TO = 0.92
 
 
 class ClusterEngine(Engine):
@@ -88,7 +90,12 @@ class ClusterEngine(Engine):
         shared_works = self.client.submit(_loaded, dumps(shared), key=_key("works"), pure=False)
         own = [dumps([work.works[number] for work in works if isinstance(work, ByBatch)]) for number in numbers]
         keys = [_key("batch") for _ in held]
-        how = {"cache": self._cache, "attempts": self._retries.attempts, "seconds": self._retries.seconds}
+        how = {
+            "cache": self._cache,
+            "needed": self.needed,
+            "attempts": self._retries.attempts,
+            "seconds": self._retries.seconds,
+        }
         return self.client.map(_run, held, [shared_works] * len(held), own, **how, key=keys, pure=False)
 
     def _sum(self, level: list[Future[Any]]) -> Future[Any]:
@@ -103,6 +110,13 @@ class ClusterEngine(Engine):
         """Tell of batches that have ended since the last time."""
         for begun in list(self._under_way):
             begun.tell()
+
+    def rooms(self) -> list[Room]:
+        """Return the memory of the workers; wait for the first one."""
+        there = self.workers.cores()
+        found = self.workers.wait(lambda: self.workers.scheduler.identity(n_workers=-1))["workers"]
+        known = {address: found[address] for address in there if address in found}
+        return [Room(f"worker {one}", its["memory_limit"] or None, its["nthreads"]) for one, its in known.items()]
 
     def close(self) -> None:
         """Forget the batches; the client stays open."""
@@ -292,7 +306,13 @@ def _complete(batch: bytes, keys: list[Any], values: list[Any]) -> Batch:
 
 
 def _run(
-    batch: Batch, shared: list[Work | None], own: bytes, cache: str | int, attempts: int, seconds: float
+    batch: Batch,
+    shared: list[Work | None],
+    own: bytes,
+    cache: str | int,
+    needed: int | None,
+    attempts: int,
+    seconds: float,
 ) -> list[Any]:
     """Take a batch through all works: those that all batches share, with its own in their places."""
     others = iter(_loaded(own))
@@ -300,7 +320,7 @@ def _run(
     retries, released = Retries(attempts, seconds), _Released()
     retries.stops.append(released)
     try:
-        return run_batch(batch, works, retries=retries, cache=_worker_cache(cache))
+        return run_batch(batch, works, retries=retries, cache=_worker_cache(cache, needed))
     except Exception:
         if released.is_set():  # should it be wanted again, it begins anew
             raise Reschedule from None
@@ -321,23 +341,34 @@ class _Released(threading.Event):
         return super().is_set()
 
 
-@functools.cache
-def _worker_cache(limit: str | int) -> ChunkCache:
+def _worker_cache(limit: str | int, needed: int | None) -> ChunkCache:
     """Return the cache of this worker process.
 
     Parameters
     ----------
     limit : {'auto'}, str or int
         Bytes, also as a text such as ``'2 GB'``. Automatic: what the worker's memory limit leaves, up to where Dask
-        would pause the worker, above what the process takes now and a reserve for the chunks in work.
+        would spill or pause, above what the work needs.
+    needed : int, optional
+        Bytes that it needs, the process included; if nobody has said, what that takes now and a reserve.
     """
     if limit != "auto":
-        return ChunkCache(dask.utils.parse_bytes(limit))
+        return _cache_of(dask.utils.parse_bytes(limit))
     manager = get_worker().memory_manager
     if not manager.memory_limit:
-        return ChunkCache(0)
-    ceiling = (manager.memory_pause_fraction or 0.92) * manager.memory_limit
-    return ChunkCache(int(ceiling) - psutil.Process().memory_info().rss - CACHE_RESERVE)
+        return _cache_of(0)
+    cache = _cache_of("auto")
+    if needed is None and cache.limit < 0:
+        needed = psutil.Process().memory_info().rss + CACHE_RESERVE
+    if needed is not None:
+        fractions = [one for one in (manager.memory_spill_fraction, manager.memory_pause_fraction) if one]
+        cache.limit = max(int(min([CACHE_UP_TO, *fractions]) * manager.memory_limit) - needed, 0)
+    return cache
+
+
+@functools.cache
+def _cache_of(limit: str | int) -> ChunkCache:
+    return ChunkCache(-1 if limit == "auto" else int(limit))
 
 
 def _key(kind: str) -> str:

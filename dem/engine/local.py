@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import psutil
+
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
-from dem.engine.base import ByBatch, Each, Engine, Told, Work, checked, longest_wait, run_batch, warn_of_waiting
+from dem.engine.base import ByBatch, Each, Engine, Room, Told, Work, checked, longest_wait, run_batch, warn_of_waiting
 from dem.errors import OptionError
 from dem.events import BatchEnded
 from dem.statistics import TreeSum
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at what has come of a sweep; to wake for each batch costs more than a small one.
 TICK = 0.1
+
+# Where a container sees its limit of memory, and what it has taken, in either version of control groups.
+_CONTROL_GROUPS = {
+    Path("/sys/fs/cgroup"): ("memory.max", "memory.current"),
+    Path("/sys/fs/cgroup/memory"): ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
 
 _told: ContextVar[Told] = ContextVar("told", default=warn_of_waiting)
 
@@ -77,6 +86,10 @@ class LocalEngine(Engine):
         if self._pool is None:
             self._pool, self._stop = ThreadPoolExecutor(self.n_threads, thread_name_prefix="dem"), threading.Event()
         begun.begin(self._pool, self._stop)
+
+    def rooms(self) -> list[Room]:
+        """Return what is free for this process."""
+        return [Room("this process", free_memory(), self.n_threads, is_here=True)]
 
     def close(self) -> None:
         """End the threads."""
@@ -156,6 +169,22 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Return the bytes that this process may still take: those free on this machine, or in its control group (Linux).
+
+    What only caches files counts as free.
+    """
+    free = int(psutil.virtual_memory().available)
+    for folder, names in _CONTROL_GROUPS.items():
+        try:
+            limit, used = (int((folder / name).read_text(encoding="ascii")) for name in names)
+            known = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+        except (OSError, ValueError):  # there is none, or it has no limit ("max")
+            continue
+        free = min(free, max(limit - used + int(known.get("inactive_file", 0)), 0))
+    return free
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
 from dem.errors import ComponentWarning, DataError
-from dem.estimators import checkpoints, inputs, persistence, streams
+from dem.estimators import checkpoints, inputs, memory, persistence, streams
 from dem.estimators.advice import trouble_of_components
 from dem.estimators.callbacks import History, Reads, Verbose, keeping_last
 from dem.estimators.options import POSITIVE, Options, option
@@ -259,16 +259,17 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             self._keep(history.records, *found)
             reads.keep(self)
 
-        with (
-            current_engine(reads) as engine,
-            suppress(StopAskedFor),
-            keeping_last(history, keep),
-            rows_to_blame(rows, engine, self._support()),
-            checkpoint.held(),
-        ):
-            checkpoints.begin(checkpoint, self, rows, engine, tallies=[reads], goes_on=goes_on)
-            with checkpoints.random_numbers([self], checkpoint):
-                keep(*self._search(rows, engine, (history, *callbacks, *tasks), checkpoint, goes_on=goes_on))
+        with current_engine(reads) as engine:
+            rows = memory.fitting([self], rows, engine, callbacks)
+            with (
+                suppress(StopAskedFor),
+                keeping_last(history, keep),
+                rows_to_blame(rows, engine, self._support()),
+                checkpoint.held(),
+            ):
+                checkpoints.begin(checkpoint, self, rows.sliced(1), engine, tallies=[reads], goes_on=goes_on)
+                with checkpoints.random_numbers([self], checkpoint):
+                    keep(*self._search(rows, engine, (history, *callbacks, *tasks), checkpoint, goes_on=goes_on))
         self._checkpoint = checkpoint.identity
         for task in tasks:
             task.end()
@@ -295,6 +296,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         family, parameters = self._model()
         rows = inputs.rows_of(self, data, reset=False, **given)
         with current_engine() as engine:
+            rows = memory.fitting([self], rows, engine, row_bytes=0)
             totals = engine.sweep(rows, [kind(family, parameters) for kind in kinds])
             if not all(np.isfinite(leaf).all() for _, leaf in leaves(totals[0])):
                 check_rows(rows, engine, family.support)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from dem.em.algorithm import Fit, Status
-from dem.em.progress import Tracker, outcome_of_starts, retried, waiting
+from dem.em.progress import Tracker, needed, outcome_of_starts, retried, waiting
 from dem.engine.local import current_told
 from dem.errors import DataError, FitError
 from dem.events import (
@@ -19,6 +19,7 @@ from dem.events import (
     FitResumed,
     FitStarted,
     IterationEnded,
+    MemoryNeeded,
     ReadsRetried,
     WorkersAwaited,
     notify,
@@ -139,7 +140,9 @@ class Verbose:
         self.tracker(event)
         if isinstance(event, IterationEnded) and event.reseeded:
             print(f"  Model {event.model}: components {', '.join(map(str, event.reseeded))} begin anew")  # noqa: T201
-        if isinstance(event, FitStarted):
+        if isinstance(event, MemoryNeeded):
+            print(needed(event))  # noqa: T201
+        elif isinstance(event, FitStarted):
             models, rows = plural(event.n_models, "model"), plural(event.n_rows, "row")
             print(f"{models} on the {event.phase}: {rows}")  # noqa: T201
         elif isinstance(event, FitResumed):

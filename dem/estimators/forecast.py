@@ -7,12 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dem.estimators.memory import ENDS_AT
 from dem.units import Column, html_table, human_bytes, human_count, human_seconds, plural
 
-# Share of the memory limit at which Dask ends a worker.
-ENDS_AT = 0.95
-# Reads that a thread holds at once: the one in work, the next one, and what the next one is decoded from and to.
-READS_HELD = 3
 # More time than this is worth a remark.
 LONG = 86_400.0
 
@@ -156,8 +153,13 @@ def _range(ends: Iterable[str]) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
-def foreseen(found: Plan, estimator: Any, n_components: int, free: int, *, shared: bool = False) -> list[str]:
-    """Return what will not work, or not well, and what to do about it; `shared` tells that no limit was given."""
+def foreseen(
+    found: Plan, estimator: Any, n_components: int, free: int, remedy: str, *, shared: bool = False
+) -> list[str]:
+    """Return what will not work, or not well, and what to do about it; `shared` tells that no limit was given.
+
+    `remedy` is what lessens the memory that is needed.
+    """
     problems = []
     if found.n_rows < max(n_components, 2):
         problems.append(f"{found.n_rows:,} rows are too few for {n_components:,} components: decrease their number")
@@ -172,7 +174,7 @@ def foreseen(found: Plan, estimator: Any, n_components: int, free: int, *, share
             "is its share of this machine's memory (memory_limit says that of another)" if shared else "is its limit"
         )
         limit = f"{human_bytes(found.memory_limit)} {is_what if found.n_workers else 'are free here'}"
-        problems.append(f"{whose} needs {human_bytes(found.memory_bytes)}, and {limit}: {_remedy(found, estimator)}")
+        problems.append(f"{whose} needs {human_bytes(found.memory_bytes)}, and {limit}: {remedy}")
     if found.driver_bytes > free:
         problems.append(
             f"the start needs {human_bytes(found.driver_bytes)} in this process, and {human_bytes(free)} are free: "
@@ -196,15 +198,3 @@ def foreseen(found: Plan, estimator: Any, n_components: int, free: int, *, share
             "a day, if the store is as fast; algorithm='auto' needs the fewest passes"
         )
     return problems
-
-
-def _remedy(found: Plan, estimator: Any) -> str:
-    """Say what lessens the largest part of the memory."""
-    chunks, held = found.memory["chunks"], READS_HELD * (1 if found.n_workers else found.n_threads)
-    more = f"give at least {human_bytes(found.memory_bytes / ENDS_AT)}"
-    fits = (ENDS_AT * (found.memory_limit or 0) - (found.memory_bytes - chunks)) / held
-    if chunks >= max(found.memory["E-step"], found.memory["statistics"]):
-        return f"store the data in chunks of at most {human_bytes(fits)}" if fits > 2**20 else more
-    if getattr(estimator, "covariance_type", "") in ("full", "tied"):
-        return f"take diag covariances or fewer components, or {more}"
-    return f"take fewer components, or {more}"

@@ -17,7 +17,7 @@ from dem.data.sources import RowOptions, source_kind
 from dem.em.lowest import Lowest, LowestDensities
 from dem.engine import current_engine
 from dem.errors import OptionError
-from dem.estimators import inputs
+from dem.estimators import inputs, memory
 from dem.estimators.base import Estimator
 from dem.validation import check_count, check_rows
 
@@ -101,6 +101,7 @@ class FindsOutliers(Estimator):
         rows = inputs.rows_of(self, X, reset=False, **given)
         n_wanted = min(math.ceil(part * rows.n_rows) if n is None else int(n), rows.n_rows)
         with current_engine() as engine:
+            rows = memory.fitting([self], rows, engine, row_bytes=0)
             lowest: Lowest = engine.sweep(rows, [LowestDensities(family, parameters, n_wanted)])[0]
             if not np.isfinite(lowest.log_density).all():
                 check_rows(rows, engine, family.support)

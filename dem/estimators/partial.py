@@ -16,7 +16,7 @@ from dem.em.loop import run
 from dem.em.stepwise import Stepwise
 from dem.engine import Engine, current_engine
 from dem.errors import OptionError
-from dem.estimators import inputs
+from dem.estimators import inputs, memory
 from dem.estimators.base import Estimator
 from dem.estimators.callbacks import Reads
 from dem.estimators.persistence import HELD_ARRAYS
@@ -90,7 +90,7 @@ class LearnsFromStreams(Estimator):
             rows = inputs.rows_of(self, X, reset=begins, minimum=1, **{**given, "sample_weight": sample_weight})
             reads = Reads(None)
             with current_engine(reads) as engine, rows_to_blame(rows, engine, self._support()):
-                self._learn(rows, engine)
+                self._learn(memory.fitting([self], rows, engine), engine)
             reads.keep(self)
         return self
 

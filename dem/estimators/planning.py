@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Unpack
 
 import psutil
@@ -10,14 +11,13 @@ from sklearn.base import clone
 
 from dem.data.base import Rows
 from dem.data.sources import WeightedOptions
-from dem.engine.local import available_cores
+from dem.engine.base import Room
+from dem.engine.local import available_cores, free_memory
 from dem.errors import OptionError
-from dem.estimators import inputs
-from dem.estimators.forecast import READS_HELD, Plan, foreseen
+from dem.estimators import inputs, memory
+from dem.estimators.forecast import Plan, foreseen
 from dem.estimators.gaussian import GaussianMixture
-from dem.estimators.measuring import Measured, measure
-from dem.initialise.sample import SAMPLE_BYTES
-from dem.statistics import TREE_ARITY
+from dem.estimators.measuring import measure
 
 # Passes until the log-likelihood per row is within 1e-3, and within 1e-6, of its limit: the smallest and the largest
 # median of four problems in benchmarks/results/reads.json (docs/algorithms.md), for data larger than the sample and,
@@ -34,12 +34,6 @@ PASSES_IN_MEMORY = {
     "incremental": ((7.0, 59.0), (72.0, 172.5)),
     "stepwise": ((7.5, 42.0), (51.5, 170.5)),
 }
-# What a worker process takes beside its chunks: Python, Dask, NumPy, SciPy, zarr and dem.
-WORKER_BYTES = 120 * 10**6
-# What malloc keeps of what was freed, see WORKER_SETTINGS of the cluster's engine.
-MALLOC_KEEPS = 64 * 2**20
-# Share of the memory limit up to which dem's cache goes where Dask does not pause.
-CACHE_UP_TO = 0.92
 # Seconds of the scheduler for each task.
 TASK_SECONDS = 1.3e-3
 
@@ -96,7 +90,7 @@ def plan(
     inputs.check_options(estimator)
     limit = _limit(workers, memory_limit)
     rows = inputs.rows_of(estimator, X, reset=True, minimum=1, **given)
-    free = psutil.virtual_memory().available
+    free = free_memory()
     n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())
     measured = measure(rows, estimator, here, seconds, free)
@@ -113,7 +107,10 @@ def plan(
         hidden = arithmetic if math.isnan(reading) else max(read * reading, arithmetic + read * busy)
         return math.nan if math.isnan(arithmetic) else max(hidden, overhead)
 
-    cache = min(_cache(workers, limit), rows.n_bytes)
+    here_or_there = Room("this process", free, n_threads, is_here=True)
+    room = Room("each worker", limit, 1) if workers else here_or_there
+    read, room, need, _ = memory.in_slices(partial(_need, estimator, workers), rows, [room])
+    cache = min(_cache(workers, limit, sum(need.values())), rows.n_bytes)
     passes, exact = _passes(estimator, rows)
     found = Plan(
         name=rows.name,
@@ -128,9 +125,9 @@ def plan(
         n_workers=workers or 0,
         n_threads=n_threads,
         memory_limit=limit if workers else free,
-        memory=_memory(measured, read_bytes, n_threads, n_tasks, workers),
+        memory=need,
         cache_bytes=cache,
-        driver_bytes=_driver_bytes(estimator, rows, measured.parameter_bytes),
+        driver_bytes=memory.start_bytes(estimator, rows),
         measured_on=measured.on,
         reading_seconds=reading,
         arithmetic_seconds=arithmetic,
@@ -142,7 +139,8 @@ def plan(
         problems=measured.problems,
     )
     shared = workers is not None and memory_limit is None
-    found.problems.extend(foreseen(found, estimator, n_components, free, shared=shared))
+    remedy = memory.remedy(estimator, room, need, read)
+    found.problems.extend(foreseen(found, estimator, n_components, free, remedy, shared=shared))
     return found
 
 
@@ -170,42 +168,22 @@ def _limit(workers: int | None, memory_limit: str | int | None) -> int | None:
     return limit
 
 
-def _memory(measured: Measured, read_bytes: int, n_threads: int, n_tasks: int, workers: int | None) -> dict[str, int]:
-    """Return what the memory of a worker is for, or that of this process with all its threads."""
-    threads = 1 if workers else n_threads
-    # On a cluster statistics are added sixteen by sixteen, on threads at the end of the pass.
-    n_statistics = TREE_ARITY + 1 if workers else n_tasks
-    return {
-        "Python and packages": WORKER_BYTES if workers else psutil.Process().memory_info().rss,
-        "chunks": READS_HELD * threads * read_bytes,
-        "freed but kept by malloc": min(6 * read_bytes, MALLOC_KEEPS),
-        "E-step": threads * measured.workspace_bytes + measured.parameter_bytes,
-        "statistics": n_statistics * measured.statistics_bytes,
-    }
+def _need(estimator: Any, workers: int | None, room: Room, rows: Rows) -> dict[str, int]:
+    return memory.need_of_fit([estimator], rows, room, workers)
 
 
-def _cache(workers: int | None, limit: int | None) -> int:
+def _cache(workers: int | None, limit: int | None, need: int) -> int:
     """Return how many bytes of decoded chunks the workers keep; threads keep none."""
     if workers is None or limit is None:
         return 0
-    from dem.engine.cluster import CACHE_RESERVE  # noqa: PLC0415 - imports Dask's cluster
+    from dem.engine.cluster import CACHE_UP_TO  # noqa: PLC0415 - imports Dask's cluster
 
-    return workers * max(0, int(CACHE_UP_TO * limit) - WORKER_BYTES - CACHE_RESERVE)
-
-
-def _sample_rows(estimator: Any, rows: Rows) -> int:
-    return min(estimator.sample_rows or max(SAMPLE_BYTES // (8 * rows.n_features), 1), rows.n_rows)
-
-
-def _driver_bytes(estimator: Any, rows: Rows, parameter_bytes: int) -> int:
-    """Return what the sample and the start need here: the sample, copies of it, and its responsibilities."""
-    responsibilities = estimator.n_components if estimator._entry.is_mixture else 0
-    return 8 * _sample_rows(estimator, rows) * (3 * rows.n_features + responsibilities) + 3 * parameter_bytes
+    return workers * max(0, int(CACHE_UP_TO * limit) - need)
 
 
 def _passes(estimator: Any, rows: Rows) -> tuple[tuple[float, float], tuple[float, float]] | tuple[None, None]:
     """Return how many passes to expect; None for what nothing was counted of: k-means, an algorithm of one's own."""
     if not estimator._entry.is_mixture:
         return None, None
-    in_memory = rows.n_rows == _sample_rows(estimator, rows)
+    in_memory = rows.n_rows == memory.sample_rows(estimator, rows)
     return (PASSES_IN_MEMORY if in_memory else PASSES).get(estimator._algorithm().name, (None, None))

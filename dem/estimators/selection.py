@@ -24,7 +24,7 @@ from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
 from dem.errors import ComponentWarning, DataError, DataWarning, FitError, OptionError
-from dem.estimators import checkpoints, inputs
+from dem.estimators import checkpoints, inputs, memory
 from dem.estimators.advice import trouble_of_components
 from dem.estimators.callbacks import History, Reads
 from dem.estimators.comparison import as_html, choice
@@ -186,6 +186,7 @@ def select(
         raise OptionError(message)
     reads = Reads(template.callbacks)
     engine = current_engine(reads)
+    rows = memory.fitting([one.estimator for one in candidates], rows, engine, template.callbacks or ())
     kept = checkpoints.open_checkpoint(checkpoint, checkpoint_every, template)
     searched = {"n_components": [one.estimator.n_components for one in candidates], "holdout": float(holdout)}
     searched |= {"covariance_type": repr(covariance_type)}
@@ -194,7 +195,7 @@ def select(
         rows_to_blame(rows, engine, template._support()),
         kept.held(),
     ):
-        checkpoints.begin(kept, template, rows, engine.engine, searched, tallies=[reads, engine])
+        checkpoints.begin(kept, template, rows.sliced(1), engine.engine, searched, tallies=[reads, engine])
         with checkpoints.random_numbers([template, *(one.estimator for one in candidates)], kept):
             sample = largest._sample(rows, kept.recorded(engine), check_random_state(template.random_state))
             _fit(candidates, rows, engine, sample, kept)

@@ -19,7 +19,7 @@ from dem.data.zarr_writer import write_rows
 from dem.em.predict import Imputed, RowFunction
 from dem.engine import current_engine, current_told
 from dem.errors import DataError, MissingDataError, OptionError
-from dem.estimators import inputs
+from dem.estimators import inputs, memory
 from dem.estimators.checkpoints import output_job
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
@@ -96,6 +96,7 @@ def _write(
         **seed,
     )
     with current_engine() as engine:
+        rows = memory.fitting([estimator], rows, engine, row_bytes=(function.columns or 1) * dtype.itemsize)
         try:
             write_rows(rows, function, path, **how, engine=engine, told=current_told())
         except MissingDataError:
