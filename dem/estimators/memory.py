@@ -139,7 +139,7 @@ def need_of_results(estimator: Any, rows: Rows, room: Room, n_workers: int | Non
 
 
 def _copied_bytes(estimator: Any, rows: Rows) -> int:
-    """Return what a chunk takes whose rows are put in groups: by the values they lack (measured), or by their region."""
+    """Return what a chunk takes whose rows are put in groups: by values they lack (as measured), or by region."""
     n_groupings = 18 * (estimator.missing == "marginalise") + (getattr(estimator, "top_components", None) is not None)
     return int(n_groupings * rows.read_bytes * 8 // rows.dtype.itemsize)
 
