@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from distributed import Client, LocalCluster
 
+from dem.events import IterationEnded, WorkersAwaited
+
 LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 
 
@@ -29,3 +31,21 @@ def cluster_of_threads(n_workers):
 def kill_all(client):
     for pid in client.run(os.getpid).values():
         os.kill(pid, signal.SIGKILL)
+
+
+class After:
+    """A callback that acts once, when an iteration on all the data has ended, and keeps all events."""
+
+    def __init__(self, action=lambda: None, iteration=2):
+        self.action, self.iteration, self.done, self.events = action, iteration, False, []
+
+    def __call__(self, event):
+        self.events.append(event)
+        ended = isinstance(event, IterationEnded) and event.phase == "data"
+        if ended and event.iteration == self.iteration and not self.done:
+            self.done = True
+            self.action()
+
+    @property
+    def waits(self):
+        return [event for event in self.events if isinstance(event, WorkersAwaited)]

@@ -13,7 +13,7 @@ import pytest
 import zarr
 from agreement import assert_same_bits
 from cases import gaussian_rows
-from clusters import cluster_of, cluster_of_threads, kill_all
+from clusters import After, cluster_of, cluster_of_threads, kill_all
 from distributed import Client
 from sources import CutBatch, CutRows
 
@@ -30,22 +30,9 @@ def rows():
     return CutRows(gaussian_rows(), EDGES)
 
 
-class After:
-    """A callback that acts once, when an iteration on all the data has ended, and keeps all events."""
-
-    def __init__(self, action, iteration=5):
-        self.action, self.iteration, self.events = action, iteration, []
-
-    def __call__(self, event):
-        self.events.append(event)
-        ended = isinstance(event, IterationEnded) and event.phase == "data"
-        if ended and event.iteration == self.iteration:
-            self.action()
-
-
 def goes_on(path, data=None):
     """Begin the same fit again; return what it comes to, having seen that it went on."""
-    told = After(lambda: None)
+    told = After()
     fitted = dem.GaussianMixture(3, callbacks=[told], **EM).fit(rows() if data is None else data, checkpoint=path)
     assert [event for event in told.events if isinstance(event, FitResumed) and event.phase == "data" and event.past]
     return fitted
@@ -82,7 +69,7 @@ def test_a_worker_that_hangs(tmp_path):
     data = HangingRows(gaussian_rows(), EDGES)
     HangingBatch.hangs.clear()
     HangingBatch.goes_on.clear()
-    stop = After(HangingBatch.hangs.set)
+    stop = After(HangingBatch.hangs.set, iteration=5)
     try:
         with (
             cluster_of_threads(1),
@@ -117,7 +104,7 @@ def test_a_read_that_hangs(tmp_path, monkeypatch):
     ReadAhead.hangs.clear()
     ReadAhead.goes_on.clear()
     stop, said = (
-        After(ReadAhead.hangs.set),
+        After(ReadAhead.hangs.set, iteration=5),
         r"^nothing has come of rows 600 to 799 for \S+ m?s: a store or a disk does not",
     )
     try:
@@ -167,7 +154,7 @@ def test_a_scheduler_that_is_killed(tmp_path):
         )
         try:
             with Client(address):
-                kill = After(scheduler.kill)
+                kill = After(scheduler.kill, iteration=5)
                 with pytest.raises(EngineError, match=r"^the cluster at tcp://127.0.0.1:\d+ went away"):
                     dem.GaussianMixture(3, callbacks=[kill], **EM).fit(data, checkpoint=tmp_path / "kept")
         finally:

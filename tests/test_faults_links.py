@@ -15,7 +15,7 @@ import pytest
 import zarr
 from agreement import assert_same_bits
 from cases import gaussian_rows
-from clusters import cluster_of, cluster_of_threads
+from clusters import After, cluster_of, cluster_of_threads
 from distributed import Client
 from faulty_stores import FailingStore
 from s3 import Gate, Server
@@ -26,7 +26,7 @@ import dem
 from dem.data.sources import open_rows
 from dem.engine.cluster import ClusterEngine
 from dem.errors import EngineError
-from dem.events import FitResumed, IterationEnded
+from dem.events import FitResumed
 
 EDGES = list(range(200, 3000, 200))
 FITTED = ("weights_", "means_", "covariances_", "lower_bounds_")
@@ -35,18 +35,6 @@ EM = {"random_state": 0, "tol": 1e-4, "init_params": "random", "max_iter": 500}
 
 def rows():
     return CutRows(gaussian_rows(), EDGES)
-
-
-class After:
-    """A callback that acts once, when the fifth iteration on all the data has ended, and keeps all events."""
-
-    def __init__(self, action=lambda: None):
-        self.action, self.events = action, []
-
-    def __call__(self, event):
-        self.events.append(event)
-        if isinstance(event, IterationEnded) and event.phase == "data" and event.iteration == 5:
-            self.action()
 
 
 def goes_on(path):
@@ -70,7 +58,7 @@ def test_a_link_that_is_cut(tmp_path):
         gate = Gate(Server(cluster.scheduler_address.replace("tcp", "http")), b"", 10**9)
         try:
             with Client(gate.server.address.replace("http", "tcp"), timeout="10s") as client:
-                cut = After(gate.cut)
+                cut = After(gate.cut, iteration=5)
                 with pytest.raises(
                     EngineError, match=r"^the cluster at tcp://127.0.0.1:\d+ went away .*; start it and the fit again"
                 ):
@@ -187,8 +175,10 @@ def test_a_worker_that_stands_still(tmp_path):
             os.kill(pid, signal.SIGSTOP)
             threading.Timer(1.5, os.kill, [pid, signal.SIGCONT]).start()
 
-        assert_same_bits(dem.GaussianMixture(3, callbacks=[After(stand_still)], **EM).fit(rows()), whole, FITTED)
-        stop_it = After(lambda: stop(pid))
+        assert_same_bits(
+            dem.GaussianMixture(3, callbacks=[After(stand_still, iteration=5)], **EM).fit(rows()), whole, FITTED
+        )
+        stop_it = After(lambda: stop(pid), iteration=5)
         said = r"^nothing has come of test rows for 3\.0 s: \d+ parts? under way, .*tcp://127.0.0.1:\d+ at work"
         with dask.config.set({"dem.stall-timeout": "3s"}), pytest.raises(EngineError, match=said):
             dem.GaussianMixture(3, callbacks=[stop_it], **EM).fit(rows(), checkpoint=tmp_path / "kept")
@@ -207,5 +197,5 @@ def test_a_worker_that_is_given_up():
     with dask.config.set({"distributed.scheduler.worker-ttl": "3s"}), cluster_of(2) as (cluster, _):
         pid = next(iter(cluster.workers.values())).pid
         with stopped_process() as stop:
-            fitted = dem.GaussianMixture(3, callbacks=[After(lambda: stop(pid))], **EM).fit(rows())
+            fitted = dem.GaussianMixture(3, callbacks=[After(lambda: stop(pid), iteration=5)], **EM).fit(rows())
     assert_same_bits(fitted, whole, FITTED)
