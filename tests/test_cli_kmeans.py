@@ -41,6 +41,7 @@ def out(tmp_path):
     return str(tmp_path / "out.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [

@@ -36,7 +36,8 @@ def test_the_chosen_model_is_saved_and_the_table_printed(data, tmp_path):
     assert "chosen by bic: 3 components, covariance full" in result.stdout
     assert "…" not in result.stdout, "a number is cut"
     assert picture.stat().st_size > 5000
-    told = [line.split(" ", 2)[2] for line in result.stderr.splitlines()]  # after the time
+    need, *told = [line.split(" ", 2)[2] for line in result.stderr.splitlines()]  # after the time
+    assert need.startswith("this process needs up to ")
     assert told[:3] == [
         "preparing: drawing a sample of the rows",
         "preparing: looking for a start in the sample (kmeans)",  # 8 times

@@ -348,6 +348,7 @@ def test_persisted_arrays(client):
             np.testing.assert_allclose(total, table.sum(axis=0), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_persisted_arrays_without_their_client(cluster):
     from distributed import Client, wait
 

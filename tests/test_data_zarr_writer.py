@@ -240,6 +240,7 @@ def test_rows_that_change_meanwhile_are_noticed(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_on_a_cluster(tmp_path, client):
     from dem.engine import current_engine
 

@@ -174,6 +174,7 @@ def test_rows_are_judged_with_their_errors(tmp_path):
     np.testing.assert_allclose(mapped.values.ravel(), density, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_any_kind_of_errors_on_threads_and_a_cluster(cluster, tmp_path):
     from distributed import Client
 

@@ -161,6 +161,7 @@ def test_blas_runs_at_one_thread_inside_and_as_before_outside(n_threads):
     assert blas_threads(None) == before
 
 
+@pytest.mark.slow
 def test_a_restarted_worker_keeps_its_settings():
     """It would pause at four fifths of its memory, and then wait for ever for room that nothing frees."""
     from dem.engine import connect

@@ -104,6 +104,7 @@ def assert_same(fitted, expected):
         np.testing.assert_allclose(getattr(fitted, name), getattr(expected, name), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:component 0 is collapsed")
 def test_chunks_missing_in_grids_and_among_variables(tmp_path):
     group = zarr.create_group(tmp_path / "g.zarr")
@@ -154,6 +155,7 @@ def test_a_zip_file(tmp_path):
             mixture().fit(array)
 
 
+@pytest.mark.slow
 @pytest.mark.reliability(
     fault="an object of a zarr store on S3 is lost, before a fit or during it",
     sees="chunk c/7/0 of s3://…/x.zarr (rows 70 to 79) is missing, the only one among the 12 that were read …",

@@ -167,6 +167,7 @@ def test_many_workers_without_a_limit(data):
     assert "is its share of this machine's memory (memory_limit says that of another)" in problem
 
 
+@pytest.mark.slow
 def test_missing_chunks_that_may_be(tmp_path):
     path = str(tmp_path / "data.zarr")
     zarr.create_array(path, shape=(10**12, 2), chunks=(10**6, 2), dtype="f4", fill_value=3)

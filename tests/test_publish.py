@@ -48,6 +48,7 @@ def any_bucket(request, monkeypatch):
     return s3.new_bucket()
 
 
+@pytest.mark.slow
 def test_a_model_on_s3_is_saved_replaced_and_replaced_again(any_bucket, models):
     bucket, url = any_bucket, f"{any_bucket}/deep/model.zarr"
     with pytest.raises(StoreError, match="there is no model"):
@@ -178,6 +179,7 @@ def test_a_reader_finds_the_old_model_or_the_new_one_at_any_moment(watched, mode
     assert {"old", "new"} == set(seen)
 
 
+@pytest.mark.slow
 def test_whichever_copy_fails_the_old_or_the_new_model_stands(watched, models):
     for number in range(1, 100):
         watched.watch = staticmethod(str)

@@ -121,6 +121,7 @@ def test_counts_that_are_damaged_are_told(tmp_path):
             assert_same_bits(mixture().fit(data, checkpoint=again), whole, FITTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_in_flight", [2, 5])
 @pytest.mark.parametrize("n_batches", [4 + 15 + 3, 4 + 15 + 15 + 7, 4 + 15 + 3 * 15 + 11])
 def test_blocks_in_flight_are_read_again(tmp_path, max_in_flight, n_batches):

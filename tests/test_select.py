@@ -198,6 +198,7 @@ def test_bad_options(options, message):
         dem.select(gaussian_rows(30), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm", ["incremental", *(pytest.param(one, marks=pytest.mark.slow) for one in ("stepwise", "auto"))]
 )

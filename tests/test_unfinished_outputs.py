@@ -123,6 +123,7 @@ def test_chunks_that_come_back_are_written_and_no_others(inputs, tmp_path, monke
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "out.zarr")[:], labels)
 
 
+@pytest.mark.slow
 def test_pieces_of_result_chunks_are_put_together_once(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(dem.data.dask, "READ_BYTES", 1)
     rows = zarr.open_array(inputs / "rows.zarr")[:]

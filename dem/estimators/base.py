@@ -226,7 +226,6 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         self._finish(X, source)
         return self
 
-    @with_callbacks
     def fit_predict(
         self,
         X: Any,
@@ -241,6 +240,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
         self.fit(X, y, sample_weight, checkpoint=checkpoint, checkpoint_every=checkpoint_every, **given)
         return vars(self)["labels_"] if "labels_" in vars(self) else self.predict(X, **given)
 
+    @with_callbacks
     def _fit(self, data: Any, given: WeightedOptions, checkpoint: Checkpoint) -> None:
         goes_on = bool(getattr(self, "warm_start", False)) and hasattr(self, "converged_")
         if goes_on:

@@ -55,7 +55,7 @@ class GaussianMixture(WithBackground, ScalesFeatures):
     --------
     >>> import numpy as np
     >>> import dem
-    >>> X = np.array([[1, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> X = np.array([[0, 2], [1, 4], [2, 0], [9, 2], [10, 0], [11, 4]])
     >>> gm = dem.GaussianMixture(n_components=2, random_state=0).fit(X)
     >>> np.sort(gm.means_[:, 0]).round(6)
     array([ 1., 10.])
