@@ -35,7 +35,7 @@ import psutil
 import zarr
 from common import HERE, announce, save, table
 from soak_fits import JOBS, digest, fit
-from soak_processes import MARK, Cluster, Command, Driver, left_over, measured
+from soak_processes import MARK, Cluster, Command, Driver, left_over, measured, shared_memory, upload
 
 import dem
 
@@ -391,21 +391,6 @@ def main() -> None:
     print(soak_table(result))
     if any(found["failures"].values()) or any(grown(one, "memory") for one in soak.measures.values()):
         sys.exit(1)
-
-
-def shared_memory() -> set[str]:
-    """Return the names of all shared memory but semaphores, which other processes of this machine make too."""
-    return {path.name for path in Path("/dev/shm").glob("*") if not path.name.startswith("sem.")}  # noqa: S108
-
-
-def upload(path: str, environment: dict[str, str]) -> None:
-    """Copy an array to the S3 server."""
-    import s3fs  # noqa: PLC0415 - after the rest is known to be there
-
-    keys = {"key": environment["AWS_ACCESS_KEY_ID"], "secret": environment["AWS_SECRET_ACCESS_KEY"]}
-    store = s3fs.S3FileSystem(endpoint_url=environment["AWS_ENDPOINT_URL"], **keys)
-    store.mkdir("dem-soak")
-    store.put(path, "dem-soak/data.zarr", recursive=True)
 
 
 if __name__ == "__main__":
