@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -78,12 +79,14 @@ def test_a_worker_that_hangs(tmp_path):
             said = (
                 r"^nothing has come of test rows for 1\.0 s: \d+ parts under way, (inproc|tcp)://.* at work; see there"
             )
-            with pytest.raises(EngineError, match=said):
+            with pytest.raises(EngineError, match=said) as error:
                 dem.GaussianMixture(3, callbacks=[stop], **EM).fit(data, checkpoint=tmp_path / "kept")
             HangingBatch.goes_on.set()
     finally:
         HangingBatch.goes_on.set()
         HangingBatch.hangs.clear()
+    (note,) = error.value.__notes__
+    assert re.search(rf"iteration \d+; the same call goes on from the checkpoint {tmp_path / 'kept'}$", note)
     assert_same_bits(goes_on(tmp_path / "kept", data), whole, FITTED)
 
 

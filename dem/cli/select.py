@@ -29,7 +29,7 @@ from dem.cli.progress import fit_progress
 from dem.cli.saving import Saved, save
 from dem.cli.session import Stopped, open_engine, plain_warnings, stopped_by, undisturbed
 from dem.em.progress import Tracker
-from dem.errors import StoreError
+from dem.errors import EngineError, StoreError
 from dem.estimators.registry import DEFAULT, ESTIMATORS
 from dem.units import plural
 
@@ -141,6 +141,11 @@ def _run(data: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
                 callbacks=[tracker, *callbacks],
                 **options,
             )
+    except EngineError as error:
+        if options["checkpoint"] is None:
+            raise
+        message = f"{error}; the same command goes on from {options['checkpoint']}"
+        raise EngineError(message) from error
     except KeyboardInterrupt:
         reads = tracker.last.iteration if tracker.last is not None and tracker.last.phase == "data" else 0
         if given["as_json"]:

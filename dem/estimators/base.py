@@ -263,7 +263,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             rows = memory.fitting([self], rows, engine, callbacks)
             with (
                 suppress(StopAskedFor),
-                keeping_last(history, keep),
+                keeping_last(history, keep, checkpoint),
                 rows_to_blame(rows, engine, self._support()),
                 checkpoint.held(),
             ):

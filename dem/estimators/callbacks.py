@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from dem.em.algorithm import Fit, Status
+from dem.em.checkpoint import Checkpoint
 from dem.em.progress import Tracker, needed, outcome_of_starts, retried, waiting
 from dem.engine.local import current_told
 from dem.errors import DataError, FitError
@@ -64,7 +65,7 @@ class History:
 
 
 @contextmanager
-def keeping_last(history: History, keep: Callable[..., None]) -> Iterator[None]:
+def keeping_last(history: History, keep: Callable[..., None], checkpoint: Checkpoint) -> Iterator[None]:
     """Keep the last whole iteration where a fit ends before its time, and add to the error that it is kept.
 
     An error of the fit itself tells that its parameters are no good; and where the data were refused before the first
@@ -79,7 +80,9 @@ def keeping_last(history: History, keep: Callable[..., None]) -> Iterator[None]:
         if last is not None and not refused:
             keep(*history.so_far())
             where = " on the sample" if on_sample else ""
-            error.add_note(f"the estimator holds the parameters of iteration {last.iteration}{where}")
+            kept = checkpoint.identity
+            on = f"; the same call goes on from the checkpoint {kept[0]}" if kept else ""
+            error.add_note(f"the estimator holds the parameters of iteration {last.iteration}{where}{on}")
         raise
 
 
