@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -98,6 +99,8 @@ class RootCommand(click.Group):
 
 
 def _fail(message: str, code: int, error: BaseException) -> int:
+    # Reads that were under way as the command was stopped end with `error`, unawaited.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     if wants_traceback():
         traceback.print_exception(error)
     click.echo(f"dem: {one_line(message)}", err=True)
