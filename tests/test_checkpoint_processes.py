@@ -117,3 +117,11 @@ def test_the_same_command_goes_on(tmp_path):
     with pytest.warns(ConvergenceWarning):
         whole.fit(data)
     assert_same_bits(dem.load(model), whole, ("weights_", "means_", "covariances_", "lower_bounds_"))
+    # A queue may start it once more, also after a kill between the saving of the model and the end of the checkpoint.
+    with pytest.warns(ConvergenceWarning):
+        whole.fit(data, checkpoint=kept)
+    done = dem_command(*command)
+    assert done.returncode == 0
+    assert done.stderr == f"dem: {model} is what this command has come to; there is nothing left to do\n"
+    assert not Path(kept).exists()
+    assert dem_command(*command, "--tol", "1e-3").stderr.endswith("choose another path or give --overwrite\n")

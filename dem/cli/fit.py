@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from dem.cli.options import (
 from dem.cli.progress import fit_progress
 from dem.cli.saving import Saved, remove_partial, save, save_partial
 from dem.cli.session import Stopped, open_engine, plain_warnings, say, stopped_by, undisturbed
-from dem.errors import DataError, DemError
+from dem.errors import DataError, DemError, StoreError
 from dem.estimators.registry import DEFAULT, entry_of
 from dem.events import Callback
 
@@ -77,6 +78,20 @@ class FitOptions:
             return estimator.set_params(callbacks=callbacks, warm_start=True)
         centres = getattr(estimator, f"{entry.location}_")
         return estimator.set_params(callbacks=callbacks, **{entry.start: centres}, n_init=1)
+
+    def is_done(self, engine: dict[str, Any]) -> bool:
+        """Tell whether `--out` is the model of this very fit: a queue may start a command again that has ended."""
+        checkpoint = self.kept["checkpoint"]
+        if self.out is None or self.overwrite or checkpoint is None:
+            return False
+        import dem  # noqa: PLC0415
+        from dem.estimators.checkpoints import is_done  # noqa: PLC0415
+
+        with suppress(StoreError):
+            fitted: Any = dem.load(self.out)
+            with plain_warnings(self.quiet), open_engine(**engine):
+                return is_done(self.estimator([]), fitted, self.data, self.source, checkpoint)
+        return False
 
     def _check_saved(self, estimator: Any) -> None:
         from dem.cli.report import size  # noqa: PLC0415
@@ -130,6 +145,9 @@ def fit(**given: Any) -> None:
     options = FitOptions(source=source, kept=kept, family=family, model=model, **given)
     options.check()
     check_checkpoint(kept["checkpoint"], (options.data, options.start_from, options.out))
+    if options.is_done(engine):
+        say(f"{options.out} is what this command has come to; there is nothing left to do")
+        return
     if options.out is not None:
         inputs = (options.data, options.start_from) if options.start_from else (options.data,)
         check_output(options.out, options.overwrite, inputs)

@@ -11,6 +11,7 @@ kept.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import warnings
@@ -69,8 +70,9 @@ class Checkpoint:
         self._saved, self._cost, self._number = time.monotonic(), 0.0, 0
         #: what goes with every snapshot
         self.tallies: Sequence[Tally] = ()
-        #: path and number of this checkpoint, once it is begun
+        #: path and number of this checkpoint, and what tells its fit from others, once it is begun
         self.identity: tuple[str, str] | None = None
+        self.job: str | None = None
 
     @property
     def _fit(self) -> str:
@@ -92,6 +94,7 @@ class Checkpoint:
         """
         if self._snapshots is None:
             return
+        self.job = digest_of_job(job)
         job, path = {"format of the checkpoint": FORMAT, **job}, self._snapshots.path
         anew = "give another path, or remove that one to begin anew"
         try:
@@ -251,6 +254,11 @@ class Checkpoint:
     @staticmethod
     def _say(message: str) -> None:
         warnings.warn(message, DataWarning, stacklevel=4)
+
+
+def digest_of_job(job: Mapping[str, Any]) -> str:
+    """Return what tells a job from others, for a model to keep."""
+    return hashlib.sha256(repr(sorted(job.items())).encode()).hexdigest()
 
 
 class _Recorded(Engine):

@@ -270,7 +270,7 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
                 checkpoints.begin(checkpoint, self, rows.sliced(1), engine, tallies=[reads], goes_on=goes_on)
                 with checkpoints.random_numbers([self], checkpoint):
                     keep(*self._search(rows, engine, (history, *callbacks, *tasks), checkpoint, goes_on=goes_on))
-        self._checkpoint = checkpoint.identity
+        self._checkpoint, self._job = checkpoint.identity, checkpoint.job
         for task in tasks:
             task.end()
 

@@ -23,9 +23,11 @@ from dem import __version__
 from dem.data.base import Rows
 from dem.data.fingerprint import FirstChunks, digest_of, digests, shape_of
 from dem.data.snapshots import Snapshots
-from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint, Every, Tally
-from dem.engine import Engine
-from dem.errors import OptionError
+from dem.data.sources import WeightedOptions
+from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint, Every, Tally, digest_of_job
+from dem.engine import Engine, current_engine
+from dem.errors import OptionError, StoreError
+from dem.estimators.inputs import rows_of
 from dem.estimators.registry import name_of
 from dem.packing import pack
 
@@ -119,6 +121,21 @@ def begin(
     """
     if not checkpoint.keeps:
         return
+    checkpoint.tallies = [*tallies, *([rows.unreadable] if rows.unreadable else [])]
+    if rows.unreadable:  # what was left out is not to be told from other data by its having come back
+        checkpoint.recount()
+    checkpoint.begin(job_of(estimator, rows, engine, more, goes_on=goes_on))
+
+
+def job_of(
+    estimator: Any,
+    rows: Rows,
+    engine: Engine,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    goes_on: bool = False,
+) -> dict[str, Any]:
+    """Return what tells a fit from others; two chunks are read. See `begin` for the parameters."""
     options = {
         name: told(value)
         for name, value in sorted(estimator.get_params(deep=False).items())
@@ -131,20 +148,33 @@ def begin(
         options |= {
             f"{name}_ at the start": told(getattr(estimator, f"{name}_")) for name in estimator._parameter_names
         }
-    checkpoint.tallies = [*tallies, *([rows.unreadable] if rows.unreadable else [])]
-    if rows.unreadable:  # what was left out is not to be told from other data by its having come back
-        checkpoint.recount()
     (content,) = engine.sweep(FirstChunks(rows), [digests])
-    checkpoint.begin(
-        {
-            "model": name_of(estimator),
-            **options,
-            **{name: told(value) for name, value in more.items()},
-            **shape_of(rows),
-            **dict(content),
-            **versions(),
-        }
-    )
+    return {
+        "model": name_of(estimator),
+        **options,
+        **{name: told(value) for name, value in more.items()},
+        **shape_of(rows),
+        **dict(content),
+        **versions(),
+    }
+
+
+def is_done(estimator: Any, fitted: Any, data: Any, given: WeightedOptions, checkpoint: str) -> bool:
+    """Tell whether a model is what a fit of an estimator to data, with a checkpoint, has come to.
+
+    If it is, the checkpoint goes: the process may have been killed after it saved the model.
+    """
+    goes_on = bool(getattr(estimator, "warm_start", False)) and hasattr(estimator, "converged_")
+    rows = rows_of(estimator, data, reset=not goes_on, **given)
+    with current_engine() as engine:
+        job = job_of(estimator, rows.sliced(1), engine, goes_on=goes_on)
+    if digest_of_job(job) != getattr(fitted, "_job", None):
+        return False
+    kept = open_checkpoint(checkpoint, None, estimator)
+    with suppress(StoreError), kept.held():
+        kept.begin(job)
+        remove(kept.identity)
+    return True
 
 
 def output_job(estimator: Any, function: Any, **more: Any) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ FORMAT = 2
 # Format 1 has no raw parameters.
 _READ = (1, FORMAT)
 # What files of earlier versions do not have, or models of some families.
-_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_", "n_retries_", "bad_chunks_")
+_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_", "n_retries_", "bad_chunks_", "_job")
 _STATUS = "component_status_"
 #: attributes of an estimator that holds the first rows of a stream, and what is known of each
 HELD_ARRAYS = ("_held_rows", *(f"_held_{field}" for field in COLUMNS))
