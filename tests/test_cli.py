@@ -254,7 +254,7 @@ def failing():
         (OSError(28, "No space left on device", "out.zarr"), 1, "No space left on device (out.zarr)"),
         (MemoryError(), 1, "out of memory; smaller chunks or fewer workers need less"),
         (KeyError("secret"), 70, "unexpected KeyError: 'secret'; DEM_TRACEBACK=1 shows where"),
-        (KeyboardInterrupt(), 130, "stopped"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
     ],
 )
 def test_every_failure_is_one_line(failing, monkeypatch, error, code, line):

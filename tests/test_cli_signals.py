@@ -170,7 +170,7 @@ def test_ctrl_c_while_predicting_leaves_no_output(tmp_path):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, "dem: stopped\n")
+    assert (process.returncode, stderr) == (130, "dem: stopped by Ctrl-C\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

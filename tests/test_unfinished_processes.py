@@ -143,6 +143,6 @@ def test_ctrl_c_says_how_to_go_on(inputs, tmp_path):
     assert process.returncode == 130
     *_, kept, last = stderr.splitlines()
     assert re.search(r"out\.zarr is not whole: .* the same call \(or command\) goes on from there$", kept)
-    assert last == "dem: stopped"
+    assert last == "dem: stopped by Ctrl-C"
     finish(command(tmp_path / "second.log", 0, *line))
     assert computed(tmp_path / "second.log") < N_CHUNKS

@@ -24,7 +24,7 @@ from dem.cli.predict import predict
 from dem.cli.sample import sample
 from dem.cli.score import score
 from dem.cli.select import select
-from dem.cli.session import Stopped, exit_code_of_signal, interrupts, is_terminal, left_reading, one_line
+from dem.cli.session import Stopped, exit_code_of_signal, interrupts, is_terminal, left_reading, one_line, stopped_by
 from dem.errors import DemError
 
 FAILED = 1
@@ -51,7 +51,7 @@ class RootCommand(click.Group):
             try:
                 code = self._exit_code(given)
             except KeyboardInterrupt as error:  # while a failure was told
-                code = _fail("stopped", exit_code_of_signal(), error)
+                code = _fail(f"stopped by {stopped_by()}", exit_code_of_signal(), error)
         if left_reading():  # Python would wait for it to end
             sys.stdout.flush()
             sys.stderr.flush()
@@ -63,7 +63,8 @@ class RootCommand(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Stopped from None
+            message = f"stopped by {stopped_by()}"
+            raise Stopped(message) from None
 
     def _exit_code(self, given: Any) -> int:
         try:

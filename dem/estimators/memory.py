@@ -114,10 +114,11 @@ def need_of_fit(estimators: Sequence[Any], rows: Rows, room: Room, n_workers: in
     sample = 2 * sample_rows(first, rows) * width if n_workers else 0
     work = max(work_bytes(one, rows.n_features) for one in estimators)
     work += _copied_bytes(first, rows)
+    waits = (waiting + under_way) * sum(sums)
     need = {
         **_of_reading(rows, n_threads, n_workers),
         "E-step": int(n_threads * (work + SUMMED * sum(sums)) + DERIVED * under_way * sum(sums)),
-        "statistics": int(max((waiting + under_way) * sum(sums), sample)),
+        **({"statistics": int(waits)} if waits >= sample else {"sample": int(sample)}),  # not at the same time
     }
     if n_workers is None:
         need["sample and start"] = sum(start_bytes(one, rows) for one in estimators)
@@ -255,8 +256,8 @@ def remedy(estimator: Any, room: Room, need: Mapping[str, int], rows: Rows) -> s
     elif largest in ("E-step", "statistics"):
         shapes = getattr(estimator, "covariance_type", "") in ("full", "tied")
         ways.append(f"take {'diag covariances or ' * shapes}fewer components")
-    elif largest == "sample and start":
-        ways.append("take fewer rows for the sample (sample_rows)")
+    elif largest in ("sample", "sample and start"):
+        ways.append("take fewer rows for the sample (sample_rows, --sample-rows)")
     if n_threads > 1 and largest in ("chunks", "E-step", "results") and not room.is_here:
         ways.append(f"give each process fewer threads than {n_threads}")
     ways.append(f"give {'this process' if room.is_here else 'a worker'} at least {human_bytes(total / ENDS_AT)}")
