@@ -209,3 +209,24 @@ def test_what_does_not_go_together(options, message):
 def test_it_is_told(capsys):
     dead_start(reseed=1, verbose=1).fit(three_clusters())
     assert "Model 0: components 2 begin anew" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:the value 1e", "ignore:Best performing")
+@pytest.mark.parametrize("size", [1e12, 1e13])
+@pytest.mark.parametrize("way", [{}, {"algorithm": "auto"}])
+def test_what_fails_begun_anew_keeps_what_it_had(way, size):
+    """Where no other component holds the outlier, the origin and the unit of all rows are lost to it."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat([[0.0, 0.0, 0.0], [8.0, 8.0, 8.0]], 200, axis=0) + rng.normal(size=(400, 3))
+    rows = np.vstack([groups, [size, 0.0, 0.0]])
+    options = {"random_state": 0, "tol": 1e-6, **way}
+    fits = []
+    for reseed in (0, 3):
+        with pytest.warns(ComponentWarning, match="^component 1 is collapsed"):
+            fits.append(dem.GaussianMixture(2, reseed=reseed, **options).fit(rows))
+    without, model = fits
+    assert model.component_status_ == without.component_status_ == ["ok", "collapsed"]
+    for name in ("weights_", "means_", "covariances_"):
+        np.testing.assert_allclose(getattr(model, name), getattr(without, name), rtol=1e-9, atol=1e-12)
+    assert model.lower_bound_ == pytest.approx(without.lower_bound_, rel=1e-9)
+    assert [one["reseeded"] for one in model.history_ if "reseeded" in one] == [[1]]

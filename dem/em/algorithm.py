@@ -81,6 +81,8 @@ class Fit:
         Components that begin anew at the end of the next pass.
     n_reseeds : int
         How many times components have begun anew.
+    before : object
+        The parameters before the latest time, which the fit goes back to if it fails; None where there are none.
     """
 
     parameters: Any
@@ -93,6 +95,7 @@ class Fit:
     component_status: tuple[str, ...] = ()
     useless: tuple[int, ...] = ()
     n_reseeds: int = 0
+    before: Any = None
 
     @property
     def n_iter(self) -> int:

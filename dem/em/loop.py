@@ -238,6 +238,11 @@ class _Race:
         return one.status is Status.RUNNING
 
     def _fail(self, number: int, error: FitError) -> None:
+        one = self.fits[number]
+        if one.before is not None:  # as if no component had begun anew, nor will one again
+            self._begin_at(number, one.before)
+            one.before, one.n_reseeds = None, self.settings.reseed
+            return
         self.end(number, Status.FAILED, f"{Status.FAILED.value}: {error}")
         if all(one.status is Status.FAILED for one in self.fits):
             raise error
@@ -251,7 +256,7 @@ class _Race:
         except FitError as error:
             self._fail(number, error)
             return
-        if not iterate.n_rows:  # no row of a stream counts
+        if not iterate.n_rows:  # no row of a stream counts, or the pass has failed
             return
         reached, before = float(iterate.objective / iterate.n_rows), one.parameters
         gain = reached - one.reached
@@ -291,12 +296,17 @@ class _Race:
             if lowest is None or not which:
                 one.useless = found if left > 1 and (settled or not asked) else ()
                 return ()
-            one.parameters, which = reseeded(model, one.parameters, which, lowest)
+            parameters, which = reseeded(model, one.parameters, which, lowest)
         one.n_reseeds += 1
-        # Where a component begins is no EM step: the next objective may be smaller.
-        one.reached = -math.inf
-        one.state = self.algorithm.init(model, one.parameters, self.blocks.rows, len(self.blocks), len(self.starts))
+        one.before = one.parameters
+        self._begin_at(number, parameters)
         return which
+
+    def _begin_at(self, number: int, parameters: Any) -> None:
+        """Let a fit go on from other parameters. That is no EM step: the next objective may be smaller."""
+        one, model = self.fits[number], self.starts[number].model
+        one.parameters, one.reached = parameters, -math.inf
+        one.state = self.algorithm.init(model, parameters, self.blocks.rows, len(self.blocks), len(self.starts))
 
     def judge_components(self) -> None:
         """Take note of what has become of the components of each model."""
@@ -325,4 +335,8 @@ class _Race:
 
 
 def _can_be(found: object, parameters: Any) -> bool:
-    return isinstance(found, Fit) and form(found.parameters) == form(parameters)
+    return (
+        isinstance(found, Fit)
+        and form(found.parameters) == form(parameters)
+        and (found.before is None or form(found.before) == form(parameters))
+    )

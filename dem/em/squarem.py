@@ -54,7 +54,7 @@ class SquaremState:
     at_limit: bool = False
     on_trial: bool = False
     objective: float = -math.inf
-    n_rows: float = 1.0
+    n_rows: float = 0.0
     tried: bool = False
 
 

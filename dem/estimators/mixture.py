@@ -94,6 +94,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         How many times components that have become of no use (`component_status_` is not ``'ok'``) may begin anew at the
         rows of lowest density, with a small weight and the covariance of the others, in batch EM. The log-likelihood
         may be lower once, after an iteration whose entry in `history_` names the components (``'reseeded'``).
+        A fit that fails then goes back to where it was before, and on without.
     warm_start : bool, default=False
         Whether another `fit` goes on from the current parameters.
     verbose, verbose_interval : int
