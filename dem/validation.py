@@ -77,6 +77,29 @@ class CountBadValues:
         return BadValues(n_nan, len(values) - n_nan - n_outside, n_outside, first)
 
 
+@dataclass(frozen=True)
+class FarthestValue:
+    """The value farthest from 0: its size, its row of the whole table, negative, its column, and itself; ``+`` joins.
+
+    Of equal ones it is the first.
+    """
+
+    found: tuple[float, int, int, float] = (0.0, 0, 0, 0.0)
+
+    def __add__(self, other: FarthestValue) -> FarthestValue:
+        return max(self, other, key=lambda one: one.found[:3])
+
+
+def farthest_value(chunk: Chunk) -> FarthestValue:
+    """Return that of a chunk: a work."""
+    sizes = np.nan_to_num(np.abs(np.asarray(chunk.rows, dtype=np.float64)), nan=0.0, posinf=np.inf)
+    if not sizes.size:
+        return FarthestValue()
+    row, column = np.unravel_index(sizes.argmax(), sizes.shape)
+    place = int(np.asarray(chunk.index)[row])
+    return FarthestValue((float(sizes[row, column]), -place, int(column), float(chunk.rows[row, column])))
+
+
 def check_rows(rows: Rows, engine: Engine, support: Support) -> None:
     """Read all rows and raise if any value is not finite or outside the family's support.
 
@@ -130,11 +153,25 @@ def place_text(rows: Rows, row: int, column: int) -> str:
 
 @contextmanager
 def rows_to_blame(rows: Rows, engine: Engine, support: Support) -> Iterator[None]:
-    """Where a log-likelihood is not finite, say which values are the cause; see `check_rows`."""
+    """Where a log-likelihood is not finite, say which values are the cause, also where their squares overflow.
+
+    Raises
+    ------
+    DataError
+        See `check_rows`.
+    """
     try:
         yield
     except NonFiniteError:
         check_rows(rows, engine, support)
+        farthest: FarthestValue = engine.sweep(rows, [farthest_value])[0]
+        size, place, column, value = farthest.found
+        if size > _largest_spread(rows):
+            message = (
+                f"the value {value:.3g} {place_text(rows, -place, column)} of {rows.name} is of a size whose squares "
+                "overflow; drop or clip such rows, or divide the data by their scale first"
+            )
+            raise DataError(message) from None
         raise
 
 
@@ -222,7 +259,7 @@ def check_spread(table: Array, rows: Rows) -> None:
     with np.errstate(over="ignore"):
         spread = np.subtract(np.fmax.reduce(table, axis=0), np.fmin.reduce(table, axis=0), dtype=np.float64)
     column = int(spread.argmax())
-    if spread[column] > math.sqrt(LARGEST_SQUARES / (max(rows.n_rows, 2) * rows.n_features)):
+    if spread[column] > _largest_spread(rows):
         name = f" ({rows.feature_names[column]!r})" if rows.feature_names else ""
         largest = np.fmax.reduce(np.abs(table[:, column]))
         message = (
@@ -230,6 +267,11 @@ def check_spread(table: Array, rows: Rows) -> None:
             "squares overflow; divide the data by their scale first"
         )
         raise DataError(message)
+
+
+def _largest_spread(rows: Rows) -> float:
+    """Return how far values may spread so that the sum of all squares is finite."""
+    return math.sqrt(LARGEST_SQUARES / (max(rows.n_rows, 2) * rows.n_features))
 
 
 def check_weights(weights: ArrayLike, n_components: int) -> Array:

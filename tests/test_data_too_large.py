@@ -40,3 +40,23 @@ def test_other_kinds_of_numbers_spread_in_float64(dtype):
     rows = np.random.default_rng(0).integers(0, 2, (200, 3)).astype(dtype)
     rows[0] = np.iinfo(np.int64).min if dtype is np.int64 else 1
     dem.GaussianMixture(1, covariance_type="diag", random_state=0).fit(rows)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    "model",
+    [
+        dem.GaussianMixture(2, random_state=0, sample_rows=500, missing="marginalise"),
+        dem.GaussianMixture(2, random_state=0, sample_rows=500, algorithm="stepwise"),
+        dem.KMeans(2, random_state=0, sample_rows=500),
+    ],
+    ids=["gaussian", "stepwise", "k-means"],
+)
+def test_a_value_outside_of_the_sample_is_named(model):
+    rows = np.random.default_rng(0).normal(size=(20_000, 3))
+    rows[[14_321, 17_000], 1] = -1e225
+    if model.get_params().get("missing") == "marginalise":
+        rows[::7, 0] = np.nan
+    found = r"^the value -1e\+225 in row 14321, column 1 of NumPy array is of a size whose squares overflow; drop or"
+    with pytest.raises(DataError, match=found):
+        model.fit(rows)
