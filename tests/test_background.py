@@ -195,10 +195,11 @@ def test_bad_options(options, says):
 
 
 @pytest.mark.filterwarnings("ignore::dem.errors.DataWarning")
-def test_a_box_without_volume_is_refused():
+@pytest.mark.parametrize(("factor", "verb"), [(0.0, "is"), (1e-300, "counts as")])
+def test_a_box_without_volume_is_refused(factor, verb):
     rows = noisy_rows()
-    rows[:, 1] = 4.0
-    with pytest.raises(DataError, match="no volume: column 1 is constant"):
+    rows[:, 1] *= factor
+    with pytest.raises(DataError, match=f"no volume: column 1 {verb} constant"):
         dem.GaussianMixture(3, noise=True, random_state=0).fit(rows)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.errors import DataError, OptionError
-from dem.families.base import Array, Block, Component, Kernel, RowBlock, Support
+from dem.families.base import SMALLEST_SCALE, Array, Block, Component, Kernel, RowBlock, Support
 from dem.families.expectation import normalise
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
@@ -69,10 +69,11 @@ class NoisyComponent(Component[P, S]):
             return -float(np.log(self.volume))
         box: Any = self.box
         extents = box[1] - box[0]
-        if not extents.all():
-            column = int(np.argmin(extents))
+        column = int(np.argmin(extents))
+        if extents[column] < 2.0 * SMALLEST_SCALE:  # of one so narrow the components see nothing (`dem.validation`)
             message = (
-                f"the box of the data has no volume: column {column} is constant; leave it out, or give noise=VOLUME"
+                f"the box of the data has no volume: column {column} {'counts as' if extents[column] else 'is'} "
+                "constant; leave it out, or give noise=VOLUME"
             )
             raise DataError(message)
         return -float(np.log(extents).sum())
