@@ -176,9 +176,17 @@ def rows_to_blame(rows: Rows, engine: Engine, support: Support) -> Iterator[None
 
 
 def check_sample(
-    sample: RowSample, rows: Rows, engine: Engine, support: Support, n_wanted: int, what: str = "components"
+    sample: RowSample,
+    rows: Rows,
+    engine: Engine,
+    support: Support,
+    n_wanted: int,
+    what: str = "components",
+    *,
+    units: Array | float = 0.0,
+    ridge: float = 0.0,
 ) -> None:
-    """Look for trouble that a sample already shows, before any fit.
+    """Look for trouble that a sample already shows, before any fit; `ridge` is `reg_covar` in squared `units`.
 
     Raises
     ------
@@ -202,7 +210,7 @@ def check_sample(
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
         message = f"column {names}{more} of {rows.name} is constant{where} and tells the components nothing; drop it"
         warnings.warn(message, DataWarning, stacklevel=4)
-    warn_of_scales(sample, rows)
+    warn_of_scales(sample, rows, units, ridge)
     distinct = len(np.unique(sample.rows[: 16 * n_wanted], axis=0))
     if distinct < n_wanted:  # sorting all of them takes long
         distinct = len(np.unique(sample.rows, axis=0))
@@ -211,8 +219,11 @@ def check_sample(
         warnings.warn(message, DataWarning, stacklevel=5)
 
 
-def warn_of_scales(sample: RowSample, rows: Rows) -> None:
-    """Warn of columns whose squares underflow, and of values beside which others are hardly to be told apart."""
+def warn_of_scales(sample: RowSample, rows: Rows, units: Array | float = 0.0, ridge: float = 0.0) -> None:
+    """Warn of columns whose squares underflow, and of values beside which others are hardly to be told apart.
+
+    So it is, too, where they make the unit of their column so wide that a ridge in it hides the middle half.
+    """
     table = sample.rows
     highest, lowest = (np.asarray(one.reduce(table, axis=0), dtype=np.float64) for one in (np.fmax, np.fmin))
     spread = highest - lowest
@@ -230,16 +241,19 @@ def warn_of_scales(sample: RowSample, rows: Rows) -> None:
         return
     low, middle, high = np.quantile(some, [0.25, 0.5, 0.75], axis=0, method="lower")
     between = high - low
-    far = np.flatnonzero((between > 0.0) & (np.maximum(highest - middle, middle - lowest) > OUTLYING * between))
+    farthest = np.maximum(highest - middle, middle - lowest)
+    hides = (between < math.sqrt(ridge) * units) & (farthest > units)
+    far = np.flatnonzero((between > 0.0) & ((farthest > OUTLYING * between) | hides))
     if len(far):
         column = int(far[0])
         away = np.abs(np.asarray(table[:, column], dtype=np.float64) - middle[column])
         row = int(np.nanargmax(away))
         place = place_text(rows, int(np.asarray(sample.chunk.index)[row]), column)
         times = away[row] / between[column]
+        loss = "others lose digits" if times > OUTLYING else "reg_covar hides the others, as scale=True counts"
         message = (
             f"the value {float(table[row, column]):.3g} {place} of {rows.name} is {times:.0e} times as far away as the "
-            "middle half of its column is wide, beside which others lose digits; drop or clip such rows"
+            f"middle half of its column is wide, beside which {loss}; drop or clip such rows"
         )
         warnings.warn(message, DataWarning, stacklevel=5)
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import dem
 from dem.cli.main import dem as shell
-from dem.errors import ComponentWarning, StoreError
+from dem.errors import ComponentWarning, DataWarning, StoreError
 from dem.families.exponential import ExponentialComponent
 from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.gaussian.covariance import GaussianParameters
@@ -181,6 +181,21 @@ def test_a_column_that_is_constant_is_the_fault_of_no_component():
     rows[:, 1] = 3.0
     with pytest.warns(ComponentWarning, match="^in some direction reg_covar=1e-06 is most of the variance of every"):
         dem.GaussianMixture(2, random_state=0).fit(rows)
+
+
+@pytest.mark.filterwarnings("ignore:Best performing")
+def test_an_outlier_that_is_the_unit_of_its_column_is_named():
+    rows = np.vstack([two_clusters(), [1e6, 0.0]])
+    model = dem.GaussianMixture(4, covariance_type="diag", scale=True, random_state=0)
+    last = len(rows) - 1
+    with (
+        pytest.warns(DataWarning, match=rf"^the value 1e\+06 in row {last}, column 0 .* reg_covar hides the others"),
+        pytest.warns(
+            ComponentWarning, match=r"a few values so far out .* drop such a column or such rows, or decrease"
+        ),
+    ):
+        model.fit(rows)
+    assert set(model.component_status_) == {"collapsed"}
 
 
 @pytest.mark.filterwarnings("ignore:.*only 2 distinct rows")

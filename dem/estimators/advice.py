@@ -28,10 +28,12 @@ def trouble_of_components(estimator: Any) -> str:
     # What is alike before EM has converged may still part.
     duplicates = [k for k, word in enumerate(status) if word.startswith(DUPLICATE) and estimator.converged_]
     if len(collapsed) == len(status) and hasattr(estimator, "reg_covar"):
+        cause, cure = "the data are that small", ", scale the data (scale=True),"
+        if getattr(estimator, "scale", False):
+            cause, cure = "a few values so far out are the scale of theirs", " or such rows,"
         return (
             f"in some direction reg_covar={estimator.reg_covar:g} is most of the variance of every component: a column "
-            "is constant or follows from others, or the data are that small; drop such a column, scale the data "
-            "(scale=True), or decrease reg_covar"
+            f"is constant or follows from others, or {cause}; drop such a column{cure} or decrease reg_covar"
         )
     if not (empty or collapsed or duplicates):
         return ""

@@ -304,7 +304,8 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
             left = f"{len(sample.rows)} rows of {rows.name} are left for the fit"
             message = f"{left}, too few for {self.n_components} components"
             raise DataError(message)
-        check_sample(sample, rows, engine, self._support(), self.n_components)
+        units, ridge = 0.0 if self._units is None else self._units, float(getattr(self, "reg_covar", 0.0))
+        check_sample(sample, rows, engine, self._support(), self.n_components, units=units, ridge=ridge)
         return sample
 
     def _start(
