@@ -279,3 +279,19 @@ def test_equal_weights_of_any_size_are_none(covariance_type, weight, dtype):
     np.testing.assert_allclose(weighted.means_, model.means_, atol=1e-5)
     np.testing.assert_allclose(weighted.weights_, model.weights_, rtol=1e-5)
     assert weighted.component_status_ == ["ok", "ok"]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", [*GAUSSIAN, "student t", "k-means"])
+def test_equal_rows_of_any_size_end_alike(family):
+    kind, options = FAMILIES[family]
+    small, large = (kind(2, random_state=0, **options).fit(np.full((60, 3), size)) for size in (1.0, 1e300))
+    assert small.component_status_ == large.component_status_
+    assert "empty" in large.component_status_
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("size", [1e154, 1e300])
+def test_squares_that_overflow_are_told_by_the_error_alone(size):
+    with pytest.raises(DataError, match=r"^column 1 of NumPy array has values of a size"):
+        dem.GaussianMixture(2, covariance_type="diag", scale=True).fit(with_column(np.tile([size, -size], 60)))

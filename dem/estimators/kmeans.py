@@ -138,7 +138,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Sc
         self._learn_units(rows, reader)
         family = self._family(sample.rows)
         starts = [Start(family, one) for one in self._starts(family, rows, reader, sample, random_state, checkpoint)]
-        enough = self.tol * float(in_units(sample.chunk, self._units).rows.var(axis=0).mean()) / family.unit
+        with np.errstate(over="ignore"):  # equal rows may be as large as they like
+            enough = self.tol * float(in_units(sample.chunk, self._units).rows.var(axis=0).mean()) / family.unit
         settings = Settings(enough, self.max_iter, callbacks, checkpoint=checkpoint)
         fits = search(starts, sample, rows, engine, Batch(), settings, compare=len(starts) > 1)[None]
         fits = [one for one in fits if one.eligible]

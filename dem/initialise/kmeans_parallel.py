@@ -116,9 +116,10 @@ class HardEStep:
 
 def squared_distances(rows: Array, centres: Array) -> Array:
     """Return ‖row − centre‖², shape (n, n_centres), never negative."""
-    distances = rows @ (-2.0 * centres.T)
-    distances += np.einsum("ij,ij->i", rows, rows)[:, np.newaxis]
-    distances += np.einsum("ij,ij->i", centres, centres)
+    with np.errstate(over="ignore", invalid="ignore"):
+        distances = rows @ (-2.0 * centres.T)
+        distances += np.einsum("ij,ij->i", rows, rows)[:, np.newaxis]
+        distances += np.einsum("ij,ij->i", centres, centres)
     return np.maximum(distances, 0.0, out=distances)
 
 

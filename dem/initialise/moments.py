@@ -19,5 +19,6 @@ def feature_moments(chunk: Chunk) -> CentralMoments:
     origin = np.sum(weights * rows, axis=0) / divisor
     centred = np.where(observed, rows - origin, 0.0)
     shift = np.sum(weights * centred, axis=0) / divisor  # removes the rounding of the first
-    scatter = np.sum(weights * (centred - shift) ** 2, axis=0)
+    with np.errstate(over="ignore"):  # `dem.validation.check_spread` says so of the sample
+        scatter = np.sum(weights * (centred - shift) ** 2, axis=0)
     return CentralMoments(totals, (origin + shift)[:, np.newaxis], scatter[:, np.newaxis])

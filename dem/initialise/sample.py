@@ -170,7 +170,8 @@ def start_responsibilities(
     ndarray of shape (n, n_components)
         Without the weights of the rows.
     """
-    found = _responsibilities(method, sample, n_components, random_state, spread=spread)
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of rows that are equal, or nearly so, and very large
+        found = _responsibilities(method, sample, n_components, random_state, spread=spread)
     return found if sample.labels is None else _as_known(found, sample.labels)
 
 

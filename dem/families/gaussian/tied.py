@@ -265,8 +265,9 @@ class Tied(MatrixCovariance):
         total = -(counts * means.T) @ means
         for where in slices(len(rows)):
             total += (np.where(stray[where], 1.0, sums[where]) * rows[where].T) @ rows[where]
-        shift, missing = frame.origin / frame.scale, rows[stray].sum(axis=0)
-        total += np.outer(shift, missing) + np.outer(missing, shift) + stray.sum() * np.outer(shift, shift)
+        if stray.any():
+            shift, missing = frame.origin / frame.scale, rows[stray].sum(axis=0)
+            total += np.outer(shift, missing) + np.outer(missing, shift) + stray.sum() * np.outer(shift, shift)
         covariance = total / counts.sum() + np.diag(self._ridge(len(total)))
         factor = cholesky_of_precision(covariance, "the tied covariance")
         return GaussianParameters(means, covariance, factor)
