@@ -229,7 +229,7 @@ class Checkpoint:
             message = f"the snapshot {name}{SUFFIX} in {snapshots.path} is of another fit or place"
             raise StoreError(message)
         try:
-            for tally, counted in zip(self.tallies, found[3], strict=True):
+            for tally, counted in zip(self.tallies, found[3], strict=False):
                 tally.recount(counted)
         except (TypeError, ValueError) as error:
             message = f"the snapshot {name}{SUFFIX} in {snapshots.path} is damaged ({error})"

@@ -37,6 +37,8 @@ RESERVE = 0.2
 ENDS_AT = 0.95
 # Sets of statistics that a kernel derives from parameters, in every process, and those that a thread sums and returns.
 DERIVED, SUMMED = 5, 3
+# Samples that a worker holds at once while parts of one are put together, sent and received.
+SAMPLED = 6
 
 
 def sample_rows(estimator: Any, rows: Rows) -> int:
@@ -111,7 +113,7 @@ def need_of_fit(estimators: Sequence[Any], rows: Rows, room: Room, n_workers: in
     waiting = min(n_batches, (TREE_ARITY + 1) * max(math.ceil(math.log(n_batches, TREE_ARITY)), 1))
     width = rows.read_bytes / max(min(rows.read_rows, rows.n_rows), 1) + 8 * rows.n_features + 8
     width -= rows.dtype.itemsize * rows.n_features  # as float64, with their places
-    sample = 2 * sample_rows(first, rows) * width if n_workers else 0
+    sample = SAMPLED * sample_rows(first, rows) * width if n_workers else 0
     work = max(work_bytes(one, rows.n_features) for one in estimators)
     work += _copied_bytes(first, rows)
     waits = (waiting + under_way) * sum(sums)
