@@ -234,8 +234,9 @@ class Workers:
 
 async def _cores(scheduler: Any) -> dict[str, int]:
     """Return the threads of all workers; of none if none of them runs tasks (one that is paused does not)."""
-    every, running = await asyncio.gather(scheduler.ncores(workers=None), scheduler.ncores_running(workers=None))
-    return every if running else {}
+    # One after the other: of two at once that fail, asyncio would write the second's traceback.
+    every = await scheduler.ncores(workers=None)
+    return every if await scheduler.ncores_running(workers=None) else {}
 
 
 async def _awaited(ask: Callable[[], Awaitable[T]]) -> T:
