@@ -21,6 +21,7 @@ from sources import CutRows
 
 import dem
 from dem.engine import connect
+from dem.engine.cluster import ClusterEngine
 from dem.errors import EngineError, EngineWarning
 
 EDGES = list(range(200, 3000, 200))
@@ -207,6 +208,14 @@ def test_an_exception_in_a_callback(model):
     assert model.n_iter_ == 2
     assert not model.converged_
     assert len(model.predict(gaussian_rows())) == 3000
+
+
+def test_a_scheduler_that_ends_before_the_first_read():
+    with cluster_of_threads(1) as (cluster, client):
+        engine = ClusterEngine(client)
+        cluster.close()
+        with pytest.raises(EngineError, match=r"the cluster at .* went away .*; start it and the fit again"):
+            engine.rooms()
 
 
 @pytest.mark.parametrize("what", ["client", "cluster"])

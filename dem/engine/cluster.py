@@ -113,8 +113,9 @@ class ClusterEngine(Engine):
 
     def rooms(self) -> list[Room]:
         """Return the memory of the workers; wait for the first one."""
-        there = self.workers.cores()
-        found = self.workers.wait(lambda: self.workers.scheduler.identity(n_workers=-1))["workers"]
+        with self.workers.errors_in_one_line():
+            there = self.workers.cores()
+            found = self.workers.wait(lambda: self.workers.scheduler.identity(n_workers=-1))["workers"]
         known = {address: found[address] for address in there if address in found}
         return [Room(f"worker {one}", its["memory_limit"] or None, its["nthreads"]) for one, its in known.items()]
 
