@@ -303,5 +303,7 @@ CASES = [
 ]
 #: one of them, for laws of what lies below the families, where each case would start processes of its own
 ANY_CASE = CASES[0]
+#: one of each family, for laws whose code knows no covariances
+FAMILIES = [case for case in CASES if not case.is_variant]
 #: components so narrow that they get frames of their own, for laws of kernels
 NARROW = [replace(case, name=f"{case.name}-narrow", data=lambda: gaussian_rows(width=1e-5)) for case in CASES[:4]]

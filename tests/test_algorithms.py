@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from agreement import numbers
-from cases import CASES, gaussian_rows
+from cases import FAMILIES, gaussian_rows
 from sources import CutRows
 
 import dem
@@ -45,7 +45,7 @@ def passes(algorithm, model, state, blocks, n):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda one: f"{one.name}-{getattr(one, 'max_in_flight', None)}")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_a_state_that_was_stored_goes_on_to_the_same_bits(case, algorithm):
     rows = CutRows(case.data(), EDGES)
     model, start = case.estimator(init_params="random_from_data", max_iter=1, tol=10.0).fit(rows)._model()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from agreement import assert_same_bits
-from cases import ANY_CASE, CASES
+from cases import ANY_CASE, CASES, FAMILIES
 from sources import CutBatch, CutRows
 
 from dem.engine import LocalEngine
@@ -32,7 +32,7 @@ def test_threads_and_processes_give_the_same_bits(case, cluster):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_number_of_threads(case, n_threads, monkeypatch):
     expected = fit(case)
     monkeypatch.setattr("dem.estimators.base.current_engine", lambda _: LocalEngine(n_threads))
@@ -44,10 +44,9 @@ def test_number_of_threads(case, n_threads, monkeypatch):
 def test_number_of_worker_processes(n_workers):
     from dem.engine import connect
 
-    cases = [case for case in CASES if not case.is_variant]
     with connect(workers=n_workers):
-        on_cluster = [fit(case) for case in cases]
-    for case, fitted in zip(cases, on_cluster, strict=True):
+        on_cluster = [fit(case) for case in FAMILIES]
+    for case, fitted in zip(FAMILIES, on_cluster, strict=True):
         assert_same_bits(fit(case), fitted, (*case.parameters, "lower_bounds_"))
 
 

@@ -14,7 +14,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from agreement import assert_close, assert_same_bits
-from cases import ANY_CASE, CASES, chunk_of
+from cases import ANY_CASE, CASES, FAMILIES, chunk_of
 from distributed import Client
 from sources import CutBatch, CutRows
 
@@ -221,7 +221,7 @@ def test_the_order_of_the_blocks_does_not_matter_in_the_end(case):
 @pytest.mark.parametrize(
     ("algorithm", "max_in_flight"), [("incremental", 1), ("incremental", None), ("stepwise", None)]
 )
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_same_bits_on_threads_and_processes(case, algorithm, max_in_flight, cluster, monkeypatch):
     def fit():
         model = case.estimator(algorithm=algorithm, max_in_flight=max_in_flight, max_iter=3, tol=0.0)
@@ -240,11 +240,10 @@ def test_same_bits_on_threads_and_processes(case, algorithm, max_in_flight, clus
 @pytest.mark.parametrize("n_workers", [1, 3])
 def test_same_bits_on_any_number_of_worker_processes(n_workers):
     options = {"algorithm": "incremental", "max_iter": 3, "tol": 0.0}
-    cases = [case for case in CASES if not case.is_variant]
-    expected = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in cases]
+    expected = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in FAMILIES]
     with connect(workers=n_workers):
-        fitted = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in cases]
-    for case, one, other in zip(cases, fitted, expected, strict=True):
+        fitted = [case.estimator(**options).fit(CutRows(case.data(), EDGES)) for case in FAMILIES]
+    for case, one, other in zip(FAMILIES, fitted, expected, strict=True):
         assert_same_bits(one, other, (*case.parameters, "lower_bounds_"))
 
 

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 from agreement import assert_same_bits, numbers
-from cases import ANY_CASE, CASES, chunk_of
+from cases import ANY_CASE, CASES, FAMILIES, chunk_of
 from sources import CountingBatch, CountingRows, CutRows
 
 import dem
@@ -177,7 +177,7 @@ def test_options(options, says):
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "batch", "incremental", "stepwise"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_a_part_of_a_start_that_is_given_keeps_the_search_on_the_sample(case, algorithm):
     phases = []
     options = {"n_init": 4, "init_params": "random_from_data", "sample_rows": 300, "algorithm": algorithm}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import assert_same_bits
-from cases import CASES
+from cases import CASES, FAMILIES
 from sources import CutRows
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -27,7 +27,7 @@ def known(case, rows):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_labels_of_all_rows_make_fits_of_one_component_each(case, algorithm):
     rows = case.data()
     labels = known(case, rows)
@@ -45,7 +45,7 @@ def test_labels_of_all_rows_make_fits_of_one_component_each(case, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_some_labels_as_numbers_and_as_sets(case, algorithm):
     rows = case.data()
     labels = np.where(np.arange(len(rows)) % 10 == 0, known(case, rows), -1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from agreement import assert_same_bits
-from cases import CASES
+from cases import FAMILIES
 from test_cli_commands import figures, works
 
 import dem
@@ -17,7 +17,7 @@ from dem import plot
 
 OPTIONS = ("-k", 3, "--seed", 0, "--tol", 1e-5, "--max-iter", 300)
 # Commands start processes: once for each family is enough.
-EVERY_CASE = pytest.mark.parametrize("case", [case for case in CASES if not case.is_variant], ids=str)
+EVERY_CASE = pytest.mark.parametrize("case", FAMILIES, ids=str)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from agreement import assert_same_bits
-from cases import ANY_CASE, CASES, chunk_of
+from cases import ANY_CASE, CASES, FAMILIES, chunk_of
 from click.testing import CliRunner
 from sources import CutRows
 
@@ -126,7 +126,7 @@ def test_a_fit_that_ends_before_a_trial_was_judged_keeps_the_step_before(case, m
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_the_same_bits_on_a_cluster(case, request):
     options = {"accelerate": "squarem", "tol": 0.0, "max_iter": 30, "init_params": "random_from_data"}
     here = case.estimator(**options).fit(CutRows(case.data(), [1000, 2000]))
