@@ -124,6 +124,7 @@ def test_a_fit_that_ends_before_a_trial_was_judged_keeps_the_step_before(case, m
         assert model.score(rows) >= model.lower_bound_ - 1e-9
 
 
+@pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", FAMILIES, ids=str)
@@ -135,6 +136,7 @@ def test_the_same_bits_on_a_cluster(case, request):
     assert_same_bits(there, here, case.parameters)
 
 
+@pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_auto_means_batch_with_squarem(case):
