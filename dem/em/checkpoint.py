@@ -229,7 +229,9 @@ class Checkpoint:
             message = f"the snapshot {name}{SUFFIX} in {snapshots.path} is of another fit or place"
             raise StoreError(message)
         try:
-            for tally, counted in zip(self.tallies, found[3], strict=False):
+            # The first is there always, the second (what cannot be read) only while that may be left out.
+            n = max(min(len(self.tallies), len(found[3])), 1)
+            for tally, counted in zip(self.tallies[:n], found[3][:n], strict=True):
                 tally.recount(counted)
         except (TypeError, ValueError) as error:
             message = f"the snapshot {name}{SUFFIX} in {snapshots.path} is damaged ({error})"
