@@ -73,7 +73,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(options, tmp_path):
     whole.mkdir()
     killed.mkdir()
     assert run_driver(whole, options)
-    delays = np.random.default_rng(1).uniform(0.03, 0.06, size=30) * 1.8 ** np.arange(30)
+    delays = np.random.default_rng(1).uniform(0.03, 0.06, size=30) * 3.0 ** np.arange(30)
     n_kills, went_on = 0, False
     while not run_driver(killed, options, delays[n_kills]):
         n_kills += 1

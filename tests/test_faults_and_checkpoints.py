@@ -132,40 +132,26 @@ def test_a_scheduler_that_is_killed(tmp_path):
     data = str(tmp_path / "data.zarr")  # its worker has no tests to import
     zarr.create_array(data, data=gaussian_rows(), chunks=(200, 3))
     whole = dem.GaussianMixture(3, **EM).fit(data)
-    module = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    with subprocess.Popen(
-        [*module, "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as scheduler:
-        address = next(line.split()[-1] for line in scheduler.stderr if "Scheduler at:" in line)
-        drain = threading.Thread(target=scheduler.stderr.read)
-        drain.start()
-        worker = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "distributed.cli.dask_worker",
-                address,
-                "--nthreads",
-                "1",
-                "--host",
-                "127.0.0.1",
-                "--dashboard-address",
-                "127.0.0.1:0",
-            ],
-            stderr=subprocess.DEVNULL,
-        )
+    place = tmp_path / "scheduler.json"
+    python, options = [sys.executable, "-m"], ["--scheduler-file", str(place), "--host", "127.0.0.1"]
+    options += ["--dashboard-address", "127.0.0.1:0"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with (
+        subprocess.Popen([*python, "distributed.cli.dask_scheduler", *options, "--port", "0"], **quiet) as scheduler,
+        subprocess.Popen([*python, "distributed.cli.dask_worker", *options, "--nthreads", "1"], **quiet) as worker,
+    ):
         try:
-            with Client(address):
+            deadline = time.monotonic() + 60
+            while not place.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            with Client(scheduler_file=str(place)) as client:
+                client.wait_for_workers(1, timeout=60)
                 kill = After(scheduler.kill, iteration=5)
                 with pytest.raises(EngineError, match=r"^the cluster at tcp://127.0.0.1:\d+ went away"):
                     dem.GaussianMixture(3, callbacks=[kill], **EM).fit(data, checkpoint=tmp_path / "kept")
         finally:
             scheduler.kill()
             worker.kill()
-            worker.wait()
-            drain.join()
     assert_same_bits(goes_on(tmp_path / "kept", data), whole, FITTED)
 
 

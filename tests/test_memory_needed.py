@@ -22,7 +22,7 @@ import dem
 from dem.cli import dem as command
 from dem.data import open_rows
 from dem.data.columns import with_columns
-from dem.engine import LocalEngine
+from dem.engine import LocalEngine, connect
 from dem.engine.base import Room
 from dem.errors import EngineError, EngineWarning, OptionError
 from dem.estimators import memory
@@ -129,10 +129,10 @@ def test_chunks_that_are_too_large_are_refused_with_the_numbers(tmp_path, monkey
         dem.GaussianMixture(2, sample_rows=1000).fit(path)
     line = str(caught.value)
     assert line.startswith("worker w needs up to 4.")
-    assert "400.0 MB is the memory limit of worker w (220.0 MB Python and packages, 3.6 GB chunks" in line
+    assert "400.0 MB is the memory limit of worker w (130.0 MB Python and packages, 3.6 GB chunks" in line
     fits = float(re.search(r"in chunks of at most ([\d.]+) MB", line)[1])
-    # Three of a chunk for each of two threads, and the reserve; beside 220 MB and what is small.
-    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 220, abs=25)
+    # Three of a chunk for each of two threads, and the reserve; beside 130 MB and what is small.
+    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 130, abs=25)
     assert "give each process fewer threads than 2" in line
     assert "give a worker at least 4." in line
 
@@ -307,6 +307,29 @@ def test_a_worker_with_a_fifth_more_than_the_need_is_calm(tmp_path, kind):
             model.fit(path, **given)
             assert model.n_samples_seen_ == (18 * n if kind != "weights" else 15.75 * n)
         assert_calm(client, limit, pids)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from Linux's /proc")
+@pytest.mark.parametrize("spare", [0, 150_000_000])
+def test_own_workers_keep_chunks_where_there_is_room_and_no_more(tmp_path, spare):
+    """A sample of the usual size, a fit that keeps chunks, labels: under Dask's limit with just what is asked for."""
+    path, n, d = str(tmp_path / "x.zarr"), 100_000, 8
+    array = zarr.create_array(path, shape=(40 * n, d), chunks=(n, d), dtype="f8")  # 256 MB
+    part = np.random.default_rng(0).normal(size=(n, d)) + np.repeat([0.0, 5.0], n // 2)[:, np.newaxis]
+    for start in range(0, 40 * n, n):
+        array[start : start + n] = np.roll(part, start // n, axis=0)
+    model = dem.GaussianMixture(2, covariance_type="diag", **{**MODEL, "max_iter": 4, "sample_rows": None})
+    need = memory.need_of_fit([model], open_rows(path), Room("w", None, 1), 1)
+    limit = int(sum(need.values()) / memory.ENDS_AT) + 1 + spare
+    with connect(workers=1, memory_limit=str(limit)) as engine, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine.client.run(probes()[0])
+        pids = engine.client.run(os.getpid)
+        model.fit(path).predict_to(path, str(tmp_path / "labels.zarr"))
+        ((peak, _, _),) = engine.client.run(probes()[1]).values()
+        assert engine.client.run(os.getpid) == pids, "nothing was restarted"
+    assert peak < memory.ENDS_AT * limit
 
 
 @pytest.mark.slow

@@ -234,17 +234,18 @@ def test_a_draft_elsewhere_is_not_followed(inputs, tmp_path, monkeypatch):
 def test_seeds_that_were_drawn_are_kept(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(dem.data.unfinished, "AFTER", 0.0)
     monkeypatch.setattr(dem.engine.local, "TICK", 1e-3)
-    call, seen = dem.estimators.streams.Draw.__call__, []
+    call, seen, stopped = dem.estimators.streams.Draw.__call__, [], []
+    model, out = dem.load(inputs / "model.zarr"), str(tmp_path / "out.zarr")
 
     def counted(self, chunk):
         seen.append(self.seed)
         time.sleep(0.005)
-        if len(seen) == 20:
+        if not stopped and len(seen) >= 20 and Place(out).exists():
+            stopped.append(True)
             raise KeyboardInterrupt
         return call(self, chunk)
 
     monkeypatch.setattr(dem.estimators.streams.Draw, "__call__", counted)
-    model, out = dem.load(inputs / "model.zarr"), str(tmp_path / "out.zarr")
     with pytest.raises(KeyboardInterrupt), pytest.warns(DataWarning, match="is not whole"):
         model.sample_to(4000, out, chunk_rows=100)
     model.sample_to(4000, out, chunk_rows=100)

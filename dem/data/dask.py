@@ -135,6 +135,9 @@ class DaskRows(Rows):
         As of `Rows`.
     """
 
+    #: dask.array imports xarray and pandas, where they are installed
+    package_bytes = 110 * 10**6
+
     def __init__(
         self,
         array: dask.array.Array,

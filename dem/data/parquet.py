@@ -7,9 +7,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array
 import numpy as np
 from dask._task_spec import Task
 from numpy.typing import NDArray
@@ -21,8 +20,11 @@ from dem.data.found import Found, LeavesOut, LeftOut, Missing, PartlyRead, Unrea
 from dem.data.retries import retried, retried_items, tried
 from dem.errors import DataError
 
+if TYPE_CHECKING:
+    import dask.array
+
 # Bytes of pyarrow, once it is loaded.
-_ARROW_BYTES = 60 * 10**6
+_ARROW_BYTES = 80 * 10**6
 # Files whose footers are read at the same time.
 _FOOTERS_AT_ONCE = 16
 
@@ -245,6 +247,8 @@ class ParquetRows(LeavesOut, Rows):
     @property
     def array(self) -> dask.array.Array:
         """The same rows as a lazy Dask array, a block for each read."""
+        import dask.array  # noqa: PLC0415 - workers do without
+
         name = f"dem-parquet-{uuid.uuid4().hex}"
         layer: Nodes = {(name, i, 0): Task((name, i, 0), RowGroups.table, read) for i, read in enumerate(self.reads)}
         chunks = (tuple(read.n_rows for read in self.reads), (self.n_features,))

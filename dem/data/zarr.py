@@ -7,9 +7,8 @@ import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +30,9 @@ from dem.data.checks import check_table
 from dem.data.found import Found, LeavesOut, LeftOut, Missing, PartlyRead, Unreadable
 from dem.data.zarr_part import Block, ZarrPart
 from dem.errors import MissingDataError
+
+if TYPE_CHECKING:
+    import dask.array
 
 # A shard that is larger decoded is read in parts.
 SHARD_BYTES = 8 * READ_BYTES
@@ -255,6 +257,8 @@ class ZarrRows(LeavesOut, Rows):
     @property
     def array(self) -> dask.array.Array:
         """The same rows on their grid as a lazy Dask array, a block for each read."""
+        import dask.array  # noqa: PLC0415 - with xarray and pandas, 100 MB that workers do without
+
         name, meta = f"dem-zarr-{uuid.uuid4().hex}", np.empty((0,) * self.table.ndim, self.dtype)
         chunks = (*self._block, self.n_features)
         lazy: dask.array.Array = dask.array.from_array(self.table, chunks, name=name, asarray=False, meta=meta)

@@ -146,7 +146,7 @@ class Engine(ABC):
             Which of ``rows.batches()``. The bits of the totals depend on them alone.
         """
 
-    #: bytes that a worker needs for the work itself, if that is known: what a cache leaves alone
+    #: bytes that a worker needs for the work itself, which a cache leaves alone; None where each batch is read once
     needed: int | None = None
 
     def rooms(self) -> list[Room]:

@@ -21,7 +21,7 @@ class ChunkCache:
     Parameters
     ----------
     limit : int
-        Bytes of decoded chunks at most; what is kept stays if it is lessened. Below 0 where it is not known yet.
+        Bytes of decoded chunks at most; what is kept stays if it is lessened.
     """
 
     def __init__(self, limit: int) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import dask
 import dask.utils
-import psutil
 from distributed import Client, Future, Reschedule, get_worker
 from distributed import wait as all_done
 from distributed.protocol.pickle import dumps, loads
@@ -29,8 +28,6 @@ from dem.errors import EngineError
 from dem.events import BatchEnded
 from dem.statistics import TREE_ARITY, tree_sum
 
-# Memory of a worker that the cache leaves alone: chunks in work, workspaces of the kernels, statistics.
-CACHE_RESERVE = 160 * 2**20
 # Share of the memory limit up to which it goes where Dask neither spills nor pauses.
 CACHE_UP_TO = 0.92
 
@@ -351,25 +348,20 @@ def _worker_cache(limit: str | int, needed: int | None) -> ChunkCache:
         Bytes, also as a text such as ``'2 GB'``. Automatic: what the worker's memory limit leaves, up to where Dask
         would spill or pause, above what the work needs.
     needed : int, optional
-        Bytes that it needs, the process included; if nobody has said, what that takes now and a reserve.
+        Bytes that it needs, the process included; None for a single read, of which nothing is kept.
     """
     if limit != "auto":
         return _cache_of(dask.utils.parse_bytes(limit))
-    manager = get_worker().memory_manager
-    if not manager.memory_limit:
-        return _cache_of(0)
-    cache = _cache_of("auto")
-    if needed is None and cache.limit < 0:
-        needed = psutil.Process().memory_info().rss + CACHE_RESERVE
-    if needed is not None:
-        fractions = [one for one in (manager.memory_spill_fraction, manager.memory_pause_fraction) if one]
-        cache.limit = max(int(min([CACHE_UP_TO, *fractions]) * manager.memory_limit) - needed, 0)
+    manager, cache = get_worker().memory_manager, _cache_of("auto")
+    fractions = [one for one in (manager.memory_spill_fraction, manager.memory_pause_fraction) if one]
+    room = int(min([CACHE_UP_TO, *fractions]) * (manager.memory_limit or 0))
+    cache.limit = 0 if needed is None else max(room - needed, 0)
     return cache
 
 
 @functools.cache
 def _cache_of(limit: str | int) -> ChunkCache:
-    return ChunkCache(-1 if limit == "auto" else int(limit))
+    return ChunkCache(0 if limit == "auto" else int(limit))
 
 
 def _key(kind: str) -> str:

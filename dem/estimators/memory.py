@@ -27,8 +27,8 @@ from dem.statistics import TREE_ARITY
 from dem.units import human_bytes
 from dem.validation import shape_of_covariances
 
-# What a worker process takes beside its work: Python, Dask, NumPy, SciPy, zarr, scikit-learn and dem.
-WORKER_BYTES = 220 * 10**6
+# What a worker process takes beside its work: Python, Dask, NumPy, parts of SciPy, zarr and dem.
+WORKER_BYTES = 130 * 10**6
 # What allocators take beyond what is asked of them, as a share: pieces that are freed and cannot be given back. With it
 # a need lies as far above the peaks that were measured (benchmarks/memory.py) as Dask's thresholds for spilling and
 # pausing, 0.7 and 0.8, lie below 1.2 times a need of that limit.
@@ -38,7 +38,7 @@ ENDS_AT = 0.95
 # Sets of statistics that a kernel derives from parameters, in every process, and those that a thread sums and returns.
 DERIVED, SUMMED = 5, 3
 # Samples that a worker holds at once while parts of one are put together, sent and received.
-SAMPLED = 6
+SAMPLED = 4
 
 
 def sample_rows(estimator: Any, rows: Rows) -> int:
@@ -153,7 +153,7 @@ def _of_reading(rows: Rows, n_threads: int, n_workers: int | None) -> dict[str, 
     ahead = -(-rows.n_rows // max(rows.read_rows, 1)) > rows.n_batches  # some batch has more than one read
     need["chunks"] = n_threads * ((1 + ahead) * rows.read_bytes + rows.decoding_bytes) + rows.kept_bytes
     if n_workers and rows.carried_bytes:
-        need["data in memory"] = 2 * rows.carried_bytes // n_workers
+        need["data in memory"] = 3 * rows.carried_bytes // n_workers
     return need
 
 
@@ -225,7 +225,7 @@ def fitting(
     told = MemoryNeeded(whose, need, room.limit)
     if not fits:
         _refuse(told, room, remedy(estimators[0], room, need, rows), rows.name)
-    engine.needed = told.n_bytes
+    engine.needed = told.n_bytes if row_bytes is None else None
     notify(callbacks, told)
     return rows
 

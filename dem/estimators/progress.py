@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from dem.em.progress import Tracker, describe, outcome_of_starts
-from dem.events import BatchEnded, Event, FitEnded, FitStarted, Preparing, WorkersAwaited
+from dem.events import BatchEnded, Event, FitEnded, FitStarted, MemoryNeeded, Preparing, WorkersAwaited
 from dem.units import timed
 
 # Seconds between two states of the bar within a read.
@@ -43,7 +43,8 @@ class Progress:
         if self._is_another(event):
             self._begin()
         self.tracker(event)
-        if isinstance(event, BatchEnded) and time.monotonic() < self._shown + REDRAWN_SECONDS:
+        soon = isinstance(event, BatchEnded) and time.monotonic() < self._shown + REDRAWN_SECONDS
+        if soon or isinstance(event, MemoryNeeded):
             return
         self._shown = time.monotonic()
         if _in_notebook():
@@ -66,7 +67,7 @@ class Progress:
         last = self.tracker.last
         if last is None:
             return False
-        return isinstance(event, Preparing) or (isinstance(event, FitStarted) and last.phase == "data")
+        return isinstance(event, MemoryNeeded | Preparing) or (isinstance(event, FitStarted) and last.phase == "data")
 
     def __repr__(self) -> str:
         return "Progress()"

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from dem.families.base import OK, Array, Component
 
@@ -56,6 +55,8 @@ def _duplicates(component: Component[Any, Any], parameters: Any, among: NDArray[
 
     Each is compared with those next to it alone, so that thousands of components take no longer than an M-step.
     """
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - workers do without
+
     places = component.coordinates(parameters)[among]
     if len(among) < 2 or not np.isfinite(places).all():
         return []

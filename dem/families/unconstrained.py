@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from dem.statistics import Statistics
 
@@ -50,6 +49,8 @@ class Vector(Statistics):
         """
         if self.own.shape != other.own.shape or not (np.isfinite(self.largest) and np.isfinite(other.largest)):
             return True
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - 17 MB that workers do without
+
         # ‖a − b‖² = ‖a‖² − 2 a·b + ‖b‖², of which the pairing decides only about a·b.
         mine, theirs = linear_sum_assignment(self.own @ other.own.T, maximize=True)
         pairs = ((self.own[mine], other.own[theirs]), (self.shared, other.shared))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.spatial
 from numpy.typing import NDArray
 
 from dem.families.base import Array
@@ -20,6 +19,8 @@ def dense_rows(sample: Array, weights: Array | None, n_components: int) -> NDArr
     standard deviations. A background that is dropped here comes back with EM, and so do the rims of clusters. A row of
     weight 2 is two rows.
     """
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - workers do without
+
     step = -(-len(sample) // max(MOST_ROWS, n_components))
     numbers = np.arange(0, len(sample), step)
     rows = sample[numbers]
@@ -30,7 +31,7 @@ def dense_rows(sample: Array, weights: Array | None, n_components: int) -> NDArr
     enough = NEIGHBOURHOOD / n_components
     times = 1 if weights is None else MOST_NEIGHBOURS
     n_neighbours = min(times * int(np.ceil(enough * len(rows))), len(rows))
-    distances, near = scipy.spatial.cKDTree(rows).query(rows, k=range(1, n_neighbours + 1))
+    distances, near = cKDTree(rows).query(rows, k=range(1, n_neighbours + 1))
     reached = np.cumsum(shares[near], axis=1) >= enough * (1.0 - 1e-9)
     which = np.where(reached.any(axis=1), reached.argmax(axis=1), n_neighbours - 1)
     distances = distances[np.arange(len(rows)), which]
