@@ -129,10 +129,10 @@ def test_chunks_that_are_too_large_are_refused_with_the_numbers(tmp_path, monkey
         dem.GaussianMixture(2, sample_rows=1000).fit(path)
     line = str(caught.value)
     assert line.startswith("worker w needs up to 4.")
-    assert "400.0 MB is the memory limit of worker w (130.0 MB Python and packages, 3.6 GB chunks" in line
+    assert "400.0 MB is the memory limit of worker w (150.0 MB Python and packages, 3.6 GB chunks" in line
     fits = float(re.search(r"in chunks of at most ([\d.]+) MB", line)[1])
-    # Three of a chunk for each of two threads, and the reserve; beside 130 MB and what is small.
-    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 130, abs=25)
+    # Three of a chunk for each of two threads, and the reserve; beside 150 MB and what is small.
+    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 150, abs=25)
     assert "give each process fewer threads than 2" in line
     assert "give a worker at least 4." in line
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
 
 FEATURES = ("red", "green", "blue", "x", "y")
 
@@ -94,5 +93,7 @@ def _write_chunk(path: str, photographs: Photographs, number: int, seed: int) ->
 
 def _interpolate(image: NDArray[np.float64], where: NDArray[np.float64]) -> NDArray[np.float64]:
     """Interpolate linearly along the first axis; the border goes on outside."""
-    last = len(image) - 1
-    return np.asarray(make_interp_spline(np.arange(last + 1), image, k=1)(np.clip(where, 0, last)))
+    where = np.clip(where, 0, len(image) - 1)
+    before = np.minimum(where.astype(int), len(image) - 2)
+    share = (where - before).reshape(-1, *[1] * (image.ndim - 1))
+    return (1.0 - share) * image[before] + share * image[before + 1]

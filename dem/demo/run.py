@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from dem import plot
 from dem.demo.photographs import FEATURES, Photographs, load_photographs, write_store
 from dem.engine import connect
 from dem.errors import EngineError, OptionError
@@ -176,6 +175,8 @@ def _replace(source: Path, target: Path, report: DemoReport) -> None:
 
 
 def _draw(mixture: Any, photographs: Photographs, out: Path, report: DemoReport) -> None:
+    from dem import plot  # noqa: PLC0415 - with matplotlib, which workers do without
+
     parts = [
         mixture.predict(photographs.rows(k)).reshape(image.shape[:2]) for k, image in enumerate(photographs.images)
     ]
