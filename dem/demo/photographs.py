@@ -96,4 +96,4 @@ def _interpolate(image: NDArray[np.float64], where: NDArray[np.float64]) -> NDAr
     where = np.clip(where, 0, len(image) - 1)
     before = np.minimum(where.astype(int), len(image) - 2)
     share = (where - before).reshape(-1, *[1] * (image.ndim - 1))
-    return (1.0 - share) * image[before] + share * image[before + 1]
+    return np.asarray((1.0 - share) * image[before] + share * image[before + 1])
