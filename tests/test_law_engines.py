@@ -168,6 +168,7 @@ def test_a_restarted_worker_keeps_its_settings():
     def pauses_at(dask_worker):
         return dask_worker.memory_manager.memory_pause_fraction
 
+    environment = dict(os.environ)
     with connect(workers=1) as engine:
         before = engine.client.nthreads().keys()
         os.kill(*engine.client.run(os.getpid).values(), signal.SIGKILL)
@@ -175,6 +176,9 @@ def test_a_restarted_worker_keeps_its_settings():
         while engine.client.nthreads().keys() in (before, set()) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert list(engine.client.run(pauses_at).values()) == [False]
+    own = {"PYTHONHASHSEED", "__DASK_PARENT_PID"}  # Dask's, for its processes
+    left = {name for name in os.environ if os.environ[name] != environment.get(name)}
+    assert left <= own, "nothing is left to clusters that are none of dem's"
 
 
 def test_batches_are_spread_evenly():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def open_client(
     # In force as long as the cluster is: workers that are restarted look them up anew.
     with (
         dask.config.set(WORKER_SETTINGS),
+        _same_environment(),
         _start(
             n_workers=workers,
             protocol="tcp://" if certificates is None else "tls://",
@@ -60,6 +62,21 @@ def open_client(
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Undo in the end what nannies set for their workers in the environment of this process: later clusters obey it."""
+    names = dask.config.get("distributed.nanny.pre-spawn-environ")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _start(**options: Any) -> LocalCluster:
