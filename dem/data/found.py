@@ -78,6 +78,10 @@ class Missing:
         return f"{self.first[1]} is missing, {those} among the {self.n_chunks} that were read ({share} %)"
 
 
+#: what messages say of a part that cannot be read, of data that can be
+REPAIR = 'write it again, or leave it out with on_bad_chunk="skip" (--on-bad-chunk skip)'
+
+
 class Unreadable:
     """What is left out of rows because it cannot be read: shared by all tables that are made of the same."""
 

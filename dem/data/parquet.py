@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table, reason, rows_text, split_scheme
 from dem.data.dask_graph import Nodes
-from dem.data.found import Found, LeavesOut, LeftOut, Missing, PartlyRead, Unreadable
+from dem.data.found import REPAIR, Found, LeavesOut, LeftOut, Missing, PartlyRead, Unreadable
 from dem.data.retries import retried, retried_items, tried
 from dem.errors import DataError
 
@@ -81,6 +81,7 @@ class RowGroups:
             why = f"{reason(error)}{tried(error)}"
             if not self.skips_bad or isinstance(error, FileNotFoundError):
                 message = f"{self.fragment.path} of {self.name} cannot be read ({why})"
+                message += "" if isinstance(error, FileNotFoundError) else f"; {REPAIR}"
                 raise DataError(message) from error
             name = f"row group {', '.join(str(group.id) for group in self.fragment.row_groups)} of {self.fragment.path}"
             lost = LeftOut(self.name, ((self.start, self.stop),), name, rows_text(self.start, self.stop), why)

@@ -26,7 +26,7 @@ from zarr.storage import MemoryStore, StorePath
 from dem.data.base import Corner, chunk_counts, chunk_region, chunks_in
 from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
-from dem.data.found import LeftOut, Missing
+from dem.data.found import REPAIR, LeftOut, Missing
 from dem.data.retries import is_passing, retried_async, tried, tried_once
 from dem.data.zarr_salvage import Salvage
 from dem.data.zarr_watch import ShardIndex, WatchedStore
@@ -245,8 +245,7 @@ class ZarrPart:
             except Exception as error:
                 message = (
                     f"{self._file(number)} of {self.name} ({self._word(chunk)}) cannot be read "
-                    f"({reason(error)}{how_often}); "
-                    "write it again or take its rows out"
+                    f"({reason(error)}{how_often}); {REPAIR}"
                 )
                 raise DataError(message) from error
 
