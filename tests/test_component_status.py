@@ -232,7 +232,7 @@ def test_the_shell_names_them(tmp_path):
     assert run.exit_code == 0, run.output
     figures = json.loads(run.stdout)
     assert sorted(figures["component_status"]) == ["collapsed", "collapsed", "empty"]
-    assert "a larger reg_covar or --reseed 3" in run.stderr
+    assert "--scale, if some columns are that small, a larger reg_covar or --reseed 3" in run.stderr
     shown = CliRunner().invoke(shell, ["fit", path, "--components", "3", "--seed", "0"])
     assert "status" in shown.stdout
     assert "empty" in shown.stdout

@@ -43,6 +43,8 @@ def trouble_of_components(estimator: Any) -> str:
     said.append(f"{twins} ({', '.join(status[k] for k in duplicates[:_NAMED])})" if duplicates else "")
     advice = [f"take fewer {what}s", "another start (random_state, n_init)"]
     if collapsed and hasattr(estimator, "reg_covar"):
+        if not getattr(estimator, "scale", True):
+            advice.append("scale=True, if some columns are that small")
         advice.append("a larger reg_covar")
     if hasattr(estimator, "reseed"):
         advice.append("reseed=3, which lets them begin anew" if not estimator.reseed else "a larger reseed")
