@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -40,11 +41,12 @@ def html_table(
     return f"<table>{below}{head}<tbody>{''.join(lines)}</tbody></table>"
 
 
-def human_bytes(number: float) -> str:
-    """Return for instance ``'12.4 GB'``."""
+def human_bytes(number: float, rounded: Callable[[float], int] = round) -> str:
+    """Return for instance ``'12.4 GB'``; with `math.ceil`, or `math.floor`, never less, or more, than there is."""
     from rich.filesize import decimal  # noqa: PLC0415 - for messages alone
 
-    return decimal(round(number))
+    step = 1 if number < 1000 else 100 * 1000 ** (int(math.log10(number)) // 3 - 1)
+    return decimal(rounded(number / step) * step)
 
 
 def human_count(number: float) -> str:

@@ -33,6 +33,8 @@ _RETRY = 0.01
 # Seconds that threads have to finish their chunk after the command was stopped.
 _PATIENCE = 5.0
 
+# Packages whose log lines tell users nothing.
+_TALKATIVE = ("distributed", "tornado")
 # Of the processes that --workers starts, beside `dem.engine.client.WORKER_SETTINGS`: what they log tells users nothing.
 _WORKERS = {
     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
@@ -220,7 +222,7 @@ def _dask_silenced(memory_limit: str | None) -> Iterator[None]:
     # Imported here also because Dask must know its defaults before `_WORKERS` changes them.
     import dem.engine.cluster  # noqa: F401, PLC0415
 
-    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]
     before = [(logger, logger.level) for logger in map(logging.getLogger, names)]
     for logger, _ in before:
         logger.setLevel(logging.CRITICAL)

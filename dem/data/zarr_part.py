@@ -236,17 +236,17 @@ class ZarrPart:
         return np.asarray(rows), self._missing(region, store)
 
     def _find_bad_chunk(self, region: Sequence[slice], how_often: str) -> None:
-        """Read the chunks one by one and raise at the first that fails."""
+        """Read the chunks one by one and raise at the first that fails; where it is one of a shard, name that one."""
         sizes = self.array.shards or self.array.chunks
         for number in itertools.product(*chunks_in(region, sizes)):
             chunk = chunk_region(number, sizes, self.array.shape)
             try:
                 self._read(chunk, check=False)
             except Exception as error:
-                message = (
-                    f"{self._file(number)} of {self.name} ({self._word(chunk)}) cannot be read "
-                    f"({reason(error)}{how_often}); {REPAIR}"
-                )
+                bad = self._left_out(chunk, error)
+                inside = self._salvaged(chunk, ()).missing.left_out if self.array.shards else ()
+                bad = inside[0] if len(inside) == 1 else bad
+                message = f"{bad.name} ({bad.where}) cannot be read ({reason(error)}{how_often}); {REPAIR}"
                 raise DataError(message) from error
 
     def _documents(self) -> dict[str, Buffer]:

@@ -255,7 +255,9 @@ def remedy(estimator: Any, room: Room, need: Mapping[str, int], rows: Rows) -> s
     largest = max(need, key=lambda what: need[what] * (what not in ("Python and packages", "reserve")))
     ways = []
     if largest == "chunks" and fits > 2**20:
-        ways.append(f"store the data in chunks of at most {human_bytes(fits)} (dask's `rechunk`, or shards)")
+        ways.append(
+            f"store the data in chunks of at most {human_bytes(fits, math.floor)} (dask's `rechunk`, or shards)"
+        )
     elif largest in ("E-step", "statistics"):
         shapes = getattr(estimator, "covariance_type", "") in ("full", "tied")
         ways.append(f"take {'diag covariances or ' * shapes}fewer components")
@@ -263,5 +265,7 @@ def remedy(estimator: Any, room: Room, need: Mapping[str, int], rows: Rows) -> s
         ways.append("take fewer rows for the sample (sample_rows, --sample-rows)")
     if n_threads > 1 and largest in ("chunks", "E-step", "results") and not room.is_here:
         ways.append(f"give each process fewer threads than {n_threads}")
-    ways.append(f"give {'this process' if room.is_here else 'a worker'} at least {human_bytes(total / ENDS_AT)}")
+    ways.append(
+        f"give {'this process' if room.is_here else 'a worker'} at least {human_bytes(total / ENDS_AT, math.ceil)}"
+    )
     return ", or ".join(ways)
