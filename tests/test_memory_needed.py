@@ -129,10 +129,10 @@ def test_chunks_that_are_too_large_are_refused_with_the_numbers(tmp_path, monkey
         dem.GaussianMixture(2, sample_rows=1000).fit(path)
     line = str(caught.value)
     assert line.startswith("worker w needs up to 4.")
-    assert "400.0 MB is the memory limit of worker w (150.0 MB Python and packages, 3.6 GB chunks" in line
+    assert "400.0 MB is the memory limit of worker w (190.0 MB Python and packages, 3.6 GB chunks" in line
     fits = float(re.search(r"in chunks of at most ([\d.]+) MB", line)[1])
-    # Three of a chunk for each of two threads, and the reserve; beside 150 MB and what is small.
-    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 150, abs=25)
+    # Three of a chunk for each of two threads, and the reserve; beside 190 MB and what is small.
+    assert 6 * fits * 1.2 == pytest.approx(0.95 * 400 - 1.2 * 190, abs=25)
     assert "give each process fewer threads than 2" in line
     asked = float(re.search(r"give a worker at least (4\.\d) GB", line)[1])
     engine.limit = int(asked * 1e9)
@@ -313,15 +313,20 @@ def test_a_worker_with_a_fifth_more_than_the_need_is_calm(tmp_path, kind):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from Linux's /proc")
-@pytest.mark.parametrize("spare", [0, 150_000_000])
-def test_own_workers_keep_chunks_where_there_is_room_and_no_more(tmp_path, spare):
+@pytest.mark.parametrize(
+    ("spare", "options"),
+    [(0, {}), (150_000_000, {}), (0, {"init_params": "k-means||", "n_init": 2, "n_components": 20})],
+    ids=["sample", "cache", "k-means||"],
+)
+def test_own_workers_keep_chunks_where_there_is_room_and_no_more(tmp_path, spare, options):
     """A sample of the usual size, a fit that keeps chunks, labels: under Dask's limit with just what is asked for."""
     path, n, d = str(tmp_path / "x.zarr"), 100_000, 8
-    array = zarr.create_array(path, shape=(40 * n, d), chunks=(n, d), dtype="f8")  # 256 MB
+    array = zarr.create_array(path, shape=(16 * n, d), chunks=(n, d), dtype="f8")  # 102 MB
     part = np.random.default_rng(0).normal(size=(n, d)) + np.repeat([0.0, 5.0], n // 2)[:, np.newaxis]
-    for start in range(0, 40 * n, n):
+    for start in range(0, 16 * n, n):
         array[start : start + n] = np.roll(part, start // n, axis=0)
     model = dem.GaussianMixture(2, covariance_type="diag", **{**MODEL, "max_iter": 4, "sample_rows": None})
+    model.set_params(**options)
     need = memory.need_of_fit([model], open_rows(path), Room("w", None, 1), 1)
     limit = int(sum(need.values()) / memory.ENDS_AT) + 1 + spare
     with connect(workers=1, memory_limit=str(limit)) as engine, warnings.catch_warnings():

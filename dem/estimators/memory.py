@@ -22,6 +22,7 @@ from dem.families.exponential_family import ExponentialKernel
 from dem.families.gaussian.covariance import block_rows
 from dem.families.gaussian.full_kernel import WIDE_FEATURES
 from dem.families.kmeans import BLOCK_ROWS
+from dem.initialise import kmeans_parallel
 from dem.initialise.sample import SAMPLE_BYTES
 from dem.statistics import TREE_ARITY
 from dem.units import human_bytes
@@ -29,7 +30,7 @@ from dem.validation import shape_of_covariances
 
 # What a worker process takes beside its work: Python, Dask, NumPy, parts of SciPy, zarr and dem; and what its allocator
 # holds back (`WORKER_SETTINGS`).
-WORKER_BYTES = 150 * 10**6
+WORKER_BYTES = 190 * 10**6
 # What allocators take beyond what is asked of them, as a share: pieces that are freed and cannot be given back. With it
 # a need lies as far above the peaks that were measured (benchmarks/memory.py) as Dask's thresholds for spilling and
 # pausing, 0.7 and 0.8, lie below 1.2 times a need of that limit.
@@ -116,6 +117,9 @@ def need_of_fit(estimators: Sequence[Any], rows: Rows, room: Room, n_workers: in
     width -= rows.dtype.itemsize * rows.n_features  # as float64, with their places
     sample = SAMPLED * sample_rows(first, rows) * width if n_workers else 0
     work = max(work_bytes(one, rows.n_features) for one in estimators)
+    start = getattr(first, first._entry.start)
+    if isinstance(start, str) and start == "k-means||":
+        work = max(work, *(kmeans_parallel.work_bytes(getattr(one, one._entry.size)) for one in estimators))
     work += _copied_bytes(first, rows)
     waits = (waiting + under_way) * sum(sums)
     need = {

@@ -26,7 +26,8 @@ from dem.initialise.sample import Pieces
 ROUNDS = 5
 # Candidates per round, as a multiple of the number of components (the paper's ℓ).
 OVERSAMPLING = 2.0
-BLOCK_ROWS = 4096
+# Rows that are taken together at most and at least, and distances that are held at once, as far as these allow.
+BLOCK_ROWS, FEWEST_ROWS, BLOCK_DISTANCES = 4096, 64, 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class DrawCandidates:
     def __call__(self, chunk: Chunk) -> Candidates:
         """Return the chunk's candidates and cost."""
         drawn, cost = [chunk.take(slice(0))], 0.0
-        for _, block in blocks(chunk, BLOCK_ROWS):
+        for _, block in blocks(chunk, block_rows(len(self.centres))):
             index = np.asarray(block.index, dtype=np.int64)
             block = replace(block, rows=np.asarray(block.rows, dtype=np.float64) - self.origin)
             block = replace(block, rows=block.rows / self.units)
@@ -72,7 +73,7 @@ class CountNearest:
     def __call__(self, chunk: Chunk) -> Array:
         """Return counts, shape (n_candidates,)."""
         counts = np.zeros(len(self.centres))
-        for _, block in blocks(chunk, BLOCK_ROWS):
+        for _, block in blocks(chunk, block_rows(len(self.centres))):
             nearest = nearest_centres(block.rows, self.centres, self.origin, self.units)
             counts += np.bincount(nearest, block.weights, minlength=len(counts))
         return counts
@@ -112,6 +113,17 @@ class HardEStep:
             counts += responsibilities.sum(axis=1)
             block.accumulate(responsibilities)
         return MixtureStatistics(total_weight(chunk), 0.0, counts, kernel.statistics())
+
+
+def block_rows(n_centres: int) -> int:
+    """Return how many rows are taken together."""
+    return min(max(BLOCK_DISTANCES // n_centres, FEWEST_ROWS), BLOCK_ROWS)
+
+
+def work_bytes(n_clusters: int) -> int:
+    """Return what a thread takes of the distances to all candidates, of which there are this many as a rule."""
+    n_candidates = 1 + int(ROUNDS * OVERSAMPLING * n_clusters)
+    return 8 * n_candidates * block_rows(n_candidates)
 
 
 def squared_distances(rows: Array, centres: Array) -> Array:
