@@ -99,7 +99,7 @@ class ReadAhead(HangingBatch):
     fault="a store or a disk does not answer, and a read on threads of one process hangs",
     sees="nothing has come of rows 600 to 799 for 500 ms … (by default an hour, dask's setting `dem.stall-timeout`)",
     lost="the pass in progress, with a checkpoint",
-    recovery="the stall timeout, then the same line",
+    recovery="the stall timeout, then the same line; `dem` ends, but Python waits for the read as it exits: `os._exit`",
 )
 def test_a_read_that_hangs(tmp_path, monkeypatch):
     whole = dem.GaussianMixture(3, **EM).fit(rows())

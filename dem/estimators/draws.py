@@ -57,7 +57,8 @@ class Draws(Estimator):
         path : str
             Where the group is written; it appears there only when it is whole.
         random_state : int, optional
-            Seed; each chunk has its own stream of random numbers derived from it.
+            Seed; each chunk has its own stream of random numbers derived from it. Without one, every call draws other
+            rows, whatever the estimator's own `random_state`.
         overwrite : bool
             Whether to replace what is at `path`, or what another job has left there that is not whole.
         chunk_rows : int, optional
