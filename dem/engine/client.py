@@ -33,6 +33,8 @@ WORKER_SETTINGS = {
     "distributed.scheduler.work-stealing": False,
     # After 15 s Dask would give up a worker that is being restarted, which a busy machine may need longer for.
     "distributed.deploy.lost-worker-timeout": "1 hour",
+    # Messages that each end of a link keeps for developers: parameters are among them, up to 1 MB a pass.
+    "distributed.admin.low-level-log-length": 100,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 64 * 2**20,
 }
