@@ -55,6 +55,8 @@ CASES = [
     Case("zarr", 256, 16, 8, "diag", dtype="f4"),
     Case("zarr", 64, 16, 8, more="sample_weight"),
     Case("zarr", 64, 16, 8, "diag", more="predict_to"),
+    Case("zarr", 4, 8, 8, "diag", more="default sample", n_chunks=24),
+    Case("zarr", 16, 8, 20, "diag", more="k-means||"),
     Case("zarr shards", 60, 16, 8, "diag"),
     Case("zarr shards", 256, 16, 8, "diag"),
     Case("parquet", 64, 16, 8),
@@ -116,6 +118,8 @@ def measured(case: Case) -> dict[str, Any]:
     else:
         options |= {"covariance_type": case.covariances, "init_params": "random_from_data", "reg_covar": 1.0}
         options |= {"3 starts": {"n_init": 3}, "incremental": {"algorithm": "incremental"}}.get(case.more, {})
+        options |= {"init_params": "k-means||", "n_init": 3} if case.more == "k-means||" else {}
+        options |= {"sample_rows": None} if case.more == "default sample" else {}
         options |= {"missing": "marginalise"} if case.more == "marginalise" else {}
         model = dem.GaussianMixture(case.n_components, **options)
     with tempfile.TemporaryDirectory(dir=".") as folder:
@@ -154,7 +158,7 @@ def memory_table(result: dict) -> str:
             f"{row['chunk_mb']:g} MB, {row['dtype']}",
             row["n_features"],
             row["n_components"],
-            row["more"] or row["covariances"],
+            (row["more"] or row["covariances"]).replace("|", r"\|"),
             row["n_threads"],
             f"{row['stated'] / 1e6:.0f} MB",
             f"{row['peak'] / 1e6:.0f} MB",

@@ -101,7 +101,7 @@ class Soak:
 
     def environment(self, name: str) -> dict[str, str]:
         """Return the environment for the processes of a lane or a cluster."""
-        return {**os.environ, **self._s3, "TMPDIR": str(self.room(f"{name} tmp")), MARK: self.mark + name}
+        return {**os.environ, **self._s3, **LOGS, "TMPDIR": str(self.room(f"{name} tmp")), MARK: self.mark + name}
 
     def room(self, name: str) -> Path:
         """Return a folder."""
@@ -312,6 +312,8 @@ def soak_table(result: dict) -> str:
     return table([head, ""], lines)
 
 
+# Dask's logs would fill for longer than the soak lasts.
+LOGS = {f"DASK_DISTRIBUTED__ADMIN__{name}LOG_LENGTH": "100" for name in ("", "LOW_LEVEL_")}
 FAILURES = ("lost fits", "wrong bits", "unclear errors", "left processes", "left files")
 
 

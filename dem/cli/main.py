@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -56,6 +57,8 @@ class RootCommand(click.Group):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+        if code:  # zarr would tell that a read of its own was stopped
+            logging.getLogger("zarr.core.sync").setLevel(logging.CRITICAL)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
