@@ -158,7 +158,7 @@ def memory_table(result: dict) -> str:
             f"{row['chunk_mb']:g} MB, {row['dtype']}",
             row["n_features"],
             row["n_components"],
-            (row["more"] or row["covariances"]).replace("|", r"\|"),
+            row["more"] or row["covariances"],
             row["n_threads"],
             f"{row['stated'] / 1e6:.0f} MB",
             f"{row['peak'] / 1e6:.0f} MB",

@@ -293,9 +293,7 @@ def soak_table(result: dict) -> str:
     """Return the table for the documentation."""
     found = result["found"]
     lines = [["fits that came to their end", f"{found['fits']}, {found['fits'] / found['minutes']:.0f} a minute"]]
-    lines += [
-        ["of which", ", ".join(f"{number} {name}" for name, number in found["kinds"].items()).replace("|", r"\|")]
-    ]
+    lines += [["of which", ", ".join(f"{number} {name}" for name, number in found["kinds"].items())]]
     lines += [["where", ", ".join(f"{number} {name}" for name, number in found["places"].items())]]
     lines += [[name, number] for name, number in found["faults"].items()]
     lines += [[name, found[name]] for name in ("starts again", "errors that were told")]

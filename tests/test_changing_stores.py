@@ -222,10 +222,12 @@ def test_shards_that_are_cut_short(tmp_path, monkeypatch, location, n_bytes, row
         monkeypatch.setattr(dem.data.zarr, "SHARD_BYTES", 160)
     path, n_iter = tmp_path / "x.zarr", []
     sharded(path, location)
-    bad = r"(shard c/2/0|chunk \(11, 0\), inside shard c/2/0,) of .*x\.zarr \(rows (40|55) to 59\)"
-    refused = rf"^{bad} cannot be read \(.*\); write it again, or leave it out"
+    bad = r"shard c/2/0 of .*x\.zarr \(rows 40 to 59\)"
+    if location == "start" and n_bytes < 0:  # the index is whole, and its last chunk alone is not
+        bad = r"chunk \(11, 0\), inside shard c/2/0, of .*x\.zarr \(rows 55 to 59\)"
+    refused = rf"^{bad} cannot be read \(.*\); write it again, or leave it out with on_bad_chunk="
     if not n_bytes:
-        refused = refused.replace(r"\(.*\)", r"\(it is empty, no byte is in the store\)").replace("|55", "")
+        refused = refused.replace(r"\(.*\)", r"\(it is empty, no byte is in the store\)")
     model = fitted()
     with pytest.raises(DataError, match=refused):
         mixture(callbacks=[After(2, lambda: cut(path, 2, n_bytes)), n_iter.append]).fit(path)

@@ -66,8 +66,7 @@ def test_peak_memory_of_a_fit_out_of_core(store, covariance_type):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 def test_a_long_fit_on_workers_does_not_grow(tmp_path):
-    """Each end of a link keeps messages for developers, with parameters in them: 0.4 MB a pass here, where Dask's own
-    number of them was not lowered."""
+    """Each end of a link keeps messages for developers, with parameters in them; dem lowers Dask's number of them."""
     zarr.save_array(str(tmp_path / "x.zarr"), np.random.default_rng(0).normal(size=(6000, 48)))
     sizes = {}
 

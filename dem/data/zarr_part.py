@@ -243,9 +243,8 @@ class ZarrPart:
             try:
                 self._read(chunk, check=False)
             except Exception as error:
-                bad = self._left_out(chunk, error)
                 inside = self._salvaged(chunk, ()).missing.left_out if self.array.shards else ()
-                bad = inside[0] if len(inside) == 1 else bad
+                bad = inside[0] if len(inside) == 1 else self._left_out(chunk, error)
                 message = f"{bad.name} ({bad.where}) cannot be read ({reason(error)}{how_often}); {REPAIR}"
                 raise DataError(message) from error
 
