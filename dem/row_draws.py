@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import betaincinv, gammaincinv, ndtri
 
 Array: TypeAlias = NDArray[Any]
 
@@ -99,6 +99,25 @@ class RowDraws:
     def exponential(self, scale: Array) -> Array:
         """Draw from exponential distributions by their means."""
         return np.asarray(-np.log(self.random(scale.shape)) * scale)
+
+    def gamma(self, shape: Array, scale: Array) -> Array:
+        """Draw from gamma distributions."""
+        return np.asarray(gammaincinv(shape, self.random(shape.shape)) * scale)
+
+    def beta(self, a: Array, b: Array) -> Array:
+        """Draw from beta distributions."""
+        return np.asarray(betaincinv(a, b, self.random(a.shape)))
+
+    def vonmises(self, mu: Array, kappa: Array) -> Array:
+        """Draw angles from von Mises distributions, by bisection."""
+        from scipy import stats  # noqa: PLC0415 - its import takes half a second
+
+        shares, lower, upper = self.random(mu.shape), np.full(mu.shape, -np.pi), np.full(mu.shape, np.pi)
+        for _ in range(52):
+            middle = 0.5 * (lower + upper)
+            below = stats.vonmises.cdf(middle, kappa) < shares
+            lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
+        return np.asarray(np.remainder(mu + lower + np.pi, 2.0 * np.pi) - np.pi)
 
     def poisson(self, lam: Array) -> NDArray[np.int64]:
         """Draw from Poisson distributions by their means."""

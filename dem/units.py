@@ -41,6 +41,12 @@ def html_table(
     return f"<table>{below}{head}<tbody>{''.join(lines)}</tbody></table>"
 
 
+def unrounded(number: float) -> str:
+    """Return a number shortly, but never rounded to another: ``'3'``, ``'3.0000000001'``."""
+    text = f"{number:g}"
+    return text if math.isnan(number) or float(text) == number else repr(float(number)).removesuffix(".0")
+
+
 def human_bytes(number: float, rounded: Callable[[float], int] = round) -> str:
     """Return for instance ``'12.4 GB'``; with `math.ceil`, or `math.floor`, never less, or more, than there is."""
     from rich.filesize import decimal  # noqa: PLC0415 - for messages alone

@@ -18,6 +18,8 @@ from dem.engine.base import Engine
 from dem.errors import DataError, DataWarning, NonFiniteError, OptionError
 from dem.families.base import SMALLEST_SCALE, Array, Support
 from dem.initialise.sample import RowSample
+from dem.sparse import is_sparse
+from dem.units import unrounded
 
 # The sum of the squares of all values, about their mean, stays below this.
 LARGEST_SQUARES = 1e307
@@ -66,10 +68,10 @@ class CountBadValues:
 
     def __call__(self, chunk: Chunk) -> BadValues:
         """Return the chunk's counts and the value to tell of."""
-        places, columns = np.nonzero(self.support.outside(chunk.rows))
+        places, columns = self.support.places_outside(chunk.rows)
         if not len(places):
             return BadValues()
-        values = chunk.rows[places, columns].astype(np.float64)
+        values = self.support.shown(chunk.rows, places, columns)
         finite, positions = np.isfinite(values), np.asarray(chunk.index)[places]
         n_nan, n_outside = int(np.isnan(values).sum()), int(finite.sum())
         i = np.lexsort((columns, positions, finite))[0]
@@ -92,6 +94,13 @@ class FarthestValue:
 
 def farthest_value(chunk: Chunk) -> FarthestValue:
     """Return that of a chunk: a work."""
+    if is_sparse(chunk.rows):  # its other values are 0
+        sizes = np.nan_to_num(np.abs(chunk.rows.data.astype(np.float64)), nan=0.0, posinf=np.inf)
+        if not sizes.size:
+            return FarthestValue()
+        at = int(sizes.argmax())
+        place, value = int(np.asarray(chunk.index)[chunk.rows.places[at]]), float(chunk.rows.data[at])
+        return FarthestValue((float(sizes[at]), -place, int(chunk.rows.columns[at]), value))
     sizes = np.nan_to_num(np.abs(np.asarray(chunk.rows, dtype=np.float64)), nan=0.0, posinf=np.inf)
     if not sizes.size:
         return FarthestValue()
@@ -118,10 +127,10 @@ def describe(rows: Rows, bad: BadValues, support: Support) -> str:
     finite, row, column, value = bad.first
     place = place_text(rows, row, column)
     if finite:
-        return (
-            f"{rows.name} holds {bad.n_outside} values that are not {support.description}; "
-            f"the first is {value:g} {place}"
-        )
+        found = f"{rows.name} holds {bad.n_outside} {support.judged} that are not {support.words}; the first"
+        if support.judged == "rows":
+            return f"{found}, {place_text(rows, row)}, has {unrounded(value)}"
+        return f"{found} is {unrounded(value)} {place}{support.said_of(column)}"
     which = "the first is" if bad.n_nan + bad.n_infinite > 1 else "it is"
     dims = rows.grid_names if len(rows.grid) > 1 else None
     advice = ".dropna() of a DataFrame" if dims is None else f".stack(row={list(dims)}).dropna('row') of xarray"
@@ -137,18 +146,20 @@ def describe(rows: Rows, bad: BadValues, support: Support) -> str:
     )
 
 
-def place_text(rows: Rows, row: int, column: int) -> str:
-    """Word where a value is: its row, on a grid that names its dimensions by their indices, and its feature."""
-    if rows.feature_names is not None:
-        feature = f"column {column} ({rows.feature_names[column]!r})"
+def place_text(rows: Rows, row: int, column: int | None = None) -> str:
+    """Word where a value is: its row, on a grid that names its dimensions by their indices, and its feature, if any."""
+    if column is None:
+        feature = ""
+    elif rows.feature_names is not None:
+        feature = f", column {column} ({rows.feature_names[column]!r})"
     elif rows.feature_coordinates is not None:
-        feature = coordinate_text(rows.feature_dim, rows.feature_coordinates[column])
+        feature = f", {coordinate_text(rows.feature_dim, rows.feature_coordinates[column])}"
     else:
-        feature = f"column {column}"
+        feature = f", column {column}"
     if rows.grid_names is None or len(rows.grid) == 1:
-        return f"in row {row}, {feature}"
+        return f"in row {row}{feature}"
     indices = zip(rows.grid_names, np.unravel_index(row, rows.grid), strict=True)
-    return f"at index {', '.join(f'{dim} {index}' for dim, index in indices)} (row {row}), {feature}"
+    return f"at index {', '.join(f'{dim} {index}' for dim, index in indices)} (row {row}){feature}"
 
 
 @contextmanager
@@ -202,9 +213,9 @@ def check_sample(
     if support.outside(sample.rows).any():
         check_rows(rows, engine, support)
     check_observed(sample, rows)
-    check_spread(sample.rows, rows)
-    where = "" if sample.complete else " in the sampled rows"
-    constant = np.flatnonzero(np.fmax.reduce(sample.rows, axis=0) == np.fmin.reduce(sample.rows, axis=0))
+    table, where = sample.rows[:, : rows.n_features], "" if sample.complete else " in the sampled rows"
+    check_spread(table, rows)
+    constant = np.flatnonzero(np.fmax.reduce(table, axis=0) == np.fmin.reduce(table, axis=0))
     if len(constant) and what == "components":  # k-means may well have columns that tell nothing
         names = ", ".join(rows.feature_names[i] if rows.feature_names else str(i) for i in constant[:5])
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
@@ -224,7 +235,7 @@ def warn_of_scales(sample: RowSample, rows: Rows, units: Array | float = 0.0, ri
 
     So it is, too, where they make the unit of their column so wide that a ridge in it hides the middle half.
     """
-    table = sample.rows
+    table = sample.rows[:, : rows.n_features]
     highest, lowest = (np.asarray(one.reduce(table, axis=0), dtype=np.float64) for one in (np.fmax, np.fmin))
     spread = highest - lowest
     small = np.flatnonzero((spread > 0.0) & (spread < SMALLEST_SPREAD))
@@ -334,6 +345,13 @@ def check_seed(value: object) -> None:
         raise OptionError(message)
 
 
+def form_of_covariances(covariance_type: str) -> str:
+    """Return which of scikit-learn's four types has covariances of the same shape."""
+    same = {"EEE": "tied", "VII": "spherical"}
+    aligned = covariance_type in ("E", "V") or covariance_type.endswith("I")
+    return same.get(covariance_type, "diag" if aligned else "full") if covariance_type.isupper() else covariance_type
+
+
 def shape_of_covariances(covariance_type: str, n_components: int, n_features: int) -> tuple[int, ...]:
     """Return the shape of covariances and precisions of a type."""
     shapes: dict[str, tuple[int, ...]] = {
@@ -342,23 +360,29 @@ def shape_of_covariances(covariance_type: str, n_components: int, n_features: in
         "diag": (n_components, n_features),
         "spherical": (n_components,),
     }
-    return shapes[covariance_type]
+    return shapes[form_of_covariances(covariance_type)]
 
 
-def check_precisions(precisions: ArrayLike, covariance_type: str, n_components: int, n_features: int) -> Array:
-    """Return `precisions_init` as an array of the covariance type's shape, symmetric and positive definite."""
-    shape = shape_of_covariances(covariance_type, n_components, n_features)
-    array = check_array("precisions_init", precisions, shape, f"{covariance_type} precision")
-    if covariance_type in ("diag", "spherical"):
+def check_precisions(
+    precisions: ArrayLike,
+    covariance_type: str,
+    n_components: int,
+    n_features: int,
+    names: tuple[str, str] = ("precisions_init", "precision"),
+) -> Array:
+    """Return an option as an array of the covariance type's shape, symmetric and positive definite.
+
+    `names` are the option and scikit-learn's word for it.
+    """
+    shape, known_as = shape_of_covariances(covariance_type, n_components, n_features), f"{covariance_type} {names[1]}"
+    array = check_array(names[0], precisions, shape, known_as)
+    if form_of_covariances(covariance_type) in ("diag", "spherical"):
         positive, wanted = bool(np.all(array > 0.0)), "positive"
     else:
-        symmetric = np.allclose(array, array.swapaxes(-1, -2))
-        positive, wanted = (
-            symmetric and bool(np.all(np.linalg.eigvalsh(array) > 0.0)),
-            "symmetric, positive-definite",
-        )
+        positive = bool(np.allclose(array, array.swapaxes(-1, -2)) and np.all(np.linalg.eigvalsh(array) > 0.0))
+        wanted = "symmetric, positive-definite"
     if not positive:
-        message = f"The parameter '{covariance_type} precision' should be {wanted} (precisions_init)"
+        message = f"The parameter '{known_as}' should be {wanted} ({names[0]})"
         raise OptionError(message)
     return array
 

@@ -27,13 +27,9 @@ READ_BYTES = 8 * 2**20
 READ_ROWS = 2**18
 # Rows per chunk of results where the chunks of the source are irregular.
 RESULT_CHUNK_ROWS = 65_536
-
-
 Corner = tuple[int, ...]
-
-
 #: the fields of a `Chunk` that hold something of each row besides its numbers
-COLUMNS = ("weights", "labels", "starts", "noise", "limits", "unread")
+COLUMNS = ("weights", "labels", "starts", "noise", "limits", "unread", "groups")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +38,7 @@ class Chunk:
 
     Attributes
     ----------
-    rows : ndarray of shape (n, n_features)
+    rows : ndarray or SparseRows, of shape (n, n_features)
         The numbers, in the dtype of the source (bool, integer, float16, float32 or float64, native byte order
         or not).
     index : range or ndarray of int64, shape (n,)
@@ -60,6 +56,8 @@ class Chunk:
         The interval in which a value lies that is not known otherwise; NaN where it is, or nothing is known.
     unread : ndarray of bool, shape (n,), optional
         Which rows could not be read, where results are to lie on a grid; else such rows are left out.
+    groups : ndarray of int64, shape (n,), optional
+        The group that each row is of, where a model is adapted to several.
     found : Found, optional
         What of the rows was missing in the store, where the source can tell. It stays with the chunk as it was read.
     """
@@ -72,6 +70,7 @@ class Chunk:
     noise: NDArray[np.float64] | None = None
     limits: NDArray[np.float64] | None = None
     unread: NDArray[np.bool_] | None = None
+    groups: NDArray[np.int64] | None = None
     found: Found | None = None
 
     def __len__(self) -> int:
@@ -176,9 +175,13 @@ class Rows(ABC):
     feature_coordinates: NDArray[Any] | None = None
     #: the variables whose entries along a dimension are the features, where the user has named these
     features: Mapping[str, str | None] | None = None
+    #: the values that stand behind the numbers in columns of categories, by name; see `dem.data.categories`
+    categories: Mapping[str, list[Any]] | None = None
     #: the coordinate values of dimensions of `grid`, as far as they are at hand; see `coordinates`
     known_coordinates: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
+    #: whether chunks are sparse rows
+    is_sparse: bool = False
     #: whether what cannot be read is left out
     skips_bad: bool = False
     #: whether chunks that are not in the store count as their fill value
@@ -201,6 +204,11 @@ class Rows(ABC):
     def n_bytes(self) -> int:
         """Decoded size of the table in bytes."""
         return self.n_rows * self.n_features * self.dtype.itemsize
+
+    @property
+    def n_columns(self) -> int:
+        """Numbers of each row of a chunk: its features, and what goes with them."""
+        return self.n_features
 
     @property
     def grid(self) -> tuple[int, ...]:

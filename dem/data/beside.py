@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.data.base import Rows
-from dem.data.checks import frame_columns
+from dem.data.checks import WordsError, frame_columns
 from dem.data.labels import coordinate_text, order_of, same
 from dem.data.profiles import Features
 from dem.data.sources import SourceOptions, source_kind
@@ -18,7 +18,7 @@ from dem.errors import DataError
 
 _FRAMES = ("pandas", "dask.dataframe")
 # What may have a column for each feature.
-_OF_FEATURES = ("noise_covariance", "lower", "upper")
+_OF_FEATURES = ("noise_covariance", "lower", "upper", "trials")
 _NAMES_SHOWN = 20
 
 
@@ -41,7 +41,7 @@ def found_beside(
     for option, value in given.items():
         own = [value] if isinstance(value, str) else list(value) if _are_names(value) else []
         is_table = source_kind(data) in (*_FRAMES, "parquet")
-        if isinstance(value, dict) and (not own or option not in _OF_FEATURES or is_table or not _names(data)):
+        if isinstance(value, dict) and (not own or option not in _OF_FEATURES or is_table or not names_in(data)):
             message = (
                 f"{option} cannot be {value!r}; a dict of variables and their dimensions goes with "
                 f"{', '.join(_OF_FEATURES)} and names variables of a Dataset or a zarr group; columns of a table are "
@@ -52,7 +52,11 @@ def found_beside(
             dims: Features | None = value if isinstance(value, dict) else None
             if dims is None and features is not None and len(own) == len(features):
                 dims = dict(zip(own, features.values(), strict=True))
-            columns[option] = _column(data, value) if isinstance(value, str) else _columns(data, own, dims)
+            try:
+                columns[option] = _column(data, value) if isinstance(value, str) else _columns(data, own, dims)
+            except WordsError as error:
+                message = f"{option}: {str(error).partition(';')[0]}"
+                raise DataError(message) from error
             names += own
         elif own:
             _check_path(data, option, own, is_list=not isinstance(value, str))
@@ -61,7 +65,7 @@ def found_beside(
 
 def _check_path(data: Any, option: str, own: Sequence[str], *, is_list: bool) -> None:
     """Refuse names that data with names does not have; one alone may be a path or URL."""
-    there = _names(data)
+    there = names_in(data)
     if not there or (is_list and option not in _OF_FEATURES):
         return
     lacking = next((name for name in own if not _has(data, name)), own[0])
@@ -73,7 +77,7 @@ def _check_path(data: Any, option: str, own: Sequence[str], *, is_list: bool) ->
     raise DataError(message)
 
 
-def _names(data: Any) -> list[str]:
+def names_in(data: Any) -> list[str]:
     """Return the names of what data consists of, as far as it has any."""
     kind = source_kind(data)
     if kind == "xarray":
@@ -218,7 +222,7 @@ def in_order(name: str, column: Any, rows: Rows) -> Any:
     elif kind in _FRAMES and getattr(column, "ndim", 0) == 2 and (names := frame_columns(column)):
         order = _feature_order(name, "column", np.array(names), rows)
         column = column if order is None else column[[names[place] for place in order]]
-    elif kind == "pandas" and column.index.dtype.kind not in "biuf":
+    elif kind == "pandas" and hasattr(column, "index") and column.index.dtype.kind not in "biuf":
         order = _feature_order(name, "entry", np.array([str(label) for label in column.index]), rows)
         column = column if order is None else column.iloc[order]
     return column

@@ -31,6 +31,10 @@ _KINDS = {
 }
 
 
+class WordsError(DataError):
+    """A column holds text, categories or other values that are no numbers, which some models take."""
+
+
 def reason(error: BaseException) -> str:
     """Word an error as one short line."""
     lines = str(error).strip().splitlines()
@@ -93,11 +97,14 @@ def check_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     Raises
     ------
     DataError
-        Saying what the data holds instead.
+        Saying what the data holds instead; a `WordsError` if that may be text or categories.
     """
     if not isinstance(dtype, np.dtype):  # pandas has dtypes of its own
-        message = f"{name} holds values of type {dtype}; dem needs numbers"
-        raise DataError(message)
+        message = f"{name} holds values of type {dtype}; dem needs numbers: encode them"
+        raise WordsError(message)
+    if dtype.kind in "UTO":
+        message = f"{name} holds {_KINDS[dtype.kind]}"
+        raise WordsError(message)
     if dtype.kind not in "biuf":
         message = f"{name} holds {_KINDS.get(dtype.kind, f'values of dtype {dtype}; dem needs numbers')}"
         raise DataError(message)

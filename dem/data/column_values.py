@@ -120,7 +120,10 @@ class StoredValues:
         tail = tuple(slice(0, extent) for extent in self.part.array.shape[self.n_grid :])
         values, missing, _ = self.part.read((*region, *tail), check=False)
         if missing.n_missing:
-            message = f"{self.part.name} lacks {missing.n_missing} chunks; write them first"
+            message = (
+                f"{self.part.name} lacks {missing.n_missing} chunks; write them first, with write_empty_chunks=True if "
+                "zarr left them out because they hold zeros alone, or give the array in memory (zarr.open_array(…)[:])"
+            )
             raise MissingDataError(message)
         return values
 

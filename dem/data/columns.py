@@ -12,22 +12,24 @@ from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, Rows
 from dem.data.beside import along, check_stored, in_order, on_grid
+from dem.data.categories import is_missing
 from dem.data.checks import check_dtype, reason
 from dem.data.column_values import BlockValues, HeldValues, StoredValues
 from dem.data.joined import Column, joined
 from dem.data.limits import LimitRule, LimitValues, SameValues, Values, pairs_rule
-from dem.data.rules import LabelsRule, NoiseRule, Rule, WeightsRule
+from dem.data.rules import LabelsRule, NoiseRule, Rule, TrialsRule, WeightsRule
 from dem.data.sources import open_rows, source_kind
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError, OptionError
 
-#: the fields of a `Chunk` with a value for each feature
-BY_FEATURE = ("noise", "limits")
+#: what may have a value for each feature
+BY_FEATURE = ("noise", "limits", "trials")
 #: what not every model can make use of: the fields of a `Chunk`, and the models that can
 LIMITED = {
     "noise_covariance": ("noise", "Gaussian mixtures of full or tied covariances without noise="),
     "lower": ("limits", "Gaussian mixtures without noise="),
     "upper": ("limits", "Gaussian mixtures without noise="),
+    "trials": ("trials", "binomial mixtures without n_trials"),
 }
 
 
@@ -61,6 +63,7 @@ def with_columns(
     if n_components is not None:
         kinds["labels"] = ("labels", LabelsRule(n_components, background), 1)
         kinds["noise_covariance"] = ("noise", NoiseRule(rows.n_features), 2)
+        kinds["trials"] = ("trials", TrialsRule(rows.n_features), 1)
     columns = []
     ends = {name: given[name] for name in ("lower", "upper") if name in given}
     if ends:
@@ -181,10 +184,18 @@ def _in_memory(name: str, data: Any) -> NDArray[Any]:
             data = data.compute()
         values = np.asarray(data)
         if values.dtype.kind == "O":
-            values = values.astype(np.float64)
+            try:
+                values = np.asarray(getattr(data, "astype", values.astype)(np.float64))  # pandas knows its own NA
+            except TypeError:  # but not among objects
+                known = [math.nan if is_missing(one) else one for one in values.ravel().tolist()]
+                values = np.array(known, dtype=np.float64).reshape(values.shape)
         check_dtype(name, values.dtype)
     except Exception as error:  # whatever the object raises when it is asked for an array
-        advice = "; number the names first, -1 where none is known" if name == "labels" else ""
+        advice = (
+            "; number the names first, -1 where none is known: pandas' .astype('category').cat.codes"
+            if name == "labels"
+            else ""
+        )
         message = f"{name} cannot be made an array of numbers ({reason(error)}){advice}"
         raise DataError(message) from error
     if np.ma.is_masked(data):

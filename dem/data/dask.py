@@ -220,6 +220,8 @@ def with_known_chunks(array: dask.array.Array, name: str) -> dask.array.Array:
     try:
         # On a copy: the method changes its array.
         return cast("dask.array.Array", array.copy().compute_chunk_sizes())
+    except DataError:
+        raise
     except Exception as error:  # whatever the user's graph raises
         message = f"the lengths of the blocks of {name} cannot be computed ({reason(error)})"
         raise DataError(message) from error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dem.data.base import Batch, Chunk, Rows
 from dem.data.checks import rows_text
 from dem.data.found import Found, LeftOut
+from dem.sparse import SparseRows
 
 # Of how many batches the first chunk is read: they lie evenly, the first and the last among them.
 N_SAMPLED = 4
@@ -76,8 +77,11 @@ def spread(n: int) -> NDArray[np.intp]:
     return np.unique(np.linspace(0, n - 1, min(N_SAMPLED, n)).round().astype(np.intp))
 
 
-def digest_of(array: NDArray[Any]) -> str:
+def digest_of(array: NDArray[Any] | SparseRows) -> str:
     """Return a digest of an array: its numbers, shape and dtype."""
+    if isinstance(array, SparseRows):
+        parts = (array.data, array.columns, array.matrix.indptr)
+        array = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
     kind = f"{array.shape} {array.dtype.str} "
     return hashlib.sha256(kind.encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 

@@ -14,8 +14,16 @@ from dem.data.base import Batch, Chunk, Rows
 from dem.data.column_values import KEPT_CHUNKS, HeldValues
 from dem.data.found import Found, LeftOut, Unreadable
 from dem.data.limits import Values, censored
-from dem.data.rules import Rule, as_they_are, errors_where_measured, weights_where_rows_count
+from dem.data.rules import (
+    Rule,
+    as_they_are,
+    errors_where_measured,
+    refuse_unknown_trials,
+    weights_where_rows_count,
+    with_trials,
+)
 from dem.data.sources import open_rows
+from dem.sparse import rows_with_gaps
 
 # Labels that are read at once to find the largest.
 LABELS_READ = 2**20
@@ -65,6 +73,7 @@ class Beside:
     Attributes
     ----------
     columns : sequence of Column
+        Of a field of `Chunk`; or ``'trials'``, which become columns of the rows, behind their features.
     skips_gaps : bool
         Whether rows with NaN are left out.
     most_limits : float, optional
@@ -78,17 +87,22 @@ class Beside:
     def __call__(self, chunk: Chunk) -> Chunk:
         """Return the rows of a chunk that count, with their columns: those of a weight, and gaps if not skipped."""
         columns: dict[str, Any] = {column.field: column.at(chunk.index) for column in self.columns}
+        trials = columns.pop("trials", None)
         found, chunk = chunk.found, replace(chunk, **columns)
+        if trials is not None:
+            chunk = replace(chunk, rows=with_trials(chunk.rows, trials))
         if (weights := chunk.weights) is not None:
             if self.skips_gaps:
                 weights = weights_where_rows_count(weights, chunk.rows, chunk.index)
             if not weights.all():
                 chunk = replace(chunk, weights=weights).take(weights > 0.0)
+        if trials is not None:
+            refuse_unknown_trials(chunk.rows, chunk.index)
         if chunk.noise is not None:
             chunk = replace(chunk, noise=errors_where_measured(chunk.noise, chunk.rows, chunk.index))
         if self.most_limits is not None:
             chunk = censored(chunk, self.most_limits)
-        if self.skips_gaps and (gaps := np.isnan(chunk.rows).any(axis=1)).any():
+        if self.skips_gaps and (gaps := rows_with_gaps(chunk.rows)).any():
             chunk = chunk.take(~gaps)
         return replace(chunk, found=found)
 
@@ -151,11 +165,21 @@ class JoinedRows(Rows):
 
     def __init__(self, rows: Rows, beside: Beside) -> None:
         self.rows, self.beside = rows, beside
-        self.name, self.n_rows, self.n_features, self.dtype = rows.name, rows.n_rows, rows.n_features, rows.dtype
+        self.name, self.n_rows, self.n_features = rows.name, rows.n_rows, rows.n_features
         self.feature_names, self.grid_names, self.feature_dim = rows.feature_names, rows.grid_names, rows.feature_dim
         self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
+        self.categories = rows.categories
         self.skips_bad, self.allows_missing = rows.skips_bad, rows.allows_missing
-        self.package_bytes = rows.package_bytes
+        self.package_bytes, self.is_sparse = rows.package_bytes, rows.is_sparse
+        own = {column.field for column in beside.columns}
+        #: what is known of each row, by the fields of columns
+        self.known: frozenset[str] = getattr(rows, "known", frozenset()) | own
+        self.dtype = np.dtype(np.float64) if "trials" in own else rows.dtype
+
+    @property
+    def n_columns(self) -> int:
+        """The features, and the trials of each."""
+        return self.n_features * (2 if "trials" in self.known else 1)
 
     def batches(self) -> list[Batch]:
         """Return the batches of the rows, with their columns."""
@@ -281,9 +305,13 @@ def followed(first: Chunk, second: Chunk) -> Chunk:
     return Chunk(np.concatenate([chunk.rows for chunk in both]), range(len(first) + len(second)), **columns)
 
 
+# What stands for nothing known of a row.
+_NOTHING = {"weights": 1.0, "labels": -1, "starts": False, "noise": 0.0, "limits": np.nan, "unread": False, "groups": 0}
+
+
 def _as_known(field: str, chunk: Chunk, like: NDArray[Any]) -> NDArray[Any]:
     """Return a column of a chunk, or what stands for nothing known of its rows, in the form of another chunk's."""
-    nothing = {"weights": 1.0, "labels": -1, "starts": False, "noise": 0.0, "limits": np.nan, "unread": False}[field]
+    nothing = _NOTHING[field]
     n = len(chunk)
     values: NDArray[Any] | None = chunk.columns.get(field)
     if values is None:

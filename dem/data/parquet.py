@@ -14,7 +14,8 @@ from dask._task_spec import Task
 from numpy.typing import NDArray
 
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
-from dem.data.checks import check_table, reason, rows_text, split_scheme
+from dem.data.categories import Categories, column_codes
+from dem.data.checks import WordsError, check_table, reason, rows_text, split_scheme
 from dem.data.dask_graph import Nodes
 from dem.data.found import REPAIR, Found, LeavesOut, LeftOut, Missing, PartlyRead, Unreadable
 from dem.data.retries import retried, retried_items, tried
@@ -55,6 +56,8 @@ class RowGroups:
     #: whether what cannot be read is left out, and whether this is known of these
     skips_bad: bool = False
     is_bad: bool = False
+    #: the categories of columns that hold no numbers, by name
+    categories: Categories | None = None
 
     @property
     def stop(self) -> int:
@@ -75,7 +78,7 @@ class RowGroups:
             for piece in list(pieces) if self.skips_bad else pieces:
                 done += len(piece)
                 yield piece
-        except (GeneratorExit, KeyboardInterrupt, MemoryError):
+        except (GeneratorExit, KeyboardInterrupt, MemoryError, DataError):
             raise
         except Exception as error:  # whatever the file, or its service, makes pyarrow raise
             why = f"{reason(error)}{tried(error)}"
@@ -106,23 +109,27 @@ class RowGroups:
             fragment_scan_options=dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False),
         )
         waiting: list[Any] = []
-        n_waiting = 0
+        n_waiting, first = 0, self.start
         for records in scan:
             waiting.append(records)
             n_waiting += len(records)
             while n_waiting >= self.piece_rows:
                 table = pa.Table.from_batches(waiting)
                 waiting, n_waiting = table.slice(self.piece_rows).to_batches(), n_waiting - self.piece_rows
-                yield self._numbers(table.slice(0, self.piece_rows))
+                yield self._numbers(table.slice(0, self.piece_rows), first)
+                first += self.piece_rows
         if n_waiting:
-            yield self._numbers(pa.Table.from_batches(waiting))
+            yield self._numbers(pa.Table.from_batches(waiting), first)
 
-    def _numbers(self, table: Any) -> NDArray[Any]:
-        """Return a table as numbers; what is missing is NaN."""
+    def _numbers(self, table: Any, first: int) -> NDArray[Any]:
+        """Return a table, which begins with that row, as numbers; what is missing is NaN."""
         import pyarrow as pa  # noqa: PLC0415 - an optional package
 
         numbers = np.empty(table.shape, self.dtype)
-        for j, column in enumerate(table.columns):
+        for j, (name, column) in enumerate(zip(self.schema.names, table.columns, strict=True)):
+            if self.categories and name in self.categories:
+                numbers[:, j] = column_codes(column, self.categories[name], name, self.name, first)
+                continue
             is_boolean = pa.types.is_boolean(column.type)
             numbers[:, j] = (column.cast(pa.uint8()) if is_boolean else column).to_numpy()
         return numbers
@@ -173,11 +180,19 @@ class ParquetBatch(Batch):
 class ParquetRows(LeavesOut, Rows):
     """Numeric columns of a parquet file, or of all the files in a folder (partitioned as Hive does it or not).
 
-    Their common type is the smallest floating-point type that holds all of them exactly; what is missing is NaN.
+    Their common type is the smallest floating-point type that holds all of them exactly; what is missing is NaN. Of
+    columns that have `categories` it is their numbers.
     Raises `DataError` if there is nothing, a column is missing or holds no numbers, or pyarrow is not installed.
     """
 
-    def __init__(self, path: str, columns: Sequence[str] | None = None, *, on_bad_chunk: str = "raise") -> None:
+    def __init__(
+        self,
+        path: str,
+        columns: Sequence[str] | None = None,
+        *,
+        on_bad_chunk: str = "raise",
+        categories: Categories | None = None,
+    ) -> None:
         dataset = open_dataset(path)
         if not dataset.files:
             message = f"there is no parquet file in {path}"
@@ -189,7 +204,9 @@ class ParquetRows(LeavesOut, Rows):
 
         self.feature_names = _wanted(path, dataset.schema, columns)
         schema = pa.schema([dataset.schema.field(name) for name in self.feature_names])
-        types = [_dtype(path, field) for field in schema]
+        self._categories = dict(categories or {})
+        small = np.dtype(np.float32)  # numbers of categories are
+        types = [small if field.name in self._categories else _dtype(path, field) for field in schema]
         dtype = np.result_type(np.float16, *types)
         row_bytes = max(len(types) * dtype.itemsize, 1)
         self._schema, self._files = schema, list(_groups(path, dataset))
@@ -205,7 +222,8 @@ class ParquetRows(LeavesOut, Rows):
         for fragment, groups in self._files:
             for ids, n_rows in _joined(groups, 0 if self.skips_bad else most):  # what is left out is a row group
                 part = fragment.subset(row_group_ids=ids)
-                reads.append(RowGroups(part, self._schema, self.dtype, start, n_rows, most, self.name, self.skips_bad))
+                what = (part, self._schema, self.dtype, start, n_rows, most, self.name, self.skips_bad)
+                reads.append(RowGroups(*what, categories=self._categories))
                 start += n_rows
         return reads
 
@@ -339,7 +357,7 @@ def _dtype(path: str, field: Any) -> np.dtype[Any]:
             f"column {field.name!r} of {path} holds values of type {field.type}, and dem needs numbers; name the "
             "columns to use (columns=['u', 'g'], --columns u,g)"
         )
-        raise DataError(message)
+        raise WordsError(message)
     dtype: np.dtype[Any] = np.dtype(field.type.to_pandas_dtype())
     return dtype
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.errors import DataError
+from dem.sparse import rows_with_gaps
 
 # What symmetry and positive semi-definiteness of correlations may lack by rounding, also in single precision.
 ROUNDING = 1e-6
@@ -53,13 +54,13 @@ def weights_where_rows_count(
     if not unknown.any():
         return weights
     advice = "weights must be finite and not negative where rows count; set them to 0 to leave rows out"
-    refuse(unknown & ~np.isnan(rows).any(axis=1), "sample_weight", weights, index, advice)
+    refuse(unknown & ~rows_with_gaps(rows), "sample_weight", weights, index, advice)
     return np.where(unknown, 0.0, weights)
 
 
 @dataclass(frozen=True)
 class LabelsRule:
-    """Rule: numbers of components, −1 where none is known, or for each component whether it may have made the row.
+    """Rule: numbers of components, −1 or NaN where none is known, or of each whether it may have made the row.
 
     With a background it is the last of these, behind `n_components` others.
     """
@@ -79,9 +80,13 @@ class LabelsRule:
             some = np.asarray(values.any(axis=1))
             refuse(~some, name, some, index, "a row needs a component that may have made it")
             return values
+        if values.dtype.kind == "f":  # as pandas has them where some are not known
+            values = np.where(np.isnan(values), -1.0, values)
         known: NDArray[np.bool_] = (values >= -1) & (values < n_labels) & (values == np.rint(values))
         last = f"{n_labels - 1}" + (", the background," if self.background else ",")
-        refuse(~known, name, values, index, f"labels are whole numbers from 0 to {last} or -1 where none is known")
+        refuse(
+            ~known, name, values, index, f"labels are whole numbers from 0 to {last} or -1 (NaN) where none is known"
+        )
         return values.astype(np.int64)
 
 
@@ -94,6 +99,19 @@ def refuse(
         columns = f", column {', '.join(map(str, place[1:]))}" if len(place) > 1 else ""
         message = f"{name} is {values[place]} in row {int(np.asarray(index)[place[0]])}{columns}; {advice}"
         raise DataError(message)
+
+
+def groups_rule(name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rule: whole numbers, each of which names a group."""
+    if values.dtype.kind not in "biuf":
+        message = (
+            f"{name} are {values.dtype}, words or the like, which are taken from memory and tables; number them first"
+        )
+        raise DataError(message)
+    with np.errstate(invalid="ignore"):
+        whole = values == np.rint(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
+    refuse(~whole | (np.abs(values) > 2.0**53), name, values, index, "groups are whole numbers or names")
+    return values.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -139,6 +157,39 @@ class NoiseRule:
             )
             return given
         return values
+
+
+@dataclass(frozen=True)
+class TrialsRule:
+    """Rule: whole numbers of at least 0 of each row, (n,), or of each value, (n, n_features).
+
+    They may be NaN where values are; see `with_trials`.
+    """
+
+    n_features: int
+
+    def __call__(self, name: str, values: NDArray[Any], index: range | NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return trials in double precision."""
+        d, values = self.n_features, np.asarray(values, dtype=np.float64)
+        if values.shape[1:] not in ((), (d,)):
+            n = values.shape[1]
+            message = f"{name} has {n} columns, but there are {d} features; give one for each row, or for each value"
+            raise DataError(message)
+        good = np.isnan(values) | (np.isfinite(values) & (values >= 0.0) & (values == np.rint(values)))
+        refuse(~good, name, values, index, "numbers of trials are whole and not negative")
+        return values
+
+
+def with_trials(rows: NDArray[Any], trials: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows with the numbers of trials of each value behind, (n, 2 · n_features)."""
+    of_values = trials if trials.ndim == 2 else trials[:, np.newaxis]
+    return np.hstack([np.asarray(rows, dtype=np.float64), np.broadcast_to(of_values, rows.shape)])
+
+
+def refuse_unknown_trials(rows: NDArray[Any], index: range | NDArray[np.int64]) -> None:
+    """Raise `DataError` if of some value in rows from `with_trials` the number of trials is NaN."""
+    values, trials = np.hsplit(rows, 2)
+    refuse(np.isnan(trials) & ~np.isnan(values), "trials", trials, index, "they must be known where values are")
 
 
 def errors_where_measured(

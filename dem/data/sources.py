@@ -27,16 +27,13 @@ _OPENERS = {
     "dask.dataframe": ("dem.data.dataframe:open_dataframe",),
     "pandas": ("dem.data.dataframe:open_dataframe",),
     "xarray": ("dem.data.xarray:open_xarray", "feature_dim", "features"),
+    "scipy.sparse": ("dem.data.sparse:open_csr",),
     "numpy": ("dem.data.numpy:open_array",),
 }
 
 
 #: what may be done with chunks that cannot be read
 ON_BAD_CHUNK = ("raise", "skip")
-
-
-class SparseDataError(DataError, TypeError):
-    """Sparse matrices are not supported."""
 
 
 class SourceOptions(TypedDict, total=False):
@@ -56,17 +53,20 @@ class ColumnOptions(TypedDict, total=False):
     Attributes
     ----------
     labels : array of int of shape (n_rows,), or of bool of shape (n_rows, n_components)
-        The component that has made each row, −1 where it is not known; or which components may have made it.
+        The component that has made each row, −1 or NaN where it is not known; or which components may have made it.
     noise_covariance : array of shape (n_rows, n_features) or (n_rows, n_features, n_features)
         The variances of the errors of each row, or their covariance.
     lower, upper : float or array of shape (n_features,) or (n_rows, n_features)
         Between what values lie that are NaN, ±inf where there is no limit.
+    trials : array of shape (n_rows,) or (n_rows, n_features)
+        The number of trials behind the values of each row, or behind each value.
     """
 
     labels: Any
     noise_covariance: Any
     lower: Any
     upper: Any
+    trials: Any
 
 
 class RowOptions(SourceOptions, ColumnOptions, total=False):
@@ -119,8 +119,8 @@ def open_rows(
     ----------
     data : str, path-like, array or table
         Path or URL of a zarr array (or of a group, with `variable`) or of a parquet file or folder, a `zarr.Array`,
-        a Dask array, an xarray DataArray or Dataset, a pandas or Dask DataFrame, a NumPy array or what becomes one,
-        or `Rows`.
+        a Dask array, an xarray DataArray or Dataset, a pandas or Dask DataFrame, a sparse matrix of SciPy or the group
+        of one in zarr as AnnData writes it (``cells.zarr/X``), a NumPy array or what becomes one, or `Rows`.
     variable : str or sequence of str, optional
         The array to take from a zarr group, or the arrays that are the features.
     feature_dim : str or int, optional
@@ -170,9 +170,6 @@ def open_rows(
     for name, value in given.items():
         if name not in taken:
             raise DataError(_misplaced(name, value, data, kind))
-    if kind == "scipy.sparse":
-        message = "Sparse data is not supported; convert it with x.toarray(), or chunk by chunk in a Dask array"
-        raise SparseDataError(message)
     if kind == "dask":
         message = f"a dask {type(data).__name__} has no rows and columns; make a dask.array or dask.dataframe of it"
         raise DataError(message)

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from dem.data.base import chunk_counts
+from dem.data.base import Rows, chunk_counts
 from dem.data.bounded import check_layout, check_metadata_files
 from dem.data.cf import packing_of
 from dem.data.checks import check_dtype, check_table, feature_axis, reason, split_scheme
 from dem.data.profiles import Features, check_features, check_shared, feature_names
+from dem.data.sparse import ANNDATA, ENCODING, is_csr, names_of_columns, open_stored_csr
 from dem.data.zarr import ZarrRows
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError
@@ -39,13 +40,21 @@ def open_zarr(
     *,
     allow_missing_chunks: bool = False,
     on_bad_chunk: str = "raise",
-) -> ZarrRows:
-    """Open a zarr array, or several of a group, for reading; see `dem.data.open_rows`."""
+) -> Rows:
+    """Open a zarr array, several of a group, or a sparse matrix, for reading; see `dem.data.open_rows`."""
     missing, skips_bad = allow_missing_chunks, on_bad_chunk == "skip"
+    source, found = _opened(source)
+    if (sparse := _sparse_group(source, found, variable)) is not None:
+        options = {"feature_dim": feature_dim, "features": features}
+        opened = _open_sparse(*sparse, options, allow_missing=missing, skips_bad=skips_bad)
+        opened.feature_names = names_of_columns(source, opened.n_features) if variable in (None, "X") else None
+        return opened
     if features is not None:
         check_features(str(source), features, {"variable": variable, "feature_dim": feature_dim})
-        return _profiles(*open_arrays(source, list(features)), features, allow_missing=missing, skips_bad=skips_bad)
-    name, arrays = open_arrays(source, variable)
+        return _profiles(
+            *open_arrays(source, list(features), found), features, allow_missing=missing, skips_bad=skips_bad
+        )
+    name, arrays = open_arrays(source, variable, found)
     if variable is not None and not isinstance(variable, str):
         if feature_dim is not None:
             message = (
@@ -65,6 +74,7 @@ def open_zarr(
     part = ZarrPart.of(array, name, (*grid, feature), has_features=True)
     rows = ZarrRows(name, [part], grid_names, allow_missing=missing, skips_bad=skips_bad)
     if names is None:
+        rows.feature_names = names_of_columns(source, rows.n_features) if variable in (None, "X") else None
         return rows
     rows.feature_dim, labels = names[feature], coordinates_of(array, feature)
     if labels is not None and labels.dtype.kind == "U":
@@ -137,7 +147,49 @@ def _dims_text(names: tuple[str, ...] | None) -> str:
     return "" if names is None else f" ({', '.join(names)})"
 
 
-def open_arrays(source: Any, variable: str | Sequence[str] | None) -> tuple[str, dict[str, zarr.Array[Any]]]:
+def _opened(source: Any) -> tuple[zarr.Array[Any] | zarr.Group, str]:
+    """Open a path, unless it is open, and return what messages call it."""
+    if isinstance(source, zarr.Array | zarr.Group):
+        return source, name_of(source)
+    name = os.fspath(source)
+    return _open_path(name), name
+
+
+def _sparse_group(
+    node: zarr.Array[Any] | zarr.Group, name: str, variable: str | Sequence[str] | None
+) -> tuple[zarr.Group, str] | None:
+    """Return the group of a sparse matrix, if that is what is meant: of a whole AnnData it is X."""
+    if not isinstance(node, zarr.Group):
+        return None
+    if variable is None and node.attrs.get(ENCODING) == ANNDATA:
+        variable = "X"
+    try:
+        found = node if variable is None else node.get(variable) if isinstance(variable, str) else None
+    except Exception:  # noqa: BLE001 - metadata that are damaged, which opening it as an array says
+        return None
+    name = name if variable is None or not isinstance(variable, str) else f"{name.rstrip('/')}/{variable}"
+    return (found, name) if isinstance(found, zarr.Group) and is_csr(found, name) else None
+
+
+def _open_sparse(
+    group: zarr.Group, name: str, options: dict[str, Any], *, allow_missing: bool, skips_bad: bool
+) -> Rows:
+    for option, value in options.items():
+        if value is not None:
+            message = f"{name} is a sparse matrix, whose columns are the features; leave {option} out"
+            raise DataError(message)
+    if skips_bad:
+        message = f"on_bad_chunk='skip' does not go with {name}, a sparse matrix whose rows share chunks; leave it out"
+        raise DataError(message)
+    members = {key: _judged(f"{name}/{key}", array) for key, array in group.arrays()}
+    rows = open_stored_csr(group, name, members)
+    rows.allows_missing = allow_missing
+    return rows
+
+
+def open_arrays(
+    source: Any, variable: str | Sequence[str] | None, name: str | None = None
+) -> tuple[str, dict[str, zarr.Array[Any]]]:
     """Open one array, or several of a group.
 
     Returns
@@ -147,11 +199,8 @@ def open_arrays(source: Any, variable: str | Sequence[str] | None) -> tuple[str,
     arrays : dict
         The arrays by their names.
     """
-    if isinstance(source, zarr.Array | zarr.Group):
-        name = name_of(source)
-    else:
-        name = os.fspath(source)
-        source = _open_path(name)
+    if name is None:
+        source, name = _opened(source)
     if isinstance(source, zarr.Group):
         if variable is None or isinstance(variable, str):
             variable, array = _member(source, name, variable)
