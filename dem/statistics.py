@@ -83,6 +83,16 @@ class CentralMoments(Statistics):
 
     __rmul__ = __mul__
 
+    def without(self, other: Self) -> Self:
+        """Return the group that `other` has joined to make this one; it has lost what cancels."""
+        counts = self.counts - other.counts
+        there = counts > 0.0
+        divisor = np.where(there, counts, 1.0)[:, np.newaxis]
+        sums = self.counts[:, np.newaxis] * self.means - other.counts[:, np.newaxis] * other.means
+        means = np.where(there[:, np.newaxis], sums / divisor, self.means)
+        between = self._between(other.counts * np.where(there, counts, 0.0) / self.counts, means - other.means)
+        return type(self)(counts, means, self.scatter - other.scatter - between)
+
     @staticmethod
     def _between(weights: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what two means that are `step` apart add to the scatter, shape as `scatter`."""

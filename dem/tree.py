@@ -30,12 +30,15 @@ def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     (11, (22.0, None))
     """
     first = trees[0]
-    if children(first) is None:
+    parts = children(first)
+    if parts is None:
         return function(*trees)
     if first is None or isinstance(first, str):
         return first
     mapped = [tree_map(function, *group) for group in zip(*(_values(tree) for tree in trees), strict=True)]
-    return tuple(mapped) if isinstance(first, tuple) else type(first)(*mapped)
+    if isinstance(first, tuple):
+        return tuple(mapped)
+    return type(first)(**{name: value for (name, _), value in zip(parts, mapped, strict=True)})
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:

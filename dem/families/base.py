@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dem.families.support import Support as Support  # noqa: PLC0414 - families take it from here
 from dem.families.unconstrained import Vector
 from dem.row_draws import RowDraws
 from dem.statistics import Additive
@@ -26,42 +27,6 @@ OK = "ok"
 P = TypeVar("P")
 S = TypeVar("S", bound=Additive)
 S_co = TypeVar("S_co", bound=Additive, covariant=True)
-
-
-@dataclass(frozen=True)
-class Support:
-    """The values that a family allows: finite numbers within bounds.
-
-    Attributes
-    ----------
-    description : str
-        What the values must be, for messages.
-    lowest, highest : float
-    whole : bool
-        Whether they must be whole numbers.
-    gaps : bool
-        Whether values may be missing (NaN).
-    """
-
-    description: str = "finite numbers"
-    lowest: float = -math.inf
-    highest: float = math.inf
-    whole: bool = False
-    gaps: bool = False
-
-    def outside(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which values are not allowed; the shape of `rows`."""
-        bounded = self.lowest > -math.inf and self.highest < math.inf
-        inside: NDArray[np.bool_] = rows >= self.lowest if bounded else np.isfinite(rows)
-        if self.highest < math.inf:
-            inside &= rows <= self.highest
-        elif self.lowest > -math.inf:
-            inside &= rows >= self.lowest
-        if self.whole:
-            inside &= rows == np.rint(rows)
-        if self.gaps:
-            inside |= np.isnan(rows)
-        return ~inside
 
 
 class RowBlock(Protocol):
@@ -93,17 +58,8 @@ class RowBlock(Protocol):
 
 def has_gaps(rows: NDArray[Any]) -> bool:
     """Tell whether any value is missing; in one look at the rows, without a copy."""
-    # The least of numbers is NaN if one of them is, and takes a fraction of the time of `isnan`.
+    # The least is NaN if one is, in a fraction of the time of `isnan`.
     return rows.dtype.kind == "f" and rows.size > 0 and bool(np.isnan(rows.min()))
-
-
-def rows_of_keys(keys: NDArray[Any]) -> Iterator[NDArray[np.intp]]:
-    """Yield the numbers of the rows of each key, (n,), in order of the keys; the numbers increase."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    for which in np.split(order, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1):
-        if len(which):
-            yield which
 
 
 def total_weight(chunk: RowBlock) -> float:
@@ -122,8 +78,9 @@ class Model(ABC, Generic[P, S]):
     Its statistics are `Additive` and know ``n_rows``, the number of rows that they come from.
     """
 
-    #: what it maximises (or whose negative), for messages
+    #: what it maximises (or whose negative), for messages; whether a part of that comes from no row, see `log_prior`
     criterion: str = "log-likelihood"
+    has_prior: bool = False
 
     @abstractmethod
     def e_step(self, parameters: P, chunk: RowBlock) -> S:
@@ -139,6 +96,10 @@ class Model(ABC, Generic[P, S]):
     @abstractmethod
     def objective(self, statistics: S, parameters: P) -> float:
         """Return what EM maximises, over all rows and in the user's units, at the `parameters` of the E-step."""
+
+    def log_prior(self, parameters: P) -> float:  # noqa: ARG002
+        """Return the part of the objective that comes from no row: it counts once, however many blocks there are."""
+        return 0.0
 
     def reads(self, parameters: P) -> Generator[Any, Any, S]:
         """Yield the works of one iteration, each of which is sent its total, and return the statistics."""
@@ -194,8 +155,8 @@ class IncrementalModel(Model[P, S]):
         """Return statistics that add to those of E-steps at other parameters. `parameters` are those of the E-step."""
 
     @abstractmethod
-    def implied(self, parameters: P) -> Any:
-        """Return the rebased statistics of one row, on average, from which the M-step makes `parameters`."""
+    def implied(self, parameters: P, n_rows: float = math.inf) -> Any:
+        """Return the rebased statistics of one row, on average, from n of which the M-step makes `parameters`."""
 
     @abstractmethod
     def free_energy(self, statistics: Any, parameters: P) -> float:
@@ -217,8 +178,7 @@ class EStep:
 class Block(Protocol):
     """A few rows in the form that a kernel computes with. It is good until the kernel makes the next.
 
-    The mixture asks it for the densities, turns these into responsibilities and gives them back, while the rows are
-    still in the cache.
+    The mixture turns their densities into responsibilities, and gives them back while the rows are in the cache.
     """
 
     def log_density(self) -> NDArray[Any]:
@@ -264,12 +224,19 @@ class Component(ABC, Generic[P, S]):
 
     #: name in model files and on the command line
     name: ClassVar[str]
-    #: whether `marginals` and `conditional_means` are there: values of rows may be missing
-    marginalises: ClassVar[bool] = True
+    #: whether `marginals` yields one kernel for all rows, whatever they lack, complete ones among them
+    masks: ClassVar[bool] = False
+    #: whether kernels take sparse rows (`dem.sparse.SparseRows`): T(0) is 0, and h(0) is 1
+    takes_sparse: ClassVar[bool] = False
     #: what `kernel_for` can make use of beside the numbers, weights and labels: fields of a `RowBlock`
     knows: ClassVar[frozenset[str]] = frozenset()
     #: how many values of a row may have limits, where these are known
     most_limits: ClassVar[float] = math.inf
+
+    @property
+    def marginalises(self) -> bool:
+        """Whether `marginals` and `conditional_means` are there: values of rows may be missing."""
+        return True
 
     @property
     @abstractmethod
@@ -313,11 +280,18 @@ class Component(ABC, Generic[P, S]):
         return np.where(np.isnan(rows), self.sample(parameters, labels, rng.generator), rows)
 
     def expected(self, parameters: P, chunk: RowBlock, k: int) -> Array:
-        """Return the means of what is missing, or has limits, in component k, given all that the chunk knows; (n, d).
-
-        What stands in the place of observed values, is of no use.
-        """
+        """Return the means (n, d) of what is missing or has limits in component k; of no use where values are known."""
         return self.conditional_means(parameters, np.asarray(chunk.rows, dtype=np.float64), k)
+
+    def expected_given(self, parameters: P, chunk: RowBlock, shares: Array) -> Array:
+        """Return what stands for what is missing, or has limits, given the shares of the components, (n, n_components).
+
+        By default its mean over these.
+        """
+        found = np.zeros(chunk.rows.shape)
+        for k, share in enumerate(shares.T):
+            found += share[:, np.newaxis] * self.expected(parameters, chunk, k)
+        return found
 
     def drawn(self, parameters: P, chunk: RowBlock, labels: NDArray[np.int64], rng: RowDraws) -> Array:
         """Return the same as `expected`, drawn from the component of each row."""
@@ -344,12 +318,25 @@ class Component(ABC, Generic[P, S]):
         return statistics
 
     @abstractmethod
-    def implied(self, parameters: P, counts: Array) -> Any:
-        """Return the rebased statistics, with these sums of responsibilities, that the M-step makes `parameters` of."""
+    def implied(self, parameters: P, counts: Array, n_rows: float = math.inf) -> Any:
+        """Return the rebased statistics, with these sums of responsibilities, that the M-step makes `parameters` of.
+
+        Where there is a prior, `n_rows` times these are what it makes them of: the counts are shares of that many.
+        """
 
     @abstractmethod
     def expected_log_density(self, statistics: Any, counts: Array, parameters: P) -> float:
         """Return Σγ log p(row | component) of rebased statistics; terms that no parameter changes may be left out."""
+
+    has_prior: bool = False  # then `m_step` maximises the expected log-density + `log_prior`
+
+    def log_prior(self, parameters: P) -> float:  # noqa: ARG002
+        """Return the logarithm of the prior density, in the user's units, but for terms that no parameter changes."""
+        return 0.0
+
+    def without_prior(self) -> Self:
+        """Return this component with an M-step that maximises the likelihood."""
+        return self
 
     @abstractmethod
     def monotonicity_slack(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:

@@ -12,7 +12,9 @@ from dem.families.base import Array, Support
 from dem.families.exponential_family import ExponentialFamily
 
 # Of rates and means; keeps log λ finite where all rows of a component are 0, whose density grows without bound.
-SMALLEST = 1e-100
+SMALLEST = 1e-300
+# No data hold values this far apart: a mean so much smaller than that of another component is on its way to 0.
+_APART = 1e-100
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,14 @@ class ExponentialComponent(ExponentialFamily):
     """
 
     name: ClassVar[str] = "exponential"
-    parameter: ClassVar[str] = "rates"
+    takes_sparse: ClassVar[bool] = True
+    parameters: ClassVar[tuple[str, ...]] = ("rates",)
     support: ClassVar[Support] = Support("numbers of at least 0", lowest=0.0)
 
     def natural_parameters(self, parameters: Array) -> tuple[Array, Array]:
-        """Return −λ and −Σ log λ."""
+        """Return −λ and −log λ."""
         rates = np.maximum(parameters, SMALLEST)
-        return -rates, -np.log(rates).sum(axis=1)
+        return -rates, -np.log(rates)
 
     def mean_parameters(self, parameters: Array) -> Array:
         """Return 1 / λ."""
@@ -51,7 +54,8 @@ class ExponentialComponent(ExponentialFamily):
 
     def collapsed(self, parameters: Array) -> NDArray[np.bool_]:
         """Tell which components have a feature that is 0 in all of their rows: their density has no bound."""
-        return np.asarray((parameters >= 0.5 / SMALLEST).any(axis=1))
+        ends = (parameters >= 0.5 / SMALLEST) | (parameters * _APART > parameters.min(axis=0))
+        return np.asarray(ends.any(axis=1))
 
     def sample(self, parameters: Array, labels: NDArray[np.int64], rng: np.random.Generator) -> Array:
         """Draw one row of waiting times for each label."""

@@ -5,34 +5,46 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import NEGLIGIBLE, Array, Component, RowBlock
+from dem.families.base import NEGLIGIBLE, Array, Component
+from dem.families.exponential_kernel import ExponentialKernel, MaskedKernel, Totals
 from dem.families.unconstrained import Vector
-from dem.families.workspace import fresh
-from dem.statistics import Statistics
+from dem.sparse import SparseRows
 
 
-@dataclass(frozen=True, eq=False)
-class Totals(Statistics):
-    """ΣγT(x), shape (n_components, n_statistics)."""
+@dataclass(frozen=True)
+class Conjugate:
+    """A conjugate prior: as if each component had some more rows, whose mean T(x) is `statistics`.
 
-    totals: Array
+    Its log-density is rows · (η · statistics − A), but for a constant.
+
+    References
+    ----------
+    Diaconis, P. and Ylvisaker, D. (1979). Conjugate priors for exponential families. Annals of Statistics 7.
+    """
+
+    rows: float
+    statistics: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ExponentialFamily(Component[Array, Totals]):
     """Densities log p(x) = log h(x) + η·T(x) − A, with features that are independent within a component.
 
-    The parameters are one array (n_components, n_features), which users know as `parameter`. A family states what
-    follows; by default T(x) = x, and the parameters are its means. They may lie on the edge of what is possible, where
-    a mean does (a count that is always 0); `natural_parameters` keeps a distance from it, so that all densities are
-    finite. That is EM among the parameters at that distance: the M-step takes the best of them, since the expected
-    log-likelihood has one maximum and falls on both sides of it.
+    The parameters are one array (n_components, m), which users know as `parameters`: an array (n_components,
+    n_features) of each name, one beside the other. A family states what follows; by default T(x) = x, and the
+    parameters are its means. They may lie on the edge of what is possible, where a mean does (a count that is always
+    0); `natural_parameters` keeps a distance from it, so that all densities are finite. That is EM among the parameters
+    at that distance: the M-step takes the best of them, since the expected log-likelihood has one maximum and falls on
+    both sides of it.
+
+    What comes by feature, A and log h, has one column where features do not stand alone; such a family sets
+    `marginalises` to False.
 
     References
     ----------
@@ -40,29 +52,54 @@ class ExponentialFamily(Component[Array, Totals]):
     Journal of the Royal Statistical Society B 39.
     """
 
-    #: what users call the parameters
-    parameter: ClassVar[str]
-    #: between what numbers they lie
-    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    conjugate: Conjugate | None = field(default=None, kw_only=True)
+    #: whether the M-step takes the mean of T(x), to which a conjugate prior adds rows
+    has_conjugates: ClassVar[bool] = True
+    #: what users call the parameters, what locates the components first
+    parameters: ClassVar[tuple[str, ...]]
+    #: between what numbers those of each name lie
+    bounds: ClassVar[tuple[tuple[float, float], ...]] = ((0.0, math.inf),)
+    masks: ClassVar[bool] = True
 
     def sufficient_statistics(self, rows: Array) -> Array:
-        """Return T(x) of rows (n, n_features), shape (n, n_statistics), of a missing value NaN.
-
-        One statistic of each feature after the other, in the order of the features: j, j + n_features, ….
-        """
+        """Return T(x) of rows (n, n_features), shape (n, n_statistics), of a missing value NaN."""
         return rows
+
+    def owners(self, n_features: int) -> NDArray[np.intp]:
+        """Return the feature that each statistic is of, shape (n_statistics,).
+
+        Unless a family says otherwise, there are as many of each feature as names of parameters: one of each, in the
+        order of the features, then the next.
+        """
+        return np.tile(np.arange(n_features), len(self.parameters))
 
     @abstractmethod
     def natural_parameters(self, parameters: Array) -> tuple[Array, Array]:
-        """Return η, shape (n_components, n_statistics), and A summed over the features, shape (n_components,)."""
+        """Return η, shape (n_components, n_statistics), and A by feature, shape (n_components, n_features)."""
 
     def log_base_measure(self, rows: Array) -> Array:
-        """Return log h(x) summed over the features, shape (n,); 0 unless a family says otherwise."""
-        return np.zeros(len(rows))
+        """Return log h(x) by feature, shape (n, n_features); a column of zeros unless a family says otherwise."""
+        return np.zeros((len(rows), 1))
+
+    def log_base_measure_of_sparse(self, rows: SparseRows) -> Array:
+        """Return Σ log h(x) of each sparse row, shape (n,), for a family that takes them: h(0) is 1."""
+        return rows.sums(self.log_base_measure(rows.data[:, np.newaxis])[:, 0])
+
+    def far_rows(self, rows: Array | SparseRows) -> NDArray[np.intp]:  # noqa: ARG002
+        """Return the rows whose η·T(x), A and log h(x) are so large that their sum lacks digits; none by default."""
+        return np.empty(0, dtype=np.intp)
+
+    def far_log_density(self, parameters: Array, rows: Array) -> Array:
+        """Return log p(x) of such rows to all digits, of one component (m,), by feature as `log_base_measure`."""
+        raise NotImplementedError
 
     def mean_parameters(self, parameters: Array) -> Array:
         """Return the expectation of T(x), shape (n_components, n_statistics)."""
         return parameters
+
+    def expectations(self, parameters: Array) -> Array:
+        """Return E[x], shape (n_components, n_features): that of T(x) unless a family says otherwise."""
+        return self.mean_parameters(parameters)
 
     def from_mean_parameters(self, means: Array) -> Array:
         """Return the parameters with these expectations of T(x): those that maximise the likelihood."""
@@ -100,7 +137,7 @@ class ExponentialFamily(Component[Array, Totals]):
         exact: bool = False,  # noqa: ARG002
     ) -> ExponentialKernel:
         """Return the arithmetic of an E-step at `parameters`: double precision for rows of any dtype."""
-        return ExponentialKernel(self, *self.natural_parameters(parameters))
+        return ExponentialKernel(self, parameters)
 
     def marginals(self, parameters: Array, rows: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], MaskedKernel]]:
         """Yield all rows: whatever they lack, one product serves them."""
@@ -108,40 +145,71 @@ class ExponentialFamily(Component[Array, Totals]):
 
     def conditional_means(self, parameters: Array, rows: Array, k: int) -> Array:
         """Return rows with E[x] in the place of what is missing: features are independent within a component."""
-        return np.where(np.isnan(rows), self.mean_parameters(parameters[[k]])[:, : rows.shape[1]], rows)
+        return np.where(np.isnan(rows), self.expectations(parameters[[k]]), rows)
 
     def m_step(self, statistics: Totals, counts: Array, parameters: Array) -> Array:
         """Return the parameters whose mean is that of the rows; a component without any rows stays where it is."""
+        more, of_prior = self._of_prior()
+        counts = counts + more
         occupied = counts[:, np.newaxis] > NEGLIGIBLE
-        means = statistics.totals / np.where(occupied, counts[:, np.newaxis], 1.0)
+        means = (statistics.totals + of_prior) / np.where(occupied, counts[:, np.newaxis], 1.0)
         return np.where(occupied, self.from_mean_parameters(means), parameters)
 
-    def implied(self, parameters: Array, counts: Array) -> Totals:
+    def implied(self, parameters: Array, counts: Array, n_rows: float = math.inf) -> Totals:
         """Return the statistics from which the M-step makes `parameters`."""
-        return Totals(counts[:, np.newaxis] * self.mean_parameters(parameters))
+        more, of_prior = self._of_prior()
+        totals = (counts + more / n_rows)[:, np.newaxis] * self.mean_parameters(parameters)
+        return Totals(totals - of_prior / n_rows)
+
+    def _of_prior(self) -> tuple[float, Array]:
+        """Return the rows of the prior, and their ΣT(x)."""
+        if self.conjugate is None:
+            return 0.0, np.zeros(1)
+        return self.conjugate.rows, self.conjugate.rows * np.array(self.conjugate.statistics)
+
+    @property
+    def has_prior(self) -> bool:  # type: ignore[override]
+        """Whether there is one."""
+        return self.conjugate is not None
+
+    def without_prior(self) -> Self:
+        """Return the same component without one."""
+        return replace(self, conjugate=None)
+
+    def log_prior(self, parameters: Array) -> float:
+        """Return Σ rows · (η · statistics − A) over the components."""
+        more, of_prior = self._of_prior()
+        if not more:
+            return 0.0
+        slopes, offsets = self.natural_parameters(parameters)
+        return float(np.sum(slopes @ of_prior) - more * offsets.sum())
 
     def expected_log_density(self, statistics: Totals, counts: Array, parameters: Array) -> float:
         """Return Σγ log p(row | component) without log h, which no parameter changes."""
         slopes, offsets = self.natural_parameters(parameters)
-        return float(np.sum(slopes * statistics.totals) - counts @ offsets)
+        return float(np.sum(slopes * statistics.totals) - counts @ offsets.sum(axis=1))
 
     def monotonicity_slack(self, parameters: Array, weights: Array, dtype: np.dtype[Any]) -> float:  # noqa: ARG002
         """Return the rounding of η·T(x) − A + log h(x), whose terms are large and cancel where the values are large."""
         slopes, offsets = self.natural_parameters(parameters)
-        size = np.sum(np.abs(slopes * self.mean_parameters(parameters)), axis=1) + np.abs(offsets)
+        size = np.sum(np.abs(slopes * self.mean_parameters(parameters)), axis=1) + np.sum(np.abs(offsets), axis=1)
         return float(4.0 * np.finfo(np.float64).eps * (weights @ size))
 
     def n_parameters(self, parameters: Array) -> int:
-        """Return one number per component and feature."""
+        """Return how many numbers there are, unless a family binds some of them to others."""
         return parameters.size
 
+    def user_shapes(self, n_components: int, n_features: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what `to_user` gives."""
+        return dict.fromkeys(self.parameters, (n_components, n_features))
+
     def to_user(self, parameters: Array) -> dict[str, NDArray[Any]]:
-        """Return the parameters by their name."""
-        return {self.parameter: parameters}
+        """Return the parameters by their names."""
+        return dict(zip(self.parameters, np.hsplit(parameters, len(self.parameters)), strict=True))
 
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> Array:
         """Return parameters from what `to_user` gave."""
-        return np.asarray(values[self.parameter], dtype=np.float64)
+        return np.hstack([np.asarray(values[name], dtype=np.float64) for name in self.parameters])
 
     def unconstrain(self, parameters: Array) -> Vector:
         """Return the parameters as a vector."""
@@ -173,120 +241,3 @@ class ExponentialFamily(Component[Array, Totals]):
         changed = parameters.copy()
         changed[which] = self.from_mean_parameters((self.sufficient_statistics(rows) + n_more * more) / (1.0 + n_more))
         return changed
-
-
-class ExponentialKernel:
-    """One product gives the log-densities, W·T(x), and one the statistics, ΣγT(x)."""
-
-    block_rows = 8192
-    trusted_above = -np.inf
-
-    def __init__(self, family: ExponentialFamily, slopes: Array, offsets: Array) -> None:
-        self.family, self.slopes, self.offsets = family, slopes, offsets[:, np.newaxis]
-        self.clear()
-
-    def clear(self) -> None:
-        """Start the sums anew."""
-        self.totals = np.zeros_like(self.slopes)
-
-    def take(self, which: NDArray[np.intp]) -> Self:
-        """Return the same arithmetic for some of the components, with sums of its own."""
-        return fresh(self, slopes=self.slopes[which], offsets=self.offsets[which])
-
-    def block(self, chunk: RowBlock) -> ExponentialBlock:
-        """Return rows in double precision."""
-        return ExponentialBlock(self, np.asarray(chunk.rows, dtype=np.float64))
-
-    def statistics(self) -> Totals:
-        """Return what was accumulated."""
-        return Totals(self.totals)
-
-
-class ExponentialBlock:
-    """Rows of a chunk; see `dem.families.base.Block`."""
-
-    def __init__(self, kernel: ExponentialKernel, rows: Array) -> None:
-        self._kernel, self._rows = kernel, rows
-        self._statistics = kernel.family.sufficient_statistics(rows)
-
-    def log_density(self) -> Array:
-        """Return log p(row | component), shape (n_components, n); NaN for rows outside the support."""
-        kernel, family = self._kernel, self._kernel.family
-        with np.errstate(invalid="ignore", over="ignore"):
-            density: Array = np.dot(kernel.slopes, self._statistics.T)
-            density -= kernel.offsets
-            density += family.log_base_measure(self._rows)
-        # NaN makes the loop look for the rows and name them.
-        density[:, family.support.outside(self._rows).any(axis=1)] = np.nan
-        return density
-
-    def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows."""
-        self._statistics = np.where(which[:, np.newaxis], 0.0, self._statistics)
-
-    def accumulate(self, responsibilities: Array) -> None:
-        """Add ΣγT(x) of the rows."""
-        self._kernel.totals += np.dot(responsibilities, self._statistics)
-
-
-class MaskedKernel:
-    """Rows with missing values: log-densities are Σ m(η·T − A + log h), where m says what is observed.
-
-    With T' = m T that is a product over z = [T', m], whose sums ΣγT' and Σγm give the statistics: a missing T counts
-    as its mean.
-    """
-
-    block_rows = 8192
-    trusted_above = -np.inf
-
-    def __init__(self, family: ExponentialFamily, parameters: Array) -> None:
-        self.family, self.n_features = family, parameters.shape[1]
-        slopes, _ = family.natural_parameters(parameters)
-        one_by_one = [family.natural_parameters(parameters[:, [j]])[1] for j in range(self.n_features)]
-        self.means = family.mean_parameters(parameters)
-        self.weights = np.hstack([slopes, -np.stack(one_by_one, axis=1)])
-        self.counts = np.zeros((len(self.weights), 1))
-        self.sums = np.zeros_like(self.weights)
-
-    def block(self, chunk: RowBlock) -> MaskedBlock:
-        """Return rows in double precision."""
-        return MaskedBlock(self, np.asarray(chunk.rows, dtype=np.float64))
-
-    def statistics(self) -> Totals:
-        """Return ΣγT(x) of completed rows."""
-        n_statistics = self.means.shape[1]
-        lacking = self.counts - self.sums[:, n_statistics:]
-        return Totals(self.sums[:, :n_statistics] + np.tile(lacking, n_statistics // self.n_features) * self.means)
-
-
-class MaskedBlock:
-    """Rows of a chunk; see `dem.families.base.Block`."""
-
-    def __init__(self, kernel: MaskedKernel, rows: Array) -> None:
-        self._kernel, family = kernel, kernel.family
-        observed = ~np.isnan(rows)
-        invalid = family.support.outside(rows) & observed
-        # Of what is missing all terms are NaN before they are left out.
-        with np.errstate(invalid="ignore", over="ignore"):
-            own = [family.log_base_measure(rows[:, [j]]) for j in range(rows.shape[1])]
-            statistics = family.sufficient_statistics(rows)
-        self._base = np.where(observed, np.stack(own, axis=1), 0.0).sum(axis=1)
-        self._base[invalid.any(axis=1)] = np.nan  # makes the loop look for the rows and name them
-        there = np.tile(observed, statistics.shape[1] // rows.shape[1])
-        self._z = np.hstack([np.where(there, statistics, 0.0), observed])
-
-    def log_density(self) -> Array:
-        """Return the log-density of what is observed, shape (n_components, n)."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            density: Array = np.dot(self._kernel.weights, self._z.T)
-            density += self._base
-        return density
-
-    def forget(self, which: NDArray[np.bool_]) -> None:
-        """Leave out some of the rows."""
-        self._z[which] = 0.0
-
-    def accumulate(self, responsibilities: Array) -> None:
-        """Add Σγ and Σγ[T', m] of the rows."""
-        self._kernel.counts += responsibilities.sum(axis=1, keepdims=True)
-        self._kernel.sums += np.dot(responsibilities, self._z)

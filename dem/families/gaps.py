@@ -8,7 +8,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Component, EStepKernel, RowBlock, rows_of_keys
+from dem.families.base import Array, Component, EStepKernel, RowBlock
+from dem.families.grouping import rows_of_keys
 from dem.row_draws import RowDraws
 from dem.statistics import Statistics
 
@@ -120,15 +121,14 @@ def imputed(
     if not len(which):
         return rows
     part = chunk.take(which)
-    shares, found = posterior(part), np.zeros((len(which), rows.shape[1]))
+    shares = posterior(part)
     if rng is not None:
         rng = rng.take(which)
         edges = np.cumsum(shares, axis=1)
         labels = np.sum(edges[:, :-1] < rng.random((len(which), 1)) * edges[:, -1:], axis=1)
         found = component.drawn(parameters, part, labels, rng)
     else:
-        for k, share in enumerate(shares.T):
-            found += share[:, np.newaxis] * component.expected(parameters, part, k)
+        found = component.expected_given(parameters, part, shares)
     if part.limits is not None and part.noise is None:  # rounding of components that are far away
         known = np.isnan(part.limits)
         ends = np.where(known, [-np.inf, np.inf], part.limits)

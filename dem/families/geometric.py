@@ -29,14 +29,15 @@ class GeometricComponent(ExponentialFamily):
     """
 
     name: ClassVar[str] = "geometric"
-    parameter: ClassVar[str] = "probabilities"
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    takes_sparse: ClassVar[bool] = True
+    parameters: ClassVar[tuple[str, ...]] = ("probabilities",)
+    bounds: ClassVar[tuple[tuple[float, float], ...]] = ((0.0, 1.0),)
     support: ClassVar[Support] = Support("whole numbers of at least 0", lowest=0.0, whole=True)
 
     def natural_parameters(self, parameters: Array) -> tuple[Array, Array]:
-        """Return log(1 − p) and −Σ log p."""
+        """Return log(1 − p) and −log p."""
         probabilities = np.clip(parameters, SMALLEST, LARGEST)
-        return np.log1p(-probabilities), -np.log(probabilities).sum(axis=1)
+        return np.log1p(-probabilities), -np.log(probabilities)
 
     def mean_parameters(self, parameters: Array) -> Array:
         """Return (1 − p) / p."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,36 +17,31 @@ from dem.families.base import (
     NEGLIGIBLE,
     Array,
     Component,
-    IncrementalModel,
     Kernel,
     RowBlock,
     Support,
     has_gaps,
     total_weight,
-    weighted_sum,
 )
-from dem.families.expectation import accumulate, distrusted_rows, log_joint, normalise
-from dem.families.gaps import Divided, divided, imputed
+from dem.families.expectation import accumulate
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics, RebasedStatistics
+from dem.families.row_by_row import RowByRow
 from dem.families.status import component_status
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
-from dem.families.workspace import fresh, kept_with, largest_row
-from dem.row_draws import RowDraws
+from dem.families.workspace import fresh, kept_with
 from dem.statistics import Statistics
 
 P = TypeVar("P")
 S = TypeVar("S", bound=Statistics)
 C = TypeVar("C", bound=RowBlock)
 
-# Weights of rows that single precision is good for, whatever the rows.
-_SINGLE_WEIGHTS = 1e-15, 1e15
 # Weight of a component that begins anew, as a share of an equal one.
 WEIGHT_OF_SEED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
+class Mixture(RowByRow[P, S]):
     """A mixture with `component` as the kind of its components.
 
     Parameters
@@ -59,17 +54,36 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         How many components an E-step computes for each row; see `truncated`. All when left out.
     marginalises : bool
         Whether values of rows may be missing (NaN), at random: densities are those of what is observed.
+    weight_concentration : float
+        α ≥ 1 of a symmetric Dirichlet prior of the weights: as if each component had α − 1 rows more.
     """
 
     component: Component[P, S]
     fit_weights: bool = True
     top_components: int | None = None
     marginalises: bool = False
+    weight_concentration: float = 1.0
+
+    @property
+    def has_prior(self) -> bool:  # type: ignore[override]
+        """Whether components or weights have one."""
+        return self.component.has_prior or self._more_rows > 0.0
+
+    @property
+    def criterion(self) -> str:  # type: ignore[override]
+        """What is maximised."""
+        return "log-posterior" if self.has_prior else "log-likelihood"
+
+    @property
+    def _more_rows(self) -> float:
+        """The rows that the prior of the weights gives to each component."""
+        return self.weight_concentration - 1.0 if self.fit_weights else 0.0
 
     @property
     def support(self) -> Support:
         """The values that have a density."""
-        return replace(self.component.support, gaps=self.marginalises)
+        found = self.component.support
+        return replace(found, gaps=self.marginalises, family=found.family or self.component.name)
 
     def start(
         self, sample: NDArray[Any], responsibilities: Array, weights: Array | None = None
@@ -111,14 +125,14 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             message = "labels do not go with top_components: a component that is known may be none of the candidates"
             raise OptionError(message)
         component, n_rows = self.component, total_weight(chunk)
-        chunk, _, groups = self._divided(parameters, chunk)
-        kernel = self._kernel(parameters, chunk)
+        chunk, _, groups = self.divide(parameters, chunk)
+        kernel = self.arithmetic(parameters, chunk)
 
         def of_cells() -> list[Kernel[S]]:
             return [kernel.take(which) for which in candidates.lists]
 
         kernels = kept_with(parameters, (component, chunk.rows.dtype, type(kernel)), of_cells)
-        log_weights = _log_weights(parameters)
+        log_weights = parameters.log_weights
         counts = np.zeros(len(parameters.weights))
         log_likelihoods: list[float] = []
         statistics = kernel.statistics()
@@ -131,7 +145,7 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             which = candidates.lists[cell]
 
             def exact(which: NDArray[np.intp] = which) -> Kernel[S]:
-                return self._kernel(parameters, chunk, exact=True).take(which)
+                return self.arithmetic(parameters, chunk, exact=True).take(which)
 
             own = accumulate(fresh(kernels[cell]), exact, log_weights[which], [slice(len(which))], chunk.take(where))
             counts[which] += own.counts
@@ -157,12 +171,12 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         self, parameters: MixtureParameters[P], n_components: Sequence[int], chunk: RowBlock
     ) -> list[MixtureStatistics[S]]:
         """Return the statistics of several models, joined, whose components share the products of one kernel."""
-        n_rows, log_weights = total_weight(chunk), _log_weights(parameters)
-        chunk, _, groups = self._divided(parameters, chunk)
-        kernel = self._kernel(parameters, chunk)
+        n_rows, log_weights = total_weight(chunk), parameters.log_weights
+        chunk, _, groups = self.divide(parameters, chunk)
+        kernel = self.arithmetic(parameters, chunk)
 
         def exact() -> Kernel[S]:
-            return self._kernel(parameters, chunk, exact=True)
+            return self.arithmetic(parameters, chunk, exact=True)
 
         ends = np.cumsum(n_components)
         segments = [slice(end - size, end) for end, size in zip(ends, n_components, strict=True)]
@@ -178,32 +192,52 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
     def m_step(
         self, statistics: MixtureStatistics[S] | RebasedStatistics, parameters: MixtureParameters[P]
     ) -> MixtureParameters[P]:
-        """Return the parameters that maximise the expected complete-data log-likelihood."""
+        """Return the parameters that maximise the expected complete-data log-likelihood + log prior."""
         weights = parameters.weights
         if self.fit_weights:
-            weights = statistics.counts / statistics.counts.sum()
+            counts = statistics.counts + self._more_rows
+            weights = counts / counts.sum()
         components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
 
-    def objective(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> float:  # noqa: ARG002
-        """Return the log-likelihood (nats) of all rows."""
-        return statistics.log_likelihood
+    def objective(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> float:
+        """Return the log-likelihood (nats) of all rows + log prior."""
+        return statistics.log_likelihood + self.log_prior(parameters)
+
+    def log_prior(self, parameters: MixtureParameters[P]) -> float:
+        """Return the log prior of weights and components, but for terms that no parameter changes."""
+        own = self.component.log_prior(parameters.components)
+        if not self._more_rows:
+            return own
+        logs = np.log(np.maximum(parameters.weights, np.finfo(np.float64).tiny))
+        return own + self._more_rows * float(logs.sum())
 
     def rebased(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> RebasedStatistics:
         """Return statistics that add to those of E-steps at other parameters."""
         components = self.component.rebased(statistics.components, statistics.counts, parameters.components)
         rebased = RebasedStatistics(statistics.n_rows, 0.0, statistics.counts, components)
-        # At its own parameters the free energy of an E-step is the log-likelihood.
-        entropy = statistics.log_likelihood - self.free_energy(rebased, parameters)
+        # At its own parameters the free energy of an E-step, without the prior, is the log-likelihood.
+        entropy = statistics.log_likelihood - self._of_rows(rebased, parameters)
         return replace(rebased, entropy=entropy)
 
-    def implied(self, parameters: MixtureParameters[P]) -> RebasedStatistics:
-        """Return the statistics per row from which the M-step makes `parameters`; their entropy is left out."""
-        weights = parameters.weights
-        return RebasedStatistics(1.0, 0.0, weights, self.component.implied(parameters.components, weights))
+    def implied(self, parameters: MixtureParameters[P], n_rows: float = math.inf) -> RebasedStatistics:
+        """Return the statistics per row from n of which the M-step makes `parameters`; their entropy is left out.
+
+        Where no rows could have made the weights, the nearest that could.
+        """
+        counts = parameters.weights
+        if self._more_rows:
+            more = self._more_rows / n_rows
+            counts = np.maximum(counts * (1.0 + len(counts) * more) - more, 0.0)
+            counts /= counts.sum()
+        return RebasedStatistics(1.0, 0.0, counts, self.component.implied(parameters.components, counts, n_rows))
 
     def free_energy(self, statistics: RebasedStatistics, parameters: MixtureParameters[P]) -> float:
-        """Return the expected complete-data log-likelihood plus the entropy: at most the log-likelihood."""
+        """Return the expected complete-data log-likelihood plus entropy and log prior: at most the objective."""
+        return self._of_rows(statistics, parameters) + self.log_prior(parameters)
+
+    def _of_rows(self, statistics: RebasedStatistics, parameters: MixtureParameters[P]) -> float:
+        """Return the same without the prior."""
         # What is as good as nothing must not meet the logarithm of a weight of 0.
         counts = np.where(statistics.counts > NEGLIGIBLE, statistics.counts, 0.0)
         expected = self.component.expected_log_density(statistics.components, counts, parameters.components)
@@ -212,48 +246,6 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
     def monotonicity_slack(self, parameters: MixtureParameters[P], dtype: np.dtype[Any]) -> float:
         """Return the most that regularisation and rounding can cost the log-likelihood per row of `dtype`."""
         return self.component.monotonicity_slack(parameters.components, parameters.weights, dtype)
-
-    def log_likelihood(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
-        """Return log p(row), shape (n,)."""
-        return self._by_row(parameters, chunk, np.empty(len(chunk.rows)), normalise)
-
-    def ranked(self, parameters: MixtureParameters[P], chunk: RowBlock) -> tuple[Array, Array]:
-        """Return by what rows are ordered, the most outlying lowest, and log p(row); shape (n,) both."""
-        densities = self.log_likelihood(parameters, chunk)
-        return densities, densities
-
-    def posterior(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
-        """Return the responsibilities, shape (n, n_components)."""
-
-        def responsibilities(joint: Array, largest: Array) -> Array:
-            normalise(joint, largest)
-            return joint.T
-
-        return self._by_row(parameters, chunk, np.empty((len(chunk.rows), self.size(parameters))), responsibilities)
-
-    def labels(self, parameters: MixtureParameters[P], chunk: RowBlock) -> NDArray[np.int64]:
-        """Return the most probable component of each row, shape (n,)."""
-        numbers = self._by_row(parameters, chunk, np.empty(len(chunk.rows), dtype=np.int64), largest_row)
-        return self.named(numbers, parameters)
-
-    def entropy(self, parameters: MixtureParameters[P], chunk: RowBlock) -> float:
-        """Return the sum over the rows of the entropy of their responsibilities (nats)."""
-
-        def by_row(joint: Array, largest: Array) -> Array:
-            normalise(joint, largest)
-            entropies: Array = -np.sum(joint * np.log(np.where(joint > 0.0, joint, 1.0)), axis=0)  # 0·log 0 = 0
-            return entropies
-
-        entropies = self._by_row(parameters, chunk, np.empty(len(chunk.rows)), by_row)
-        return weighted_sum(entropies, chunk.weights)
-
-    def imputed(self, parameters: MixtureParameters[P], chunk: RowBlock, rng: RowDraws | None = None) -> NDArray[Any]:
-        """Return the rows, float64, with what is missing replaced by its mean given the rest, or drawn if `rng`."""
-        return imputed(self.component, parameters.components, chunk, lambda part: self.posterior(parameters, part), rng)
-
-    def named(self, numbers: NDArray[np.int64], parameters: MixtureParameters[P]) -> NDArray[np.int64]:  # noqa: ARG002
-        """Return the labels that users see of components, by their numbers."""
-        return numbers
 
     def sample(
         self, parameters: MixtureParameters[P], n_rows: int, rng: np.random.Generator
@@ -320,65 +312,3 @@ class Mixture(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             vector = Vector(vector.own[:, 1:], vector.shared)
         components = self.component.constrain(vector, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
-
-    def _kernel(self, parameters: MixtureParameters[P], chunk: RowBlock, *, exact: bool = False) -> Kernel[S]:
-        """Return the arithmetic for a chunk; where it has gaps that may not be, one that makes the loop find them."""
-        exact = exact or _needs_double(chunk.weights)
-        is_known = chunk.noise is not None or chunk.limits is not None
-        if is_known and not self.marginalises and has_gaps(chunk.rows):
-            return self.component.kernel(parameters.components, chunk.rows.dtype, exact=exact)
-        return self.component.kernel_for(parameters.components, chunk, exact=exact)
-
-    def _divided(self, parameters: MixtureParameters[P], chunk: C) -> Divided[C, S]:
-        """Return the rows of a chunk that the ordinary kernel knows, and the groups of others; see `gaps.divided`.
-
-        What knows of errors knows of gaps and limits too.
-        """
-        has_limits = chunk.limits is not None and not np.isnan(chunk.limits).all()
-        if chunk.noise is None and (has_limits or self.marginalises) and (has_limits or has_gaps(chunk.rows)):
-            return divided(self.component, parameters.components, chunk, marginalises=self.marginalises)
-        return chunk, slice(None), iter(())
-
-    def _by_row(
-        self,
-        parameters: MixtureParameters[P],
-        chunk: RowBlock,
-        result: NDArray[Any],
-        function: Callable[[Array, Array], NDArray[Any]],
-    ) -> NDArray[Any]:
-        """Fill `result` with what a function makes of log(weight · density), (n_components, n), and its largest.
-
-        Rows that single precision does not do justice come a second time, in double precision.
-        """
-        log_weights, far = _log_weights(parameters), [np.empty(0, dtype=np.intp)]
-        whole, numbers, groups = self._divided(parameters, chunk)
-        kernel = self._kernel(parameters, whole)
-        own = result if isinstance(numbers, slice) else result[numbers]
-        for where, joint, largest in log_joint(kernel, log_weights, whole):
-            if (distrusted := distrusted_rows(kernel, largest)) is not None:
-                far.append(where.start + np.flatnonzero(distrusted))
-                joint[:, distrusted] = largest[distrusted] = 0.0  # they may have overflowed
-            own[where] = function(joint, largest)
-        again = np.concatenate(far)
-        if len(again):
-            kernel = self._kernel(parameters, whole, exact=True)
-            for where, joint, largest in log_joint(kernel, log_weights, whole.take(again)):
-                own[again[where]] = function(joint, largest)
-        if not isinstance(numbers, slice):
-            result[numbers] = own
-        for marginal, part, numbers in groups:
-            for where, joint, largest in log_joint(marginal, log_weights, part):
-                result[numbers[where]] = function(joint, largest)
-        return result
-
-
-def _needs_double(weights: NDArray[Any] | None) -> bool:
-    """Tell whether products of weights of rows could overflow in single precision, or lose digits."""
-    if weights is None or not len(weights):
-        return False
-    return not (_SINGLE_WEIGHTS[0] <= weights.min() and weights.max() <= _SINGLE_WEIGHTS[1])
-
-
-def _log_weights(parameters: MixtureParameters[Any]) -> Array:
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(parameters.weights)[:, np.newaxis])

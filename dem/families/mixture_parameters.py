@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from dem.families.base import Array
 from dem.families.truncation import Candidates
 from dem.statistics import Statistics
@@ -23,6 +25,12 @@ class MixtureParameters(Generic[P]):
     weights: Array
     components: P
     candidates: Candidates | None = None
+
+    @property
+    def log_weights(self) -> Array:
+        """What an E-step adds to the log-densities of the components, shape (n_components, 1)."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.weights)[:, np.newaxis])
 
 
 @dataclass(frozen=True, eq=False)

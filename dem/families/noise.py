@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, TypeVar
@@ -107,15 +108,29 @@ class NoisyComponent(Component[P, S]):
         """Return statistics of the components that add to others."""
         return self.component.rebased(statistics, counts[:-1], parameters)
 
-    def implied(self, parameters: P, counts: Array) -> Any:
+    def implied(self, parameters: P, counts: Array, n_rows: float = math.inf) -> Any:
         """Return the statistics that the M-step makes `parameters` of."""
         own = counts[:-1]
-        return float(own.sum()) * self.component.implied(parameters, own / own.sum())
+        share = float(own.sum())
+        return share * self.component.implied(parameters, own / own.sum(), n_rows * share)
 
     def expected_log_density(self, statistics: Any, counts: Array, parameters: P) -> float:
         """Return Σγ log p(row | component), that of the background included."""
         own = self.component.expected_log_density(statistics, counts[:-1], parameters)
         return own + float(counts[-1]) * self.log_density
+
+    @property
+    def has_prior(self) -> bool:  # type: ignore[override]
+        """Whether the components have one."""
+        return self.component.has_prior
+
+    def without_prior(self) -> Self:
+        """Return the same with components that have none."""
+        return replace(self, component=self.component.without_prior())
+
+    def log_prior(self, parameters: P) -> float:
+        """Return that of the components: the background is fixed."""
+        return self.component.log_prior(parameters)
 
     def monotonicity_slack(self, parameters: P, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return what the components may cost."""

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from dem.families.base import Array, Support
 from dem.families.exponential_family import ExponentialFamily
+from dem.families.factorials import far_rows, log_factorials, log_poisson
+from dem.sparse import SparseRows
 
 # Keeps log λ finite where all rows of a component count 0.
 SMALLEST = 1e-12
@@ -27,17 +28,26 @@ class PoissonComponent(ExponentialFamily):
     """
 
     name: ClassVar[str] = "poisson"
-    parameter: ClassVar[str] = "rates"
+    takes_sparse: ClassVar[bool] = True
+    parameters: ClassVar[tuple[str, ...]] = ("rates",)
     support: ClassVar[Support] = Support("whole numbers of at least 0", lowest=0.0, whole=True)
 
     def natural_parameters(self, parameters: Array) -> tuple[Array, Array]:
-        """Return log λ and Σλ."""
+        """Return log λ and λ."""
         rates = np.maximum(parameters, SMALLEST)
-        return np.log(rates), rates.sum(axis=1)
+        return np.log(rates), rates
 
     def log_base_measure(self, rows: Array) -> Array:
-        """Return −Σ log x!."""
-        return -np.asarray(gammaln(rows + 1.0).sum(axis=1))
+        """Return −log x!."""
+        return -log_factorials(rows)
+
+    def far_rows(self, rows: Array | SparseRows) -> NDArray[np.intp]:
+        """Return the rows that hold a huge count."""
+        return far_rows(rows)
+
+    def far_log_density(self, parameters: Array, rows: Array) -> Array:
+        """Return log p(x) by feature."""
+        return log_poisson(rows, np.maximum(parameters, SMALLEST))
 
     def unconstrained(self, parameters: Array) -> Array:
         """Return log λ."""

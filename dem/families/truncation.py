@@ -10,7 +10,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dem.families.base import Array, RowBlock, rows_of_keys
+from dem.families.base import Array, RowBlock
+from dem.families.grouping import rows_of_keys
 from dem.families.workspace import Workspace
 
 # Rows drawn from each component to learn which others compete for its rows, and from how many components at a time.
@@ -19,6 +20,8 @@ DRAWN_TOGETHER = 64
 # Candidates for each component of a cell: fewer leave neighbours of the cell out (4 in the place of 8 lose 6 to 5,000
 # times as much where components tile a sheet), more make it small.
 CANDIDATES_PER_MEMBER = 8
+# Features up to which a matrix tells how these vary together, and how many vectors do of more.
+MOST_FEATURES, AXES = 512, 64
 # Rows at a time whose discriminants stay in the cache.
 BLOCK_ROWS = 512
 
@@ -90,16 +93,21 @@ class Candidates:
                 yield labels, np.asarray(draw(labels, rng), dtype=np.float64)
 
         means, scatter = _moments(rows for _, rows in draws())
-        deviations = np.sqrt(np.diagonal(scatter))
-        scale = np.where(deviations > 0.0, deviations, 1.0)
+        variances = scatter.variances if isinstance(scatter, _Sketch) else np.diagonal(scatter)
+        scale = np.where(variances > 0.0, np.sqrt(variances), 1.0)
         origin = means.mean(axis=0)
+        centres = ((means - origin) / scale).T
         n_features, n_draws = len(origin), DRAWS * len(weights)
         # With fewer draws than features the covariance within the components is known by its diagonal alone.
-        covariance = scatter / np.outer(scale, scale) * (n_draws / (n_draws + n_features))
-        np.fill_diagonal(covariance, 1.0)
-        lower = np.linalg.cholesky(covariance)
-        white = scipy.linalg.solve_triangular(lower, ((means - origin) / scale).T, lower=True)
-        slopes = scipy.linalg.solve_triangular(lower, white, lower=True, trans="T")
+        known = n_draws / (n_draws + n_features)
+        if isinstance(scatter, _Sketch):
+            white, slopes = scatter.solve(centres, scale, known)
+        else:
+            covariance = scatter / np.outer(scale, scale) * known
+            np.fill_diagonal(covariance, 1.0)
+            lower = np.linalg.cholesky(covariance)
+            white = scipy.linalg.solve_triangular(lower, centres, lower=True)
+            slopes = scipy.linalg.solve_triangular(lower, white, lower=True, trans="T")
         offsets = np.log(np.maximum(weights, np.finfo(np.float64).tiny)) - 0.5 * np.sum(white**2, axis=0)
         # Two components share a cell already where there are half as many for each: a cell of one has too few rows.
         most = max(n_candidates // CANDIDATES_PER_MEMBER, min(2 * n_candidates // CANDIDATES_PER_MEMBER, 2), 1)
@@ -158,17 +166,63 @@ class Candidates:
         return self.cell_of.astype(np.min_scalar_type(len(self.lists)))[nearest]
 
 
-def _moments(parts: Iterator[Array]) -> tuple[Array, Array]:
-    """Return the means of the rows of each component, and the covariance of all rows about these."""
-    means, scatter, n_rows = [], 0.0, 0
+@dataclass(frozen=True, eq=False)
+class _Sketch:
+    """A covariance of many features, by its diagonal and its products with a few random vectors.
+
+    Attributes
+    ----------
+    variances : ndarray of shape (n_features,)
+    vectors, products : ndarray of shape (n_features, AXES)
+    """
+
+    variances: Array
+    vectors: Array
+    products: Array
+
+    def solve(self, centres: Array, scale: Array, known: float) -> tuple[Array, Array]:
+        """Return C^−½ and C⁻¹ times vectors (n_features, m), for the covariance C of features in units of `scale`.
+
+        C is the Nyström approximation (Gittens and Mahoney 2016) times `known`, and on the diagonal what that leaves
+        of 1.
+        """
+        values, turn = np.linalg.eigh(self.vectors.T @ self.products)
+        kept = values > 1e-10 * values[-1]
+        axes = self.products @ (turn[:, kept] / np.sqrt(values[kept])) * np.sqrt(known) / scale[:, np.newaxis]
+        rest = np.sqrt(np.maximum(1.0 - np.sum(axes**2, axis=1), 1.0 - known))[:, np.newaxis]
+        # C = rest (I + basis lengths² basisᵀ) rest
+        basis, lengths, _ = np.linalg.svd(axes / rest, full_matrices=False)
+        shrunk = basis * (1.0 - 1.0 / np.sqrt(1.0 + lengths**2))
+        white = centres / rest
+        white = white - shrunk @ (basis.T @ white)
+        return white, (white - shrunk @ (basis.T @ white)) / rest
+
+
+def _moments(parts: Iterator[Array]) -> tuple[Array, Array | _Sketch]:
+    """Return the means of the rows of each component, and the covariance of all rows about these.
+
+    Of more than `MOST_FEATURES` it is a sketch.
+    """
+    means, n_rows = [], 0
+    scatter: Any = 0.0
+    variances: Any = 0.0
+    vectors: Array | None = None
     for rows in parts:
         groups = rows.reshape(-1, DRAWS, rows.shape[1])
         centres = groups.mean(axis=1)
         centred = (groups - centres[:, np.newaxis]).reshape(rows.shape)
         means.append(centres)
-        scatter = scatter + centred.T @ centred
         n_rows += len(rows)
-    return np.concatenate(means), np.asarray(scatter / n_rows)
+        if rows.shape[1] <= MOST_FEATURES:
+            scatter = scatter + centred.T @ centred
+            continue
+        if vectors is None:
+            vectors = np.random.default_rng(0).standard_normal((rows.shape[1], AXES))
+        scatter, variances = scatter + centred.T @ (centred @ vectors), variances + np.sum(centred**2, axis=0)
+    found = np.concatenate(means)
+    if vectors is not None:
+        return found, _Sketch(variances / n_rows, vectors, scatter / n_rows)
+    return found, np.asarray(scatter / n_rows)
 
 
 def _cells_of_neighbours(points: Array, most: int) -> NDArray[np.intp]:

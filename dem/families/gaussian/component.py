@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,9 +13,17 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array, Component, RowBlock, Support
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE
-from dem.families.gaussian.covariance import LOG_2PI, GaussianParameters, GaussianStatistics, slices, weighted_means
-from dem.families.gaussian.frame import Frame
+from dem.families.gaussian.covariance import (
+    LOG_2PI,
+    GaussianParameters,
+    GaussianStatistics,
+    occupied,
+    slices,
+    weighted_means,
+)
+from dem.families.gaussian.frame import Floored, Frame, same_frame
 from dem.families.gaussian.kernel import GaussianKernel
+from dem.families.gaussian.prior import NormalWishart
 from dem.families.workspace import fresh, kept_with
 from dem.row_draws import RowDraws
 from dem.statistics import CentralMoments
@@ -30,7 +39,7 @@ def knows_more(chunk: RowBlock) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
+class GaussianComponent(Floored, Component[GaussianParameters, GaussianStatistics]):
     """Multivariate normal components; each subclass is a type of covariance.
 
     All arrays are in the frame of the fit. The statistics of the kernels lie in frames that depend on the parameters of
@@ -47,20 +56,28 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         Precision of the arithmetic; that of the data when left out. Sums are double in any case.
     units : ndarray of shape (n_features,), optional
         Of the features, in the user's units: what has one number for all features is in these. 1 when left out.
+    prior : NormalWishart, optional
+        Of means and covariances; the M-step then maximises the posterior.
     """
 
     reg_covar: float = 1e-6
     frame: Frame | None = None
     dtype: str | None = None
     units: Array | None = None
+    prior: NormalWishart | None = None
     name: ClassVar[str] = "gaussian"
     support: ClassVar[Support] = Support()
-    #: whether rows may only be scaled by one number for all features
-    isotropic: ClassVar[bool] = False
     #: makes a kernel of parameters, frame, the log-densities at the means, and whether single precision is wanted
     kernel_type: ClassVar[Callable[..., GaussianKernel]]
+    #: what `rebased` returns
+    moments_type: ClassVar[type[CentralMoments]] = CentralMoments
 
     # What a type of covariance provides beside the methods of a component ---------------------------------------
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether rows may only be scaled by one number for all features."""
+        return False
 
     @abstractmethod
     def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
@@ -99,6 +116,22 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         self, parameters: GaussianParameters, labels: NDArray[np.int64], rng: np.random.Generator
     ) -> Array:
         """Draw a row in the frame for each label."""
+
+    @abstractmethod
+    def moments_behind(self, parameters: GaussianParameters, counts: Array) -> CentralMoments:
+        """Return the moments with these counts, means, and covariances but for the ridge."""
+
+    def rows_of_prior(self, dof: float, n_components: int, n_features: int) -> float:
+        """Return how many rows the scale of a prior counts for, in each component."""
+        raise NotImplementedError
+
+    def prior_scatter(self, scale: Array, means: Array) -> Array:
+        """Return the scale of a prior as moments keep the scatter, for means (n_components, n_features)."""
+        return np.broadcast_to(scale, (len(means), *scale.shape))
+
+    def possible(self, scatter: Array) -> Array:
+        """Return the scatter that is nearest to one that may be none."""
+        raise NotImplementedError
 
     # What all have in common ------------------------------------------------------------------------------------
 
@@ -156,14 +189,61 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
 
     def joins(self, other: Self) -> bool:
         """Tell whether the other, of the same type, has the same frame and precision."""
-        mine, theirs = self.frame, other.frame
-        same_frame = mine is theirs or (
-            mine is not None
-            and theirs is not None
-            and np.array_equal(mine.origin, theirs.origin)
-            and np.array_equal(mine.scale, theirs.scale)
-        )
-        return same_frame and self.dtype == other.dtype
+        return same_frame(self.frame, other.frame) and self.dtype == other.dtype
+
+    @property
+    def has_prior(self) -> bool:  # type: ignore[override]
+        """Whether there is one."""
+        return self.prior is not None
+
+    def without_prior(self) -> Self:
+        """Return the same component without one."""
+        return replace(self, prior=None)
+
+    def log_prior(self, parameters: GaussianParameters) -> float:
+        """Return the log-density of the prior, in the user's units, but for what no parameter changes."""
+        if self.prior is None:
+            return 0.0
+        moments, more = self._of_prior(self.prior, parameters.means)
+        n_features = parameters.means.shape[1]
+        logs = self.log_determinants(parameters) - np.log(self._scale(self._frame(n_features))).sum()
+        return float(more * logs.sum() - 0.5 * np.sum(self.squares(moments, parameters)))
+
+    def posterior(self, moments: CentralMoments, counts: Array) -> CentralMoments:
+        """Return the moments whose means and covariances maximise the posterior; `counts` are those of the rows."""
+        if self.prior is None:
+            return moments
+        of_prior, more = self._of_prior(self.prior, moments.means)
+        joined = moments + of_prior
+        return self._shrunk(joined, counts + more)
+
+    def implied(self, parameters: GaussianParameters, counts: Array, n_rows: float = math.inf) -> CentralMoments:
+        """Return the moments behind parameters: those of rows without what the prior adds."""
+        if self.prior is None:
+            return self.moments_behind(parameters, counts)
+        of_prior, more = self._of_prior(self.prior, parameters.means)
+        of_prior, more = (1.0 / n_rows) * of_prior, more / n_rows
+        there = occupied(counts)
+        share = of_prior.counts / np.where(there, counts, 1.0) * there
+        step = parameters.means - of_prior.means
+        between = of_prior._between(share * (counts + of_prior.counts), step)  # noqa: SLF001 - how moments add
+        scatter = self.moments_behind(parameters, counts + more).scatter - of_prior.scatter - between
+        means = parameters.means + share[:, np.newaxis] * step
+        return self.moments_type(counts, means, self.possible(scatter))
+
+    def _of_prior(self, prior: NormalWishart, means: Array) -> tuple[CentralMoments, float]:
+        """Return the prior as moments in the frame, and how many rows it makes each covariance the scatter of."""
+        (n_components, n_features), frame = means.shape, self._frame(means.shape[1])
+        mean = np.broadcast_to((prior.mean - frame.origin) / frame.scale, means.shape)
+        scale = self.rescale(prior.scale, 1.0 / self._scale(frame), 2)
+        counts = np.full(n_components, float(prior.shrinkage))
+        more = prior.of_mean + self.rows_of_prior(prior.dof, n_components, n_features)
+        return self.moments_type(counts, mean, self.prior_scatter(scale, means)), more
+
+    def _shrunk(self, moments: CentralMoments, counts: Array) -> CentralMoments:
+        """Return moments whose scatter is, by row, that of `counts` rows."""
+        share = moments.counts / counts
+        return replace(moments, scatter=(moments.scatter.T * share).T)
 
     def log_constants(self, parameters: GaussianParameters) -> Array:
         """Return the log-densities at the means, in the user's units, shape (n_components,)."""
@@ -182,6 +262,9 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
         λ are the eigenvalues of ridge·precision, between 0 and 1. The M-step maximises Q at Σ; at Σ + ridge it is
         smaller by exactly this, so that the log-likelihood cannot fall by more.
         """
+        if self.prior is not None:  # whose covariances are those of more rows, of which there is at least one
+            n_components, n_features = parameters.means.shape
+            weights = weights + self.prior.of_mean + self.rows_of_prior(self.prior.dof, n_components, n_features)
         bounded = np.clip(self.relative_ridge(parameters), 0.0, 1.0)
         with np.errstate(divide="ignore"):
             losses = 0.5 * np.sum(-np.log1p(-bounded) - bounded, axis=-1)
@@ -206,6 +289,7 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
             "means": parameters.means * frame.scale + frame.origin,
             "covariances": self.rescale(parameters.covariances, self._scale(frame), 2),
             "precisions_cholesky": self.rescale(parameters.precisions_cholesky, self._scale(frame), -1),
+            **({} if self.prior is None else self.prior.to_user()),
         }
 
     def from_user(self, values: Mapping[str, NDArray[Any]]) -> GaussianParameters:
@@ -249,17 +333,9 @@ class GaussianComponent(Component[GaussianParameters, GaussianStatistics]):
             return dtype.kind == "f" and dtype.itemsize <= 4
         return self.dtype == "float32"
 
-    def _frame(self, n_features: int) -> Frame:
-        return self.frame if self.frame is not None else Frame.identity(n_features)
-
     def _scale(self, frame: Frame) -> Array:
-        """Return the scale of what users see of covariances: where it is one for all features, in `units`."""
-        return frame.scale if self.units is None or not self.isotropic else frame.scale / self.units
-
-    def _ridge(self, n_features: int) -> Array:
-        """Return `reg_covar` in squared units of the frame, shape (n_features,)."""
-        ridge = self.reg_covar / self._frame(n_features).scale ** 2
-        return ridge if self.units is None else ridge * self.units**2
+        """Return the scale of what users see of covariances."""
+        return frame.scale
 
 
 class OwnCovariance(GaussianComponent):
@@ -273,7 +349,7 @@ class OwnCovariance(GaussianComponent):
         for where in slices(len(rows)):
             own = zip(means, responsibilities[where].T, strict=True)
             scatter = scatter + np.array([self.scatter(rows[where] - mean, weights) for mean, weights in own])
-        return self.of_scatter(means, (scatter.T / counts).T)
+        return self.of_sample(self.posterior(self.moments_type(counts, means, scatter), counts))
 
     def reseeded(
         self, parameters: GaussianParameters, which: NDArray[np.intp], rows: Array, weights: Array
@@ -291,6 +367,10 @@ class OwnCovariance(GaussianComponent):
         result: GaussianParameters = tree_map(changed, parameters, seeds)
         return result
 
+    def of_sample(self, moments: CentralMoments) -> GaussianParameters:
+        """Return the parameters of a start, from the moments of a sample."""
+        return self.of_scatter(moments.means, (moments.scatter.T / moments.counts).T)
+
     @abstractmethod
     def pooled(self, parameters: GaussianParameters, weights: Array) -> Array:
         """Return the weighted mean of the covariances, as moments of one component keep the scatter."""
@@ -302,3 +382,7 @@ class OwnCovariance(GaussianComponent):
     @abstractmethod
     def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means, and the scatter of one row."""
+
+    @abstractmethod
+    def with_covariances(self, means: Array, covariances: Array) -> GaussianParameters:
+        """Return the parameters with these means and covariances, if these are positive (definite)."""

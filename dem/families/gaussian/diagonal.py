@@ -93,18 +93,11 @@ def per_feature(array: Array, parameters: GaussianParameters) -> Array:
     return np.broadcast_to(array.reshape(len(array), -1), parameters.means.shape)
 
 
-def _parameters(means: Array, covariances: Array) -> GaussianParameters:
-    """Return parameters with certain variances, if these are positive."""
-    for k, row in enumerate(covariances):
-        if not np.all(row > SMALLEST_SCALE**2):
-            raise FitError(ill_defined(f"component {k}"))
-    return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
-
-
 class Diagonal(OwnCovariance):
     """Covariance type ``'diag'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = DiagonalKernel
+    masks = True
     knows = frozenset({"limits"})
 
     def kernel_for(
@@ -134,8 +127,10 @@ class Diagonal(OwnCovariance):
         self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
         """Return the maximising parameters."""
+        if self.prior is not None and not isinstance(statistics, CentralMoments):
+            statistics = self.rebased(statistics, counts, parameters)
         if isinstance(statistics, CentralMoments):
-            return self._of_moments(statistics, parameters)
+            return self._of_moments(self.posterior(statistics, counts), parameters)
         means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
         there = occupied(counts)[:, np.newaxis]
         divisor = np.where(there, counts[:, np.newaxis], 1.0)
@@ -148,7 +143,7 @@ class Diagonal(OwnCovariance):
         covariances = self._reduce(variances + self._ridge(means.shape[1]))
         empty = ~occupied(counts)
         new_means[empty], covariances[empty] = means[empty], parameters.covariances[empty]
-        return _parameters(new_means, covariances)
+        return self.with_covariances(new_means, covariances)
 
     def scatter(self, centred: Array, weights: Array) -> Array:
         """Return Σ weight · (x − mean)²."""
@@ -174,7 +169,14 @@ class Diagonal(OwnCovariance):
 
     def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means and variances, but for the ridge."""
-        return _parameters(means, self._reduce(scatter + self._ridge(means.shape[1])))
+        return self.with_covariances(means, self._reduce(scatter + self._ridge(means.shape[1])))
+
+    def with_covariances(self, means: Array, covariances: Array) -> GaussianParameters:
+        """Return the parameters with these means and variances."""
+        for k, row in enumerate(covariances):
+            if not np.all(row > SMALLEST_SCALE**2):
+                raise FitError(ill_defined(f"component {k}"))
+        return GaussianParameters(means, covariances, 1.0 / np.sqrt(covariances))
 
     def _of_moments(self, moments: CentralMoments, parameters: GaussianParameters) -> GaussianParameters:
         """Return the maximising parameters from rebased statistics."""
@@ -182,7 +184,7 @@ class Diagonal(OwnCovariance):
         divisor = np.where(there, moments.counts, 1.0)[:, np.newaxis]
         covariances = self._reduce(moments.scatter / divisor + self._ridge(parameters.means.shape[1]))
         covariances[~there] = parameters.covariances[~there]
-        return _parameters(means_of(moments, parameters), covariances)
+        return self.with_covariances(means_of(moments, parameters), covariances)
 
     def rebased(self, statistics: GaussianStatistics, counts: Array, parameters: GaussianParameters) -> CentralMoments:
         """Return the moments behind the statistics of an E-step."""
@@ -195,7 +197,7 @@ class Diagonal(OwnCovariance):
         scatter[counts == 0.0] = 0.0
         return CentralMoments(counts, means, scatter)
 
-    def implied(self, parameters: GaussianParameters, counts: Array) -> CentralMoments:
+    def moments_behind(self, parameters: GaussianParameters, counts: Array) -> CentralMoments:
         """Return the moments behind parameters."""
         variances = per_feature(parameters.covariances, parameters) - self._ridge(parameters.means.shape[1])
         return CentralMoments(counts, parameters.means, counts[:, np.newaxis] * variances)
@@ -248,8 +250,16 @@ class Diagonal(OwnCovariance):
         """Return parameters from what `unconstrain` gave."""
         n_features = parameters.means.shape[1]
         factors = np.exp(vector.own[:, n_features:])
-        factors = factors[:, 0] if self.isotropic else factors
+        factors = factors.reshape(parameters.covariances.shape)
         return GaussianParameters(vector.own[:, :n_features].copy(), 1.0 / factors**2, factors)
+
+    def rows_of_prior(self, dof: float, n_components: int, n_features: int) -> float:  # noqa: ARG002
+        """Return ν + 2."""
+        return dof + 2.0
+
+    def possible(self, scatter: Array) -> Array:
+        """Return the same without negative sums of squares."""
+        return np.maximum(scatter, 0.0)
 
     def _reduce(self, variances: Array) -> Array:
         """Return variances (n_components, n_features) in the shape of this covariance type."""
@@ -259,7 +269,10 @@ class Diagonal(OwnCovariance):
 class Spherical(Diagonal):
     """Covariance type ``'spherical'``: the mean of the diagonal variances."""
 
-    isotropic = True
+    @property
+    def isotropic(self) -> bool:
+        """Whether rows may only be scaled by one number for all features: they have one variance."""
+        return True
 
     def rescale(self, array: Array, scale: Array, power: int) -> Array:
         """Multiply by a power of the one scale that all features share."""
@@ -269,6 +282,22 @@ class Spherical(Diagonal):
         """Return the variance of each feature in each component, in the user's units."""
         variances = super().variances(covariances, n_features)
         return variances if self.units is None else variances * self.units**2
+
+    def rows_of_prior(self, dof: float, n_components: int, n_features: int) -> float:
+        """Return a share of those of the scale, which is that of all features."""
+        return super().rows_of_prior(dof, n_components, n_features) / n_features
+
+    def prior_scatter(self, scale: Array, means: Array) -> Array:
+        """Return a share of the scale for each feature."""
+        return np.broadcast_to(scale / means.shape[1], means.shape)
+
+    def possible(self, scatter: Array) -> Array:
+        """Return the same for all features, of which only the sum counts."""
+        return np.broadcast_to(np.maximum(scatter.mean(axis=1, keepdims=True), 0.0), scatter.shape)
+
+    def _scale(self, frame: Frame) -> Array:
+        """Return the scale in `units`: there is one number for all features."""
+        return frame.scale if self.units is None else frame.scale / self.units
 
     def _reduce(self, variances: Array) -> Array:
         return np.asarray(variances.mean(axis=1))

@@ -70,3 +70,31 @@ class Frame:
         np.subtract(rows.T, origin, out=out, dtype=dtype, casting="unsafe")
         out *= inverse
         return out
+
+
+def same_frame(one: Frame | None, other: Frame | None) -> bool:
+    """Tell whether two frames, or none, are the same to the last bit."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one.origin, other.origin) and np.array_equal(one.scale, other.scale)
+
+
+class Framed:
+    """A component with a frame: none, which changes nothing, until it is adapted to a sample."""
+
+    frame: Frame | None
+
+    def _frame(self, n_features: int) -> Frame:
+        return self.frame if self.frame is not None else Frame.identity(n_features)
+
+
+class Floored(Framed):
+    """One that adds `reg_covar` to the variances of features, in their `units` if they have some."""
+
+    reg_covar: float
+    units: Array | None
+
+    def _ridge(self, n_features: int) -> Array:
+        """Return `reg_covar` in squared units of the frame, shape (n_features,)."""
+        ridge = self.reg_covar / self._frame(n_features).scale ** 2
+        return ridge if self.units is None else ridge * self.units**2

@@ -44,13 +44,16 @@ class Full(OwnCovariance, MatrixCovariance):
     """Covariance type ``'full'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = FullKernel
+    moments_type = FullMoments
 
     def m_step(
         self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
         """Return the maximising parameters."""
+        if self.prior is not None and not isinstance(statistics, CentralMoments):
+            statistics = self.rebased(statistics, counts, parameters)
         if isinstance(statistics, CentralMoments):
-            return self._of_moments(statistics, parameters)
+            return self._of_moments(self.posterior(statistics, counts), parameters)
         means = parameters.means.copy()
         covariances, factors = parameters.covariances.copy(), parameters.precisions_cholesky.copy()
         own, ridge = set(plan_for(parameters).own), self._ridge(means.shape[1])
@@ -96,7 +99,10 @@ class Full(OwnCovariance, MatrixCovariance):
 
     def of_scatter(self, means: Array, scatter: Array) -> GaussianParameters:
         """Return the parameters with these means and covariances, but for the ridge."""
-        covariances = scatter + np.diag(self._ridge(means.shape[1]))
+        return self.with_covariances(means, scatter + np.diag(self._ridge(means.shape[1])))
+
+    def with_covariances(self, means: Array, covariances: Array) -> GaussianParameters:
+        """Return the parameters with these means and covariances."""
         factors = [cholesky_of_precision(covariance, f"component {k}") for k, covariance in enumerate(covariances)]
         return GaussianParameters(means, covariances, np.array(factors))
 
@@ -120,7 +126,7 @@ class Full(OwnCovariance, MatrixCovariance):
         scatter[counts == 0.0] = 0.0
         return FullMoments(counts, means, scatter)
 
-    def implied(self, parameters: GaussianParameters, counts: Array) -> FullMoments:
+    def moments_behind(self, parameters: GaussianParameters, counts: Array) -> FullMoments:
         """Return the moments behind parameters."""
         ridge = np.diag(self._ridge(parameters.means.shape[1]))
         scatter = counts[:, np.newaxis, np.newaxis] * (parameters.covariances - ridge)

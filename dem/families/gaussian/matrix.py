@@ -113,6 +113,17 @@ class MatrixCovariance(GaussianComponent):
             found[place] = 0.5 * total - d
         return found
 
+    def rows_of_prior(self, dof: float, n_components: int, n_features: int) -> float:  # noqa: ARG002
+        """Return ν + d + 1."""
+        return dof + n_features + 1.0
+
+    def possible(self, scatter: Array) -> Array:
+        """Return the same without negative eigenvalues."""
+        values, vectors = np.linalg.eigh(scatter)
+        if not (values < 0.0).any():
+            return scatter
+        return np.asarray((vectors * np.maximum(values, 0.0)[..., np.newaxis, :]) @ vectors.swapaxes(-1, -2))
+
     def _marginals(self, parameters: GaussianParameters) -> Marginals:
         means = parameters.means
         shape = (len(means), means.shape[1], means.shape[1])

@@ -192,13 +192,16 @@ class Tied(MatrixCovariance):
     """Covariance type ``'tied'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = TiedKernel
+    moments_type = TiedMoments
 
     def m_step(
         self, statistics: GaussianStatistics | CentralMoments, counts: Array, parameters: GaussianParameters
     ) -> GaussianParameters:
         """Return the maximising parameters."""
+        if self.prior is not None and not isinstance(statistics, CentralMoments):
+            statistics = self.rebased(statistics, counts, parameters)
         if isinstance(statistics, CentralMoments):
-            return self._of_moments(statistics, parameters)
+            return self._of_moments(self.posterior(statistics, counts), parameters)
         factor = parameters.precisions_cholesky
         there = occupied(counts)
         centres = statistics.first / np.where(there, counts, 1.0)[:, np.newaxis]
@@ -268,6 +271,8 @@ class Tied(MatrixCovariance):
         if stray.any():
             shift, missing = frame.origin / frame.scale, rows[stray].sum(axis=0)
             total += np.outer(shift, missing) + np.outer(missing, shift) + stray.sum() * np.outer(shift, shift)
+        moments = self.posterior(TiedMoments(counts, means, total), counts)
+        means, counts, total = moments.means, moments.counts, moments.scatter
         covariance = total / counts.sum() + np.diag(self._ridge(len(total)))
         factor = cholesky_of_precision(covariance, "the tied covariance")
         return GaussianParameters(means, covariance, factor)
@@ -297,10 +302,23 @@ class Tied(MatrixCovariance):
             means = means + parameters.means
         return TiedMoments(counts, means, scatter)
 
-    def implied(self, parameters: GaussianParameters, counts: Array) -> TiedMoments:
+    def moments_behind(self, parameters: GaussianParameters, counts: Array) -> TiedMoments:
         """Return the moments behind parameters."""
         ridge = np.diag(self._ridge(parameters.means.shape[1]))
-        return TiedMoments(counts, parameters.means, parameters.covariances - ridge)
+        within = parameters.covariances - ridge
+        return TiedMoments(counts, parameters.means, within if self.prior is None else counts.sum() * within)
+
+    def rows_of_prior(self, dof: float, n_components: int, n_features: int) -> float:
+        """Return a share of the rows of the one scale."""
+        return super().rows_of_prior(dof, n_components, n_features) / n_components
+
+    def prior_scatter(self, scale: Array, means: Array) -> Array:  # noqa: ARG002
+        """Return the one scale."""
+        return scale
+
+    def _shrunk(self, moments: CentralMoments, counts: Array) -> CentralMoments:
+        """Return moments whose scatter is, by row, that of `counts` rows in all."""
+        return replace(moments, scatter=moments.scatter * (moments.counts.sum() / counts.sum()))
 
     def squares(self, moments: CentralMoments, parameters: GaussianParameters) -> Array:
         """Return the weighted sum of squares over all components."""

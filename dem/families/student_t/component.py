@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from dem.families.base import Array, Component, Support
-from dem.families.gaussian import COVARIANCE_TYPES, GaussianComponent, GaussianParameters
+from dem.families.gaussian import GaussianComponent, GaussianParameters, Tied
 from dem.families.gaussian.covariance import occupied
 from dem.families.student_t.dof import LEAST, MOST, expected_log_weight, solve
 from dem.families.student_t.kernel import StudentTKernel, StudentTStatistics
 from dem.families.unconstrained import Vector
 from dem.families.workspace import fresh, kept_with
+from dem.statistics import CentralMoments
 
 # Quartiles of so many rows are known to some hundredths of the distance between them, which will do for fences.
 _ROWS_OF_QUARTILES = 4096
@@ -121,9 +123,13 @@ class StudentTComponent(Component[StudentTParameters, StudentTStatistics]):
         there = occupied(counts) & occupied(statistics.weights)
         counts = np.where(there, counts, 1.0)
         weights, logs = statistics.weights / counts, statistics.log_weights / counts
-        gaussian = self.gaussian.m_step(statistics.gaussian, statistics.weights, parameters.gaussian)
-        scales = np.where(there, weights, parameters.scales)
-        if self._tied:
+        if self.has_prior:  # which knows of no α: it stays 1, and this is EM without the larger space
+            moments, scales = self._moments(statistics, parameters), parameters.scales
+            gaussian = self.gaussian.m_step(moments, np.where(there, counts, 0.0), parameters.gaussian)
+        else:
+            gaussian = self.gaussian.m_step(statistics.gaussian, statistics.weights, parameters.gaussian)
+            scales = np.where(there, weights, parameters.scales)
+        if self._tied and not self.has_prior:
             # One α for all, at the ν there were; the Gaussians have divided by the sum of the weights.
             n = counts[there]
             shares = n * parameters.dofs[there]
@@ -145,14 +151,18 @@ class StudentTComponent(Component[StudentTParameters, StudentTStatistics]):
         parameters: StudentTParameters,
     ) -> StudentTStatistics:
         """Return the moments behind the statistics of an E-step."""
-        moments = self.gaussian.rebased(statistics.gaussian, statistics.weights, parameters.gaussian)
-        return replace(statistics, gaussian=moments)
+        return replace(statistics, gaussian=self._moments(statistics, parameters))
 
-    def implied(self, parameters: StudentTParameters, counts: Array) -> StudentTStatistics:
+    def _moments(self, statistics: StudentTStatistics, parameters: StudentTParameters) -> Any:
+        if isinstance(statistics.gaussian, CentralMoments):
+            return statistics.gaussian
+        return self.gaussian.rebased(statistics.gaussian, statistics.weights, parameters.gaussian)
+
+    def implied(self, parameters: StudentTParameters, counts: Array, n_rows: float = math.inf) -> StudentTStatistics:
         """Return the moments behind parameters."""
         scales = parameters.scales
         # A matrix that is shared takes the scale of all; the others have one each.
-        moments = scales[0] * self.gaussian.implied(parameters.gaussian, counts * (scales / scales[0]))
+        moments = scales[0] * self.gaussian.implied(parameters.gaussian, counts * (scales / scales[0]), n_rows)
         logs = counts * (expected_log_weight(parameters.dofs) + np.log(scales))
         return StudentTStatistics(moments, counts * scales, logs)
 
@@ -170,6 +180,19 @@ class StudentTComponent(Component[StudentTParameters, StudentTStatistics]):
             + half @ (statistics.log_weights - statistics.weights / scales)
             - 0.5 * np.sum(squares / scales[: squares.size])
         )
+
+    @property
+    def has_prior(self) -> bool:  # type: ignore[override]
+        """Whether centres and scale matrices have one."""
+        return self.gaussian.has_prior
+
+    def without_prior(self) -> Self:
+        """Return the same with Gaussians that have none."""
+        return replace(self, gaussian=self.gaussian.without_prior())
+
+    def log_prior(self, parameters: StudentTParameters) -> float:
+        """Return that of centres and scale matrices; of ν all are as likely."""
+        return self.gaussian.log_prior(parameters.gaussian)
 
     def monotonicity_slack(self, parameters: StudentTParameters, weights: Array, dtype: np.dtype[Any]) -> float:
         """Return what the ridge and single precision can cost, and the rounding of (ν + d)/2 log u."""
@@ -242,7 +265,7 @@ class StudentTComponent(Component[StudentTParameters, StudentTStatistics]):
 
     @property
     def _tied(self) -> bool:
-        return isinstance(self.gaussian, COVARIANCE_TYPES["tied"])
+        return isinstance(self.gaussian, Tied)
 
     def _parameters(self, gaussian: GaussianParameters) -> StudentTParameters:
         n_components = len(gaussian.means)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import digamma, gammaln, polygamma
+from scipy.special import gammaln
 
 from dem.families.base import Array
+from dem.families.digamma import log_minus_digamma, solved
 
 # Between these the M-step looks for ν. Below, the density at the centre is all that counts; above, a t is a Gaussian:
 # they differ by some d² / (4 ν²) nats per row.
@@ -33,19 +34,15 @@ def log_constants(dofs: Array, n_features: int) -> Array:
 
 def expected_log_weight(dofs: Array) -> Array:
     """Return the expectation of log u, for weights u with the gamma distribution of mean 1 that belongs to ν."""
-    return np.asarray(digamma(0.5 * dofs) - np.log(0.5 * dofs))
+    return -log_minus_digamma(0.5 * dofs)
 
 
 def solve(excess: Array, before: Array) -> Array:
     """Return the ν with log(ν/2) − ψ(ν/2) = excess, the M-step of gamma distributions of mean 1, within bounds.
 
     `before` is what ν was: where it lies beyond the bounds, those reach to there, so that the step cannot do harm.
-    Newton's method for 1/a, with a = ν/2 (Minka 2002, Estimating a gamma distribution).
     """
     least, most = np.minimum(before, LEAST), np.maximum(before, MOST)
     # log a − ψ(a) lies between 1/(2a) and 1/a.
     bounded = np.clip(excess, 1.0 / (2.0 * most), 4.0 / least)
-    a = (3.0 - bounded + np.sqrt((bounded - 3.0) ** 2 + 24.0 * bounded)) / (12.0 * bounded)
-    for _ in range(6):
-        a = 1.0 / (1.0 / a + (np.log(a) - digamma(a) - bounded) / (a - a**2 * polygamma(1, a)))
-    return np.clip(2.0 * a, least, most)
+    return np.clip(2.0 * solved(bounded), least, most)
