@@ -163,7 +163,7 @@ def _grouped(works: Mapping[int, Any], known: _Joined) -> list[tuple[list[int], 
     for number, work in works.items():
         for group in groups if isinstance(work, EStep) else ():
             leader = works[group[0]]
-            if isinstance(leader, EStep) and leader.model.joins(work.model):
+            if isinstance(leader, EStep) and leader.model.joins(work.model) and work.model.joins(leader.model):
                 size = sum(works[n].model.size(works[n].parameters) for n in (*group, number))
                 if size <= MOST_COMPONENTS:
                     group.append(number)

@@ -40,7 +40,7 @@ class IncrementalState:
     table : BlockTable
         The statistics of every block, at the parameters of its last E-step. It is changed in place.
     objectives, n_rows : ndarray of shape (n_blocks,)
-        What the last E-step of each block has found, and its rows: 0 before the first.
+        What the last E-step of each block has found, without the prior, and its rows: 0 before the first.
     exact : bool
         Whether the present pass keeps the parameters until its end.
     """
@@ -74,7 +74,7 @@ class Incremental(Algorithm):
         self, model: IncrementalModel[Any, Any], parameters: Any, rows: Rows, n_blocks: int, n_models: int = 1
     ) -> IncrementalState:
         """Return the state before the first pass."""
-        nothing = Chunk(np.empty((0, rows.n_features), rows.dtype), range(0))
+        nothing = Chunk(np.empty((0, rows.n_columns), rows.dtype), range(0))
         blank = model.rebased(model.e_step(parameters, nothing), parameters)
         table = BlockTable.room_for(blank, n_blocks, n_models)
         return IncrementalState(parameters, table, np.zeros(n_blocks), np.zeros(n_blocks))
@@ -98,7 +98,7 @@ class Incremental(Algorithm):
         Those at older parameters may lower the free energy of the block. F is a sum over the blocks, so that refusing
         them makes it monotone whatever the delay; what is refused has its turn again in the next pass.
         """
-        state.objectives[block] = finite_objective(model, statistics, at)
+        state.objectives[block] = finite_objective(model, statistics, at) - model.log_prior(at)
         state.n_rows[block] = statistics.n_rows
         fresh = model.rebased(statistics, at)
         if not state.exact and at is not state.parameters:
@@ -116,8 +116,9 @@ class Incremental(Algorithm):
         if not state.exact:
             reached = model.free_energy(state.table.total(), state.parameters)
             return state, Iterate(state.parameters, reached, n_rows, exact=False)
+        reached = math.fsum(state.objectives) + model.log_prior(state.parameters)
         state = replace(state, parameters=model.m_step(state.table.total(), state.parameters))
-        return state, Iterate(state.parameters, math.fsum(state.objectives), n_rows)
+        return state, Iterate(state.parameters, reached, n_rows)
 
     def resumed(self, state: IncrementalState, fresh: IncrementalState) -> IncrementalState:
         """Return the state with its table where a fresh one has it: in memory or in files."""

@@ -124,7 +124,7 @@ class _Race:
             rows.n_features,
             rows.n_bytes,
             settings.max_iter,
-            settings.tol if model.criterion == "log-likelihood" else 0.0,
+            0.0 if model.criterion == "inertia" else settings.tol,
             memo_bytes=sum(algorithm.memory(one.state) for one in self.fits if one.state is not None),
             objective=model.criterion,
             n_contests=len({start.contest for start in starts}),

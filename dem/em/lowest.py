@@ -29,6 +29,8 @@ class Lowest(Additive):
     index : ndarray of int64, shape (n,)
         Where the rows stand in the whole table.
     rows : ndarray of shape (n, n_features)
+    distinct : bool
+        Whether of equal rows the first alone is kept.
     """
 
     n_wanted: int
@@ -36,6 +38,7 @@ class Lowest(Additive):
     log_density: NDArray[np.float64]
     index: NDArray[np.int64]
     rows: NDArray[Any]
+    distinct: bool = False
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
@@ -44,6 +47,7 @@ class Lowest(Additive):
             np.concatenate([self.log_density, other.log_density]),
             np.concatenate([self.index, other.index]),
             np.concatenate([self.rows, other.rows]),
+            self.distinct,
         ).kept()
 
     def kept(self) -> Self:
@@ -53,9 +57,23 @@ class Lowest(Additive):
             (near,) = np.nonzero(keys <= np.partition(keys, self.n_wanted - 1)[self.n_wanted - 1])
         else:
             near = np.arange(len(keys))
-        order = near[np.lexsort((self.index[near], keys[near]))[: self.n_wanted]]
+        if self.distinct:
+            order = self._of_distinct(keys)
+        else:
+            order = near[np.lexsort((self.index[near], keys[near]))[: self.n_wanted]]
         kept = {name: getattr(self, name)[order] for name in ("rank", "log_density", "index", "rows")}
         return replace(self, **kept)
+
+    def _of_distinct(self, keys: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the places of the lowest rows, of which no two are equal."""
+        order = np.lexsort((self.index, keys))
+        size = self.n_wanted
+        while True:
+            found = order[:size]
+            _, first = np.unique(np.asarray(self.rows[found]), axis=0, return_index=True)
+            if len(first) >= self.n_wanted or size >= len(order):
+                return found[np.sort(first)[: self.n_wanted]]
+            size *= 4
 
 
 def _rounded(density: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -73,9 +91,12 @@ class LowestDensities:
     family: Any
     parameters: Any
     n_wanted: int
+    distinct: bool = False
 
     def __call__(self, chunk: Chunk) -> Lowest:
         """Return those of a chunk."""
         exact = replace(chunk, rows=chunk.rows.astype(np.float64, copy=False))
         rank, density = self.family.ranked(self.parameters, exact)
-        return Lowest(self.n_wanted, rank, density, np.asarray(chunk.index, dtype=np.int64), chunk.rows).kept()
+        index = np.asarray(chunk.index, dtype=np.int64)
+        found = Lowest(self.n_wanted, rank, density, index, chunk.rows, self.distinct).kept()
+        return replace(found, rows=np.asarray(found.rows))

@@ -14,7 +14,9 @@ from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
 from dem.families.base import has_gaps, total_weight, weighted_sum
 from dem.row_draws import RowDraws
+from dem.sparse import rows_with_gaps
 from dem.statistics import Additive
+from dem.units import unrounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class RowFunction:
         """
         none = chunk.unread
         if self.skips_gaps and has_gaps(chunk.rows):
-            gaps = np.isnan(chunk.rows).any(axis=1)
+            gaps = rows_with_gaps(chunk.rows)
             none = gaps if none is None else none | gaps
         if none is not None and none.any():
             (complete,) = np.nonzero(~none)
@@ -69,20 +71,33 @@ class RowFunction:
             results[complete] = self(chunk.take(complete))
             return results
         rows, support = chunk.rows, self.family.support
-        invalid = support.outside(rows)
-        if invalid.any():
-            row, column = np.argwhere(invalid)[0]
-            what = f"values that are not {support.description}"
-            if not np.isfinite(rows[invalid]).all():
-                what = "NaN or inf values"
-            name = f" ({self.feature_names[column]!r})" if self.feature_names else ""
-            message = (
-                f"{self.name} contains {what} ({np.count_nonzero(invalid)} of them, the first in row {row} of what was "
-                f"read together, column {column}{name}); drop or fill them first, or say what missing= is to do"
-            )
-            raise DataError(message)
+        places, columns = support.places_outside(rows)
+        if len(places):
+            raise DataError(self._refusal(chunk, places, columns))
         with single_threaded_blas():
             return self.result(chunk)
+
+    def _refusal(self, chunk: Chunk, places: NDArray[np.intp], columns: NDArray[np.intp]) -> str:
+        """Word what is wrong with the values at these places of a chunk."""
+        support = self.family.support
+        values = support.shown(chunk.rows, places, columns)
+        finite = np.isfinite(values)
+        first = int(np.argmin(finite))  # 0 if all are
+        row, column, value = chunk.index[int(places[first])], int(columns[first]), unrounded(float(values[first]))
+        name = f" ({self.feature_names[column]!r})" if self.feature_names else ""
+        where = f"row {row}, column {column}{name}"
+        if not finite[first]:
+            n_bad = int(np.sum(~finite))
+            return (
+                f"{self.name} contains NaN or inf values ({n_bad} of them in what was read together, the first in "
+                f"{where}); drop or fill them first, or say what missing= is to do"
+            )
+        what = (
+            f"{self.name} contains {support.judged} that are not {support.words}; the first of what was read together"
+        )
+        if support.judged == "rows":
+            return f"{what}, in row {row}, has {value}"
+        return f"{what} is {value} in {where}{support.said_of(column)}"
 
     def result(self, chunk: Chunk) -> NDArray[Any]:
         """Return what is said of rows that have been checked."""
@@ -132,7 +147,7 @@ class Imputed(RowFunction):
     def result(self, chunk: Chunk) -> NDArray[Any]:
         """Return the completed rows; draws depend on the seed and on where a row stands."""
         rng = None if self.seed is None else RowDraws(self.seed, chunk.index)
-        return np.asarray(self.family.imputed(self.parameters, chunk, rng))
+        return np.asarray(self.family.imputed(self.parameters, chunk, rng))[:, : self.n_features]
 
 
 ROW_FUNCTIONS: dict[str, type[RowFunction]] = {

@@ -32,7 +32,7 @@ def useless(model: Model[Any, Any], parameters: Any, n_rows: float, *, duplicate
 
 def least_likely(model: Model[Any, Any], parameters: Any, n_components: int) -> LowestDensities:
     """Return the work that finds rows to choose from for so many components."""
-    return LowestDensities(model, parameters, CANDIDATES * n_components + MORE_CANDIDATES)
+    return LowestDensities(model, parameters, CANDIDATES * n_components + MORE_CANDIDATES, distinct=True)
 
 
 def reseeded(model: Any, parameters: Any, which: tuple[int, ...], lowest: Lowest) -> tuple[Any, tuple[int, ...]]:
@@ -49,8 +49,9 @@ def reseeded(model: Any, parameters: Any, which: tuple[int, ...], lowest: Lowest
         Rows of low density.
     """
     which = which[: len(lowest.index)]
+    left = np.ones(len(lowest.index), dtype=bool)
     for turn in np.array_split(np.array(which, dtype=np.intp), min(len(which), TURNS)):
-        chunk = Chunk(lowest.rows, lowest.index)
-        ranked = LowestDensities(model, parameters, len(turn))(chunk)
+        ranked = LowestDensities(model, parameters, len(turn))(Chunk(lowest.rows[left], lowest.index[left]))
         parameters = model.reseeded(parameters, turn, Chunk(ranked.rows, ranked.index))
+        left &= ~np.isin(lowest.index, ranked.index)  # two that begin at the same row would be duplicates
     return parameters, which

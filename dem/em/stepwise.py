@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
 from dem.em.algorithm import Algorithm, Iterate, Plan, finite_objective
@@ -22,6 +23,7 @@ from dem.em.e_step import N_BLOCKS
 from dem.em.incremental import Incremental, IncrementalState, in_flight
 from dem.errors import DataWarning
 from dem.families.base import IncrementalModel, total_weight
+from dem.sparse import SparseRows, is_sparse
 from dem.statistics import CentralMoments
 
 # Share of the variance of a column that lies between the blocks from which on the rows look sorted.
@@ -103,7 +105,9 @@ class Stepwise(Algorithm):
         """Return the state before the first pass."""
         then = self._then.init(model, parameters, rows, n_blocks, n_models)
         total = self.n_rows or rows.n_rows
-        return StepwiseState(parameters, model.implied(parameters), self.n_seen, total, 0.0, 0.0, then)
+        # A start comes from no M-step on the data, so that no prior has had a part in it.
+        implied = model.implied(parameters, self.n_seen or math.inf)
+        return StepwiseState(parameters, implied, self.n_seen, total, 0.0, 0.0, then)
 
     def plan(self, state: StepwiseState, n_blocks: int, *, confirm: bool) -> tuple[StepwiseState, Plan]:
         """Return a pass in random order, and after that those of incremental EM."""
@@ -126,13 +130,15 @@ class Stepwise(Algorithm):
             return replace(state, then=self._then.update(model, state.then, block, at, statistics))
         if not statistics.n_rows:  # all of its rows have the weight 0
             return state
-        objective, n_rows = finite_objective(model, statistics, at), statistics.n_rows
+        objective, n_rows = finite_objective(model, statistics, at) - model.log_prior(at), statistics.n_rows
         n_step = max(n_rows, self.whole)
         step = (state.n_seen / n_step + 2.0) ** -self.power * (n_rows / n_step)
         average = (1.0 - step) * state.average + (step / n_rows) * model.rebased(statistics, at)
+        # A prior is weighed against the rows that were seen: how much those to come count, only they tell.
+        total = state.n_seen + n_rows if model.has_prior else state.total
         return replace(
             state,
-            parameters=model.m_step(state.total * average, state.parameters),
+            parameters=model.m_step(total * average, state.parameters),
             average=average,
             n_seen=state.n_seen + n_rows,
             objective=state.objective + objective,
@@ -144,7 +150,8 @@ class Stepwise(Algorithm):
         if state.over:
             then, iterate = self._then.end_pass(model, state.then)
             return replace(state, then=then), iterate
-        iterate = Iterate(state.parameters, state.objective, state.n_rows, exact=False, comparable=False)
+        objective = state.objective + model.log_prior(state.parameters)
+        iterate = Iterate(state.parameters, objective, state.n_rows, exact=False, comparable=False)
         return replace(state, then=replace(state.then, parameters=state.parameters)), iterate
 
     def judge(self, rows: Rows, found: Sequence[Sequence[Any]]) -> None:
@@ -162,12 +169,26 @@ class Stepwise(Algorithm):
 
 def row_moments(chunk: Chunk) -> CentralMoments:
     """Work: number, mean and scatter of the rows."""
-    rows = np.asarray(chunk.rows, dtype=np.float64)
-    weights = np.ones(len(rows)) if chunk.weights is None else chunk.weights
+    weights = np.ones(len(chunk)) if chunk.weights is None else chunk.weights
     total = total_weight(chunk)
+    if is_sparse(chunk.rows):
+        mean, scatter = _sparse_moments(chunk.rows, weights, total)
+        return CentralMoments(np.array([total]), mean[np.newaxis], scatter[np.newaxis])
+    rows = np.asarray(chunk.rows, dtype=np.float64)
     mean = weights @ rows / total if total else np.zeros(rows.shape[1])
     scatter = weights @ (rows - mean) ** 2
     return CentralMoments(np.array([total]), mean[np.newaxis], scatter[np.newaxis])
+
+
+def _sparse_moments(
+    rows: SparseRows, weights: NDArray[np.float64], total: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and scatter of sparse rows."""
+    columns, own, d = rows.columns, weights[rows.places], rows.shape[1]
+    stored = np.bincount(columns, own, minlength=d)
+    mean = np.bincount(columns, own * rows.data, minlength=d) / (total or 1.0)
+    squares = np.bincount(columns, own * (rows.data - mean[columns]) ** 2, minlength=d)
+    return mean, squares + np.maximum(total - stored, 0.0) * mean**2
 
 
 def warn_if_sorted(rows: Rows, blocks: Sequence[CentralMoments]) -> None:

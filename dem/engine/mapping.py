@@ -37,9 +37,9 @@ def map_rows(
     Returns
     -------
     ndarray, dask.array.Array or xarray.DataArray
-        An array for arrays, lists and pandas; a lazy Dask array for Dask, zarr and parquet; a DataArray on the same
-        grid and with the same coordinates for xarray, lazy unless the data is in memory. There the feature dimension
-        is gone, or replaced by the dimension "component" where there are several results per row.
+        An array for arrays, lists, pandas and sparse rows; a lazy Dask array for Dask, zarr and parquet; a DataArray on
+        the same grid and with the same coordinates for xarray, lazy unless the data is in memory. There the feature
+        dimension is gone, or replaced by the dimension "component" where there are several results per row.
     """
     kind = source_kind(data)
     if kind == "xarray":
@@ -53,7 +53,8 @@ def map_rows(
 
         lazy: Any
         lazy, beside = (rows.rows, rows.beside) if isinstance(rows, JoinedRows) else (rows, None)
-        return map_blocks(lazy.array, function, np.dtype(dtype), n_columns, beside)
+        if hasattr(lazy, "array"):  # sparse rows have none that is lazy
+            return map_blocks(lazy.array, function, np.dtype(dtype), n_columns, beside)
     results = _compute_rows(rows, function, np.dtype(dtype), n_columns)
     return results.reshape(*rows.grid, *results.shape[1:])
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import queue
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
@@ -116,7 +117,8 @@ class Workers:
         """
         # Not `Future.result`, which prints a traceback of its own when Ctrl-C comes as it begins to wait.
         answer, looked = self._asked(ask), time.monotonic()
-        while not wait([answer], timeout=min(TICK, LOOK)).done:
+        ended = _end_of(answer)
+        while not _comes(ended, min(TICK, LOOK)):
             tick()
             if time.monotonic() < looked + LOOK:
                 continue
@@ -194,7 +196,7 @@ class Workers:
     def _ask(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         """Return an answer of the cluster, or None if there is none in time."""
         answer = self._asked(ask)
-        if wait([answer], timeout=PATIENCE).done:
+        if _comes(_end_of(answer), PATIENCE):
             return answer.result()
         answer.cancel()
         return None
@@ -237,6 +239,25 @@ async def _cores(scheduler: Any) -> dict[str, int]:
     # One after the other: of two at once that fail, asyncio would write the second's traceback.
     every = await scheduler.ncores(workers=None)
     return every if await scheduler.ncores_running(workers=None) else {}
+
+
+def _end_of(answer: Future[Any]) -> queue.SimpleQueue[Any]:
+    """Return a queue into which an answer is put as it comes.
+
+    In `concurrent.futures.wait` Ctrl-C may come where Python's own lock is let go twice, and then a traceback shows;
+    this queue waits in C.
+    """
+    ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    answer.add_done_callback(ended.put)
+    return ended
+
+
+def _comes(ended: queue.SimpleQueue[Any], seconds: float) -> bool:
+    try:
+        ended.get(timeout=seconds)
+    except queue.Empty:
+        return False
+    return True
 
 
 async def _awaited(ask: Callable[[], Awaitable[T]]) -> T:

@@ -22,6 +22,7 @@ from dem.families.expectation import blocks
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics
 from dem.initialise.sample import Pieces
+from dem.sparse import dense_rows
 
 ROUNDS = 5
 # Candidates per round, as a multiple of the number of components (the paper's ℓ).
@@ -49,8 +50,9 @@ class DrawCandidates:
 
     def __call__(self, chunk: Chunk) -> Candidates:
         """Return the chunk's candidates and cost."""
-        drawn, cost = [chunk.take(slice(0))], 0.0
-        for _, block in blocks(chunk, block_rows(len(self.centres))):
+        none = chunk.take(slice(0))
+        drawn, cost = [replace(none, rows=np.asarray(none.rows))], 0.0
+        for _, block in blocks(chunk, dense_rows(chunk.rows, block_rows(len(self.centres)))):
             index = np.asarray(block.index, dtype=np.int64)
             block = replace(block, rows=np.asarray(block.rows, dtype=np.float64) - self.origin)
             block = replace(block, rows=block.rows / self.units)
@@ -73,7 +75,7 @@ class CountNearest:
     def __call__(self, chunk: Chunk) -> Array:
         """Return counts, shape (n_candidates,)."""
         counts = np.zeros(len(self.centres))
-        for _, block in blocks(chunk, block_rows(len(self.centres))):
+        for _, block in blocks(chunk, dense_rows(chunk.rows, block_rows(len(self.centres)))):
             nearest = nearest_centres(block.rows, self.centres, self.origin, self.units)
             counts += np.bincount(nearest, block.weights, minlength=len(counts))
         return counts
@@ -137,8 +139,12 @@ def squared_distances(rows: Array, centres: Array) -> Array:
 
 def nearest_centres(rows: NDArray[Any], centres: Array, origin: Array, units: Array | float = 1.0) -> NDArray[np.int64]:
     """Return the number of each row's nearest centre; centres are relative to `origin`, in `units`."""
-    relative: Array = (np.asarray(rows, dtype=np.float64) - origin) / units
-    return np.asarray(squared_distances(relative, centres).argmin(axis=1))
+    step = dense_rows(rows, len(rows)) or 1
+    found = []
+    for start in range(0, max(len(rows), 1), step):
+        relative: Array = (np.asarray(rows[start : start + step], dtype=np.float64) - origin) / units
+        found.append(squared_distances(relative, centres).argmin(axis=1))
+    return np.concatenate(found)
 
 
 def uniform_hash(index: NDArray[np.int64], seed: int) -> Array:

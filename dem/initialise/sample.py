@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from dem.data.base import Chunk, Rows
 from dem.data.joined import JoinedRows
-from dem.engine.base import Engine
+from dem.engine.base import Engine, Work
 from dem.errors import DataError
 from dem.families.base import Array, total_weight
 from dem.statistics import Additive
@@ -42,12 +43,15 @@ class RowSample:
         For how many rows all the data counts.
     filled : bool
         Whether means of the columns stand in the place of values that are missing.
+    found : tuple
+        What other works have found on the same read.
     """
 
     chunk: Chunk
     complete: bool
     total_weight: float
     filled: bool = False
+    found: tuple[Any, ...] = ()
 
     @property
     def rows(self) -> Array:
@@ -94,7 +98,15 @@ class TakeRows:
         return Pieces((part,), total_weight(chunk))
 
 
-def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random.SeedSequence) -> RowSample:
+def row_sample(
+    rows: Rows,
+    engine: Engine,
+    n_wanted: int | None,
+    seed: np.random.SeedSequence,
+    works: Sequence[Work] = (),
+    *,
+    besides: float = 0.0,
+) -> RowSample:
     """Draw a uniform sample of the rows without replacement.
 
     Parameters
@@ -107,6 +119,10 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
         Size of the sample in rows; None for as many as take `SAMPLE_BYTES`.
     seed : numpy.random.SeedSequence
         Determines the sample, together with the number of rows: neither chunks nor workers matter.
+    works : sequence of Work
+        What else is done on this read, of all rows.
+    besides : float
+        Weight of other rows that a start is found from too.
 
     Returns
     -------
@@ -117,14 +133,16 @@ def row_sample(rows: Rows, engine: Engine, n_wanted: int | None, seed: np.random
         n_wanted = max(SAMPLE_BYTES // (8 * rows.n_features), 1)
     complete = rows.n_rows <= n_wanted
     wanted = None if complete else draw_positions(rows.n_rows, n_wanted, np.random.default_rng(seed))
-    pieces: Pieces = engine.sweep(rows, [TakeRows(wanted)])[0]
-    if pieces.total_weight == 0.0 and isinstance(rows, JoinedRows):
+    totals = engine.sweep(rows, [TakeRows(wanted), *works])
+    pieces: Pieces = totals[0]
+    weight = pieces.total_weight + besides
+    if weight == 0.0 and isinstance(rows, JoinedRows):
         message = f"no row of {rows.name} counts: all have the weight zero, or gaps that are skipped"
         raise DataError(message)
-    if pieces.total_weight < LEAST_WEIGHT and isinstance(rows, JoinedRows):
-        message = f"the weights of {rows.name} add up to {pieces.total_weight:g}: lost in rounding, scale them up"
+    if weight < LEAST_WEIGHT and isinstance(rows, JoinedRows):
+        message = f"the weights of {rows.name} add up to {weight:g}: lost in rounding, scale them up"
         raise DataError(message)
-    return RowSample(pieces.joined(), complete, pieces.total_weight)
+    return RowSample(pieces.joined(), complete, pieces.total_weight, found=tuple(totals[1:]))
 
 
 def draw_positions(n_rows: int, n_wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -172,7 +190,7 @@ def start_responsibilities(
     """
     with np.errstate(over="ignore", invalid="ignore"):  # squares of rows that are equal, or nearly so, and very large
         found = _responsibilities(method, sample, n_components, random_state, spread=spread)
-    return found if sample.labels is None else _as_known(found, sample.labels)
+    return found if sample.labels is None else as_known(found, sample.labels)
 
 
 def _responsibilities(
@@ -206,7 +224,7 @@ def _responsibilities(
     return responsibilities
 
 
-def _as_known(found: Array, labels: NDArray[Any]) -> Array:
+def as_known(found: Array, labels: NDArray[Any]) -> Array:
     """Return responsibilities that agree with what is known, their components numbered so that they agree the most."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - as scikit-learn above
 
