@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 # Public names and where they live; imported on first use, so that `import dem` costs almost nothing.
 _PUBLIC = {
     **{entry.class_name: entry.estimator.partition(":")[0] for entry in _ESTIMATORS.values()},
+    "AdaptedMixtures": "dem.estimators.adapted",
     "Plan": "dem.estimators.forecast",
     "Progress": "dem.estimators.progress",
     "Selection": "dem.estimators.selection",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dem.estimators.registry import is_bayesian
 from dem.families.base import OK
 from dem.families.status import COLLAPSED, DUPLICATE, EMPTY
 
@@ -25,6 +26,8 @@ def trouble_of_components(estimator: Any) -> str:
         return ""
     what = "component" if estimator._entry.is_mixture else "cluster"
     empty, collapsed = _numbers(status, EMPTY), _numbers(status, COLLAPSED)
+    if is_bayesian(estimator):  # that is how it finds their number
+        empty = []
     # What is alike before EM has converged may still part.
     duplicates = [k for k, word in enumerate(status) if word.startswith(DUPLICATE) and estimator.converged_]
     if len(collapsed) == len(status) and hasattr(estimator, "reg_covar"):

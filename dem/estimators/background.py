@@ -121,7 +121,8 @@ class WithBackground(MixtureEstimator):
     def _family(self, component: Component[Any, Any] | None = None) -> Mixture[Any, Any]:
         if not self.noise:
             return super()._family(component)
-        return NoisyMixture(component or self._component(), self.fit_weights, self.top_components)
+        family = component or self._component(), self.fit_weights, self.top_components
+        return NoisyMixture(*family, weight_concentration=float(self.weight_concentration))
 
     def _adapted(self, rows: Rows, engine: Engine, sample: RowSample) -> Component[Any, Any]:
         component = self._component()
@@ -177,6 +178,7 @@ class WithBackground(MixtureEstimator):
         return of_background[name] if name in of_background else super()._shape(name, size, n_features)
 
     def _complete(self) -> None:
+        super()._complete()
         for name in ("noise_weight_", "noise_volume_"):
             if self.noise:
                 setattr(self, name, np.asarray(getattr(self, name)).item())

@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from dem.data.base import Rows
-from dem.data.sources import RowOptions, SourceOptions, WeightedOptions, parted
+from dem.data.sources import RowOptions, WeightedOptions, parted
 from dem.em.algorithm import Fit, Status
 from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Labels, RowFunction
@@ -25,8 +25,9 @@ from dem.errors import ComponentWarning, DataError
 from dem.estimators import checkpoints, inputs, memory, persistence, streams
 from dem.estimators.advice import trouble_of_components
 from dem.estimators.callbacks import History, Reads, Verbose, keeping_last
-from dem.estimators.options import POSITIVE, Options, option
-from dem.estimators.registry import BY_CLASS, MISSING, Entry
+from dem.estimators.describing import Describes
+from dem.estimators.options import POSITIVE, check_options, option
+from dem.estimators.registry import BY_CLASS, MISSING
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
 from dem.events import Callback
 from dem.families.base import Support
@@ -35,7 +36,7 @@ from dem.units import whole
 from dem.validation import check_rows, rows_to_blame
 
 
-class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
+class Estimator(Describes, SupportsCallbacks, metaclass=ABCMeta):
     """Base of mixtures and k-means: the frame of every fit, and what needs fitted attributes alone.
 
     Parameters
@@ -84,8 +85,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     #: what is said of data with too few rows, with places for the estimator and the rows
     _too_few: ClassVar[str]
 
-    #: what the registry tells: names of the size and of the parameter that locates the components
-    _entry: ClassVar[Entry]
+    #: other fitted arrays that reports have beside what locates the components, without the underscore at the end
+    _reported: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -122,34 +123,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
     def _not_converged(self) -> str:
         """What is said of a fit that has not converged."""
 
-    @property
-    def _knows(self) -> frozenset[str]:
-        """What may be given of each row beside weights and labels: fields of a `Chunk`."""
-        return frozenset()
-
-    def _complete(self) -> None:
-        """Derive the attributes that follow from the parameters."""
-
-    def _finish(self, data: Any, source: SourceOptions) -> None:
-        """Do what remains after a fit to all of `data`."""
-
-    def _deviations(self) -> NDArray[np.float64] | None:
-        """Return the standard deviation of each component in each feature, for models whose reports show it."""
-        return None
-
-    @property
-    def _units(self) -> NDArray[np.float64] | None:
-        """The standard deviations of the features, for models that measure them, as soon as they are known."""
-        return vars(self).get("feature_scales_") if getattr(self, "scale", False) else None
-
-    def _learn_units(self, rows: Rows, engine: Engine, like: Any = None) -> None:
-        """Measure the features in one read, or take what another estimator has measured."""
-
     def _check_options(self) -> None:
-        inputs.check_options(self)
-
-    def _check_goes_on(self) -> None:
-        """Compare the options with the model that a warm start goes on from."""
+        check_options(self)
 
     # Fitting ------------------------------------------------------------------------------------------------
 
@@ -188,7 +163,8 @@ class Estimator(Options, SupportsCallbacks, metaclass=ABCMeta):
             and tied covariances `noise_covariance`, the errors of rows: variances, shape (n_samples, n_features), or
             covariances, (n_samples, n_features, n_features). The model is then of the rows without their errors. Of
             Gaussian mixtures `lower` and `upper`, numbers or arrays (n_features,) or (n_samples, n_features): between
-            what a value lies that is NaN; docs/rows.md says more.
+            what a value lies that is NaN; docs/rows.md says more. Of `BinomialMixture` without `n_trials` the `trials`
+            of each row, (n_samples,), or of each value, (n_samples, n_features).
             How X is opened: `variable`, the name of the array if X is a zarr group; `feature_dim`, the name of the
             feature dimension if X is a DataArray; `features`, variables of a Dataset or a zarr group, each with the
             dimension whose entries are features (``{"TEMP": "depth"}``); `allow_missing_chunks`, whether chunks that

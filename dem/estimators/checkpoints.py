@@ -219,6 +219,8 @@ def told(value: Any) -> str | int | float | bool | None:
         return value
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, dict):
+        return repr({key: told(one) for key, one in value.items()})
     if isinstance(value, list | tuple) and len(value) <= 100:
         return repr(value)
     array = np.asarray(value)

@@ -7,19 +7,27 @@ from typing import Any
 
 from dem.units import Column, html_table, plural
 
+#: options that a selection may vary besides the number of components: what tables call them, and what has them
+SHAPES = {
+    "covariance_type": ("covariance", "Gaussian mixtures"),
+    "n_factors": ("factors", "mixtures of factor analysers"),
+}
 _HEADINGS = {
     "n_components": "K",
-    "covariance_type": "covariance",
+    **{name: heading for name, (heading, _) in SHAPES.items()},
     "log_likelihood": "per row",
     "n_parameters": "parameters",
     "bic": "BIC",
     "aic": "AIC",
     "icl": "ICL",
     "held_out": "held out",
+    "stability": "stability",
+    "stability_error": "±",
+    "lower_bound": "lower bound",
     "status": "status",
 }
 # Of these, what tells the models apart, and what is no figure.
-_KEYS = ("n_components", "covariance_type")
+_KEYS = ("n_components", *SHAPES)
 _WORDS = ("covariance_type", "status")
 
 
@@ -35,7 +43,7 @@ def selection_columns(table: Sequence[dict[str, Any]]) -> list[Column]:
 def choice(selection: Any) -> str:
     """Word in a line which model was chosen, and at what cost."""
     best = selection.table[selection.best_index]
-    shape = f", covariance {best['covariance_type']}" if "covariance_type" in best else ""
+    shape = "".join(f", {heading} {best[name]}" for name, (heading, _) in SHAPES.items() if name in best)
     components = f"{plural(best['n_components'], 'component')}{shape}"
     return f"chosen by {selection.criterion}: {components}; {plural(selection.reads, 'read')} of all data"
 
@@ -43,6 +51,8 @@ def choice(selection: Any) -> str:
 def _cell(name: str, value: Any) -> str:
     if name in ("bic", "aic", "icl"):  # their differences count, not their sizes
         return f"{value:.1f}"
+    if name.startswith("stability"):
+        return f"{value:.3f}"
     return f"{value:.6g}" if isinstance(value, float) else str(value).partition(":")[0]
 
 

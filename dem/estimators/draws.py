@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from dem.estimators import streams
+from dem.errors import OptionError
+from dem.estimators import inputs, streams
 from dem.estimators.base import Estimator
 from dem.validation import check_count
 
@@ -30,12 +31,18 @@ class Draws(Estimator):
         y : ndarray of int64, shape (n_samples,)
             The components they come from, in increasing order as in scikit-learn.
         """
+        inputs.check_known(self, {})
+        family, parameters, labels, rng = self._labels_drawn(n_samples)
+        return family.component.sample(parameters.components, labels, rng), family.named(labels, parameters)
+
+    def _labels_drawn(self, n_samples: int) -> tuple[Any, Any, NDArray[np.int64], np.random.Generator]:
+        """Return the mixture, its parameters, the numbers of components drawn, and what draws their rows."""
         family, parameters = self._model()
         check_count("n_samples", n_samples)
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1, size=4))
         weights = parameters.weights
         numbers = np.sort(rng.choice(len(weights), size=n_samples, p=weights / np.sum(weights)))
-        return family.component.sample(parameters.components, numbers, rng), family.named(numbers, parameters)
+        return family, parameters, numbers, rng
 
     def sample_to(
         self,
@@ -64,4 +71,10 @@ class Draws(Estimator):
         chunk_rows : int, optional
             Rows per chunk; about 16 MB when left out.
         """
+        if self._needs:
+            name = type(self).__name__
+            message = (
+                f"rows of a {name} whose trials are those of each row are drawn in Python, by sample(n_rows, trials)"
+            )
+            raise OptionError(message)
         streams.sample_to(self, n_rows, path, random_state=random_state, overwrite=overwrite, chunk_rows=chunk_rows)

@@ -163,7 +163,9 @@ def foreseen(
     problems = []
     if found.n_rows < max(n_components, 2):
         problems.append(f"{found.n_rows:,} rows are too few for {n_components:,} components: decrease their number")
-    elif getattr(estimator, "covariance_type", "") == "full" and found.n_rows < n_components * (found.n_features + 1):
+    elif getattr(estimator, "covariance_type", "") in ("full", "VVV", "EVV") and found.n_rows < n_components * (
+        found.n_features + 1
+    ):
         problems.append(
             f"{found.n_rows / n_components:.3g} rows for each component do not determine {found.n_features} x "
             f"{found.n_features} covariances: take diag covariances, or fewer components"

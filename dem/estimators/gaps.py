@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from dem.data.base import Chunk, Rows
-from dem.data.beside import found_beside, without
+from dem.data.beside import found_beside
 from dem.data.sources import RowOptions, parted, source_kind
 from dem.em.predict import Imputed
 from dem.engine.base import single_threaded_blas
@@ -102,9 +102,9 @@ class Imputes(Estimator):
         if source_kind(X) not in ("xarray", "pandas"):
             return found
         opened, columns = parted(source)
-        data, opened = without(
-            *inputs.as_fitted(self, X, opened), found_beside(X, columns, inputs.features_of(self, opened))[1]
-        )
+        named = found_beside(X, columns, inputs.features_of(self, opened))[1]
+        data, opened = inputs.without_named(self, *inputs.as_fitted(self, X, opened), named)
+        data, opened, _ = self._encoded(data, opened, reset=False)
         if source_kind(X) == "pandas":
             return type(data)(found, index=data.index, columns=data.columns) if hasattr(data, "columns") else found
         from dem.data.xarray import on_features  # noqa: PLC0415 - an optional package

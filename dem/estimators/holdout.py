@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dem.data.base import Chunk, Rows
 from dem.engine import ByBatch, Engine, Work
 from dem.engine.base import Pending
+from dem.families.base import EStep
 from dem.initialise.kmeans_parallel import uniform_hash
 
 
@@ -46,6 +47,46 @@ class OnPart:
     def __call__(self, chunk: Chunk) -> Any:
         """Return what the work makes of its part of the chunk."""
         return self.work(chunk.take(self.holdout.holds(chunk.index) == self.held_out))
+
+
+@dataclass(frozen=True, eq=False)
+class OnSubset:
+    """A model that is shown only the rows that are held out; in all else the model that it is given.
+
+    Attributes
+    ----------
+    model : Model
+    part : Holdout
+        Models of equal parts can share the products of one kernel.
+    """
+
+    model: Any
+    part: Holdout
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("model", "part"):  # not there yet, where it is unpickled
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def e_step(self, parameters: Any, chunk: Chunk) -> Any:
+        """Return the expected sufficient statistics of the rows of a chunk that it is shown."""
+        return self.model.e_step(parameters, self._shown(chunk))
+
+    def e_steps(self, parameters: Any, sizes: Sequence[int], chunk: Chunk) -> Any:
+        """Return those of several models, joined."""
+        return self.model.e_steps(parameters, sizes, self._shown(chunk))
+
+    def reads(self, parameters: Any) -> Any:
+        """Yield the works of one iteration."""
+        statistics = yield EStep(self, parameters)  # type: ignore[arg-type]
+        return statistics
+
+    def joins(self, other: Any) -> bool:
+        """Tell whether the other is shown the same rows, and the models go together."""
+        return isinstance(other, OnSubset) and self.part == other.part and bool(self.model.joins(other.model))
+
+    def _shown(self, chunk: Chunk) -> Chunk:
+        return chunk.take(self.part.holds(chunk.index))
 
 
 class HoldoutEngine(Engine):

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import validate_data
 
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.beside import found_beside, without
-from dem.data.checks import check_dtype, frame_columns, frame_name
+from dem.data.checks import WordsError, check_dtype, frame_columns, frame_name
 from dem.data.columns import LIMITED, with_columns
 from dem.data.labels import order_of, same
 from dem.data.numpy import ArrayRows
@@ -32,16 +31,32 @@ from dem.data.sources import (
     parted,
     source_kind,
 )
+from dem.data.sparse import DenseRows
 from dem.em.predict import RowFunction
 from dem.engine.mapping import map_rows
 from dem.errors import DataError, DataWarning, OptionError
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
+# What to do with columns of text.
+_WORDS = "fit it as categories with dem.Mixture (--family mixture --column NAME=categorical)"
 #: what an estimator has measured its features to be, where it does
 SCALES = ("feature_means_", "feature_scales_")
-#: attributes of a fitted estimator that tell of its features
-ATTRIBUTES = ("n_features_in_", "feature_names_in_", "feature_dim_", "feature_coordinates_", "features_", *SCALES)
+#: the hyper-parameters of a prior of Gaussians, where there is one
+PRIOR = ("prior_mean_", "prior_shrinkage_", "prior_dof_", "prior_scale_")
+#: those of a conjugate prior of other families
+CONJUGATE = ("prior_rows_", "prior_statistics_")
+#: attributes of a fitted estimator that tell of its features, or were learned from the rows before the first start
+ATTRIBUTES = (
+    "n_features_in_",
+    "feature_names_in_",
+    "feature_dim_",
+    "feature_coordinates_",
+    "features_",
+    *SCALES,
+    *PRIOR,
+    "categories_",
+)
 
 
 def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int) -> Any:
@@ -56,9 +71,8 @@ def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int) -
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         open_rows(data)  # raises: scikit-learn would fit the masked values too
     try:
-        return validate_data(
-            estimator, data, dtype="numeric", ensure_all_finite=False, ensure_min_samples=minimum, reset=reset
-        )
+        options: dict[str, Any] = {"accept_sparse": "csr", "dtype": "numeric", "ensure_all_finite": False}
+        return validate_data(estimator, data, **options, ensure_min_samples=minimum, reset=reset)
     except TypeError as error:
         raise NotATableError(_about(data, error)) from error
     except ValueError as error:
@@ -79,7 +93,7 @@ def _about(data: Any, error: Exception) -> str:
         except DataError as cause:
             return str(cause)
         except (TypeError, ValueError) as cause:
-            return f"{where} holds values that are no numbers ({one_line(cause)})"
+            return f"{where} holds values that are no numbers ({one_line(cause)}); leave the column out, or {_WORDS}"
     return message.replace("Found array", f"Found {frame_name(data)}")
 
 
@@ -89,46 +103,13 @@ def _is_frame(data: Any) -> bool:
 
 
 class NotATableError(DataError, TypeError):
-    """The data is of a kind that has no rows, or is sparse; a TypeError too, as scikit-learn raises."""
+    """The data is of a kind that has no rows; a TypeError too, as scikit-learn raises."""
 
 
 def one_line(error: Exception) -> str:
     """Return scikit-learn's message without the array that it prints in the middle."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not re.match(r"(\[|array|\.\.\.|-?[\d.])", line))
-
-
-def sorted_choices(message: str) -> str:
-    """Return scikit-learn's message about an option with the choices, a set, in a fixed order.
-
-    Examples
-    --------
-    >>> sorted_choices("must be a str among {'full', 'diag'} or None. Got 'round' instead.")
-    "must be a str among {'diag', 'full'} or None. Got 'round' instead."
-    """
-    return re.sub(r"\{('[^{}]*')\}", lambda found: f"{{{', '.join(sorted(found[1].split(', ')))}}}", message)
-
-
-def check_options(estimator: Any) -> None:
-    """Have scikit-learn judge the options of an estimator, and see that its callbacks can be called.
-
-    Raises
-    ------
-    OptionError
-        If an option has an unknown or impossible value.
-    """
-    try:
-        estimator._validate_params()
-    except InvalidParameterError as error:
-        raise OptionError(sorted_choices(str(error))) from error
-    for name, kinds in estimator._parameter_constraints.items():
-        value = getattr(estimator, name)
-        if isinstance(value, bool) and not {"boolean", "verbose"} & {kind for kind in kinds if isinstance(kind, str)}:
-            message = f"{name} must be a number, not {value}"  # which Python takes for 1 or 0, and scikit-learn too
-            raise OptionError(message)
-    if not all(callable(callback) for callback in estimator.callbacks or ()):
-        message = "callbacks must be callables that take an event"
-        raise OptionError(message)
 
 
 @contextmanager
@@ -154,12 +135,14 @@ def rows_of(
     reset: bool,
     minimum: int | None = None,
     on_grid: bool = False,
+    is_encoded: bool = False,
     **given: Unpack[WeightedOptions],
 ) -> Rows:
     """Open data of any kind and compare its features with the estimator's (or note them, with `reset`).
 
     There must be `minimum` rows; if it is left out, two with `reset`, as in scikit-learn, else one. With the rows goes
-    what is given of each. Those that the estimator skips are left out, unless the result is to lie `on_grid`.
+    what is given of each. Those that the estimator skips are left out, unless the result is to lie `on_grid`. Columns
+    of categories become numbers, unless they are already.
 
     Raises
     ------
@@ -169,22 +152,34 @@ def rows_of(
     minimum = minimum or (2 if reset else 1)
     source, columns = parted(given)
     named: list[str] = []
+    check_known(estimator, columns, getattr(data, "known", ()))
     if columns:
-        check_known(estimator, columns)
         columns, named = found_beside(data, columns, features_of(estimator, source, reset=reset))
     if not reset:
         data, source = as_fitted(estimator, data, source)
-    if named:
-        data, source = without(data, source, named)
+    elif estimator._named is not None:
+        data, source = selected(estimator._named, data, source)
+    data, source = without_named(estimator, data, source, named, reset=reset)
+    categories = None
+    if not is_encoded:
+        data, source, categories = estimator._encoded(data, source, reset=reset)
     table = checked(estimator, data, reset=reset, minimum=minimum)
-    rows = open_rows(table, **source)
+    try:
+        rows = open_rows(table, **source)
+    except WordsError as error:
+        message = _about(data, error) if _is_frame(table) is not _is_frame(data) else f"{error}, or {_WORDS}"
+        raise DataError(message) from error
+    if rows.is_sparse and not takes_sparse(estimator):
+        rows = DenseRows(rows)
     rows = rows.on_grid() if on_grid else rows
+    rows.categories = categories
     if reset:
         note_features(estimator, rows, names=not isinstance(table, np.ndarray))
     elif not isinstance(table, np.ndarray):
         check_features(estimator, rows)
     if table is not data and _is_frame(data):
         rows = ArrayRows(table, frame_name(data), frame_columns(data))
+        rows.categories = categories
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)
@@ -201,22 +196,44 @@ def features_of(estimator: Any, source: SourceOptions, *, reset: bool = False) -
     return source.get("features") or (None if reset else getattr(estimator, "features_", None))
 
 
+def without_named(
+    estimator: Any, data: Any, source: SourceOptions, named: Sequence[str], *, reset: bool = False
+) -> tuple[Any, SourceOptions]:
+    """Return data without columns that go with its rows, but for those that options, or the fit, have as features."""
+    if reset:
+        features = estimator._named or ()
+    else:
+        features = (
+            *map(str, getattr(estimator, "feature_names_in_", ())),
+            *(getattr(estimator, "features_", None) or ()),
+        )
+    return without(data, source, [name for name in named if name not in features])
+
+
+def takes_sparse(estimator: Any) -> bool:
+    """Tell whether an estimator computes with sparse rows as they are; others are given a few dense ones at a time."""
+    asks_for_dense = estimator.missing == "marginalise" or getattr(estimator, "top_components", None) is not None
+    return estimator._entry.is_mixture and estimator._component().takes_sparse and not asks_for_dense
+
+
 def skips_gaps(estimator: Any) -> bool:
     """Tell whether an estimator leaves out rows with missing values."""
     return bool(estimator.missing == "skip")
 
 
-def check_known(estimator: Any, columns: Mapping[str, Any]) -> None:
-    """Refuse what may be given of rows if the model cannot make use of it.
+def check_known(estimator: Any, columns: Mapping[str, Any], known: Collection[str] = ()) -> None:
+    """Refuse what is given of rows if the model cannot make use of it, and that nothing is given which it needs.
 
-    Raises
-    ------
-    OptionError
-        Naming the first.
+    `known` names what goes with the rows already. Raises `OptionError`.
     """
     for name, (field, models) in LIMITED.items():
         if columns.get(name) is not None and field not in estimator._knows:
             message = f"{name} goes with {models} only; leave it out"
+            raise OptionError(message)
+    for name, option in estimator._needs.items():
+        if columns.get(name) is None and name not in known:
+            instead = "" if hasattr(estimator, "n_features_in_") else f"{option}=, or "
+            message = f"{type(estimator).__name__} needs {instead}{name}= of each row"
             raise OptionError(message)
 
 
@@ -237,9 +254,12 @@ def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **given: 
         message = "sample_weight changes nothing of what is said of each row; leave it out"
         raise OptionError(message)
     columns, named = found_beside(data, columns, features_of(estimator, source))
-    data, source = without(*as_fitted(estimator, data, source), named)
-    rows = rows_of(estimator, data, reset=False, on_grid=True, **source, **columns)
+    data, source = without_named(estimator, *as_fitted(estimator, data, source), named)
+    table, opened, _ = estimator._encoded(data, source, reset=False)
+    rows = rows_of(estimator, table, reset=False, on_grid=True, is_encoded=True, **opened, **columns)
     function = function.about(rows, skips_gaps=skips_gaps(estimator))
+    if not isinstance(table, Rows):
+        data, source = table, opened
     return map_rows(data, function, dtype=function.dtype, n_columns=function.columns, rows=rows, **source)
 
 
@@ -257,6 +277,7 @@ def note_features(estimator: Any, rows: Rows, *, names: bool = True) -> None:
     estimator.n_features_in_ = rows.n_features
     found: dict[str, Any] = {"feature_dim_": rows.feature_dim, "feature_coordinates_": rows.feature_coordinates}
     found["features_"] = None if rows.features is None else dict(rows.features)
+    found["categories_"] = None if rows.categories is None else dict(rows.categories)
     if names:
         found["feature_names_in_"] = None if rows.feature_names is None else np.array(rows.feature_names, dtype=object)
     for name, value in found.items():
@@ -324,17 +345,28 @@ def as_fitted(estimator: Any, data: Any, source: SourceOptions) -> tuple[Any, So
     if features is not None and not named and any(holds_variables(data, [name]) for name in features):
         return data, {**source, "features": features}
     names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
-    if kind == "parquet" and source.get("columns") is None and names:
-        source = {**source, "columns": names}
-    if kind == "zarr" and source.get("variable") is None and names and holds_variables(data, names):
-        source = {**source, "variable": names}
-    if kind in ("pandas", "dask.dataframe") and names and set(names) < set(frame_columns(data) or ()):
-        data = data[names]
+    if names:
+        data, source = selected(names, data, source)
     labels = labels_of(estimator, "_")
     if kind == "xarray" and labels is not None:
         from dem.data.xarray import in_order  # noqa: PLC0415 - an optional package
 
         data = in_order(data, source.get("feature_dim"), labels)
+    return data, source
+
+
+def selected(names: list[str], data: Any, source: SourceOptions) -> tuple[Any, SourceOptions]:
+    """Return data and how to open it so that these columns are its features, where it has them and others."""
+    kind = source_kind(data)
+    if kind == "parquet" and source.get("columns") is None:
+        source = {**source, "columns": names}
+    if kind in ("zarr", "xarray") and not any(source.get(option) for option in ("variable", "features")):
+        if kind == "zarr" and holds_variables(data, names):
+            source = {**source, "variable": names}
+        elif kind == "xarray" and holds_variables(data, names) and len(data.data_vars) > len(names):
+            source = {**source, "features": dict.fromkeys(names)}
+    if kind in ("pandas", "dask.dataframe") and set(names) < set(frame_columns(data) or ()):
+        data = data[names]
     return data, source
 
 

@@ -16,14 +16,17 @@ from sklearn.base import clone
 
 from dem.data.base import Batch, Chunk, Rows
 from dem.data.found import Found
+from dem.data.joined import table_of
 from dem.engine.base import single_threaded_blas
-from dem.engine.local import available_cores
+from dem.engine.local import LocalEngine, available_cores
 from dem.errors import DataError
 from dem.families.base import Support, has_gaps
 from dem.families.gaussian.frame import Frame
 from dem.families.kmeans import Clusters
 from dem.initialise.gaps import observed_means
 from dem.initialise.kmeans_parallel import nearest_centres
+from dem.initialise.sample import RowSample
+from dem.sparse import dense_rows
 from dem.tree import n_bytes
 from dem.units import human_bytes, human_count
 from dem.validation import shape_of_covariances
@@ -163,11 +166,13 @@ def _compute(measured: Measured, estimator: Any, chunks: Sequence[Chunk], n_thre
         If the rows are not what the model takes.
     """
     support = Support(gaps=estimator.missing == "marginalise")
-    if any(support.outside(chunk.rows).any() for chunk in chunks):
+    if any(len(support.places_outside(chunk.rows)[0]) for chunk in chunks):
         message = "the rows that were read hold NaN or infinite values: drop or fill them first, or give missing="
         raise DataError(message)
     largest = max(chunks, key=len)
-    if np.isnan(largest.rows).all(axis=0).any():  # also where all rows are skipped
+    if not len(largest) or (
+        has_gaps(largest.rows) and np.isnan(largest.rows).all(axis=0).any()
+    ):  # also where all rows are skipped
         message = "the rows that were read lack all values of a feature"
         raise DataError(message)
     n_components = getattr(estimator, estimator._entry.size)
@@ -179,7 +184,8 @@ def _compute(measured: Measured, estimator: Any, chunks: Sequence[Chunk], n_thre
         chunks = [replace(chunk, labels=None) for chunk in chunks]  # they number more components
         largest = max(chunks, key=len)
     with single_threaded_blas():
-        family, parameters = _trial_model(estimator, largest.rows)
+        some = dense_rows(largest.rows, len(largest))
+        family, parameters = _trial_model(estimator, np.asarray(largest.rows[:some]))
 
         def e_step(n: int) -> Any:
             return family.e_step(parameters, largest.take(slice(n)))
@@ -274,16 +280,22 @@ def _trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:
     if not estimator._entry.is_mixture:
         clusters = Clusters(Frame.of(sample, isotropic=True))
         return clusters, clusters.from_user({"cluster_centers": centres})
-    family = estimator._family()
-    if family.support.outside(sample).any():
-        message = f"the rows hold values that are not {family.support.description}"
+    support = estimator._support()
+    if support.outside(sample).any():
+        message = f"the rows hold values that are not {support.description}"
         raise DataError(message)
-    family = replace(family, component=family.component.adapted_to(sample))
+    family = family_for(estimator, sample)
     scale = sample.std(axis=0) + np.finfo(np.float64).tiny
     nearest = nearest_centres(sample / scale, centres / scale, np.zeros(len(scale)))
     responsibilities = np.full((len(sample), n_components), 0.1 / n_components)
     responsibilities[np.arange(len(sample)), nearest] += 0.9
     return family, family.truncated(family.start(sample, responsibilities))
+
+
+def family_for(estimator: Any, table: NDArray[Any]) -> Any:
+    """Return what a mixture estimator fits to rows in memory, float64, in their frame of reference."""
+    chunk = Chunk(table, range(len(table)))
+    return estimator._family_for(table_of(chunk), LocalEngine(1), RowSample(chunk, True, float(len(table))))
 
 
 def _synthetic_chunk(estimator: Any, rows: Rows) -> Chunk:

@@ -18,7 +18,7 @@ from dem.engine.base import Room
 from dem.errors import EngineError, EngineWarning, OptionError
 from dem.estimators.starts import POLISHED
 from dem.events import Callback, MemoryNeeded, notify
-from dem.families.exponential_family import ExponentialKernel
+from dem.families.exponential_kernel import ExponentialKernel
 from dem.families.gaussian.covariance import block_rows
 from dem.families.gaussian.full_kernel import WIDE_FEATURES
 from dem.families.kmeans import BLOCK_ROWS
@@ -26,7 +26,7 @@ from dem.initialise import kmeans_parallel
 from dem.initialise.sample import SAMPLE_BYTES
 from dem.statistics import TREE_ARITY
 from dem.units import human_bytes
-from dem.validation import shape_of_covariances
+from dem.validation import form_of_covariances, shape_of_covariances
 
 # What a worker process takes beside its work: Python, Dask, NumPy, parts of SciPy, zarr and dem; and what its allocator
 # holds back (`WORKER_SETTINGS`).
@@ -65,32 +65,51 @@ def statistics_bytes(estimator: Any, n_features: int) -> int:
     return _numbers(estimator, n_features, 1) * 8
 
 
-def work_bytes(estimator: Any, n_features: int) -> int:
+def work_bytes(estimator: Any, n_features: int, *, most_rows: float = math.inf, is_sparse: bool = False) -> int:
     """Return what an E-step takes of each block of rows: densities, responsibilities, rows as it computes with them.
 
     Of covariances it is the mean of that where all components share one product and that where each has a frame of its
     own, which is told by their parameters.
     """
+    if parts := getattr(estimator, "_parts", ()):
+        return sum(work_bytes(part.estimator, len(part.names)) for part in parts)
     size, d = getattr(estimator, estimator._entry.size), n_features
     if hasattr(estimator, "covariance_type"):
-        products = d * (d + 1) // 2 if estimator.covariance_type == "full" and d <= WIDE_FEATURES else d
+        products = (
+            d * (d + 1) // 2 if form_of_covariances(estimator.covariance_type) == "full" and d <= WIDE_FEATURES else d
+        )
         shared = 8 * (1 + 2 * d + products + 2 * size)
         return int(sum(n * block_rows(n) for n in (shared, shared + 8 * d * size))) // 2
+    if hasattr(estimator, "n_factors"):
+        numbers = 8 * (1 + 5 * d + size * (estimator.n_factors + 3))
+        return int(numbers * block_rows(numbers))
+    if is_sparse:  # a product of sparse rows is as large as the statistics
+        return int(8 * (2 * size * ExponentialKernel.block_rows + 3 * size * d))
     if estimator._entry.is_mixture:
-        return int(8 * ExponentialKernel.block_rows * (2 * d + size))
+        component = estimator._component()
+        if hasattr(component, "block_bytes"):
+            return int(component.block_bytes(size, d))
+        n_statistics = len(component.owners(d))
+        return int(8 * min(ExponentialKernel.block_rows, most_rows) * (d + n_statistics + size))
     return int(8 * BLOCK_ROWS * (4 * d + size))
+
+
+def _work_bytes_on(estimator: Any, rows: Rows) -> int:
+    return work_bytes(estimator, rows.n_features, most_rows=max(rows.read_rows, 1), is_sparse=rows.is_sparse)
 
 
 def _numbers(estimator: Any, n_features: int, n_covariances: int) -> int:
     size = getattr(estimator, estimator._entry.size)
-    numbers = int(size * (n_features + 2))
     if hasattr(estimator, "covariance_type"):
         shape = shape_of_covariances(estimator.covariance_type, size, n_features)
-        numbers += n_covariances * math.prod(shape)
-    return numbers
+        return int(size * (n_features + 2)) + n_covariances * math.prod(shape)
+    names = [name for name in estimator._parameter_names if name != "weights"]
+    return int(2 * size + sum(math.prod(estimator._shape(name, size, n_features)) for name in names))
 
 
-def need_of_fit(estimators: Sequence[Any], rows: Rows, room: Room, n_workers: int | None) -> dict[str, int]:
+def need_of_fit(
+    estimators: Sequence[Any], rows: Rows, room: Room, n_workers: int | None, times: int = 1
+) -> dict[str, int]:
     """Return what one process needs for a fit, in bytes, by what it is for.
 
     Parameters
@@ -104,6 +123,8 @@ def need_of_fit(estimators: Sequence[Any], rows: Rows, room: Room, n_workers: in
     n_workers : int or None
         Processes that share the data; None where the threads of this one do the work, whose own size then counts
         already, and the start comes to it.
+    times : int
+        How many fits there are of each.
     """
     first, n_batches = estimators[0], rows.n_batches
     n_threads, complete = min(room.n_threads, n_batches), sample_rows(first, rows) == rows.n_rows
@@ -111,12 +132,12 @@ def need_of_fit(estimators: Sequence[Any], rows: Rows, room: Room, n_workers: in
     n_blocks = min(n_batches, algorithm.n_blocks or 1)
     under_way = in_flight(getattr(algorithm, "max_in_flight", None), n_blocks)
     most = math.inf if complete else POLISHED if algorithm.n_blocks is None else 1
-    sums = [min(_starts(one), most) * statistics_bytes(one, rows.n_features) for one in estimators]
+    sums = [times * min(_starts(one), most) * statistics_bytes(one, rows.n_features) for one in estimators]
     waiting = min(n_batches, (TREE_ARITY + 1) * max(math.ceil(math.log(n_batches, TREE_ARITY)), 1))
     width = rows.read_bytes / max(min(rows.read_rows, rows.n_rows), 1) + 8 * rows.n_features + 8
     width -= rows.dtype.itemsize * rows.n_features  # as float64, with their places
     sample = SAMPLED * sample_rows(first, rows) * width if n_workers else 0
-    work = max(work_bytes(one, rows.n_features) for one in estimators)
+    work = max(_work_bytes_on(one, rows) for one in estimators)
     start = getattr(first, first._entry.start)
     if isinstance(start, str) and start == "k-means||":
         work = max(work, *(kmeans_parallel.work_bytes(getattr(one, one._entry.size)) for one in estimators))
@@ -136,7 +157,7 @@ def need_of_results(estimator: Any, rows: Rows, room: Room, n_workers: int | Non
     """Return what one process needs to compute and write results of so many bytes for each row."""
     n_threads = min(room.n_threads, rows.n_batches)
     slab = min(max(rows.read_rows, 1), max(READ_ROWS, 2 * math.prod(rows.grid_chunks)), rows.n_rows)
-    work = work_bytes(estimator, rows.n_features) + _copied_bytes(estimator, rows)
+    work = _work_bytes_on(estimator, rows) + _copied_bytes(estimator, rows)
     work += DERIVED * statistics_bytes(estimator, rows.n_features)
     need = {
         **_of_reading(rows, n_threads, n_workers),
@@ -202,8 +223,9 @@ def fitting(
     engine: Engine,
     callbacks: Sequence[Callback] = (),
     row_bytes: int | None = None,
+    times: int = 1,
 ) -> Rows:
-    """Compare what a fit, or results of `row_bytes`, need with the memory there is, and tell.
+    """Compare what a fit, made so many `times`, or results of `row_bytes`, need with the memory there is, and tell.
 
     Returns
     -------
@@ -223,7 +245,7 @@ def fitting(
     def need_in(room: Room, rows: Rows) -> dict[str, int]:
         if row_bytes is not None:
             return need_of_results(estimators[0], rows, room, n_workers, row_bytes)
-        return need_of_fit(estimators, rows, room, n_workers)
+        return need_of_fit(estimators, rows, room, n_workers, times)
 
     rows, room, need, fits = in_slices(need_in, rows, rooms)
     whose = room.holder if len(rooms) == 1 else f"each of {len(rooms)} workers"
@@ -263,7 +285,7 @@ def remedy(estimator: Any, room: Room, need: Mapping[str, int], rows: Rows) -> s
             f"store the data in chunks of at most {human_bytes(fits, math.floor)} (dask's `rechunk`, or shards)"
         )
     elif largest in ("E-step", "statistics"):
-        shapes = getattr(estimator, "covariance_type", "") in ("full", "tied")
+        shapes = form_of_covariances(getattr(estimator, "covariance_type", "")) in ("full", "tied")
         ways.append(f"take {'diag covariances or ' * shapes}fewer components")
     elif largest in ("sample", "sample and start"):
         ways.append("take fewer rows for the sample (sample_rows, --sample-rows)")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import RandomState
@@ -31,6 +31,7 @@ from dem.engine import Engine
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError, FitError, OptionError
 from dem.estimators import persistence
+from dem.estimators.adaptation import Adapts
 from dem.estimators.checkpoints import drawn
 from dem.estimators.draws import Draws
 from dem.estimators.gaps import Imputes
@@ -41,13 +42,14 @@ from dem.estimators.registry import ALGORITHMS, MIXTURE_STARTS
 from dem.estimators.scores import Scores
 from dem.estimators.sklearn_bases import DensityMixin
 from dem.estimators.starts import search
+from dem.estimators.weights import WeighsComponents
 from dem.events import Callback, Preparing, notify
 from dem.families.base import Component, Support
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
 from dem.families.noise import box_of
 from dem.initialise import kmeans_parallel_start, row_sample, start_responsibilities
-from dem.initialise.sample import RowSample, in_units
+from dem.initialise.sample import RowSample
 from dem.validation import check_sample, check_weights
 
 # What may be asked for of metadata that scikit-learn routes; nothing is by default.
@@ -56,7 +58,9 @@ ROUTED = dict.fromkeys(ColumnOptions.__annotations__)
 SAMPLE_ITERATIONS = 100
 
 
-class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromStreams):
+class MixtureEstimator(
+    Scores, DensityMixin, Draws, Imputes, FindsOutliers, LearnsFromStreams, Adapts, WeighsComponents
+):
     """Base of the mixtures; a subclass names its component and checks the start that a user gives.
 
     Parameters
@@ -83,18 +87,16 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         compares them on the sample and polishes the best three together, in incremental and stepwise EM the best. A
         start that fails is left out; it is an error if all do.
     racing : bool, default=False
-        Whether starts that fall behind in batch EM are dropped before they have converged: fewer reads, at most 1.2
-        times those of the one that wins, but what is dropped might have won. docs/algorithms.md says how often.
+        Whether starts that fall behind in batch EM are dropped: at most 1.2 times the reads of the one that wins, but
+        what is dropped might have won. docs/algorithms.md says how often.
     init_params : {'kmeans', 'k-means++', 'random', 'random_from_data', 'k-means||'}, default='kmeans'
-        How to start; all but the last look at the sample only, with scikit-learn's meaning. ``'k-means||'``
-        draws its seeds from all chunks.
+        How to start, with scikit-learn's meaning, on the sample alone; ``'k-means||'`` draws its seeds from all chunks.
     weights_init : array-like of shape (n_components,), optional
         Start given by the user.
     reseed : int, default=0
-        How many times components that have become of no use (`component_status_` is not ``'ok'``) may begin anew at the
-        rows of lowest density, with a small weight and the covariance of the others, in batch EM. The log-likelihood
-        may be lower once, after an iteration whose entry in `history_` names the components (``'reseeded'``).
-        A fit that fails then goes back to where it was before, and on without.
+        How many times components of no use (`component_status_` is not ``'ok'``) may begin anew at the rows of lowest
+        density, with a small weight and the covariance of the others, in batch EM. The log-likelihood may be lower
+        once, after an iteration that names them in `history_` (``'reseeded'``); a fit that fails then goes on without.
     warm_start : bool, default=False
         Whether another `fit` goes on from the current parameters.
     verbose, verbose_interval : int
@@ -103,9 +105,8 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         Rows of the uniform random sample on which starts are chosen; as many as take 32 MiB by default. Data
         with no more rows is used whole, in order, so that it gives scikit-learn's own start.
     accelerate : {'squarem'}, optional
-        SQUAREM extrapolates EM along its slow direction: worth it where EM takes hundreds of iterations (overlapping
-        components, small `tol`). The log-likelihood still never falls: a point that is less likely is refused, and
-        costs the one read that told so.
+        SQUAREM extrapolates EM, worth it where that takes hundreds of iterations (overlapping components, small `tol`).
+        The log-likelihood still never falls: a point that is less likely is refused, and costs one read.
     top_components : int, optional
         How many components an E-step computes for each row, for mixtures of hundreds: those that compete in its region,
         found before the data is read (after the sample, where there is one) and kept, so that the truncated
@@ -116,7 +117,8 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
     ----------
     weights_ : ndarray of shape (n_components,)
     lower_bound_ : float
-        Log-likelihood per row (nats) of the parameters that entered the last iteration.
+        Log-likelihood per row (nats) of the parameters that entered the last iteration; with a prior (log-likelihood
+        + log prior) / rows, which EM then maximises. Scores and criteria are of the likelihood alone.
     lower_bounds_ : list of float
         The same for each iteration.
     n_samples_seen_ : int
@@ -142,8 +144,6 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
     accelerate: str | None = option(StrOptions({"squarem"}), None, default=None)
     top_components: int | None = option(POSITIVE, None, default=None)
 
-    # An option of some mixtures.
-    fit_weights = True
     # Whether a start from single rows takes those near to each.
     _spreads_starts = False
     # Scikit-learn's words.
@@ -154,7 +154,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, "
         "or check for degenerate data."
     )
-    _outcome = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
+    _outcome: ClassVar[tuple[str, ...]] = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "history_")
     _row_functions = ROW_FUNCTIONS
 
     # Scikit-learn's metadata routing sees what signatures name; this is what else goes with rows.
@@ -178,13 +178,22 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         """Return the checked ``*_init`` options that are given, by the names of the parameters they replace."""
         return {} if self.weights_init is None else {"weights": check_weights(self.weights_init, self.n_components)}
 
+    def _given_start(self, sample: RowSample) -> dict[str, NDArray[Any]]:
+        """Return what no start method is to find: the ``*_init`` options, and what follows from them and the sample."""
+        equal = {} if self.fit_weights else {"weights": np.full(self.n_components, 1.0 / self.n_components)}
+        return {**equal, **self._initial_values(sample.rows.shape[1])}
+
     def _family(self, component: Component[Any, Any] | None = None) -> Mixture[Any, Any]:
-        return Mixture(
-            component or self._component(), self.fit_weights, self.top_components, self.missing == "marginalise"
-        )
+        family = (component or self._component(), self.fit_weights, self.top_components, self.missing == "marginalise")
+        return Mixture(*family, float(self.weight_concentration))
 
     def _support(self) -> Support:
         return self._family().support
+
+    @property
+    def _criterion(self) -> str:
+        """What EM maximises, in words."""
+        return self._family().criterion
 
     @property
     def _knows(self) -> frozenset[str]:
@@ -218,8 +227,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
             previous = self.lower_bound_ if known else -math.inf
             return family, run([start], algorithm, rows, engine, settings, previous=previous)[0]
         reader = checkpoint.recorded(engine)
-        if getattr(self, "scale", False) or hasattr(self, "feature_scales_"):
-            self._learn_units(rows, reader)
+        self._learn_units(rows, reader)
         random_state = check_random_state(self.random_state)
         given = self._initial_values(rows.n_features)
         sample = self._sample(rows, reader, random_state)
@@ -267,7 +275,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         whole = sample
         if self.missing == "marginalise":
             sample = self._to_start_from(sample)
-        family = self._family(self._adapted(rows, engine, sample))
+        family = self._family_for(rows, engine, sample)
         starts: list[MixtureParameters[Any]] = []
         failures: list[FitError] = []
         for _ in range(self.n_init):
@@ -281,6 +289,10 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         if self.missing == "marginalise":
             self._note_patterns(whole, sample, rows, (family, starts[0]))
         return family, starts
+
+    def _family_for(self, rows: Rows, engine: Engine, sample: RowSample) -> Mixture[Any, Any]:
+        """Return the mixture for a fit to the rows, in a frame that suits their sample."""
+        return self._family(self._adapted(rows, engine, sample))
 
     def _adapted(self, rows: Rows, engine: Engine, sample: RowSample) -> Component[Any, Any]:  # noqa: ARG002
         """Return the component with its frame of reference, which may look at all rows."""
@@ -299,7 +311,7 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         _, key, position, *_ = random_state.get_state()
         seed = np.random.SeedSequence([*map(int, key[:4]), int(position)])
         notify(self.callbacks or (), Preparing("drawing a sample of the rows"))
-        sample = row_sample(rows, engine, self.sample_rows, seed)
+        sample = row_sample(rows, engine, self.sample_rows, seed, self._measures())
         if len(sample.rows) < self.n_components:  # the rest is held out
             left = f"{len(sample.rows)} rows of {rows.name} are left for the fit"
             message = f"{left}, too few for {self.n_components} components"
@@ -316,14 +328,10 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
         sample: RowSample,
         random_state: RandomState,
     ) -> MixtureParameters[Any]:
-        given = self._initial_values(rows.n_features)
-        if not self.fit_weights:
-            given = {"weights": np.full(self.n_components, 1.0 / self.n_components), **given}
+        given = self._given_start(sample)
         if given.keys() >= set(self._parameter_names):
             return family.from_user(given)
-        init = self.init_params
-        if init == "k-means||" and sample.filled:
-            init = "kmeans"
+        init = "kmeans" if sample.filled and self.init_params == "k-means||" else self.init_params
         if init == "k-means||":
             if sample.chunk.labels is not None:
                 message = (
@@ -332,13 +340,12 @@ class MixtureEstimator(Scores, DensityMixin, Draws, Imputes, FindsOutliers, Lear
                 )
                 raise OptionError(message)
             rows = joined(rows, [], skips_gaps=family.marginalises)
-            size, callbacks = self.n_components, self.callbacks or ()
             within = box_of(sample.rows) if self._spreads_starts else None
-            more = (random_state, callbacks, self._units, within)
-            start = kmeans_parallel_start(family, rows, engine, sample.rows, size, *more)
+            more = (self.n_components, random_state, self.callbacks or (), self._units_of_start(sample), within)
+            start = kmeans_parallel_start(family, rows, engine, sample.rows, *more)
         else:
             notify(self.callbacks or (), Preparing(f"looking for a start in the sample ({init})"))
-            chunk, size = in_units(sample.chunk, self._units), self.n_components
+            chunk, size = self._chunk_of_start(sample), self.n_components
             responsibilities = start_responsibilities(init, chunk, size, random_state, spread=self._spreads_starts)
             start = family.start(sample.rows, responsibilities, sample.chunk.weights)
         return family.from_user({**family.to_user(start), **given}) if given else start

@@ -8,8 +8,9 @@ from dataclasses import Field, dataclass, field, fields
 from numbers import Integral
 from typing import Any, ClassVar, cast, dataclass_transform
 
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, InvalidParameterError
 
+from dem.errors import OptionError
 from dem.estimators.sklearn_bases import BaseEstimator
 
 #: the constraint of an option that counts something
@@ -31,6 +32,39 @@ def option(*constraints: Any, default: Any, kw_only: bool = True) -> Any:
         Whether it must be given by name.
     """
     return field(default=default, kw_only=kw_only, metadata={"constraints": list(constraints)})
+
+
+def sorted_choices(message: str) -> str:
+    """Return scikit-learn's message about an option with the choices, a set, in a fixed order.
+
+    Examples
+    --------
+    >>> sorted_choices("must be a str among {'full', 'diag'} or None. Got 'round' instead.")
+    "must be a str among {'diag', 'full'} or None. Got 'round' instead."
+    """
+    return re.sub(r"\{('[^{}]*')\}", lambda found: f"{{{', '.join(sorted(found[1].split(', ')))}}}", message)
+
+
+def check_options(estimator: Any) -> None:
+    """Have scikit-learn judge the options of an estimator, and see that its callbacks can be called.
+
+    Raises
+    ------
+    OptionError
+        If an option has an unknown or impossible value.
+    """
+    try:
+        estimator._validate_params()
+    except InvalidParameterError as error:
+        raise OptionError(sorted_choices(str(error))) from error
+    for name, kinds in estimator._parameter_constraints.items():
+        value = getattr(estimator, name)
+        if isinstance(value, bool) and not {"boolean", "verbose"} & {kind for kind in kinds if isinstance(kind, str)}:
+            message = f"{name} must be a number, not {value}"  # which Python takes for 1 or 0, and scikit-learn too
+            raise OptionError(message)
+    if not all(callable(callback) for callback in estimator.callbacks or ()):
+        message = "callbacks must be callables that take an event"
+        raise OptionError(message)
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(option,))
@@ -57,6 +91,12 @@ class Options(BaseEstimator):
             # Own options stand first, but behind those that may be given by position.
             order = sorted(options, key=lambda one: (one.kw_only, one.kw_only and one.name not in own))
             cls.__doc__ = _whole_docstring(cls, [one.name for one in order])
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that sparse rows are taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
 
 def _whole_docstring(cls: type, order: list[str]) -> str:

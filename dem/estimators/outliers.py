@@ -109,7 +109,8 @@ class FindsOutliers(Estimator):
         if names is None:
             names = [f"x{number}" for number in range(rows.n_features)]
         where = _coordinates(rows, lowest.index) | ids_of(X, lowest.index, columns, _lengths(X, rows))
-        return Outliers(lowest.index, where, lowest.rows, lowest.log_density, tuple(map(str, names)))
+        found = lowest.rows[:, : rows.n_features]
+        return Outliers(lowest.index, where, found, lowest.log_density, tuple(map(str, names)))
 
 
 def _lengths(data: Any, rows: Any) -> Sequence[int] | None:

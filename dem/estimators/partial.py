@@ -25,6 +25,7 @@ from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
 from dem.initialise import row_sample
 from dem.initialise.sample import RowSample
+from dem.units import whole
 from dem.validation import check_observed, check_rows, rows_to_blame
 
 # Rows for each weight and each coordinate of a mean.
@@ -60,7 +61,8 @@ class LearnsFromStreams(Estimator):
         ----------
         X, y, sample_weight, **given
             Data as in `fit`, of any size, with labels, errors and limits where there are any; it is read once (and once
-            more for the start). A few rows make one step, many make one for each of their blocks.
+            more for the start). A few rows make one step, many make one for each of their blocks. After the first rows
+            their weights may be as small as they like, or all 0: then nothing is learned.
 
         Returns
         -------
@@ -100,7 +102,9 @@ class LearnsFromStreams(Estimator):
             n_seen = getattr(self, "n_samples_seen_", 0)  # files of earlier versions do not say
             self._step(family, parameters, rows, engine, n_seen)
             return
-        sample = row_sample(rows, engine, self.sample_rows, np.random.SeedSequence(self._seed()))
+        held = total_weight(self._held()) if hasattr(self, "_held_rows") else 0.0
+        seed = np.random.SeedSequence(self._seed())
+        sample = row_sample(rows, engine, self.sample_rows, seed, besides=held)
         if self._support().outside(sample.rows).any():
             check_rows(rows, engine, self._support())
         table = self._with_held(sample.chunk)
@@ -110,7 +114,7 @@ class LearnsFromStreams(Estimator):
             self._hold(table)
             return
         elif len(table) < GROWTH * getattr(self, "_rows_of_start", 0):
-            self.n_samples_seen_ = total_weight(table)
+            self.n_samples_seen_ = whole(total_weight(table))
         else:
             self._step(*self._first_start(table, rows, engine), table_of(table), engine, 0)
             self._rows_of_start = len(table)
@@ -147,11 +151,13 @@ class LearnsFromStreams(Estimator):
 
     def _with_held(self, chunk: Chunk) -> Chunk:
         """Return the rows that are held, and these behind them."""
-        held = {field: vars(self).get(f"_held_{field}") for field in COLUMNS}
         if not hasattr(self, "_held_rows"):
             return replace(chunk, index=range(len(chunk)))
+        return followed(self._held(), chunk)
+
+    def _held(self) -> Chunk:
         rows = vars(self)["_held_rows"]
-        return followed(Chunk(rows, range(len(rows)), **held), chunk)
+        return Chunk(rows, range(len(rows)), **{field: vars(self).get(f"_held_{field}") for field in COLUMNS})
 
     def _hold(self, chunk: Chunk) -> None:
         vars(self).update(_held_rows=chunk.rows)
@@ -168,5 +174,5 @@ class LearnsFromStreams(Estimator):
         first = RowSample(table, True, total_weight(table))
         check_observed(first, rows)
         first = self._to_start_from(first)
-        family = replace(self._family(self._adapted(rows, engine, first)), top_components=None)
+        family = replace(self._family_for(rows, engine, first), top_components=None)
         return family, self._start(family, rows, engine, first, check_random_state(self.random_state))

@@ -13,7 +13,8 @@ from dem import __version__, store
 from dem.data.base import COLUMNS
 from dem.data.checks import reason
 from dem.errors import StoreError
-from dem.estimators.inputs import SCALES
+from dem.estimators.adapted import AdaptedMixtures, restored
+from dem.estimators.inputs import CONJUGATE, SCALES
 from dem.estimators.registry import ESTIMATORS, Entry, name_of
 from dem.tree import flatten, unflatten
 
@@ -22,7 +23,17 @@ FORMAT = 2
 # Format 1 has no raw parameters.
 _READ = (1, FORMAT)
 # What files of earlier versions do not have, or models of some families.
-_LATER_ATTRIBUTES = ("n_samples_seen_", "_rows_of_start", "n_patterns_", "n_retries_", "bad_chunks_", "_job")
+_LATER_ATTRIBUTES = (
+    "n_samples_seen_",
+    "_rows_of_start",
+    "n_patterns_",
+    "n_retries_",
+    "bad_chunks_",
+    "_job",
+    "categories_",
+    "_part_outcomes",
+    *CONJUGATE,
+)
 _STATUS = "component_status_"
 #: attributes of an estimator that holds the first rows of a stream, and what is known of each
 HELD_ARRAYS = ("_held_rows", *(f"_held_{field}" for field in COLUMNS))
@@ -30,19 +41,30 @@ HELD_ARRAYS = ("_held_rows", *(f"_held_{field}" for field in COLUMNS))
 _NOT_SAVED = ("callbacks",)
 
 
-def save(estimator: Any, path: str, *, overwrite: bool) -> None:
-    """Write a fitted estimator; see `Estimator.save`."""
+def save(estimator: Any, path: str, *, overwrite: bool, adapted: AdaptedMixtures | None = None) -> None:
+    """Write a fitted estimator, and with it what was adapted of it; see `Estimator.save`."""
     arrays = {name: np.asarray(getattr(estimator, f"{name}_")) for name in estimator._parameter_names}
     arrays |= {name[1:]: vars(estimator)[name] for name in HELD_ARRAYS if name in vars(estimator)}
     arrays |= {name[:-1]: vars(estimator)[name] for name in SCALES if name in vars(estimator)}
     arrays |= {f"raw/{name}": array for name, array in getattr(estimator, "_raw", {}).items()}
     options: dict[str, Any] = {}
-    for name, value in estimator.get_params(deep=False).items():
+    for name, value in estimator._options_to_store().items():
         if name in _NOT_SAVED or callable(value):
             continue
         if name == "random_state" and not isinstance(value, int | np.integer | None):
             value = None
-        if isinstance(value, np.ndarray | list | tuple):
+        if isinstance(value, list | tuple) and any(isinstance(one, str) for one in value):
+            options[name] = list(value)
+        elif isinstance(value, dict):
+            held = {
+                key: np.asarray(one)
+                for key, one in value.items()
+                if np.ndim(one) and np.asarray(one).dtype.kind in "biuf"
+            }
+            arrays |= {f"options/{name}.{key}": one for key, one in held.items()}
+            plain = {key: one for key, one in value.items() if key not in held}
+            options[name] = {key: one.item() if isinstance(one, np.generic) else one for key, one in plain.items()}
+        elif isinstance(value, np.ndarray | list | tuple):
             arrays[f"options/{name}"] = np.asarray(value)
         else:
             options[name] = value.item() if isinstance(value, np.generic) else value
@@ -64,6 +86,9 @@ def save(estimator: Any, path: str, *, overwrite: bool) -> None:
             **{name: importlib.metadata.version(name) for name in ("numpy", "scipy", "zarr", "dask")},
         },
     }
+    if adapted is not None:
+        attributes["adapted"] = adapted.told
+        arrays |= {f"adapted/{name}": array for name, array in adapted.arrays.items()}
     store.write(path, arrays, attributes, overwrite=overwrite)
 
 
@@ -78,7 +103,7 @@ def load(path: str) -> Any:
     Returns
     -------
     estimator
-        Whatever was saved, ready to predict.
+        Whatever was saved, ready to predict; `AdaptedMixtures` where these were.
 
     Raises
     ------
@@ -114,14 +139,20 @@ def load(path: str) -> Any:
         message = f"{path} is a model of the family {family[:40]!r}; this version of dem knows {known}"
         raise StoreError(message)
     try:
-        return _restore(ESTIMATORS[family], arrays, attributes)
+        estimator = _restore(ESTIMATORS[family], arrays, attributes)
+        return restored(estimator, _group(arrays, "adapted"), attributes.get("adapted"))
     except Exception as error:  # what is wrong in a file that anybody may have written is anywhere
         message = f"the model at {path} is damaged ({reason(error)[:400]}); save it again"
         raise StoreError(message) from error
 
 
 def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> Any:
-    estimator = entry.load()(**{**attributes["options"], **_group(arrays, "options")})
+    kind = entry.load()
+    options = dict(attributes["options"])
+    for name, array in _group(arrays, "options").items():
+        option, _, key = name.partition(".")
+        options[option] = {**options[option], key: array.tolist()} if key else array
+    estimator = kind(**kind._options_from_store(options))
     fitted = attributes["fitted"]
     found: dict[str, Any] = {f"{name}_": arrays[name] for name in estimator._parameter_names}
     found |= {name: fitted[name] for name in ("n_features_in_", *estimator._outcome)}
@@ -135,6 +166,7 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
     found |= {name: arrays[name[:-1]] for name in SCALES if name[:-1] in arrays}
     if raw := _group(arrays, "raw"):
         found["_raw"] = raw
+    vars(estimator).update(found)
     size, n_features = getattr(estimator, entry.size), fitted["n_features_in_"]
     for name in estimator._parameter_names:
         wanted = estimator._shape(name, size, n_features)
@@ -149,7 +181,6 @@ def _restore(entry: Entry, arrays: dict[str, np.ndarray], attributes: dict[str, 
         if name in found and found[name].shape != (n_features,):
             message = f"the {n_features} features have {len(found[name])} entries in {name}"
             raise ValueError(message)
-    vars(estimator).update(found)
     estimator._check_options()
     estimator._complete()
     where_it_ended(estimator)  # what has been found goes together

@@ -18,6 +18,7 @@ from dem.estimators import inputs, memory
 from dem.estimators.forecast import Plan, foreseen
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.measuring import measure
+from dem.estimators.options import check_options
 
 # Passes until the log-likelihood per row is within 1e-3, and within 1e-6, of its limit: the smallest and the largest
 # median of four problems in benchmarks/results/reads.json (docs/algorithms.md), for data larger than the sample and,
@@ -87,9 +88,11 @@ def plan(
     (5000, 120000, [])
     """
     estimator = clone(estimator) if estimator is not None else GaussianMixture()
-    inputs.check_options(estimator)
+    check_options(estimator)
     limit = _limit(workers, memory_limit)
     rows = inputs.rows_of(estimator, X, reset=True, minimum=1, **given)
+    if estimator._entry.is_mixture:
+        estimator._initial_values(rows.n_features)  # refuses what does not go with so many features
     free = free_memory()
     n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -27,17 +27,21 @@ from dem.errors import ComponentWarning, DataError, DataWarning, FitError, Optio
 from dem.estimators import checkpoints, inputs, memory
 from dem.estimators.advice import trouble_of_components
 from dem.estimators.callbacks import History, Reads
-from dem.estimators.comparison import as_html, choice
+from dem.estimators.comparison import SHAPES, as_html, choice
 from dem.estimators.criteria import Criteria
 from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.holdout import Holdout, HoldoutEngine, OnPart
 from dem.estimators.mixture import SAMPLE_ITERATIONS, MixtureEstimator
+from dem.estimators.registry import is_bayesian
+from dem.estimators.stability import check_subsamples, most_stable, stability_of, starts_on_subsets
 from dem.estimators.starts import search
 from dem.initialise.sample import RowSample
 from dem.units import plural
 from dem.validation import rows_to_blame
 
-CRITERIA = ("bic", "aic", "icl", "held_out")
+CRITERIA = ("bic", "aic", "icl", "held_out", "stability", "lower_bound")
+#: of these, the ones that are larger for better models
+LARGER_IS_BETTER = ("held_out", "lower_bound")
 _STATUS = {Status.CONVERGED: "converged", Status.MAX_ITER: "not converged"}
 
 
@@ -48,10 +52,13 @@ class Selection:
     Attributes
     ----------
     table : list of dict
-        One per model: n_components, covariance_type (Gaussian mixtures only), log_likelihood (per row), n_parameters,
-        bic, aic, icl, held_out (log-likelihood per held-out row; None without them), status, n_iter, reads (of all
+        One per model: n_components, covariance_type or n_factors (of models that have one), log_likelihood (per row),
+        n_parameters, bic, aic, icl, held_out (log-likelihood per held-out row; None without them), lower_bound
+        (evidence lower bound per row; None but for `BayesianGaussianMixture`), status, n_iter, reads (of all
         data, in which the model took part, without those of a ``'k-means||'`` start). Numbers of a model that failed
-        are NaN.
+        are NaN. With `subsamples` also stability, the mean adjusted Rand index of the partitions that two fits to
+        halves of the rows find (NaN for one component), stability_error, its standard error, and stability_low and
+        stability_high, the first and last decile of the pairs.
     criterion : str
         By which the best was chosen.
     best_index : int
@@ -96,6 +103,7 @@ class Candidate:
     fit: Fit | None = None
     failure: str = ""
     records: list[dict[str, Any]] = field(default_factory=list)
+    stability: dict[str, float] = field(default_factory=dict)
 
 
 def select(
@@ -103,8 +111,10 @@ def select(
     *,
     n_components: int | Iterable[int] = range(1, 9),
     covariance_type: str | Sequence[str] | None = None,
+    n_factors: int | Iterable[int] | None = None,
     criterion: str = "bic",
     holdout: float = 0.0,
+    subsamples: int | None = None,
     estimator: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int | str | None = None,
@@ -123,10 +133,18 @@ def select(
         Numbers of components.
     covariance_type : str or sequence of str, optional
         Covariance types of Gaussian mixtures; that of the estimator when left out.
-    criterion : {'bic', 'aic', 'icl', 'held_out'}, default='bic'
-        The best model has the smallest BIC, AIC or ICL, or the largest log-likelihood of the held-out rows.
+    n_factors : int or iterable of int, optional
+        Numbers of factors of mixtures of factor analysers; that of the estimator when left out.
+    criterion : {'bic', 'aic', 'icl', 'held_out', 'stability', 'lower_bound'}, default='bic'
+        The best model has the smallest BIC, AIC or ICL, the largest log-likelihood of the held-out rows or, of
+        `BayesianGaussianMixture`, evidence lower bound, or is the
+        one with the most components whose partition is as stable as the most stable one: within a standard error of its
+        agreement. docs/algorithms.md says more.
     holdout : float, default=0
         Share of the rows that no model is fitted to, chosen by a hash of their positions.
+    subsamples : int, optional
+        How many times each model is fitted to a random half of the rows, from a start of its own, on the same reads, to
+        tell how stable its partition is; 10 with criterion 'stability', else none. Memory holds the statistics of all.
     estimator : MixtureEstimator, optional
         The mixture whose options are varied, such as ``BinomialMixture(n_trials=10)``; `GaussianMixture` when left
         out.
@@ -169,8 +187,9 @@ def select(
         message = f"{type(template).__name__} has no option {unknown[0]!r}; it has {', '.join(template.get_params())}"
         raise OptionError(message)
     template.set_params(**options)
-    candidates = [Candidate(one) for one in _grid(template, n_components, covariance_type)]
+    candidates = [Candidate(one) for one in _grid(template, n_components, (covariance_type, n_factors))]
     _check(template, criterion, holdout)
+    subsamples = check_subsamples(criterion, subsamples, [one.estimator.n_components for one in candidates])
     largest = max((one.estimator for one in candidates), key=lambda one: one.n_components)
     for one in candidates:
         inputs.check_known(one.estimator, given)
@@ -186,10 +205,12 @@ def select(
         raise OptionError(message)
     reads = Reads(template.callbacks)
     engine = current_engine(reads)
-    rows = memory.fitting([one.estimator for one in candidates], rows, engine, template.callbacks or ())
+    estimators = [one.estimator for one in candidates]
+    rows = memory.fitting(estimators, rows, engine, template.callbacks or (), times=1 + subsamples)
     kept = checkpoints.open_checkpoint(checkpoint, checkpoint_every, template)
     searched = {"n_components": [one.estimator.n_components for one in candidates], "holdout": float(holdout)}
-    searched |= {"covariance_type": repr(covariance_type)}
+    searched |= {"covariance_type": repr(covariance_type)} | ({"subsamples": subsamples} if subsamples else {})
+    searched |= {"n_factors": [one.estimator.n_factors for one in candidates]} if n_factors is not None else {}
     with (
         HoldoutEngine(engine, Holdout(float(holdout))) as engine,
         rows_to_blame(rows, engine, template._support()),
@@ -198,9 +219,9 @@ def select(
         checkpoints.begin(kept, template, rows.sliced(1), engine.engine, searched, tallies=[reads, engine])
         with checkpoints.random_numbers([template, *(one.estimator for one in candidates)], kept):
             sample = largest._sample(rows, kept.recorded(engine), check_random_state(template.random_state))
-            _fit(candidates, rows, engine, sample, kept)
+            _fit(candidates, rows, engine, sample, kept, subsamples)
         table = _compare(candidates, rows, engine)
-    best = _choose(table, criterion)
+    best = choose(table, criterion)
     for candidate in candidates:
         if candidate.fit is not None:
             inputs.note_features(candidate.estimator, rows)
@@ -215,18 +236,19 @@ def select(
     return Selection(table, criterion, best, [one.estimator for one in candidates], round(engine.reads))
 
 
-def _grid(template: Any, n_components: int | Iterable[int], covariance_type: str | Sequence[str] | None) -> list[Any]:
-    numbers = [n_components] if isinstance(n_components, int | np.integer) else list(n_components)
-    kinds = [covariance_type] if isinstance(covariance_type, str) else list(covariance_type or ())
-    if kinds and "covariance_type" not in template.get_params():
-        message = f"covariance_type is for Gaussian mixtures; {type(template).__name__} has none"
-        raise OptionError(message)
-    if not numbers or (covariance_type is not None and not kinds):
-        message = "n_components and covariance_type need at least one value each"
-        raise OptionError(message)
-    varied: list[dict[str, Any]] = [{"n_components": k} for k in numbers]
-    if kinds:
-        varied = [{**one, "covariance_type": kind} for kind, one in itertools.product(kinds, varied)]
+def _grid(template: Any, n_components: int | Iterable[int], shapes: Sequence[Any]) -> list[Any]:
+    varied: list[dict[str, Any]] = [{}]
+    for name, given in zip(("n_components", *SHAPES), (n_components, *shapes), strict=True):
+        if given is None:
+            continue
+        values = [given] if isinstance(given, str | int | np.integer) else list(given)
+        if name not in template.get_params():
+            message = f"{name} is for {SHAPES[name][1]}; {type(template).__name__} has none"
+            raise OptionError(message)
+        if not values:
+            message = f"{name} needs at least one value"
+            raise OptionError(message)
+        varied = [{**one, name: value} for value, one in itertools.product(values, varied)]
     # The callbacks themselves: `clone` copies them, and copies tell nobody.
     grid = [clone(template).set_params(**one, callbacks=template.callbacks) for one in varied]
     for one in grid:
@@ -265,6 +287,9 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
     if criterion == "held_out" and holdout == 0.0:
         message = "criterion 'held_out' needs held-out rows; give their share, such as holdout=0.1"
         raise OptionError(message)
+    if criterion == "lower_bound" and not is_bayesian(template):
+        message = "criterion 'lower_bound' is of estimator=dem.BayesianGaussianMixture(); others have bic, aic and icl"
+        raise OptionError(message)
     if template.top_components is not None:
         message = "top_components does not go with select, whose criteria need the log-likelihood of all components"
         raise OptionError(message)
@@ -275,7 +300,12 @@ def _check(template: Any, criterion: str, holdout: Any) -> None:
 
 
 def _fit(
-    candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine, sample: RowSample, checkpoint: Checkpoint
+    candidates: Sequence[Candidate],
+    rows: Rows,
+    engine: HoldoutEngine,
+    sample: RowSample,
+    checkpoint: Checkpoint,
+    subsamples: int,
 ) -> None:
     """Fit all candidates together: on the sample where it is not all the data, then on all the data."""
     starts: list[Start] = []
@@ -291,6 +321,9 @@ def _fit(
             candidate.failure = f"failed: {error}"
     if not starts:
         raise FitError(candidates[0].failure.removeprefix("failed: "))
+    for number, candidate in enumerate(candidates if subsamples else ()):
+        if candidate.family is not None:
+            starts += starts_on_subsets(number, candidate, subsamples, rows, reader, sample, checkpoint)
     first = candidates[0].estimator
     histories = [History(number) for number in range(len(candidates))]
     listeners = (*histories, *(first.callbacks or ()))
@@ -304,6 +337,10 @@ def _fit(
             candidate.fit = fits[0]
         elif fits:
             candidate.failure = fits[0].reason
+        if subsamples:
+            halves = [found.get((number, half), []) for half in range(subsamples)]
+            ended = [fits[0] for fits in halves if fits and fits[0].eligible]
+            candidate.stability = stability_of(candidate.family, ended, sample)
 
 
 def _compare(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine) -> list[dict[str, Any]]:
@@ -323,26 +360,34 @@ def _compare(candidates: Sequence[Candidate], rows: Rows, engine: HoldoutEngine)
 
 def _row(candidate: Candidate, totals: Any, *, held_out: bool) -> dict[str, Any]:
     estimator, one = candidate.estimator, candidate.fit
-    names = ("n_components", "covariance_type")
+    names = ("n_components", *SHAPES)
     row = {name: value for name in names if (value := estimator.get_params(deep=False).get(name)) is not None}
-    figures = ("log_likelihood", "n_parameters", "bic", "aic", "icl", "held_out")
+    figures: tuple[str, ...] = ("log_likelihood", "n_parameters", "bic", "aic", "icl", "held_out", "lower_bound")
     if one is None:
+        figures = (*figures, *candidate.stability)
         return {**row, **dict.fromkeys(figures, math.nan), "status": candidate.failure, "n_iter": 0, "reads": 0}
     total, entropy = next(totals), next(totals)
     left: RowTotal | None = next(totals) if held_out else None
     worth = Criteria(total, candidate.family.n_parameters(one.parameters), entropy)
     score = None if left is None else left.mean if left.n_rows else math.nan
-    values = (total.mean, worth.n_parameters, worth.bic, worth.aic, worth.icl, score)
+    bound = None
+    if is_bayesian(estimator):
+        bound = (total.total + candidate.family.log_prior(one.parameters)) / total.n_rows
+    values = (total.mean, worth.n_parameters, worth.bic, worth.aic, worth.icl, score, bound)
     # The sample and the criteria are a read each.
     reads = 2 + max((record["iteration"] for record in candidate.records if record["phase"] == "data"), default=0)
     status = {"status": _STATUS[one.status], "n_iter": one.n_iter, "reads": reads}
-    return {**row, **dict(zip(figures, values, strict=True)), **status}
+    return {**row, **dict(zip(figures, values, strict=True)), **candidate.stability, **status}
 
 
-def _choose(table: Sequence[dict[str, Any]], criterion: str) -> int:
+def choose(table: Sequence[Mapping[str, Any]], criterion: str) -> int:
     """Return the place of the best model, the first of equals."""
-    sign = -1.0 if criterion == "held_out" else 1.0
-    values = [math.inf if math.isnan(row[criterion]) else sign * row[criterion] for row in table]
+    if criterion == "stability" and (place := most_stable(table)) is not None:
+        return place
+    sign = -1.0 if criterion in LARGER_IS_BETTER else 1.0
+    values = [
+        math.inf if row.get(criterion) is None or math.isnan(row[criterion]) else sign * row[criterion] for row in table
+    ]
     if min(values) == math.inf:
         message = f"no model has a finite {criterion}; look at the status of each, and at the data"
         raise FitError(message)

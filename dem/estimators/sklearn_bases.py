@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 
+        def __sklearn_tags__(self) -> Any: ...
+
     class DensityMixin:
         """Marks estimators of a density."""
 

@@ -219,6 +219,8 @@ def sample_to(
     with current_engine() as engine, output(path, job, to_draw, engine, overwrite=overwrite) as draft:
         if draft.is_new:
             attributes = {"seed": seed, "model": family.component.name}
+            if (categories := getattr(estimator, "categories_", None)) is not None:
+                attributes |= {"feature_names": list(estimator.feature_names_in_), "categories": categories}
             group = zarr.create_group(store=draft.path, attributes=attributes)
             for name, shape, kind in (("rows", (n_features,), dtype), ("labels", (), np.int64)):
                 group.create_array(

@@ -60,6 +60,7 @@ class StudentTMixture(GaussianMixture):
     True
     """
 
+    covariance_type: str = option(StrOptions({"full", "tied", "diag", "spherical"}), default="full")
     dof: float = option(Interval(Real, 0.0, 1e6, closed="right"), default=4.0)
     fit_dof: str = option(StrOptions({"free", "shared", "fixed"}), default="free")
 
