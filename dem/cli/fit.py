@@ -19,6 +19,7 @@ from dem.cli.options import (
     column_options,
     engine_of,
     engine_options,
+    load_model,
     output_options,
     overwrite_option,
     refuse,
@@ -68,9 +69,7 @@ class FitOptions:
         """Return the estimator to fit: a new one, or the saved one that the fit goes on from."""
         if self.start_from is None:
             return new_estimator(self.family, self.components, {**self.model, "callbacks": callbacks})
-        import dem  # noqa: PLC0415
-
-        estimator: Any = dem.load(self.start_from)
+        estimator: Any = load_model(self.start_from)
         entry = entry_of(estimator)
         self._check_saved(estimator)
         set_options(estimator, self.model, self.start_from)
@@ -84,11 +83,10 @@ class FitOptions:
         checkpoint = self.kept["checkpoint"]
         if self.out is None or self.overwrite or checkpoint is None:
             return False
-        import dem  # noqa: PLC0415
         from dem.estimators.checkpoints import is_done  # noqa: PLC0415
 
         with suppress(StoreError):
-            fitted: Any = dem.load(self.out)
+            fitted: Any = load_model(self.out)
             with plain_warnings(self.quiet), open_engine(**engine):
                 return is_done(self.estimator([]), fitted, self.data, self.source, checkpoint)
         return False

@@ -17,6 +17,7 @@ from dem.cli.options import (
     overwrite_option,
     refuse,
     source_options,
+    trials_option,
 )
 from dem.cli.writing import write_of_rows
 
@@ -38,6 +39,7 @@ Examples:
 @source_options
 @labels_option
 @measured_options
+@trials_option
 @overwrite_option
 @engine_options
 @output_options

@@ -15,6 +15,8 @@ from dem.errors import DataError, DemError
 
 # Seconds after which the listing of an array's chunks ends.
 _LISTING_SECONDS = 10.0
+# Of the columns of a sparse matrix, in words for people.
+_NAMES_SHOWN = 6
 _PACKAGES = ("dask-em", "numpy", "scipy", "scikit-learn", "dask", "distributed", "zarr", "xarray", "matplotlib")
 
 
@@ -101,18 +103,22 @@ def _print_parquet(path: str, as_json: bool) -> None:
 
 def _print_model(path: str, as_json: bool) -> None:
     import dem  # noqa: PLC0415
-    from dem.cli.report import headline, model_figures, outcome, print_components, print_json  # noqa: PLC0415
+    from dem.cli import report  # noqa: PLC0415
     from dem.cli.tables import console  # noqa: PLC0415
 
-    estimator = dem.load(path)
-    figures = model_figures(estimator)
+    found: Any = dem.load(path)
+    is_adapted = isinstance(found, dem.AdaptedMixtures)
+    figures = report.adapted_figures(found) if is_adapted else report.model_figures(found)
     if as_json:
-        print_json({"kind": "model", "path": path, **figures})
+        report.print_json({"kind": "adapted" if is_adapted else "model", "path": path, **figures})
         return
     to = console()
-    to.print(headline(estimator), highlight=False)
-    print_components(to, estimator)
-    to.print(outcome(figures), highlight=False)
+    to.print(report.headline(found.background if is_adapted else found), highlight=False)
+    if is_adapted:
+        report.print_adapted(found, None, as_json=False)
+        return
+    report.print_components(to, found)
+    to.print(report.outcome(figures), highlight=False)
 
 
 def _print_data(path: str, variable: str | None, as_json: bool) -> None:
@@ -140,12 +146,41 @@ def _figures(path: str, variable: str | None, as_json: bool) -> list[dict[str, A
             message = f"{path} has no variable {variable!r}; its arrays: {names}"
             raise DataError(message)
         node = node[variable]
+    if sparse := _sparse_figures(node, path, as_json):
+        return [sparse]
     if not isinstance(node, zarr.Group):
         return [{"kind": "array", "path": path, **_array_figures(node, as_json)}]
     arrays = {name: _array_figures(array, as_json) for name, array in sorted(node.arrays())}
     if as_json or not arrays:
         return [{"kind": "group", "path": path, "arrays": arrays if as_json else "none"}]
     return [{"variable": name, **figures} for name, figures in arrays.items()]
+
+
+def _sparse_figures(node: Any, path: str, as_json: bool) -> dict[str, Any]:
+    """Return what there is to say of a sparse matrix, or of an AnnData whose X is one; nothing of anything else."""
+    import zarr  # noqa: PLC0415
+
+    from dem.data.sparse import ANNDATA, CSC, CSR, ENCODING, names_of_columns, stored_shape  # noqa: PLC0415
+
+    is_whole = isinstance(node, zarr.Group) and node.attrs.get(ENCODING) == ANNDATA
+    group: Any = node.get("X") if is_whole else node
+    if not isinstance(group, zarr.Group) or group.attrs.get(ENCODING) not in (CSR, CSC):
+        return {}
+    shape = stored_shape(group, f"{path}/X" if is_whole else path, set(group))
+    stored: Any = group["data"]
+    figures: dict[str, Any] = {
+        "kind": "sparse matrix",
+        "path": path,
+        "encoding": group.attrs[ENCODING],
+        "shape": list(shape),
+        "stored_values": stored.shape[0] if as_json else f"{stored.shape[0]:,}",
+        "stored_share": stored.shape[0] / max(shape[0] * shape[1], 1),
+    }
+    if names := names_of_columns(node, shape[1]):
+        shown = list(names if as_json else names[:_NAMES_SHOWN])
+        figures["feature_names"] = shown if len(shown) == len(names) else [*shown, "…"]
+    of_values = _array_figures(stored, as_json)
+    return {**figures, **{name: value for name, value in of_values.items() if name != "shape"}}
 
 
 def _array_figures(array: Any, as_json: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import click
 
 from dem import __version__
 from dem.cli.abandoned import silence, wants_traceback
+from dem.cli.adapt import adapt
 from dem.cli.demo import demo
 from dem.cli.fit import fit
 from dem.cli.impute import impute
@@ -130,7 +131,7 @@ def dem() -> None:
     """
 
 
-for command in (plan, fit, select, predict, score, outliers, impute, sample, info, demo):
+for command in (plan, fit, select, adapt, predict, score, outliers, impute, sample, info, demo):
     dem.add_command(command)
 
 

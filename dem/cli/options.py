@@ -178,6 +178,13 @@ measured_options = together(
     ),
     click.option("--upper", type=LIMIT, metavar="NUMBER|NAMES", help="Below what it lies, as a detection limit."),
 )
+#: of models that are there; `dem fit` and others have it among the options of a model
+trials_option = click.option(
+    "--trials",
+    type=NAMES,
+    metavar="VARIABLE|NAMES",
+    help="Numbers of trials of each row (binomial): a variable of DATA, a path, or names, one for each feature.",
+)
 labels_option = click.option(
     "--labels",
     type=TEXT,
@@ -235,16 +242,24 @@ def source_of(given: dict[str, Any]) -> SourceOptions:
 
 # Names in Python of options whose parameters have other names.
 _PYTHON = {"weights": "sample_weight", "errors": "noise_covariance", "components": "n_components"}
+# Options of models that may name what goes with the rows instead, and what that is called there.
+_OF_ROWS = {"n_trials": "trials"}
 # What follows an option that a message begins with.
 _SAID_OF_IT = r"(?=:| \(| (?:is|has|holds|lacks|goes|do|does|must|cannot|names)\b)"
 
 
 def rows_of(given: dict[str, Any]) -> WeightedOptions:
     """Take what `source_options`, `column_options` and `measured_options` have added, as keyword arguments of `fit`."""
-    names = ("weights", "labels", "errors", "lower", "upper")
+    names = ("weights", "labels", "errors", "lower", "upper", "trials")
     columns = {_PYTHON.get(name, name): given.pop(name, None) for name in names}
+    columns |= {name: given[option] for option, name in _OF_ROWS.items() if is_of_rows(option, given.get(option))}
     known = {name: value for name, value in columns.items() if value is not None}
     return cast("WeightedOptions", {**source_of(given), **known})
+
+
+def is_of_rows(option: str, value: Any) -> bool:
+    """Tell whether an option of a model names what goes with the rows."""
+    return option in _OF_ROWS and isinstance(value, str | list)
 
 
 def checkpoint_of(given: dict[str, Any]) -> dict[str, Any]:
@@ -270,6 +285,8 @@ def in_the_shell(message: str, root: Any = None) -> str:
     >>> from dem.cli.main import dem
     >>> in_the_shell("sample_weight is -1.0 in row 3; see missing='skip'", dem)
     '--weights is -1.0 in row 3; see --missing skip'
+    >>> in_the_shell("a part takes options as --column a=binomial:n_trials=10", dem)
+    'a part takes options as --column a=binomial:n_trials=10'
     """
     context = click.get_current_context(silent=True)
     root = root or (context and context.find_root().command)
@@ -282,7 +299,7 @@ def in_the_shell(message: str, root: Any = None) -> str:
     for name, flag in flags.items():
         if re.search(rf"{flag}\b", message):  # it says both
             continue
-        value = re.compile(rf"(?<![-\w]){name}=('[^']*'|\"[^\"]*\"|[^\s,;:()]*)")
+        value = re.compile(rf"(?<![-:\w]){name}=('[^']*'|\"[^\"]*\"|[^\s,;:()]*)")
         while found := value.search(message):
             given = found[1].strip("'\"")
             told = flag if given in ("", "True") else f"{flag} {given}"
@@ -295,6 +312,17 @@ def in_the_shell(message: str, root: Any = None) -> str:
 def refuse(message: str) -> NoReturn:
     """Raise `click.UsageError`: the command is used in the wrong way."""
     raise click.UsageError(message, click.get_current_context(silent=True))
+
+
+def load_model(path: str) -> Any:
+    """Return the model saved at a path; refuse what was adapted to several groups, which is many."""
+    import dem  # noqa: PLC0415
+
+    estimator = dem.load(path)
+    if isinstance(estimator, dem.AdaptedMixtures):
+        one = f"dem.load({path!r})[{estimator.groups.tolist()[0]!r}].save(…)"
+        refuse(f"{path} holds the mixtures of {len(estimator)} groups; in Python {one} makes a model of one")
+    return estimator
 
 
 def check_mixture(what: str, estimator: Any, path: str) -> None:

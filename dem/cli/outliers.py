@@ -12,6 +12,7 @@ from dem.cli.options import (
     Finite,
     check_mixture,
     engine_options,
+    load_model,
     measured_options,
     missing_option,
     names_of,
@@ -19,6 +20,7 @@ from dem.cli.options import (
     rows_of,
     set_missing,
     source_options,
+    trials_option,
 )
 from dem.cli.session import open_engine, plain_warnings
 
@@ -40,6 +42,7 @@ Examples:
 @source_options
 @missing_option
 @measured_options
+@trials_option
 @engine_options
 @output_options
 def outliers(
@@ -59,11 +62,10 @@ def outliers(
     """
     source = rows_of(given)
     with plain_warnings(quiet):
-        import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
 
-        estimator = dem.load(model)
+        estimator = load_model(model)
         check_mixture("dem outliers", estimator, model)
         set_missing(estimator, missing)
         with open_engine(**given), row_progress("reading", quiet):

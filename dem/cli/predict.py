@@ -18,6 +18,7 @@ from dem.cli.options import (
     refuse,
     set_missing,
     source_options,
+    trials_option,
 )
 from dem.cli.writing import write_of_rows
 
@@ -45,6 +46,7 @@ Examples:
 @missing_option
 @labels_option
 @measured_options
+@trials_option
 @overwrite_option
 @engine_options
 @output_options

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dem.cli.tables import console, print_columns, print_pairs
 from dem.data.labels import coordinate_text
-from dem.estimators.registry import entry_of
+from dem.estimators.registry import entry_of, figure_of
 from dem.families.base import OK
 from dem.units import Column, human_bytes, human_count, human_seconds, plural
 
@@ -53,6 +53,43 @@ def print_fit(estimator: Any, out: str | None, *, as_json: bool, status: str | N
         to.print(f"saved in {out}", highlight=False, soft_wrap=True)
 
 
+def adapted_figures(found: Any) -> dict[str, Any]:
+    """Return what is known of mixtures that were adapted to several groups."""
+    per_row = found.log_likelihoods / found.n_rows
+    figures = {"adapted": [*found.parameters], "groups": found.groups, "n_rows": found.n_rows}
+    return {**figures, "log_likelihood_per_row": per_row}
+
+
+def print_adapted(found: Any, out: str | None, *, as_json: bool) -> None:
+    """Print a mixture that was adapted, or of mixtures of several groups how many rows these have, and what they say.
+
+    The log-likelihoods are of the rows under the mixture as it was before.
+    """
+    if not hasattr(found, "groups"):
+        if as_json:
+            print_json({"model": out, "n_rows": found.n_samples_seen_, **model_figures(found)})
+            return
+        print_components(to := console(), found)
+        figures = f"adapted to {plural(found.n_samples_seen_, 'row')}; log-likelihood per row {found.lower_bound_:.6g}"
+        to.print(f"{figures} before", highlight=False)
+    elif as_json:
+        print_json({"model": out, **adapted_figures(found)})
+        return
+    else:
+        groups = list(zip(found.groups.tolist(), found.n_rows, found.log_likelihoods, strict=True))
+        shown = groups[:_MOST_COMPONENTS]
+        columns = [
+            Column("group", [str(group) for group, *_ in shown], is_key=True),
+            Column("rows", [f"{n_rows:,.6g}" for _, n_rows, _ in shown]),
+            Column("log-likelihood per row before", [f"{own / n_rows:.6g}" for _, n_rows, own in shown]),
+        ]
+        left = len(groups) - len(shown)
+        print_columns(to := console(), columns, caption=f"{left} more groups are not shown" if left > 0 else "")
+        to.print(f"{', '.join(found.parameters)} adapted to {plural(len(groups), 'group')}", highlight=False)
+    if out is not None:
+        to.print(f"saved in {out}", highlight=False, soft_wrap=True)
+
+
 def print_selection(selection: Any, out: str | None, *, as_json: bool) -> None:
     """Print the models of a grid and the one that was chosen."""
     best = selection.table[selection.best_index]
@@ -74,8 +111,9 @@ def print_selection(selection: Any, out: str | None, *, as_json: bool) -> None:
 def outcome(figures: dict[str, Any], took: str = "") -> str:
     """Return how a fit ended and what the model is worth on its data."""
     ended = "converged" if figures["converged"] else "not converged"
-    inertia, per_row = figures.get("inertia"), figures.get("log_likelihood_per_row")
-    worth = f"log-likelihood per row {per_row:.6g}" if inertia is None else f"inertia {inertia:.6g}"
+    names = ("inertia", "log_likelihood_per_row", "log_posterior_per_row", "evidence_lower_bound_per_row")
+    name = next(name for name in names if name in figures)
+    worth = f"{name.replace('_', ' ').replace('log ', 'log-')} {figures[name]:.6g}"
     return f"{ended} after {plural(figures['n_iter'], 'iteration')}{took}; {worth}"
 
 
@@ -91,7 +129,7 @@ def size(estimator: Any) -> int:
 
 
 def locations(estimator: Any) -> NDArray[np.float64]:
-    """Return where the components of a fitted model are, shape (n_components, n_features)."""
+    """Return where the components of a fitted model are, shape (n_components, n_features) or (…, n_categories)."""
     return np.asarray(getattr(estimator, f"{entry_of(estimator).location}_"))
 
 
@@ -111,10 +149,10 @@ def model_figures(estimator: Any) -> dict[str, Any]:
         if hasattr(estimator, name)
     }
     if entry.is_mixture:
-        figures["log_likelihood_per_row"] = float(estimator.lower_bound_)
+        figures[figure_of(estimator)] = float(estimator.lower_bound_)
     else:
         figures["inertia"] = float(estimator.inertia_)
-    figures |= {option.parameter: getattr(estimator, option.parameter) for option in entry.options if option.said_as}
+    figures |= {option.parameter: _said(estimator, option.parameter) for option in entry.options if option.said_as}
     if hasattr(estimator, "feature_names_in_"):
         figures["feature_names"] = [str(name) for name in estimator.feature_names_in_]
     if hasattr(estimator, "feature_dim_"):
@@ -124,6 +162,7 @@ def model_figures(estimator: Any) -> dict[str, Any]:
         figures["feature_coordinates"] = coordinates.astype(str) if coordinates.dtype.kind in "mM" else coordinates
     if entry.is_mixture:
         figures["weights"] = estimator.weights_
+    figures |= {name: getattr(estimator, f"{name}_") for name in estimator._reported}  # noqa: SLF001  (one of dem's own)
     return {**figures, entry.location: locations(estimator)}
 
 
@@ -132,18 +171,30 @@ def headline(estimator: Any) -> str:
     entry = entry_of(estimator)
     parts = "components" if entry.is_mixture else "clusters"
     what = f"{type(estimator).__name__} of {size(estimator)} {parts}, {estimator.n_features_in_} features"
-    said = [option.said_as.format(getattr(estimator, option.parameter)) for option in entry.options if option.said_as]
+    given = ((option, getattr(estimator, option.parameter)) for option in entry.options if option.said_as)
+    said = (
+        option.said_as.format(", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
+        for option, value in given
+        if value is not None
+    )
     return ", ".join([what, *said])
+
+
+def _said(estimator: Any, parameter: str) -> Any:
+    """Return an option as it is told."""
+    return estimator._said(parameter)  # noqa: SLF001 - one of dem's own
 
 
 def print_components(to: Console, estimator: Any) -> None:
     """Print a table with the weight (k-means has none) and the location of each component."""
-    entry, centres, deviations = entry_of(estimator), locations(estimator), estimator._deviations()  # noqa: SLF001  (one of dem's own)
+    entry, deviations = entry_of(estimator), estimator._deviations()  # noqa: SLF001  (one of dem's own)
+    headings, centres = estimator._table()  # noqa: SLF001
     component = "component" if entry.is_mixture else "cluster"
-    names = _feature_words(estimator)
-    caption = f"{entry.location_words} of each feature"
+    names = _feature_words(estimator) if headings is None else headings
+    caption = f"{entry.location_words} of each {'feature' if headings is None else 'column'}"
     if len(names) > _MOST_FEATURES:
-        caption += f"; {len(names) - _MOST_FEATURES} more features are not shown"
+        more = "features" if headings is None else "columns"
+        caption += f"; {len(names) - _MOST_FEATURES} more {more} are not shown"
     if len(centres) > _MOST_COMPONENTS:
         caption += f"; {len(centres) - _MOST_COMPONENTS} more {component}s are not shown"
     shown = range(min(len(centres), _MOST_COMPONENTS))
@@ -155,8 +206,15 @@ def print_components(to: Console, estimator: Any) -> None:
         columns.append(Column("status", [str(status[k]) for k in shown]))
     for j, feature in enumerate(names[:_MOST_FEATURES]):
         spread = [f" ± {deviations[k, j]:.2g}" if deviations is not None else "" for k in shown]
-        columns.append(Column(feature, [f"{centres[k, j]:.4g}{spread[k]}" for k in shown]))
+        columns.append(Column(feature, [f"{_number(centres[k, j])}{spread[k]}" for k in shown]))
     print_columns(to, columns, caption=caption)
+
+
+def _number(value: Any) -> str:
+    """Return a number for a table, or those of the categories of a feature; a word as it is."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if np.ndim(value) == 0 else " ".join(f"{one:.2g}" for one in value)
 
 
 def _feature_words(estimator: Any) -> list[str]:

@@ -15,6 +15,7 @@ from dem.cli.options import (
     count,
     engine_of,
     engine_options,
+    load_model,
     local_path,
     output_options,
     overwrite_option,
@@ -46,11 +47,10 @@ def sample(model: str, n_rows: int, out: str, seed: int | None, **given: Any) ->
     engine, overwrite, quiet = engine_of(given), given["overwrite"], given["quiet"]
     check_output(out, overwrite, (model,))
     with plain_warnings(quiet):
-        import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_written  # noqa: PLC0415
 
-        estimator = dem.load(model)
+        estimator = load_model(model)
         check_mixture("sampling", estimator, model)
         _check_room(out, n_rows * estimator.n_features_in_)
         began = time.perf_counter()

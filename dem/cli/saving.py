@@ -84,9 +84,10 @@ def _save_elsewhere(estimator: Any, path: str, error: StoreError) -> Saved:
 
 
 def _write(estimator: Any, path: str, *, overwrite: bool) -> None:
-    estimator.set_params(callbacks=None)
-    if "warm_start" in estimator.get_params():
-        estimator.set_params(warm_start=False)
+    options = getattr(estimator, "background", estimator)  # of several groups
+    options.set_params(callbacks=None)
+    if "warm_start" in options.get_params():
+        options.set_params(warm_start=False)
     estimator.save(path, overwrite=overwrite)
 
 

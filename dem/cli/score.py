@@ -10,11 +10,13 @@ from dem.cli.options import (
     TEXT,
     column_options,
     engine_options,
+    load_model,
     missing_option,
     output_options,
     rows_of,
     set_missing,
     source_options,
+    trials_option,
 )
 from dem.cli.session import open_engine, plain_warnings
 from dem.estimators.registry import entry_of
@@ -34,6 +36,7 @@ Examples:
 @source_options
 @missing_option
 @column_options
+@trials_option
 @engine_options
 @output_options
 def score(model: str, data: str, missing: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
@@ -43,12 +46,11 @@ def score(model: str, data: str, missing: str | None, as_json: bool, quiet: bool
     """
     source = rows_of(given)
     with plain_warnings(quiet):
-        import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_json  # noqa: PLC0415
         from dem.estimators import inputs  # noqa: PLC0415
 
-        estimator = dem.load(model)
+        estimator = load_model(model)
         set_missing(estimator, missing)
         rows = inputs.rows_of(estimator, data, reset=False, **source)
         with open_engine(**given), row_progress("reading", quiet):

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from dem.cli.model_options import check_options, model_of, model_options
+from dem.cli.model_options import model_of, model_options, options_of
 from dem.cli.options import (
+    POSITIVE,
     TEXT,
     Finite,
     check_checkpoint,
@@ -33,7 +34,7 @@ from dem.errors import EngineError, StoreError
 from dem.estimators.registry import DEFAULT, ESTIMATORS
 from dem.units import plural
 
-CRITERIA = ("bic", "aic", "icl", "held_out")
+CRITERIA = ("bic", "aic", "icl", "held_out", "stability", "lower_bound")
 _RANGE = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
 #: kinds of pictures
 PICTURES = (".png", ".svg", ".pdf")
@@ -59,12 +60,16 @@ def numbers(value: str) -> tuple[int, ...]:
 Examples:
   dem select measurements.zarr --components 1:32 --covariance full,diag --out model.zarr
   dem select measurements.zarr --components 2,4,8,16 --criterion held_out --holdout 0.1 --plot criteria.png
+  dem select cells.zarr --components 2:20 --criterion stability --plot stability.png
   dem select tosses.zarr --components 1:6 --family binomial --trials 10 --criterion icl --json""",
 )
 @click.argument("data", type=TEXT)
 @click.option("--components", "-k", type=numbers, required=True, metavar="K", help="Numbers, such as 1:32 or 2,4,8.")
 @click.option("--criterion", type=click.Choice(CRITERIA), default="bic", show_default=True, help="What decides.")
 @click.option("--holdout", type=Finite(0, 1, max_open=True), help="Share of rows held out of the fits.")
+@click.option(
+    "--subsamples", type=POSITIVE, metavar="N", help="Fits of each model to halves of the rows, for stability."
+)
 @click.option("--out", type=TEXT, metavar="MODEL", help="Save the chosen model here, as a zarr group.")
 @overwrite_option
 @click.option("--plot", type=TEXT, metavar="FILE", help=f"Draw the criteria ({', '.join(PICTURES)}).")
@@ -84,7 +89,7 @@ Examples:
     "sample_rows",
     "accelerate",
     clusters=False,
-    several=("covariance_type",),
+    several=("covariance_type", "n_factors"),
 )
 @checkpoint_options
 @engine_options
@@ -100,7 +105,7 @@ def select(data: str, **given: Any) -> None:
         refuse(f"--plot {given['plot']}: the name must end in {', '.join(PICTURES)}")
     if given["criterion"] == "held_out" and not given["holdout"]:
         refuse("--criterion held_out needs held-out rows; give their share, such as --holdout 0.1")
-    check_options(family or DEFAULT, options)
+    options = options_of(family or DEFAULT, options)
     check_checkpoint(given["checkpoint"], (data, given["out"]))
     if given["out"] is not None:
         check_output(given["out"], given["overwrite"], (data,))
@@ -138,6 +143,7 @@ def _run(data: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
                 n_components=given["components"],
                 criterion=given["criterion"],
                 holdout=given["holdout"] or 0.0,
+                subsamples=given["subsamples"],
                 callbacks=[tracker, *callbacks],
                 **options,
             )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dem.cli.options import check_output, engine_of, rows_of
+from dem.cli.options import check_output, engine_of, load_model, rows_of
 from dem.cli.session import open_engine, plain_warnings
 
 
@@ -38,12 +38,11 @@ def write_of_rows(
     source, engine, quiet = rows_of(given), engine_of(given), given["quiet"]
     check_output(out, given["overwrite"], (model, data))
     with plain_warnings(quiet):
-        import dem  # noqa: PLC0415
         from dem.cli.progress import row_progress  # noqa: PLC0415
         from dem.cli.report import print_written  # noqa: PLC0415
         from dem.estimators import inputs  # noqa: PLC0415
 
-        estimator = dem.load(model)
+        estimator = load_model(model)
         check(estimator)
         rows = inputs.rows_of(estimator, data, reset=False, on_grid=True, **source)
         n_rows, began = rows.n_rows, time.perf_counter()

@@ -12,8 +12,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from dem.errors import OptionError
-from dem.estimators.registry import entry_of
-from dem.estimators.selection import Selection
+from dem.estimators.comparison import SHAPES
+from dem.estimators.registry import criterion_of, entry_of
+from dem.estimators.selection import Selection, choose
+from dem.estimators.stability import COLUMNS
 from dem.plot.style import GREY, PALETTE, new_figure, save, style, tick_integers
 from dem.units import plural
 
@@ -25,7 +27,15 @@ _PHASES = {"sample": ("on the sample in memory", "#8c8c8c"), "data": ("on all da
 # Title and label of what a history tells of, and the sign of what the title names.
 _OBJECTIVES = {
     "log-likelihood": ("Convergence of EM: {:.6g} nats per row", "log-likelihood per row", 1.0),
+    "log-posterior": ("Convergence of EM: {:.6g} nats per row", "(log-likelihood + log prior) per row", 1.0),
+    "evidence lower bound": ("Convergence of VB: {:.6g} nats per row", "evidence lower bound per row", 1.0),
     "inertia": ("Convergence of k-means: inertia {:.6g} per row", "−inertia per row", -1.0),
+}
+# What criteria are called, if not by their names in capitals.
+_CRITERIA = {
+    "held_out": "log-likelihood per held-out row",
+    "lower_bound": "evidence lower bound per row",
+    "stability": "agreement of partitions (adjusted Rand index)",
 }
 # A gain below this share of what is gained from is rounding, which a logarithmic axis would only stretch.
 _ROUNDING = 1e-13
@@ -55,7 +65,7 @@ def convergence(
         figure by itself; a semicolon behind the call keeps it from being shown twice.
     tol : float, optional
         The gain at which EM stops, drawn as a line.
-    objective : {'log-likelihood', 'inertia'}, optional
+    objective : {'log-likelihood', 'log-posterior', 'evidence lower bound', 'inertia'}, optional
         What a history tells of: ``'inertia'`` where it is one of `KMeans`. An estimator knows by itself.
 
     Returns
@@ -71,7 +81,7 @@ def convergence(
     history = _history_of(fit)
     if objective is None:
         is_clusters = isinstance(fit, BaseEstimator) and not entry_of(fit).is_mixture
-        objective = "inertia" if is_clusters else "log-likelihood"
+        objective = "inertia" if is_clusters else criterion_of(fit)
     if objective not in _OBJECTIVES:
         message = f"objective must be one of {', '.join(_OBJECTIVES)}, not {objective!r}"
         raise OptionError(message)
@@ -177,8 +187,9 @@ def selection(models: Any, path: str | Path | None = None, *, criterion: str | N
         What `dem.select` returns, or its `table`; models that failed are left out.
     path : str or Path, optional
         Where the picture is saved; its ending decides the format.
-    criterion : {'bic', 'aic', 'icl', 'held_out'}, optional
-        What is drawn; that of the Selection when left out, of a table the BIC.
+    criterion : {'bic', 'aic', 'icl', 'held_out', 'stability', 'lower_bound'}, optional
+        What is drawn; that of the Selection when left out, of a table the BIC. Of stability, the agreement of
+        partitions, also its standard error, and the deciles of the pairs as a band.
 
     Returns
     -------
@@ -198,22 +209,40 @@ def selection(models: Any, path: str | Path | None = None, *, criterion: str | N
     if not rows:
         message = f"no model of the table has a finite {criterion!r}"
         raise OptionError(message)
-    best = (max if criterion == "held_out" else min)(rows, key=lambda row: row[criterion])
-    kinds = list(dict.fromkeys(row.get("covariance_type") for row in rows))
+    best = rows[choose(rows, criterion)]
+    shape = next((name for name in SHAPES if any(name in row for row in rows)), "")
+    kinds = list(dict.fromkeys(row.get(shape) for row in rows))
     with style():
         figure = new_figure((6.4, 4.0))
         axes = figure.subplots()
-        for kind, colour in zip(kinds, itertools.cycle(PALETTE), strict=False):
-            own = sorted((row["n_components"], row[criterion]) for row in rows if row.get("covariance_type") == kind)
-            axes.plot(*zip(*own, strict=True), "o-", color=colour, ms=4, label=kind, zorder=3)
+        looks = itertools.product(("-", "--", ":"), PALETTE)
+        for kind, (line, colour) in zip(kinds, itertools.cycle(looks), strict=False):
+            own = sorted((row["n_components"], row[criterion]) for row in rows if row.get(shape) == kind)
+            axes.plot(*zip(*own, strict=True), f"o{line}", color=colour, ms=4, label=kind, zorder=3)
+            if criterion == "stability":
+                _draw_spread(axes, [row for row in rows if row.get(shape) == kind], colour)
         axes.plot(best["n_components"], best[criterion], "o", ms=12, mfc="none", mec="#222222", zorder=4)
-        name = "log-likelihood per held-out row" if criterion == "held_out" else criterion.upper()
-        axes.set(title=f"Best: {plural(best['n_components'], 'component')}", xlabel="number of components", ylabel=name)
+        title = f"Best: {plural(best['n_components'], 'component')}"
+        if len(kinds) > 1:
+            title += f", {best[shape]}" if isinstance(best[shape], str) else f", {SHAPES[shape][0]} {best[shape]}"
+        name = _CRITERIA.get(criterion, criterion.upper())
+        axes.set(title=title, xlabel="number of components", ylabel=name)
         tick_integers(axes)
         if kinds != [None]:
-            axes.legend(title="covariance")
+            beside: dict[str, Any] = (
+                {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(kinds) > len(PALETTE) / 2 else {}
+            )
+            axes.legend(title=SHAPES[shape][0], **beside)
         save(figure, path)
     return figure
+
+
+def _draw_spread(axes: Axes, rows: Sequence[Mapping[str, Any]], colour: str) -> None:
+    """Draw the deciles of the pairs of partitions as a band, and the standard errors of the means."""
+    names = ("n_components", *COLUMNS)
+    sizes, means, errors, low, high = np.array(sorted([float(row[name]) for name in names] for row in rows)).T
+    axes.fill_between(sizes, low, high, color=colour, alpha=0.15, lw=0, zorder=1)
+    axes.errorbar(sizes, means, errors, fmt="none", ecolor=colour, capsize=3, zorder=2)
 
 
 def _by_model(history: Sequence[Mapping[str, Any]], phase: str) -> dict[int, list[Mapping[str, Any]]]:
