@@ -19,6 +19,7 @@ ALL = {
     "startup": ["--repeats", "3"],
     "passes": ["--scale", "0.02", "--repeats", "1"],
     "peers": ["--scale", "0.02", "--repeats", "2", "--limit", "10"],
+    "families": ["--scale", "0.02", "--repeats", "1"],
     "predicting": ["--scale", "0.05", "--repeats", "1"],
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
     "growth": ["--repeats", "1"],

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 
 import checkpoints
+import families
 import growth
 import maxima
 import memory
@@ -104,6 +105,8 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "passes-peak": ("passes", lambda result: passes.peak_share(result["passes"])),
     "denormals": ("denormals", passes.denormal_text),
     "peers": ("peers", lambda result: machine_line(result) + "\n\n" + peers.summary(result["rows"], result["missing"])),
+    "families": ("families", lambda result: machine_line(result) + "\n\n" + families.summary(result)),
+    "families-slower": ("families", families.slower),
     "predicting": ("predicting", predicting.summary),
     "out-of-core": ("out_of_core", out_of_core.summary),
     "growth": ("growth", growth.summary),
