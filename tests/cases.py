@@ -1,101 +1,23 @@
 """The table of cases: each family with data, options and what is known of the answer. Laws run on every row.
 
-Laws name no family: whatever belongs to one stands in its row, and a new family needs nothing else.
+Laws name no family: whatever belongs to one stands in its row, and a new family needs nothing else. Rows that need no
+Gaussian are in `cases_exponential` and `cases_columns`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+import cases_columns
+import cases_exponential
 import numpy as np
+from case import MEANS, NOISE, WEIGHTS, Case
 
 import dem
 from dem.data.base import Chunk
-
-
-@dataclass(frozen=True)
-class Case:
-    """A family, 3,000 rows drawn from a known mixture of three components, and what must come out."""
-
-    name: str
-    make: Callable[..., Any]
-    data: Callable[[], np.ndarray]
-    #: names of the fitted attributes that hold the parameters: the weights, what locates the components, others
-    parameters: tuple[str, ...]
-    #: how many free parameters the model has, counted by hand: weights, means, covariances or probabilities
-    n_parameters: int
-    #: what `dem fit` is told of the family
-    shell: tuple[str, ...]
-    #: the mixture that the data comes from: weights and the attribute that locates the components
-    truth: dict[str, np.ndarray] = field(default_factory=dict)
-    #: how far a fit may be from the truth, in units of `truth`
-    within: float = 0.1
-    #: the means of a component's rows, or of their sufficient statistics, from what locates it
-    means: Callable[[np.ndarray], np.ndarray] = lambda located: located
-    #: what of the rows these are the means of: T(x), where that is not x
-    statistics: Callable[[np.ndarray], np.ndarray] = lambda rows: rows
-    #: how much each row (n, n_features) counts for what locates each component, (n, n_components), beside its
-    #: responsibilities: by the mixture and its parameters
-    row_weights: Callable[[Any, Any, np.ndarray], Any] = lambda *_: 1.0
-    #: whether parameters, under their users' names, are some that the family admits
-    admits: Callable[[dict[str, np.ndarray]], bool] = lambda _: True
-    #: parameters that no component has of its own, under their users' names
-    shared: tuple[str, ...] = ()
-    #: iterations after which EM stands still
-    n_iterations: int = 25
-    #: how closely they then agree, whatever the way: flat directions are known to the root of rounding
-    stands_within: float = 1e-8
-    #: whether `make test` leaves it out: what it does differently from others, other tests look at
-    is_slow: bool = False
-    #: whether another row has the same family with another type of covariance, which the shell treats alike
-    is_variant: bool = False
-    #: whether a uniform background is the last of the components, with the label −1 and a weight of its own
-    background: bool = False
-    #: options that leave the background out, and those without which it does not learn from a stream
-    plain: dict[str, Any] = field(default_factory=dict)
-    for_streams: dict[str, Any] = field(default_factory=dict)
-
-    def estimator(self, **options: Any) -> Any:
-        return self.make(**{"n_components": 3, "random_state": 0, "tol": 1e-6, **options})
-
-    def family(self, rows: np.ndarray | None = None, **options: Any) -> Any:
-        """Return what the estimator fits, in the frame of the rows."""
-        family = self.estimator(**options)._family()
-        return replace(family, component=family.component.adapted_to(self.data() if rows is None else rows))
-
-    @property
-    def fitted(self) -> tuple[str, ...]:
-        """The fitted attributes that a model consists of."""
-        return (*self.parameters, "noise_box_") if self.background else self.parameters
-
-    @property
-    def size(self) -> int:
-        """The number of components, with the background."""
-        return 3 + self.background
-
-    @property
-    def shares(self) -> np.ndarray:
-        """The weights of all of them that the data comes from."""
-        weights = self.truth["weights_"]
-        return np.append(weights, 1.0 - weights.sum()) if self.background else weights
-
-    def weights(self, values: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the weights of all of them, from parameters under their users' names."""
-        return np.append(values["weights"], values["noise_weight"]) if self.background else values["weights"]
-
-    def labels(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the labels of components by their numbers."""
-        return np.where(numbers < 3, numbers, -1)
-
-    @property
-    def located(self) -> str:
-        """The attribute that locates the components."""
-        return self.parameters[1]
-
-    def __str__(self) -> str:
-        return self.name
+from dem.engine.base import single_threaded_blas
 
 
 def chunk_of(rows: Any) -> Chunk:
@@ -103,33 +25,18 @@ def chunk_of(rows: Any) -> Chunk:
     return Chunk(rows, range(len(rows)))
 
 
-SPEEDS = np.array([[0.1, 9.0, 20.0, 1.0], [8.0, 0.2, 5.0, 0.1], [1.0, 20.0, 0.1, 20.0]])
-RATES = np.array([[1.0, 9.0, 0.5, 4.0], [8.0, 1.0, 5.0, 0.2], [15.0, 3.0, 0.1, 20.0]])
-WEIGHTS = np.array([0.5, 0.3, 0.2])
-MEANS = np.array([[0.0, 0.0, 1.0], [5.0, 1.0, -2.0], [-4.0, 6.0, 0.0]])
-PROBABILITIES = np.array([[0.9, 0.8, 0.1, 0.2, 0.9], [0.1, 0.2, 0.9, 0.7, 0.2], [0.5, 0.05, 0.05, 0.95, 0.95]])
-_NOISE = np.array([[1.0, 0.3, 0.0], [0.0, 0.8, 0.2], [0.0, 0.0, 0.6]])
-
-
 def gaussian_rows(n_rows: int = 3000, seed: int = 1, width: float = 1.0) -> np.ndarray:
     """Rows of three Gaussian components in three features, with correlation."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size=n_rows, p=WEIGHTS)
-    return MEANS[labels] + width * (rng.normal(size=(n_rows, 3)) @ _NOISE)
-
-
-def binomial_rows(n_trials: int, n_rows: int = 3000, seed: int = 2) -> np.ndarray:
-    """Rows of three components with five counts each."""
-    rng = np.random.default_rng(seed)
-    labels = rng.choice(3, size=n_rows, p=WEIGHTS)
-    return rng.binomial(n_trials, PROBABILITIES[labels])
+    return MEANS[labels] + width * (rng.normal(size=(n_rows, 3)) @ NOISE)
 
 
 def student_t_rows(n_rows: int = 3000, seed: int = 4) -> np.ndarray:
     """Rows of three t components with three degrees of freedom and correlation."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size=n_rows, p=WEIGHTS)
-    return MEANS[labels] + rng.normal(size=(n_rows, 3)) @ _NOISE / np.sqrt(rng.chisquare(3, size=(n_rows, 1)) / 3)
+    return MEANS[labels] + rng.normal(size=(n_rows, 3)) @ NOISE / np.sqrt(rng.chisquare(3, size=(n_rows, 1)) / 3)
 
 
 BOX = np.array([[-15.0, -20.0, -10.0], [25.0, 20.0, 12.0]])
@@ -161,7 +68,8 @@ def _gaussian(covariance_type: str, n_parameters: int) -> Case:
         within=0.15,
         admits=_are_factors,
         shared=("covariances", "precisions_cholesky") if covariance_type == "tied" else (),
-        is_slow=covariance_type in ("tied", "spherical"),
+        independent=covariance_type in ("diag", "spherical") or covariance_type.endswith("I"),
+        is_slow=covariance_type not in ("full", "diag"),
         is_variant=covariance_type != "full",
     )
 
@@ -199,6 +107,46 @@ def _student_t(covariance_type: str, fit_dof: str, n_parameters: int, n_iteratio
     )
 
 
+def _bayesian(covariance_type: str, weight_prior: str, n_parameters: int) -> Case:
+    def broken_stick(counts: np.ndarray) -> np.ndarray:
+        """Return the expected weights after breaking a stick, with a concentration of 1/3."""
+        parts = (1.0 + counts) / (1.0 + 1.0 / 3.0 + np.cumsum(counts[::-1])[::-1])
+        weights = parts * np.append(1.0, np.cumprod(1.0 - parts)[:-1])
+        return weights / weights.sum()
+
+    def drawn(counts: np.ndarray) -> np.ndarray:
+        """Return those of a Dirichlet distribution of the same concentration."""
+        return (counts + 1.0 / 3.0) / (counts.sum() + 1.0)
+
+    numbers = ("weight_concentration_prior", "mean_precision_prior", "degrees_of_freedom_prior")
+    of_tied = ("covariances", "precisions_cholesky", "degrees_of_freedom") if covariance_type == "tied" else ()
+    prior = {"full": np.eye(3), "tied": np.eye(3), "diag": np.ones(3), "spherical": 1.0}[covariance_type]
+    return Case(
+        f"bayesian_gaussian-{covariance_type}-{weight_prior}",
+        lambda **options: dem.BayesianGaussianMixture(
+            **{"covariance_type": covariance_type, "weight_concentration_prior_type": weight_prior, **options}
+        ),
+        gaussian_rows,
+        (
+            *("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"),
+            *("weight_concentration_", "mean_precision_", "degrees_of_freedom_"),
+            *(f"{name}_" for name in (*numbers, "mean_prior", "covariance_prior")),
+        ),
+        n_parameters,
+        ("--family", "bayesian_gaussian", "--covariance", covariance_type, "--weight-prior", weight_prior),
+        {"weights_": WEIGHTS, "means_": MEANS},
+        within=0.15,
+        admits=_are_factors,
+        shared=(*of_tied, "weight_concentration", *numbers, "mean_prior", "covariance_prior"),
+        is_slow=True,
+        is_variant=covariance_type != "full",
+        prior_rows=1.0,
+        independent=False,  # the Wishart distribution is of all features together
+        learnt={"mean_prior": np.zeros(3), "covariance_prior": prior},
+        weights_of=broken_stick if weight_prior == "dirichlet_process" else drawn,
+    )
+
+
 def _with_background(case: Case, **more: Any) -> Case:
     """Return a row of the table with a background behind its components."""
     return replace(
@@ -213,6 +161,8 @@ def _with_background(case: Case, **more: Any) -> Case:
         is_slow=True,
         is_variant=True,
         background=True,
+        besides=("noise_box_",),
+        n_looks=1,
         plain={"noise": False},
         shared=(*case.shared, "noise_weight", "noise_volume", "noise_box"),
         for_streams={"noise": float(np.prod(BOX[1] - BOX[0]))},
@@ -220,90 +170,131 @@ def _with_background(case: Case, **more: Any) -> Case:
     )
 
 
-def counting_rows(kind: str, rates: np.ndarray, n_rows: int = 3000, seed: int = 3) -> np.ndarray:
-    """Rows of three components, by the name of NumPy's method and what it takes."""
+def _with_prior(case: Case) -> Case:
+    """Return a row of the table with a prior of means and covariances."""
+    mean, scale = gaussian_rows().mean(axis=0), 10.0 * np.eye(3)
+    prior = {"mean": mean.tolist(), "shrinkage": 0.5, "dof": 40.0, "scale": scale.tolist()}
+    known = tuple(f"prior_{name}" for name in prior)
+    return replace(
+        case,
+        name=f"{case.name}-prior",
+        make=lambda **options: case.make(**{"prior": prior, **options}),
+        shell=(*case.shell, "--prior", "default"),
+        is_slow=True,
+        is_variant=True,
+        besides=tuple(f"{name}_" for name in known),
+        shared=(*case.shared, *known),
+        prior_rows=0.5,
+    )
+
+
+_DRAWN = np.random.default_rng(11)
+CENTRES = 2.0 * np.round(4.0 * _DRAWN.normal(size=(3, 10)))
+LOADINGS = np.round(_DRAWN.uniform(1.5, 4.5, size=(3, 10, 2)) * _DRAWN.choice([-1, 1], size=(3, 10, 2)), 1) * [1.0, 0.7]
+
+
+def factor_rows(n_rows: int = 3000, seed: int = 5) -> np.ndarray:
+    """Rows of three factor analysers with two factors of ten features, and noise."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(3, size=n_rows, p=WEIGHTS)
-    return getattr(rng, kind)(rates[labels])
+    factors = rng.normal(size=(n_rows, 2, 1))
+    return CENTRES[labels] + (LOADINGS[labels] @ factors)[:, :, 0] + 4.0 * rng.normal(size=(n_rows, 10))
 
 
-def _are_probabilities(values: dict[str, np.ndarray]) -> bool:
-    return 0.0 <= values["probabilities"].min() <= values["probabilities"].max() <= 1.0
-
-
-CASES = [
-    _gaussian("full", 2 + 9 + 18),
-    _gaussian("tied", 2 + 9 + 6),
-    _gaussian("diag", 2 + 9 + 9),
-    _gaussian("spherical", 2 + 9 + 3),
-    _student_t("full", "free", 2 + 9 + 18 + 3, 100),
-    _student_t("tied", "shared", 2 + 9 + 6 + 1, 80),
-    _with_background(_gaussian("full", 2 + 9 + 18)),
-    Case(
-        "bernoulli",
-        dem.BernoulliMixture,
-        lambda: binomial_rows(1),
-        ("weights_", "probabilities_"),
-        2 + 15,
-        ("--family", "bernoulli"),
-        {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
-        within=0.15,
-        admits=_are_probabilities,
-        n_iterations=220,
+def _factor_analyzer(name: str, n_parameters: int, n_iterations: int, **options: Any) -> Case:
+    shell = {"noise_type": ("--noise-type", "spherical"), "tied_noise": ("--tied-noise",)}
+    return Case(
+        name,
+        lambda **more: dem.FactorAnalyzerMixture(**{"n_factors": 2, **options, **more}),
+        factor_rows,
+        ("weights_", "means_", "loadings_", "noise_variances_"),
+        n_parameters,
+        ("--family", "factor_analyzer", "--factors", "2", *(word for one in options for word in shell[one])),
+        {"weights_": WEIGHTS, "means_": CENTRES},
+        within=1.0,
+        admits=lambda values: bool(np.all(values["noise_variances"] > 0.0)),
+        shared=("noise_variances",) if options else (),
+        n_iterations=n_iterations,
+        stands_within=1e-6,
+        independent=False,
         is_slow=True,
-    ),
-    Case(
-        "binomial",
-        lambda **options: dem.BinomialMixture(n_trials=12, **options),
-        lambda: binomial_rows(12),
-        ("weights_", "probabilities_"),
-        2 + 15,
-        ("--family", "binomial", "--trials", "12"),
-        {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
-        within=0.05,
-        means=lambda probabilities: 12 * probabilities,
-        admits=_are_probabilities,
-    ),
-    Case(
-        "poisson",
-        dem.PoissonMixture,
-        lambda: counting_rows("poisson", RATES),
-        ("weights_", "rates_"),
-        2 + 12,
-        ("--family", "poisson"),
-        {"weights_": WEIGHTS, "rates_": RATES},
-        within=0.6,
-    ),
-    Case(
-        "exponential",
-        dem.ExponentialMixture,
-        lambda: counting_rows("exponential", 1.0 / SPEEDS),
-        ("weights_", "rates_"),
-        2 + 12,
-        ("--family", "exponential"),
-        {"weights_": WEIGHTS, "rates_": SPEEDS},
-        within=2.5,
-        means=lambda rates: 1.0 / rates,
-        n_iterations=60,
-        is_slow=True,
-    ),
-    Case(
-        "geometric",
-        dem.GeometricMixture,
-        lambda: counting_rows("geometric", PROBABILITIES) - 1,
-        ("weights_", "probabilities_"),
-        2 + 15,
-        ("--family", "geometric"),
-        {"weights_": WEIGHTS, "probabilities_": PROBABILITIES},
-        within=0.15,
-        means=lambda probabilities: (1.0 - probabilities) / probabilities,
-        admits=_are_probabilities,
-        is_slow=True,
-    ),
-]
+        is_variant=bool(options),
+    )
+
+
+def _arithmetic(case: Case) -> Any:
+    """Return the types of the mixture and of the kernel that a case computes with."""
+    try:
+        rows = np.asarray(case.data()[:200], dtype=np.float64)
+        family = case.family(rows)
+        parameters = family.begun(family.start(rows, np.eye(3)[np.arange(len(rows)) % 3]))
+        return type(family), type(family.arithmetic(parameters, chunk_of(rows)))
+    except Exception:  # noqa: BLE001 - the laws are to say what fails, one by one
+        return case.name
+
+
+def _marked(cases: list[Case]) -> list[Case]:
+    """Return the cases; each whose arithmetic one before has is marked as alike."""
+    with single_threaded_blas():
+        found = [_arithmetic(case) for case in cases]
+    return [
+        replace(case, is_alike=own in found[:number])
+        for number, (case, own) in enumerate(zip(cases, found, strict=True))
+    ]
+
+
+CASES = _marked(
+    [
+        _gaussian("full", 2 + 9 + 18),
+        _gaussian("tied", 2 + 9 + 6),
+        _gaussian("diag", 2 + 9 + 9),
+        _gaussian("spherical", 2 + 9 + 3),
+        _gaussian("VEI", 2 + 9 + 3 + 2),
+        _gaussian("EVE", 2 + 9 + 1 + 6 + 3),
+        _gaussian("VEV", 2 + 9 + 3 + 2 + 9),
+        _student_t("full", "free", 2 + 9 + 18 + 3, 100),
+        _student_t("tied", "shared", 2 + 9 + 6 + 1, 80),
+        _with_background(_gaussian("full", 2 + 9 + 18)),
+        _with_prior(_gaussian("full", 2 + 9 + 18)),
+        _factor_analyzer("factor_analyzer", 2 + 3 * (10 + 20 - 1 + 10), 60),
+        _factor_analyzer(
+            "factor_analyzer-tied", 2 + 3 * (10 + 20 - 1) + 1, 40, noise_type="spherical", tied_noise=True
+        ),
+        _bayesian("full", "dirichlet_process", 2 + 9 + 18),
+        _bayesian("spherical", "dirichlet_distribution", 2 + 9 + 3),
+        replace(
+            _gaussian("full", 2 + 9 + 18),
+            name="log_normal",
+            make=dem.LogNormalMixture,
+            data=lambda: np.exp(gaussian_rows()),
+            shell=("--family", "log_normal"),
+            statistics=np.log,
+            is_slow=True,
+        ),
+        *cases_exponential.CASES,
+        *cases_columns.CASES,
+    ]
+)
+BY_NAME = {case.name: case for case in CASES}
+
+
+class Fits(dict[str, Any]):
+    """Fits by the names of the cases, each made when it is first asked for."""
+
+    def __init__(self, fit: Callable[[Case], Any]) -> None:
+        super().__init__()
+        self._fit = fit
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = self._fit(BY_NAME[name])
+        return self[name]
+
+
 #: one of them, for laws of what lies below the families, where each case would start processes of its own
 ANY_CASE = CASES[0]
 #: one of each family, for laws whose code knows no covariances
 FAMILIES = [case for case in CASES if not case.is_variant]
+#: one of each arithmetic, for laws of what lies below it, which take long: the others share kernels with these
+KERNELS = [case for case in FAMILIES if not case.is_alike]
 #: components so narrow that they get frames of their own, for laws of kernels
 NARROW = [replace(case, name=f"{case.name}-narrow", data=lambda: gaussian_rows(width=1e-5)) for case in CASES[:4]]

@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import contextmanager
 
+import dask
 from distributed import Client, LocalCluster
 
 from dem.events import IterationEnded, WorkersAwaited
@@ -15,8 +16,13 @@ LOOPBACK = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
 
 @contextmanager
 def cluster_of(n_workers, **options):
-    """A cluster of worker processes under nannies, and its client."""
+    """A cluster of worker processes under nannies, and its client.
+
+    What is killed comes back however long it takes: by default Dask gives up a worker that is not there 15 s after a
+    death, also one that has come back meanwhile and was killed again.
+    """
     with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
         LocalCluster(n_workers=n_workers, threads_per_worker=1, **LOOPBACK, **options) as cluster,
         Client(cluster) as client,
     ):

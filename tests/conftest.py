@@ -19,10 +19,13 @@ DATA = Path(__file__).parent / "data"
 os.environ["MPLBACKEND"] = "Agg"
 
 hypothesis.settings.register_profile(
-    "dem", deadline=None, max_examples=30, derandomize="CI" in os.environ, print_blob=True
+    "dem", deadline=None, max_examples=15, derandomize="CI" in os.environ, print_blob=True
 )
 hypothesis.settings.load_profile("dem")
 
+# Laws that all cases obey in every run; others on the cases alone whose arithmetic no other case has, and long ones on
+# quick cases alone.
+OF_EVERY_CASE = ("test_law_fits", "test_law_kernels", "test_law_chunking", "test_names")
 _SCRATCH = "DASK_TEMPORARY_DIRECTORY"
 
 
@@ -36,6 +39,9 @@ def pytest_collection_modifyitems(items):
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
         if getattr(case, "is_slow", False):
             item.add_marker("slow")
+        too_long = getattr(case, "is_slow", False) and item.get_closest_marker("long")
+        if too_long or (getattr(case, "is_alike", False) and item.path.stem not in OF_EVERY_CASE):
+            item.add_marker("thorough")
 
 
 def pytest_unconfigure(config):

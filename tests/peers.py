@@ -1,25 +1,36 @@
 """Numbers of dem beside those of its peers, from the same rows and the same start: `make test-peers`.
 
-Each function fits both and returns the largest difference, relative to the size of what is compared. As a script it
-puts the table of differences into docs/rows.md.
+Each file ``peers_*.py`` has `COMPARISONS`: by name what is compared with whom, a function that fits both and returns
+the largest difference, relative to the size of what is compared, and how large it may be. As a script this one puts the
+table of differences into docs/families.md, or another `PAGE` that the file names.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from cases import gaussian_rows
 
-import dem
-
-PAGE = Path(__file__).parents[1] / "docs" / "rows.md"
+Comparisons: TypeAlias = dict[str, tuple[str, Callable[[], float], float]]
+HERE = Path(__file__).parent
 MARKERS = re.compile(r"(<!-- peers -->\n).*?(<!-- /peers -->)", re.DOTALL)
+# Reads each array from its file, and says numbers, all of them to their last digit.
+_PRELUDE = """
+folder <- commandArgs(TRUE)[1]
+for (file in list.files(folder, pattern = "csv$"))
+    assign(sub(".csv", "", file), as.matrix(read.csv(file.path(folder, file), header = FALSE)))
+say <- function(...) {
+    numbers <- unlist(lapply(list(...), as.vector))
+    writeLines(format(numbers, digits = 17, trim = TRUE), file.path(folder, "out.txt"))
+}
+"""
 
 
 def difference(ours: object, theirs: object) -> float:
@@ -28,139 +39,34 @@ def difference(ours: object, theirs: object) -> float:
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
-def _model(**options: object) -> dem.GaussianMixture:
-    return dem.GaussianMixture(3, random_state=0, **options).fit(gaussian_rows())
-
-
-def _two_of_three_unknown() -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and which entries are observed: one of each (askcarl fails where one alone is not)."""
-    return gaussian_rows(200, seed=9), np.arange(3) == np.arange(200)[:, np.newaxis] % 3
-
-
-def densities_of_gaps() -> float:
-    """Densities of incomplete rows under one mixture: askcarl has a limit far away for a gap."""
-    import askcarl
-
-    model, (rows, observed) = _model(missing="marginalise"), _two_of_three_unknown()
-    theirs = askcarl.GaussianMixture(model.weights_, model.means_, model.covariances_)
-    gaps = np.where(observed, rows, np.nan)
-    return difference(model.score_samples(gaps), theirs.logpdf(np.where(observed, rows, 1e3), observed))
-
-
-def apples() -> float:
-    """Means and covariances of the apple data, a third of whose second feature is missing (as mvnmle publishes)."""
-    fruits = [8, 6, 11, 22, 14, 17, 18, 24, 19, 23, 26, 40, 4, 4, 5, 6, 8, 10]
-    wormy = [59, 58, 56, 53, 50, 45, 43, 42, 39, 38, 30, 27, *(6 * [np.nan])]
-    options = {"missing": "marginalise", "reg_covar": 0.0, "tol": 1e-14, "max_iter": 5000}
-    ours = dem.GaussianMixture(**options).fit(np.column_stack([fruits, wormy]))
-    published = [14.722222, 49.333333, 89.533951, -90.696729, -90.696729, 114.694955]
-    return difference([*ours.means_[0], *ours.covariances_[0].ravel()], published)
-
-
-def densities_of_limits() -> float:
-    """Densities of rows with two upper limits each under one mixture of diagonal covariances."""
-    import askcarl
-
-    model, (rows, observed) = _model(covariance_type="diag"), _two_of_three_unknown()
-    matrices = model.covariances_[:, :, np.newaxis] * np.eye(3)
-    theirs = askcarl.GaussianMixture(model.weights_, model.means_, matrices)
-    ours = model.score_samples(np.where(observed, rows, np.nan), upper=rows)
-    return difference(ours, theirs.logpdf(rows, observed))
-
-
-def student_t() -> float:
-    """Locations, scales and weights of two t components, each fit at its own end (studenttmixture)."""
-    from studenttmixture import EMStudentMixture
-
-    rng = np.random.default_rng(0)
-    rows = np.concatenate([rng.standard_t(4, (600, 2)), 2.0 * rng.standard_t(4, (300, 2)) + np.array([9.0, 3.0])])
-    theirs = EMStudentMixture(2, tol=1e-12, max_iter=10_000, df=4.0, fixed_df=True, reg_covar=0.0)
-    theirs.fit(rows)
-    options = {"dof": 4.0, "fit_dof": "fixed", "reg_covar": 0.0, "tol": 1e-13, "max_iter": 5000, "random_state": 0}
-    ours = dem.StudentTMixture(2, **options).fit(rows)
-    mine, yours = np.argsort(ours.means_[:, 0]), np.argsort(theirs.location[:, 0])
-    scales = np.moveaxis(theirs.scale, 2, 0)  # (d, d, K)
-    return max(
-        difference(ours.means_[mine], theirs.location[yours]),
-        difference(ours.covariances_[mine], scales[yours]),
-        difference(ours.weights_[mine], theirs.mix_weights[yours]),
-    )
-
-
-_NOISE = """
-suppressMessages(library(mclust))
-folder <- commandArgs(TRUE)[1]
-rows <- as.matrix(read.csv(file.path(folder, "rows.csv"), header = FALSE))
-z <- as.matrix(read.csv(file.path(folder, "z.csv"), header = FALSE))
-volume <- scan(file.path(folder, "volume.txt"), quiet = TRUE)
-control <- emControl(tol = c(1e-13, 1e-13), itmax = c(10000, 10000))
-fit <- me(modelName = "VVV", data = rows, z = z, Vinv = 1 / volume, control = control)
-write.table(c(fit$loglik, fit$parameters$pro, as.vector(fit$parameters$mean)), file.path(folder, "out.txt"),
-            row.names = FALSE, col.names = FALSE)
-"""
-
-
-def noise() -> float:
-    """Log-likelihood, weights and means of two full Gaussians before a uniform background (R's mclust)."""
-    rng = np.random.default_rng(0)
-    clusters = rng.normal(size=(600, 2)) + np.repeat([[0.0, 0.0], [6.0, 0.0]], [400, 200], axis=0)
-    rows = np.concatenate([clusters, rng.uniform(-20.0, 20.0, (100, 2))])
-    volume = 1600.0
-    options = {"noise": volume, "reg_covar": 0.0, "tol": 1e-14, "max_iter": 5000, "random_state": 0}
-    ours = dem.GaussianMixture(2, **options).fit(rows)
-    z = np.asarray(ours.predict_proba(rows))
+def r(script: str, **arrays: object) -> np.ndarray:
+    """Return the numbers that a script in R says with ``say(…)``; it finds the arrays, of two dimensions, by name."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        np.savetxt(path / "rows.csv", rows, delimiter=",")
-        # A start near by: both climb to the maximum from there.
-        start = 0.8 * z + 0.2 / 3.0
-        np.savetxt(path / "z.csv", start, delimiter=",")
-        (path / "volume.txt").write_text(str(volume))
-        (path / "noise.R").write_text(_NOISE)
-        subprocess.run(["Rscript", path / "noise.R", folder], check=True, timeout=120)
-        found = np.loadtxt(path / "out.txt")
-    weights = [*ours.weights_, ours.noise_weight_]
-    return max(
-        difference(ours.score(rows) * len(rows), found[0]),
-        difference(weights, found[1:4]),
-        difference(ours.means_.ravel(), found[4:]),
-    )
+        for name, array in arrays.items():
+            np.savetxt(path / f"{name}.csv", np.asarray(array, dtype=float), delimiter=",")
+        (path / "script.R").write_text(_PRELUDE + script)
+        subprocess.run(["Rscript", path / "script.R", folder], check=True, timeout=300)
+        return np.loadtxt(path / "out.txt", ndmin=1)
 
 
-def limits() -> float:
-    """Mean and deviation of censored rows (scipy's `norm.fit` of `CensoredData`)."""
-    from scipy import stats
-
-    values = np.random.default_rng(0).normal(2.0, 3.0, 400)
-    hidden = values < 0.5
-    mean, deviation = stats.norm.fit(stats.CensoredData(uncensored=values[~hidden], left=np.full(hidden.sum(), 0.5)))
-    options = {"covariance_type": "diag", "reg_covar": 0.0, "tol": 1e-15, "max_iter": 10_000, "random_state": 0}
-    ours = dem.GaussianMixture(1, **options).fit(np.where(hidden, np.nan, values)[:, np.newaxis], upper=0.5)
-    return difference([ours.means_[0, 0], np.sqrt(ours.covariances_[0, 0])], [mean, deviation])
-
-
-#: what is compared: a row of the table, the function, and how far both may be apart
-COMPARISONS: dict[str, tuple[str, Callable[[], float], float]] = {
-    "apples": ("means and covariances of the apple data, six of 18 values missing | mvnmle, published", apples, 1e-7),
-    "gaps": ("densities of rows with two gaps each, full covariances | askcarl", densities_of_gaps, 1e-6),
-    "limits": (
-        "densities of rows with two upper limits each, diagonal covariances | askcarl",
-        densities_of_limits,
-        1e-6,
-    ),
-    "censored": ("mean and deviation of one censored Gaussian | scipy", limits, 1e-4),
-    "student": ("two t components with ν = 4: locations, scales, weights | studenttmixture", student_t, 1e-4),
-    "noise": ("two Gaussians and noise: log-likelihood, weights, means | mclust", noise, 1e-6),
-}
+def collected() -> dict[str, Comparisons]:
+    """Return the comparisons of all files, by the page of the docs that has their table."""
+    pages: dict[str, Comparisons] = {}
+    for path in sorted(HERE.glob("peers_*.py")):
+        module = importlib.import_module(path.stem)
+        pages.setdefault(getattr(module, "PAGE", "families.md"), {}).update(module.COMPARISONS)
+    return pages
 
 
 def main() -> None:
-    """Write the table into docs/rows.md."""
-    lines = ["| what | peer | largest relative difference |", "|---|---|---|"]
-    lines += [f"| {what} | {compare():.0e} |" for what, compare, _ in COMPARISONS.values()]
-    text = "\n".join(lines) + "\n"
-    PAGE.write_text(MARKERS.sub(lambda found: found[1] + text + found[2], PAGE.read_text()))
-    sys.stdout.write(text)
+    """Write the tables into the docs."""
+    for name, comparisons in collected().items():
+        lines = ["| what | peer | largest relative difference |", "|---|---|---|"]
+        lines += [f"| {what} | {compare():.0e} |" for what, compare, _ in comparisons.values()]
+        text, page = "\n".join(lines) + "\n", HERE.parent / "docs" / name
+        page.write_text(MARKERS.sub(lambda found: found[1] + text + found[2], page.read_text()))  # noqa: B023 - used at once
+        sys.stdout.write(f"{name}\n{text}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import pytest
 import scipy.special
 import scipy.stats
 import zarr
-from cases import MEANS, chunk_of, gaussian_rows
+from case import MEANS
+from cases import chunk_of, gaussian_rows
 from sources import CutRows
 
 import dem

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from agreement import assert_same_bits
-from cases import FAMILIES, gaussian_rows
+from cases import KERNELS, gaussian_rows
 from sklearn.base import clone
 from sources import CutRows
 
@@ -81,7 +81,7 @@ def test_a_fit_that_is_ended_again_and_again_comes_to_the_same_bits(way, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore:Best performing initialization did not converge")
-@pytest.mark.parametrize("case", FAMILIES, ids=str)
+@pytest.mark.parametrize("case", KERNELS, ids=str)
 @pytest.mark.parametrize("way", ["batch", "incremental"])
 def test_every_family_goes_on_to_the_same_bits(case, way, tmp_path):
     def make(**more):

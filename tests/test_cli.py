@@ -19,7 +19,7 @@ from dem.cli.options import check_output, count
 from dem.cli.session import _dask_silenced, interrupts, plain_warnings
 from dem.errors import DataWarning, DemError, StoreError
 
-COMMANDS = ("plan", "fit", "select", "predict", "score", "outliers", "impute", "sample", "info", "demo")
+COMMANDS = ("plan", "fit", "select", "adapt", "predict", "score", "outliers", "impute", "sample", "info", "demo")
 
 
 def run(*arguments):

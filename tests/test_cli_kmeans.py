@@ -14,6 +14,7 @@ from test_cli_commands import fails, figures, run, works, write
 from test_cli_signals import interrupt, start
 
 import dem
+from dem.estimators.registry import ESTIMATORS
 
 K = ("--family", "kmeans", "-k", 4, "--seed", 0)
 
@@ -116,11 +117,18 @@ def test_score_is_the_inertia(data, model, rows):
     assert f"inertia per row         {found['inertia_per_row']:.8g}" in works("score", model, data).stdout
 
 
+def owners_of(parameter):
+    """Return the families that have an option."""
+    return " or ".join(
+        name for name, entry in ESTIMATORS.items() if parameter in {option.parameter for option in entry.options}
+    )
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--covariance", "full"), "--covariance is for --family gaussian or student_t"),
-        (("--reg-covar", 0.1), "--reg-covar is for --family gaussian or student_t"),
+        (("--covariance", "full"), f"--covariance is for --family {owners_of('covariance_type')}"),
+        (("--reg-covar", 0.1), f"--reg-covar is for --family {owners_of('reg_covar')}"),
         (("--trials", 3), "--trials is for --family binomial"),
         (("--accelerate", "squarem"), "--accelerate is for mixtures, not for --family kmeans"),
         (("--algorithm", "stepwise"), "--algorithm stepwise is for mixtures, not for --family kmeans"),

@@ -38,6 +38,26 @@ def test_a_column_that_is_named_is_no_feature(tmp_path, make, kind):
     np.testing.assert_array_equal(ours.predict(data), expected.predict(rows))
 
 
+@pytest.mark.parametrize("kind", ["frame", "parquet", "dataset"])
+def test_a_feature_of_the_model_may_be_named_too(tmp_path, kind):
+    rows, size = gaussian_rows(90), np.arange(90) % 3 + 1.0
+    frame = pd.DataFrame({"a": rows[:, 0], "size": size})
+    data = {"frame": frame, "parquet": str(tmp_path / "t.parquet"), "dataset": frame.to_xarray().drop_vars("index")}[
+        kind
+    ]
+    frame.to_parquet(tmp_path / "t.parquet")
+    expected = dem.PoissonMixture(1, random_state=0).fit(np.round(frame.abs()), sample_weight=size)
+    parts = {"a": "gaussian", "size": "poisson"}
+    mixture = dem.Mixture(parts, n_components=1, random_state=0).fit(data, sample_weight="size")
+    np.testing.assert_allclose(mixture.means_[0, 1], expected.rates_[0, 1], rtol=1e-12)
+    fitted = dem.GaussianMixture(1).fit(data)
+    score = fitted.score(data, sample_weight="size")
+    assert score == pytest.approx(np.average(fitted.score_samples(frame), weights=size), rel=1e-12)
+    groups = fitted.adapt(data, groups="size")
+    np.testing.assert_array_equal(groups.groups, [1, 2, 3])
+    np.testing.assert_array_equal(groups.n_rows, [30, 30, 30])
+
+
 @pytest.mark.parametrize("kind", ["frame", "parquet"])
 def test_several_columns_are_named_in_a_list(tmp_path, kind):
     rng = np.random.default_rng(3)

@@ -8,7 +8,6 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse
 from reassembly import reassemble
 
 from dem.data import open_rows
@@ -99,7 +98,6 @@ BAD = [
     (None, "NoneType has 0 dimensions.*give an array of numbers, the path of a zarr array"),
     ({"a": [1]}, "dict has 0 dimensions"),
     (np.ma.masked_equal([[1.0, 2.0]], 2.0), "masked values"),
-    (scipy.sparse.csr_array(np.eye(3)), "Sparse data is not supported"),
     (pd.Series([1.0, 2.0]), r"Series has one dimension; use to_frame\(\)"),
     (pd.DataFrame({"a": [1.0], "b": ["x"]}), "column 'b' of pandas DataFrame"),
     (pd.DataFrame({"a": [1.0], "day": pd.to_datetime(["2020-01-01"])}), "column 'day' of pandas DataFrame holds dates"),
@@ -121,11 +119,6 @@ def test_bad_data_gets_one_clear_line(data, message):
     with pytest.raises(DataError, match=message) as caught:
         open_rows(data)
     assert "\n" not in str(caught.value)
-
-
-def test_sparse_data_is_a_type_error_too():
-    with pytest.raises(TypeError, match="Sparse data"):
-        open_rows(scipy.sparse.eye_array(3, format="csr"))
 
 
 def test_options_that_do_not_fit_the_data():

@@ -1,4 +1,4 @@
-"""What the pages hold: their pictures, and between markers what scripts measured. `make docs` builds them."""
+"""What the pages hold: their pictures, tables, and between markers what scripts measured. `make docs` builds them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pictures_and_markers(page):
+def test_pictures_markers_and_tables(page):
     text = page.read_text()
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert [picture for picture in pictures if not (page.parent / picture).is_file()] == []
     filled = re.findall(r"<!-- ([\w-]+:[\w-]+) -->.*?\S.*?<!-- /\1 -->", text, re.DOTALL)
     assert filled == re.findall(r"<!-- ([\w-]+:[\w-]+) -->", text), "an empty marker, or one without its end"
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        n_cells = {len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`|\$[^$]*\$", "", row))) for row in table.splitlines()}
+        assert len(n_cells) == 1, f"rows of different lengths in the table {table[:80]}"
 
 
 @pytest.mark.filterwarnings("ignore:component 1 is collapsed")

@@ -29,6 +29,15 @@ def test_draws_have_their_distributions():
     kinds = {
         "uniform": (draws().random((20_000, 1)), scipy.stats.uniform()),
         "normal": (draws().standard_normal((20_000, 1)), scipy.stats.norm()),
+        "gamma": (
+            draws().gamma(np.full((20_000, 1), 0.7), np.full((20_000, 1), 2.5)),
+            scipy.stats.gamma(0.7, scale=2.5),
+        ),
+        "beta": (draws().beta(np.full((20_000, 1), 0.7), np.full((20_000, 1), 2.5)), scipy.stats.beta(0.7, 2.5)),
+        "von mises": (
+            draws().vonmises(np.full((20_000, 1), 3.0), np.full((20_000, 1), 2.5)) % (2 * np.pi),
+            scipy.stats.vonmises(2.5, loc=3.0),
+        ),
         "exponential": (draws().exponential(np.full((20_000, 1), 2.5)), scipy.stats.expon(scale=2.5)),
     }
     for found, law in kinds.values():

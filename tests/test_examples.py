@@ -95,3 +95,35 @@ def test_dask_pipeline(run):
     assert weights == pytest.approx([0.2, 0.3, 0.5], abs=0.01)
     counts = [int(number) for number in re.search(r"rows per component: \[(.*)\]", printed)[1].split(",")]
     assert sum(counts) == 300_000
+
+
+def test_speakers(run):
+    printed = run(sys.executable, EXAMPLES / "speakers.py")
+    assert "200 speakers on one read" in printed
+    assert float(re.search(r"identified: ([\d.]+)%", printed)[1]) >= 95.0
+    assert float(re.search(r"verified: ([\d.]+)%", printed)[1]) >= 90.0
+    few, whole = re.search(r"per frame: ([\d.]+) from 5 components, ([\d.]+) from all", printed).groups()
+    assert abs(float(few) - float(whole)) < 0.01
+    assert "AdaptedMixtures(200 groups; means)" in printed
+
+
+def test_health_survey(run):
+    printed = run(sys.executable, EXAMPLES / "health_survey.py")
+    assert re.search(r"retired +0\.00 +0\.00 +0\.64", printed)
+    assert re.search(r"class size +0\.4\d +0\.3\d +0\.(19|20|21)", printed)
+    right = float(re.search(r"([\d.]+)% of 100,000 people", printed)[1])
+    assert right > 90
+    filled = printed.partition("filled in:")[2]
+    assert "NaN" not in filled
+    assert "NaN" in printed
+
+
+def test_genes_and_cells(run):
+    printed = run(sys.executable, "-W", "error", EXAMPLES / "genes_and_cells.py")
+    assert "6000 cells x 1500 genes, " in printed
+    (index,) = re.findall(r"adjusted Rand index (\d\.\d+)", printed)
+    assert float(index) > 0.98
+    assert re.findall(r"type of (\d+)% of the cells: (\d+) of 30 markers", printed)[0][0] in {"44", "45", "46"}
+    assert min(int(n) for n in re.findall(r": (\d+) of 30 markers", printed)) > 25
+    (scatter,) = re.findall(r"r about (\d+\.\d)", printed)
+    assert 0.5 < float(scatter) < 2.5

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import MEANS, gaussian_rows
+from case import MEANS
+from cases import gaussian_rows
 
 import dem
 from dem.families.gaussian.arithmetic import SINGLE_TOLERANCE

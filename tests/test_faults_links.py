@@ -63,7 +63,7 @@ def test_a_link_that_is_cut(tmp_path):
                     EngineError, match=r"^the cluster at tcp://127.0.0.1:\d+ went away .*; start it and the fit again"
                 ):
                     dem.GaussianMixture(3, callbacks=[cut], **EM).fit(rows(), checkpoint=tmp_path / "kept")
-                client.close(timeout=0.1)
+                client.close(timeout=5)
         finally:
             gate.cut()
         nothing_is_left(cluster)

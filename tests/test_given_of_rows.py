@@ -105,6 +105,23 @@ def test_limits_by_the_names_of_features():
         np.testing.assert_array_equal(found.means_, wanted.means_)
 
 
+def test_labels_that_are_nan_are_not_known():
+    known = np.where(np.arange(300) % 5, -1, np.arange(300) % 2)
+    gaps = pd.Series(known).where(known >= 0)
+    expected = dem.GaussianMixture(2, random_state=0).fit(rows(), labels=known)
+    for labels in (
+        gaps,
+        gaps.astype("Int64"),
+        gaps.astype("Int64").astype(object),
+        gaps.to_numpy(),
+        [None if one < 0 else int(one) for one in known],
+    ):
+        found = dem.GaussianMixture(2, random_state=0).fit(rows(), labels=labels)
+        np.testing.assert_array_equal(found.means_, expected.means_)
+    with pytest.raises(DataError, match=r"labels is 2.0 in row 10; .* from 0 to 1, or -1 \(NaN\)"):
+        dem.GaussianMixture(2).fit(rows(), labels=gaps.where(gaps.index != 10, 2))
+
+
 def test_what_is_said_of_words_for_labels_and_of_rows_without_values():
     words = np.array(["a", "b", "?"] * 100)
     with pytest.raises(DataError, match="number the names first, -1 where none is known"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import assert_close
-from cases import CASES
-from hypothesis import given
+from cases import CASES, KERNELS, Fits
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import CutRows
 
@@ -16,11 +16,12 @@ FITTED = ("n_iter_", "lower_bound_", "lower_bounds_")
 @pytest.fixture(scope="module")
 def whole():
     """Each case fitted to its data in one chunk."""
-    return {case.name: case.estimator(max_iter=8, tol=1e-5).fit(CutRows(case.data(), [])) for case in CASES}
+    return Fits(lambda case: case.estimator(max_iter=8, tol=1e-5).fit(CutRows(case.data(), [])))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
+@settings(max_examples=10)
 @given(
     edges=st.lists(st.integers(1, 2999), unique=True, max_size=12).map(sorted),
     chunks_per_batch=st.integers(1, 5),
@@ -31,9 +32,10 @@ def test_cuts_do_not_matter(case, whole, edges, chunks_per_batch):
     assert_close(fitted, whole[case.name], (*case.parameters, *FITTED))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", KERNELS, ids=str)
 def test_one_row_per_chunk(case, whole):
     rows = CutRows(case.data(), list(range(1, 3000)), 100)
     fitted = case.estimator(max_iter=8, tol=1e-5).fit(rows)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from agreement import assert_same_bits
-from cases import ANY_CASE, CASES, FAMILIES
+from cases import ANY_CASE, CASES, KERNELS
 from sources import CutBatch, CutRows
 
 from dem.engine import LocalEngine
@@ -32,7 +32,7 @@ def test_threads_and_processes_give_the_same_bits(case, cluster):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
-@pytest.mark.parametrize("case", FAMILIES, ids=str)
+@pytest.mark.parametrize("case", KERNELS, ids=str)
 def test_number_of_threads(case, n_threads, monkeypatch):
     expected = fit(case)
     monkeypatch.setattr("dem.estimators.base.current_engine", lambda _: LocalEngine(n_threads))
@@ -40,13 +40,13 @@ def test_number_of_threads(case, n_threads, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_workers", [1, 3])
-def test_number_of_worker_processes(n_workers):
+@pytest.mark.parametrize(("n_workers", "cases"), [(1, KERNELS[::2]), (3, KERNELS[1::2])], ids=["1", "3"])
+def test_number_of_worker_processes(n_workers, cases):
     from dem.engine import connect
 
     with connect(workers=n_workers):
-        on_cluster = [fit(case) for case in FAMILIES]
-    for case, fitted in zip(FAMILIES, on_cluster, strict=True):
+        on_cluster = [fit(case) for case in cases]
+    for case, fitted in zip(cases, on_cluster, strict=True):
         assert_same_bits(fit(case), fitted, (*case.parameters, "lower_bounds_"))
 
 

@@ -8,17 +8,16 @@ import pickle
 import numpy as np
 import pytest
 from agreement import assert_close, assert_same_bits
-from cases import CASES
+from cases import CASES, Fits
 from sklearn.base import clone
 from sources import CutRows
 
 from dem.errors import DataError, LikelihoodWarning
-from dem.families.mixture import Mixture
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    return {case.name: case.estimator(n_init=3).fit(case.data()) for case in CASES}
+    return Fits(lambda case: case.estimator(n_init=3).fit(case.data()))
 
 
 @pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
@@ -51,11 +50,11 @@ def test_posteriors_labels_and_densities_agree(case, fitted):
     np.testing.assert_allclose(posterior.sum(axis=1), 1.0, rtol=1e-12)
     np.testing.assert_array_equal(case.labels(posterior.argmax(axis=1)), model.predict(rows))
     assert model.score(rows) == pytest.approx(model.score_samples(rows).mean(), rel=1e-12)
-    # One more iteration from the fitted parameters reports exactly their log-likelihood.
+    # One more iteration from the fitted parameters reports exactly what they are worth.
     again = clone(model).set_params(warm_start=True, max_iter=1, tol=1e9, n_init=1)
     for name in (*case.fitted, "converged_", "lower_bound_", "n_features_in_"):
         setattr(again, name, getattr(model, name))
-    assert again.fit(rows).lower_bound_ == pytest.approx(model.score(rows), rel=1e-10)
+    assert again.fit(rows).lower_bound_ == pytest.approx(case.objective(model), rel=1e-10)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -76,8 +75,9 @@ def test_sampling_and_fitting_come_back(case, fitted):
     rows, labels = model.sample(20000)
     assert rows.shape == (20000, model.n_features_in_)
     np.testing.assert_allclose(np.bincount(labels[labels >= 0]) / 20000, model.weights_, atol=0.02)
-    for k, expected in enumerate(case.means(getattr(model, case.located))):
-        mine = rows[labels == k]
+    values = {name.removesuffix("_"): getattr(model, name) for name in case.parameters}
+    for k, expected in enumerate(case.row_means(values)):
+        mine = case.statistics(rows[labels == k])
         deviations = np.abs(mine.mean(axis=0) - expected)
         assert (deviations < 5 * mine.std(axis=0) / np.sqrt(len(mine))).all(), "five standard errors"
     drawn, fitted_to = model.score_samples(rows), model.score_samples(case.data())
@@ -114,8 +114,8 @@ def test_polishing_a_start_from_a_sample(case):
     rows = CutRows(case.data(), [1000, 2000])
     fitted = case.estimator(sample_rows=500, n_init=3, max_iter=300).fit(rows)
     iterations = [record["iteration"] for record in fitted.history_ if record["phase"] == "data"]
-    # One is for the sample, one for the box of a background; the best few starts share the others.
-    reads = rows.reads - 1 - case.background
+    # One is for the sample, one for the box of a background or for categories; the best few starts share the others.
+    reads = rows.reads - 1 - case.n_looks
     assert max(iterations) == reads
     assert fitted.n_iter_ <= reads <= 1.2 * fitted.n_iter_ + 1
     assert {record["model"] for record in fitted.history_ if record["phase"] == "sample"} == {0, 1, 2}
@@ -125,20 +125,21 @@ def test_polishing_a_start_from_a_sample(case):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_broken_m_step_is_reported(case, monkeypatch):
-    honest, first = Mixture.m_step, []
+    kind = type(case.family())
+    honest, first = kind.m_step, []
 
     def back_to_the_start(self, statistics, parameters):
         first.append(parameters)
         return first[0] if len(first) == 3 else honest(self, statistics, parameters)
 
-    monkeypatch.setattr(Mixture, "m_step", back_to_the_start)
+    monkeypatch.setattr(kind, "m_step", back_to_the_start)
     with pytest.warns(LikelihoodWarning, match="fell from .* to .* in iteration"):
         case.estimator(max_iter=5, tol=1e-9, init_params="random").fit(case.data())
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_outside_the_support_are_named(case):
-    support = case.family().support
+    support = case.estimator()._support()
     below = support.lowest - 1.0 if np.isfinite(support.lowest) else np.nan
     for bad in (below, np.inf):
         rows = case.data().astype(float)

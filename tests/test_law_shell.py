@@ -14,6 +14,7 @@ from test_cli_commands import figures, works
 
 import dem
 from dem import plot
+from dem.estimators.registry import criterion_of, figure_of
 
 OPTIONS = ("-k", 3, "--seed", 0, "--tol", 1e-5, "--max-iter", 300)
 # Commands start processes: once for each family is enough.
@@ -70,7 +71,7 @@ def test_fit_agrees_with_python(case, arguments, options, data, tmp_path):
     for name in (case.parameters[0], case.located):
         assert found[name.removesuffix("_")] == getattr(expected, name).tolist()
     assert (found["estimator"], found["n_components"]) == (type(expected).__name__, 3)
-    assert (found["converged"], found["log_likelihood_per_row"]) == (True, expected.lower_bound_)
+    assert (found["converged"], found[figure_of(expected)]) == (True, expected.lower_bound_)
 
 
 @EVERY_CASE
@@ -78,7 +79,8 @@ def test_reports_are_whole(case, data, model):
     fitted = dem.load(model)
     shown = works("fit", data, *OPTIONS, *case.shell)
     weights = re.findall(r"^ +\d+ +(\d\.\d{4}) ", shown.stdout, flags=re.MULTILINE)
-    np.testing.assert_allclose(np.array(weights, dtype=float), fitted.weights_, atol=5e-5)
+    # Where a table is too wide for the terminal, another with the rest of the features follows.
+    np.testing.assert_allclose(np.array(weights[:3], dtype=float), fitted.weights_, atol=5e-5)
     described = works("info", model).stdout
     assert f"{type(fitted).__name__} of 3 components, {fitted.n_features_in_} features" in described
     assert "…" not in described
@@ -121,7 +123,8 @@ def test_samples_can_be_fitted(case, model, tmp_path):
 def test_fit_goes_on_from_a_model(case, data, model, tmp_path):
     out = str(tmp_path / "out.zarr")
     found = figures("fit", data, "--from", model, "--out", out, "--tol", 1e-10, "--max-iter", 1000)
-    assert found["log_likelihood_per_row"] >= dem.load(model).lower_bound_ - 1e-12  # rounding
+    before = dem.load(model)
+    assert found[figure_of(before)] >= before.lower_bound_ - 1e-12  # rounding
     assert type(dem.load(out)) is type(dem.load(model))
 
 
@@ -150,4 +153,5 @@ def test_plan(case, data):
 def test_pictures(case, model):
     fitted = dem.load(model)
     above, _ = plot.convergence(fitted).axes
-    assert above.get_title(loc="left") == f"Convergence of EM: {fitted.lower_bound_:.6g} nats per row"
+    way = "EM" if criterion_of(fitted).startswith("log") else "VB"
+    assert above.get_title(loc="left") == f"Convergence of {way}: {fitted.lower_bound_:.6g} nats per row"

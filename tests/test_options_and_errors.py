@@ -109,7 +109,9 @@ def test_values_that_are_not_finite(bad, sample_rows):
 def test_counts_outside_their_range():
     rows = np.random.default_rng(0).integers(0, 5, size=(1000, 3))
     rows[700, 2] = 11
-    with pytest.raises(DataError, match=r"whole numbers from 0 to 10; the first is 11 in row 700, column 2") as error:
+    with pytest.raises(
+        DataError, match=r"whole numbers from 0 to 10 \(binomial\); the first is 11 in row 700, column 2"
+    ) as error:
         dem.BinomialMixture(2, 10, random_state=0).fit(CutRows(rows, [500]))
     one_line(error)
     halves = np.full((100, 2), 0.5)

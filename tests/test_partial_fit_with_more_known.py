@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cases import gaussian_rows
 
 import dem
 from dem.data.base import Chunk
@@ -70,3 +71,16 @@ def test_what_one_chunk_does_not_tell():
     plain = followed(Chunk(np.zeros((1, 2)), range(1)), first)
     np.testing.assert_array_equal(plain.noise, [[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
     np.testing.assert_array_equal(plain.labels, [-1, 1, -1])
+
+
+@pytest.mark.parametrize("n_first", [1, 10, 400])
+@pytest.mark.parametrize("weight", [0.0, 1e-12])
+def test_a_light_block_teaches_nothing(n_first, weight):
+    # Whether the first rows are held still (1, 10) or not (400).
+    rows = gaussian_rows(500)
+    ours, theirs = (dem.GaussianMixture(2, random_state=0).partial_fit(rows[:n_first]) for _ in range(2))
+    ours.partial_fit(rows[:20], sample_weight=np.full(20, weight / 20))
+    for one in (ours, theirs):
+        one.partial_fit(rows[n_first : n_first + 90])
+    np.testing.assert_allclose(np.sort(ours.means_, axis=0), np.sort(theirs.means_, axis=0), rtol=0.0, atol=1e-9)
+    assert ours.n_samples_seen_ == pytest.approx(n_first + 90, abs=1e-9)

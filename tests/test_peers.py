@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from peers import COMPARISONS
+from peers import collected
 
 pytestmark = [
     pytest.mark.peers,
     pytest.mark.filterwarnings("default"),  # of the peers
 ]
+COMPARISONS = {name: one for comparisons in collected().values() for name, one in comparisons.items()}
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

@@ -77,7 +77,7 @@ def test_other_families(tmp_path, arguments):
     [
         (["--memory-limit", "1GB"], "--memory-limit is for worker processes"),
         (["--family", "binomial"], "needs --trials"),
-        (["--family", "kmeans", "--covariance", "diag"], "--covariance is for --family gaussian or student_t"),
+        (["--family", "kmeans", "--covariance", "diag"], "--covariance is for --family gaussian or "),
         (["--family", "kmeans", "--algorithm", "incremental"], "--algorithm incremental is for mixtures"),
     ],
 )

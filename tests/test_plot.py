@@ -57,7 +57,9 @@ def test_convergence_of_k_means_names_the_inertia():
     assert above.get_ylabel() == "−inertia per row"
     assert above.get_title(loc="left") == "Convergence of k-means: inertia 2.125 per row"
     assert plot.convergence(history()).axes[0].get_ylabel() == "log-likelihood per row"
-    with pytest.raises(OptionError, match="one of log-likelihood, inertia, not 'bic'"):
+    with pytest.raises(
+        OptionError, match="one of log-likelihood, log-posterior, evidence lower bound, inertia, not 'bic'"
+    ):
         plot.convergence(history(), objective="bic")
 
 

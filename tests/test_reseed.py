@@ -16,8 +16,7 @@ from dem.data.base import Chunk
 from dem.data.joined import table_of
 from dem.em.algorithm import Batch, Settings, Start
 from dem.em.loop import run
-from dem.em.lowest import LowestDensities
-from dem.em.reseed import reseeded, useless
+from dem.em.reseed import least_likely, reseeded, useless
 from dem.engine import LocalEngine
 from dem.errors import ComponentWarning, OptionError
 from dem.events import IterationEnded
@@ -85,7 +84,7 @@ def test_every_family_begins_anew(case):
     family, parameters = model._model()
     twice = family.reseeded(parameters, np.array([1]), Chunk(rows[:1], range(1)))
     chunk = Chunk(rows, range(len(rows)))
-    lowest = LowestDensities(family, twice, 70)(chunk)
+    lowest = least_likely(family, twice, 2)(chunk)
     after, which = reseeded(family, twice, (0, 1), lowest)
     assert which == (0, 1)
     assert after.weights.sum() == pytest.approx(1.0, rel=1e-12)

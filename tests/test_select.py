@@ -178,14 +178,14 @@ def test_the_chosen_model_can_be_saved(chosen, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"criterion": "mdl"}, "criterion must be one of bic, aic, icl, held_out, not 'mdl'"),
+        ({"criterion": "mdl"}, "criterion must be one of bic, aic, icl, held_out, stability, lower_bound, not 'mdl'"),
         ({"holdout": 1.0}, "holdout must be a share of the rows, at least 0 and less than 1, not 1.0"),
         ({"criterion": "held_out"}, "needs held-out rows"),
         ({"holdout": 0.01}, "holdout=0.01 of the 30 rows of .* is less than one row"),
         ({"estimator": dem.KMeans()}, r"estimator must be a mixture such as dem.BernoulliMixture\(\), not KMeans\(\)"),
         ({"estimator": dem.BernoulliMixture}, "estimator must be a mixture"),
         ({"top_components": 2}, "top_components does not go with select"),
-        ({"n_components": []}, "need at least one value"),
+        ({"n_components": []}, "needs at least one value"),
         ({"n_components": [0]}, "'n_components' parameter of GaussianMixture must be"),
         ({"covariance_type": "round"}, "'covariance_type' parameter of GaussianMixture must be"),
         ({"tolerance": 1.0}, "GaussianMixture has no option 'tolerance'; it has"),

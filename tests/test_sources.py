@@ -348,9 +348,3 @@ class TestBadInput:
             dem.GaussianMixture().fit(grid, feature_dim="z")
         with pytest.raises(DataError, match="no variables"):
             dem.GaussianMixture().fit(xr.Dataset())
-
-    def test_sparse(self):
-        import scipy.sparse
-
-        with pytest.raises((TypeError, DataError), match=r"[Ss]parse"):
-            dem.GaussianMixture().fit(scipy.sparse.eye(5, format="csr"))

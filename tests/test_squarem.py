@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from agreement import assert_same_bits
-from cases import ANY_CASE, CASES, FAMILIES, chunk_of
+from cases import ANY_CASE, CASES, FAMILIES, KERNELS, chunk_of
 from click.testing import CliRunner
 from sources import CutRows
 
@@ -40,6 +40,7 @@ def test_vectors_hold_all_of_the_parameters(case):
     assert np.isfinite(family.log_likelihood(anywhere, chunk_of(case.data()))).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_fixed_point_of_em_in_monotone_steps(case):
     rows = case.data()[:1200]
@@ -124,21 +125,23 @@ def test_a_fit_that_ends_before_a_trial_was_judged_keeps_the_step_before(case, m
         assert model.score(rows) >= model.lower_bound_ - 1e-9
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("case", FAMILIES, ids=str)
+@pytest.mark.parametrize("case", KERNELS, ids=str)
 def test_the_same_bits_on_a_cluster(case, request):
-    options = {"accelerate": "squarem", "tol": 0.0, "max_iter": 30, "init_params": "random_from_data"}
+    options = {"accelerate": "squarem", "tol": 0.0, "max_iter": 8, "init_params": "random_from_data"}
     here = case.estimator(**options).fit(CutRows(case.data(), [1000, 2000]))
     request.getfixturevalue("client")
     there = case.estimator(**options).fit(CutRows(case.data(), [1000, 2000]))
     assert_same_bits(there, here, case.parameters)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_auto_means_batch_with_squarem(case):
     options = {"tol": 1e-8, "max_iter": 500, "init_params": "random_from_data", "n_init": 2}
     fast = case.estimator(accelerate="squarem", **options).fit(case.data())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
-from cases import MEANS, WEIGHTS, gaussian_rows, student_t_rows
+from case import MEANS, WEIGHTS
+from cases import gaussian_rows, student_t_rows
 from scipy.special import digamma
 
 import dem

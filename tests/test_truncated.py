@@ -51,7 +51,7 @@ def model(case, top_components, rows=None):
 def expected(family, parameters, rows):
     """Truncated log-likelihood and counts, from the densities of all components."""
     kernel = family.component.kernel(parameters.components, rows.dtype)
-    dense = np.log(parameters.weights) + np.array(
+    dense = parameters.log_weights[:, 0] + np.array(
         [kernel.block(chunk_of(row[np.newaxis])).log_density()[:, 0].copy() for row in rows]
     )
     candidates = parameters.candidates
@@ -63,7 +63,7 @@ def expected(family, parameters, rows):
     return total.sum(), responsibilities
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.prior_rows], ids=str)
 def test_the_e_step_is_that_of_the_candidates(case):
     check_the_e_step(case, case.data()[:600])
 
@@ -92,8 +92,9 @@ def check_the_e_step(case, rows):
     new = family.component.to_user(family.m_step(ours, parameters).components)
     there = ours.counts[:N_COMPONENTS] > 1e-3
     shares = (responsibilities * case.row_weights(family, parameters, rows))[:, :N_COMPONENTS][:, there]
-    wanted = shares.T @ case.statistics(rows) / shares.sum(axis=0)[:, np.newaxis]
-    np.testing.assert_allclose(case.means(new[case.located.removesuffix("_")])[there], wanted, rtol=1e-6, atol=1e-7)
+    wanted = shares.T @ case.statistics(rows) + case.prior_rows * case.statistics(rows).mean(axis=0)
+    wanted /= shares.sum(axis=0)[:, np.newaxis] + case.prior_rows
+    np.testing.assert_allclose(case.row_means(new)[there], wanted, rtol=1e-6, atol=1e-7)
     return family, parameters
 
 
@@ -105,7 +106,7 @@ def test_all_in_the_list_is_the_dense_e_step(case):
     object.__setattr__(candidates, "lists", np.tile(np.arange(len(parameters.weights)), (len(candidates.lists), 1)))
     source, engine = CutRows(rows, [700]), LocalEngine(1)
     (ours,) = engine.sweep(source, [EStep(family, parameters)])
-    dense = type(parameters)(parameters.weights, parameters.components)
+    dense = replace(parameters, candidates=None)
     (theirs,) = engine.sweep(source, [EStep(family, dense)])
     assert ours.log_likelihood == pytest.approx(theirs.log_likelihood, rel=1e-11)
     for (name, mine), (_, other) in zip(leaves(ours.components), leaves(theirs.components), strict=True):
@@ -219,7 +220,8 @@ def test_incremental_em_keeps_the_candidates(case, algorithm):
         assert bounds[0] > batch.log_likelihood
     latest = [one for one in seen if one is not None][3]
     (exact,) = sweep_models(engine, source, [(family, latest)])
-    assert -1e-11 < exact.log_likelihood / len(rows) - ours.log_likelihoods[3] < 1e-3
+    close = 1e-2 if case.prior_rows else 1e-3  # of components that lose their rows on the way
+    assert -1e-11 < family.objective(exact, latest) / len(rows) - ours.log_likelihoods[3] < close
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
