@@ -230,6 +230,7 @@ def test_draws_have_the_covariance():
             "n_factors = 4 are too many for n_features = 6: give at most 3, or they are not identified",
         ),
         (6, {"n_factors": 6}, "n_factors = 6 are too many for n_features = 6: give at most 3"),
+        (6, {"n_factors": 10**9}, "n_factors = 1000000000 are too many for n_features = 6: give at most 3"),
         (2, {"n_factors": 1}, "n_features = 2 are too few for a factor: factor analysis takes at least 3"),
         (6, {"n_factors": 6, "noise_type": "spherical"}, "give at most 5, fewer than features"),
         (1, {"n_factors": 1, "noise_type": "spherical"}, "n_features = 1 are too few for a factor"),

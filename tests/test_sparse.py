@@ -7,6 +7,7 @@ import pickle
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import zarr
@@ -253,3 +254,19 @@ def test_batches_travel_with_their_own_rows():
     rows = [chunk.rows for batch in pickle.loads(pickle.dumps(batches)) for chunk in batch]
     assert all(isinstance(part, SparseRows) for part in rows)
     np.testing.assert_array_equal(np.concatenate(rows), matrix.toarray())
+
+
+@pytest.mark.filterwarnings("ignore:pandas.DataFrame with sparse columns:UserWarning")
+def test_frames_of_sparse_columns_are_fitted_as_sparse_rows():
+    table, names = counts(300), [f"gene {i}" for i in range(N_GENES)]
+    frame = pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(table), columns=names)
+    fitted = dem.MultinomialMixture(2, random_state=0, max_iter=5).fit(frame)
+    assert fitted.feature_names_in_.tolist() == names
+    expected = dem.MultinomialMixture(2, random_state=0, max_iter=5).fit(table)
+    np.testing.assert_allclose(fitted.score_samples(frame), expected.score_samples(table), rtol=1e-12)
+    assert open_rows(frame).is_sparse
+    frame["gene 0"] = frame["gene 0"].sparse.to_dense()  # dense and sparse columns, which are made dense
+    rates = {"gene 0,gene 1": "poisson", "gene 2": "gaussian"}
+    mixed = dem.Mixture(rates, n_components=2, random_state=0, max_iter=5)
+    dense = pd.DataFrame(table, columns=names)
+    np.testing.assert_array_equal(mixed.fit(frame).score_samples(frame), mixed.fit(dense).score_samples(dense))

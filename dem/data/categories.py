@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.data.checks import frame_columns, frame_name, reason
+from dem.data.checks import frame_columns, frame_name, plain_dtype, reason
 from dem.data.retries import retried, tried
 from dem.data.sources import SourceOptions, source_kind
 from dem.errors import DataError
@@ -192,7 +192,7 @@ class _Frame:
         self.name, self.columns = frame_name(data), frame_columns(data) or ()
 
     def is_text(self, name: str) -> bool:
-        dtype = getattr(self.data.dtypes[name], "numpy_dtype", self.data.dtypes[name])
+        dtype = plain_dtype(self.data.dtypes[name])
         return not isinstance(dtype, np.dtype) or dtype.kind not in "iuf"
 
     def values_of(self, names: Sequence[str]) -> dict[str, Any]:

@@ -91,6 +91,12 @@ def is_parquet(path: str) -> bool:
     return here.is_dir() and any(found for suffix in _PARQUET_SUFFIXES for found in here.rglob(f"*{suffix}"))
 
 
+def plain_dtype(dtype: Any) -> Any:
+    """Return the NumPy type behind a nullable or sparse type of pandas; others as they are."""
+    dtype = getattr(dtype, "numpy_dtype", dtype)
+    return dtype.subtype if hasattr(dtype, "fill_value") else dtype  # intervals have a subtype too
+
+
 def check_dtype(name: str, dtype: Any) -> np.dtype[Any]:
     """Return the dtype if dem reads it: bool, integers, float16, float32, float64 in either byte order.
 

@@ -12,10 +12,11 @@ from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
 from dem.data.base import Rows
-from dem.data.checks import check_dtype, frame_columns, frame_name, reason
+from dem.data.checks import check_dtype, frame_columns, frame_name, plain_dtype, reason
 from dem.data.dask import DaskRows
 from dem.data.dask_graph import Nodes
 from dem.data.numpy import ArrayRows
+from dem.data.sparse import open_csr
 from dem.errors import DataError
 
 
@@ -31,15 +32,16 @@ def open_dataframe(frame: Any) -> Rows:
         raise DataError(message)
     name = frame_name(frame)
     columns = list(frame.columns)
-    # pandas' own nullable types have the NumPy type behind them.
-    plain = [getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes]
+    plain = [plain_dtype(dtype) for dtype in frame.dtypes]
     for column, dtype in zip(columns, plain, strict=True):
         check_dtype(f"column {column!r} of {name}", dtype)
+    names = frame_columns(frame)
+    if all(getattr(dtype, "fill_value", None) == 0 for dtype in frame.dtypes):  # sparse columns alone have one
+        return open_csr(frame.sparse.to_coo(), name, names)
     if any(mine is not dtype for mine, dtype in zip(plain, frame.dtypes, strict=True)):
         frame = frame.astype("float64")  # what is missing becomes NaN
     elif len(set(plain)) > 1:  # pandas would make objects of numbers and booleans
         frame = frame.astype(np.result_type(*plain))
-    names = frame_columns(frame)
     if hasattr(frame, "to_dask_array"):
         return DaskRows(_array_of(frame, name), name, names)
     return ArrayRows(frame.to_numpy(), name, names)

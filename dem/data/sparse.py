@@ -252,7 +252,7 @@ class DenseRows(JoinedRows):
         return self.rows.read_bytes + max(DENSE_BYTES, self.n_features * self.dtype.itemsize)
 
 
-def open_csr(data: Any) -> CsrRows:
+def open_csr(data: Any, name: str = "sparse matrix", names: tuple[str, ...] | None = None) -> CsrRows:
     """Open a sparse matrix of SciPy of any format: others than CSR, and repeated places, are made CSR by a copy."""
     matrix = data.tocsr()
     if matrix.ndim != 2:
@@ -261,7 +261,7 @@ def open_csr(data: Any) -> CsrRows:
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    return CsrRows(HeldCsr(matrix), "sparse matrix", matrix.indptr, matrix.shape[1], matrix.dtype)
+    return CsrRows(HeldCsr(matrix), name, matrix.indptr, matrix.shape[1], matrix.dtype, names)
 
 
 def is_csr(group: Any, name: str) -> bool:

@@ -11,13 +11,14 @@ from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from dem.data import open_rows
 from dem.data.base import Rows
 from dem.data.beside import found_beside, without
-from dem.data.checks import WordsError, check_dtype, frame_columns, frame_name
+from dem.data.checks import WordsError, check_dtype, frame_columns, frame_name, plain_dtype
 from dem.data.columns import LIMITED, with_columns
 from dem.data.labels import order_of, same
 from dem.data.numpy import ArrayRows
@@ -31,7 +32,7 @@ from dem.data.sources import (
     parted,
     source_kind,
 )
-from dem.data.sparse import DenseRows
+from dem.data.sparse import DenseRows, open_csr
 from dem.em.predict import RowFunction
 from dem.engine.mapping import map_rows
 from dem.errors import DataError, DataWarning, OptionError
@@ -89,7 +90,7 @@ def _about(data: Any, error: Exception) -> str:
         try:
             np.asarray(values, dtype=np.float64)
             if values.dtype != object:
-                check_dtype(where, getattr(values.dtype, "numpy_dtype", values.dtype))
+                check_dtype(where, plain_dtype(values.dtype))
         except DataError as cause:
             return str(cause)
         except (TypeError, ValueError) as cause:
@@ -169,6 +170,9 @@ def rows_of(
     except WordsError as error:
         message = _about(data, error) if _is_frame(table) is not _is_frame(data) else f"{error}, or {_WORDS}"
         raise DataError(message) from error
+    if table is not data and _is_frame(data):
+        opened = open_csr if issparse(table) else ArrayRows
+        rows = opened(table, frame_name(data), frame_columns(data))
     if rows.is_sparse and not takes_sparse(estimator):
         rows = DenseRows(rows)
     rows = rows.on_grid() if on_grid else rows
@@ -177,9 +181,6 @@ def rows_of(
         note_features(estimator, rows, names=not isinstance(table, np.ndarray))
     elif not isinstance(table, np.ndarray):
         check_features(estimator, rows)
-    if table is not data and _is_frame(data):
-        rows = ArrayRows(table, frame_name(data), frame_columns(data))
-        rows.categories = categories
     if rows.n_rows < minimum:
         message = f"{rows.name} has {rows.n_rows} rows; at least {minimum} are needed"
         raise DataError(message)

@@ -241,6 +241,10 @@ def fitting(
     if not (rooms := engine.rooms()):
         return rows
     n_workers = None if rooms[0].is_here else len(rooms)
+    if row_bytes is None:
+        for one in estimators:  # options that do not go with so many features are told of first
+            if one._entry.is_mixture:
+                one._initial_values(rows.n_features)
 
     def need_in(room: Room, rows: Rows) -> dict[str, int]:
         if row_bytes is not None:
