@@ -8,8 +8,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
-# Processes of pytest, one more than cores in CI: tests wait for processes of their own.
-JOBS ?= 3
+# Processes of pytest, twice the cores in CI: tests wait for processes of their own.
+JOBS ?= 4
 SECONDS ?= 60
 PYTEST := python -m pytest -n $(JOBS) --dist worksteal
 # Tests of what calls dask, zarr, xarray, pandas, pyarrow, scikit-learn, click and matplotlib; the others are arithmetic.

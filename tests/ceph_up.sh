@@ -3,11 +3,7 @@
 # ceph_up.sh KEY SECRET PORT MON_PORT MON_V1_PORT; its state lies in $CEPH_TEST_DIR; ceph_down.sh ends it.
 set -euo pipefail
 D=$CEPH_TEST_DIR; AK=$1; SK=$2
-# Exit code 77: it is not installed, and cannot be.
-if ! command -v radosgw >/dev/null || ! command -v ceph-mon >/dev/null; then
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      radosgw ceph-mon ceph-osd ceph-common >/dev/null; } || exit 77
-fi
+"$(dirname "$0")"/ceph_install.sh
 t0=$(date +%s.%N); mkdir -p $D/{mon,osd0,run,log}
 cat > $D/ceph.conf <<C
 [global]

@@ -135,6 +135,22 @@ def test_neighbours_that_overlap_each_read_the_edge():
     assert len(rows.batches()) > 20
 
 
+def test_batches_do_not_depend_on_the_order_in_which_a_graph_is_sorted(monkeypatch):
+    def scattered_first(nodes):
+        """One kind of node after the other; when that is reversed, every fifth of a kind comes first."""
+
+        def depth(key):
+            return 1 + max(map(depth, nodes[key].dependencies), default=0)
+
+        return sorted(nodes, key=lambda key: (depth(key), isinstance(key, tuple) and key[1] % 5 == 0))
+
+    x, _ = counting(block_rows=11)
+    expected = len(open_rows(x.rechunk((10, 3))).batches())
+    monkeypatch.setattr(dem.data.dask_graph, "toposort", scattered_first)
+    x, _ = counting(block_rows=11)
+    assert len(open_rows(x.rechunk((10, 3))).batches()) == expected
+
+
 def test_what_is_large_is_not_kept(monkeypatch):
     monkeypatch.setattr(dem.data.dask_graph, "SHARED_BYTES", 1000)
     x, _ = counting()

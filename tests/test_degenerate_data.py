@@ -128,7 +128,7 @@ def tries(family, options, algorithm):
     return family(3, random_state=0, max_iter=8, **options, **(ALGORITHMS[algorithm] if is_mixture else {}))
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("algorithm", [pytest.param(one, marks=SLOW if one in BLOCKWISE else ()) for one in ALGORITHMS])
 @pytest.mark.parametrize("family", FAMILIES)
 class TestReal:

@@ -15,7 +15,7 @@ ALGORITHMS = [
     "batch",
     pytest.param("incremental", marks=pytest.mark.slow),
     pytest.param("stepwise", marks=pytest.mark.slow),
-    pytest.param("auto", marks=pytest.mark.slow),
+    pytest.param("auto", marks=pytest.mark.thorough),
 ]
 
 

@@ -255,8 +255,14 @@ def fitted_seconds(path, estimator):
     "estimator",
     [
         dem.GaussianMixture(16, max_iter=3, tol=0, random_state=0, sample_rows=5000),
-        dem.GaussianMixture(4, covariance_type="diag", max_iter=4, tol=0, random_state=0, sample_rows=5000),
-        dem.KMeans(32, max_iter=3, n_init=1, init="random", random_state=0, sample_rows=5000),
+        pytest.param(
+            dem.GaussianMixture(4, covariance_type="diag", max_iter=4, tol=0, random_state=0, sample_rows=5000),
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            dem.KMeans(32, max_iter=3, n_init=1, init="random", random_state=0, sample_rows=5000),
+            marks=pytest.mark.thorough,
+        ),
     ],
     ids=["full", "diag", "k-means"],
 )

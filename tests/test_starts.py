@@ -66,7 +66,9 @@ def test_never_worse_than_each_start_alone(seed):
 
 @pytest.mark.filterwarnings("ignore::dem.errors.ComponentWarning")
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(0, 80, 4))
+@pytest.mark.parametrize(
+    "seed", [*range(0, 40, 4), *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(40, 80, 4))]
+)
 def test_twenty_problems(seed):
     check_against_sklearn(seed)
     rows, options = problem(seed)

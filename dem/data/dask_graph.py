@@ -128,21 +128,17 @@ def _needed_by(nodes: Nodes, reads: Sequence[Sequence[Key]]) -> list[tuple[int, 
     ranges: dict[Key, list[tuple[int, int]]] = {
         key: [(number, number)] for number, read in enumerate(reads) for key in read
     }
-    for key in reversed(toposort(nodes)):
-        mine = ranges.get(key, [])
+    for key in reversed(toposort(nodes)):  # what needs a node comes before it
+        mine = ranges[key] = _joined(ranges.get(key, []))
         for name in nodes[key].dependencies:
-            theirs = ranges.get(name)
-            if theirs is None:
-                ranges[name] = mine
-            elif theirs is not mine:
-                ranges[name] = _joined(theirs, mine)
-    return list(itertools.chain.from_iterable(ranges.values()))
+            ranges.setdefault(name, []).extend(mine)
+    return list(itertools.chain.from_iterable(map(_joined, ranges.values())))
 
 
-def _joined(these: list[tuple[int, int]], those: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Join ranges that overlap or follow one another; none if they are scattered."""
     joined: list[tuple[int, int]] = []
-    for start, stop in sorted(these + those):
+    for start, stop in sorted(ranges):
         if joined and start <= joined[-1][1] + 2:
             joined[-1] = joined[-1][0], max(stop, joined[-1][1])
         else:
