@@ -17,6 +17,8 @@ DATA = Path(__file__).parent / "data"
 
 # Set before dask or matplotlib are imported, and inherited by every process that a test starts.
 os.environ["MPLBACKEND"] = "Agg"
+# NumPy's arithmetic is the oracle; tests/test_native.py and the laws that it repeats run the compiled loops.
+os.environ["DEM_NATIVE"] = "off"
 
 hypothesis.settings.register_profile(
     "dem", deadline=None, max_examples=15, derandomize="CI" in os.environ, print_blob=True

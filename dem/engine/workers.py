@@ -17,6 +17,7 @@ from distributed import Client, KilledWorker
 from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 
+from dem import native
 from dem.data.base import Rows
 from dem.engine.base import STALL, Told, longest_wait
 from dem.errors import EngineError
@@ -285,6 +286,7 @@ def _versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "missing"
+    found["arithmetic"] = native.state()
     return found
 
 
@@ -311,6 +313,8 @@ def compare(answers: Mapping[str, Any]) -> list[str]:
                     f"worker {worker} has {package} {there[package]}, this process {wanted}; "
                     "install the same versions on all machines"
                 )
+                if package == "arithmetic":
+                    message += f", or set {native.SETTING} alike"
                 raise EngineError(message)
     return answered
 

@@ -19,7 +19,7 @@ from dask.utils import parse_timedelta
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
-from dem import __version__
+from dem import __version__, native
 from dem.data.base import Rows
 from dem.data.fingerprint import FirstChunks, digest_of, digests, shape_of
 from dem.data.snapshots import Snapshots
@@ -208,7 +208,7 @@ def versions() -> dict[str, str]:
     """Return the versions that bits depend on."""
     found = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "scikit-learn")}
     found = {"dem": __version__, "python": platform.python_version(), **found}
-    return {f"version of {name}": version for name, version in found.items()}
+    return {**{f"version of {name}": version for name, version in found.items()}, "arithmetic": native.state()}
 
 
 def told(value: Any) -> str | int | float | bool | None:

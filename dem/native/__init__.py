@@ -1,0 +1,140 @@
+"""Compiled loops: whether there are any, when they are used, and the one way to compile them.
+
+Loops are compiled by numba, which nothing imports before the first chunk that is large enough: small fits and
+``dem --help`` never wait for it. A chunk's arithmetic is chosen by its size, the model and ``DEM_NATIVE``, never by
+where it is computed; what `state` says is compared between a process and its workers, and between a fit and its
+checkpoint. NumPy's arithmetic serves where numba is missing or fails, after one line of warning.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from threading import Lock
+from typing import Any, TypeVar
+
+from dem.errors import EngineWarning, OptionError
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+#: environment variable: ``off`` for NumPy alone, ``always`` for compiled loops on chunks of any size
+SETTING = "DEM_NATIVE"
+# Multiplications from which on compiled loops repay being loaded from the disk (some 0.5 s, once a process).
+LEAST_WORK = 2e6
+_VALUES = ("", "off", "always")
+
+_failure: str | None = None
+_loaded: dict[Callable[..., Any], Any] = {}
+_loading = Lock()
+
+
+def state() -> str:
+    """Return which arithmetic this process uses, for comparison with others: ``NumPy``, or numba's version."""
+    setting = _setting()
+    if setting == "off" or _failure is not None or not _is_installed():
+        return "NumPy"
+    try:
+        found = f"numba {version('numba')}"
+    except PackageNotFoundError:
+        found = "numba"
+    return f"{found}, {setting}" if setting else found
+
+
+def pays(multiplications: float) -> bool:
+    """Tell whether a chunk of so much work goes through compiled loops, if there are any."""
+    setting = _setting()
+    return setting == "always" or (setting != "off" and multiplications >= LEAST_WORK)
+
+
+def loaded(make: Callable[[], T]) -> T | None:
+    """Return what `make` imports or compiles, kept; None where that fails, which is said once in a process.
+
+    Parameters
+    ----------
+    make : callable
+        A function of a module; it imports a module of loops, or calls what `compiled` returned for the first time.
+    """
+    global _failure  # noqa: PLW0603 - one failure is that of the whole process
+    if make in _loaded:
+        kept: T = _loaded[make]
+        return kept
+    with _loading:
+        if _failure is None and make not in _loaded:
+            try:
+                _loaded[make] = make()
+            except Exception as error:  # noqa: BLE001 - numba, LLVM and the disk raise what they like; it is told
+                reason = str(error).strip().partition("\n")[0]
+                _failure = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+                message = (
+                    f"the compiled loops cannot be used ({_failure}), NumPy computes instead, slower; "
+                    f"{SETTING}=off chooses this without a warning"
+                )
+                warnings.warn(message, EngineWarning, stacklevel=2)
+        return _loaded.get(make)
+
+
+def compiled(signature: str | list[str], *, reassociates: bool = False) -> Callable[[F], F]:
+    """Return a decorator that compiles a function at once, or takes it from the cache on the disk.
+
+    The function runs without the interpreter's lock. Of the liberties of floating point it has fused multiply-add
+    alone, so that NaN and infinity mean what they do elsewhere; with `reassociates` also sums in any order, which is
+    what lets sums over rows be vectorised: the order is fixed when it is compiled.
+
+    numba's cache looks at the file of the function alone: who edits a function that others inline touches their files.
+
+    Parameters
+    ----------
+    signature : str or list of str
+        Types as numba writes them; rows are read-only arrays of any layout.
+    reassociates : bool
+
+    Raises
+    ------
+    ImportError
+        Where numba is missing, or too old or too new for NumPy.
+    """
+    numba: Any = importlib.import_module("numba")  # not before it is wanted
+    options: dict[str, Any] = {"nogil": True, "fastmath": _liberties(reassociates), "error_model": "numpy"}
+
+    def decorate(function: F) -> F:
+        try:
+            result: F = numba.njit(signature, cache=True, **options)(function)
+        except RuntimeError as error:
+            if "cache" not in str(error):
+                raise
+            result = numba.njit(signature, **options)(function)  # no folder may be written to: once a process
+        return result
+
+    return decorate
+
+
+def inlined(*, reassociates: bool = False) -> Callable[[F], F]:
+    """Return a decorator for functions that only compiled ones call; each call has types of its own."""
+    numba: Any = importlib.import_module("numba")  # not before it is wanted
+
+    def decorate(function: F) -> F:
+        result: F = numba.njit(function, nogil=True, fastmath=_liberties(reassociates), error_model="numpy")
+        return result
+
+    return decorate
+
+
+def _liberties(reassociates: bool) -> set[str]:
+    return {"contract", "reassoc"} if reassociates else {"contract"}
+
+
+def _setting() -> str:
+    value = os.environ.get(SETTING, "").strip().lower()
+    if value not in _VALUES:
+        message = f"{SETTING} must be off or always, or not be set, not {value!r}"
+        raise OptionError(message)
+    return value
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
