@@ -219,6 +219,36 @@ class Kernel(EStepKernel[S_co], Protocol[S_co]):
         """Return the same arithmetic for some of the components (increasing numbers), with sums of its own."""
 
 
+class ChunkKernel(ABC):
+    """A kernel that may have compiled loops, which put a whole chunk through in one call.
+
+    Each method returns None where there are none, or where they do not pay: then the caller goes block by block.
+    """
+
+    @abstractmethod
+    def sums_of(
+        self, log_weights: Array, segments: Sequence[slice], chunk: RowBlock
+    ) -> tuple[Array, Array, NDArray[np.intp]] | None:
+        """Add the statistics of a chunk to the kernel's.
+
+        Returns
+        -------
+        tuple of ndarray, or None
+            Σγ (n_components,), the log-likelihood of each segment, and the places of rows that were left to an exact
+            kernel.
+        """
+
+    @abstractmethod
+    def fill(self, name: str, log_weights: Array, chunk: RowBlock, result: NDArray[Any]) -> NDArray[np.intp] | None:
+        """Fill `result` with what ``'density'``, ``'posterior'`` or ``'label'`` says of each row of a chunk.
+
+        Returns
+        -------
+        ndarray, or None
+            The places of rows that were left to an exact kernel.
+        """
+
+
 class Component(ABC, Generic[P, S]):
     """One kind of component of a mixture: everything about its density, nothing about weights."""
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, EStepKernel, RowBlock, weighted_sum
+from dem.families.base import Array, ChunkKernel, EStepKernel, RowBlock, weighted_sum
 from dem.families.workspace import constant_row
 from dem.statistics import Additive, Statistics
 
@@ -85,10 +85,14 @@ def accumulate(
     counts = np.zeros(len(log_weights))
     log_likelihoods = np.zeros(len(segments))
     far_rows = []
+    whole = kernel.sums_of(log_weights, segments, chunk) if isinstance(kernel, ChunkKernel) else None
+    if whole is not None:
+        counts, log_likelihoods, far = whole
+        far_rows = [far] if len(far) else []
     # What is not finite shows in the log-likelihood, and the EM loop says where it comes from.
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         np.setbufsize(_BUFFER)  # until the end of this context
-        for where, part in blocks(chunk, kernel.block_rows):
+        for where, part in blocks(chunk, kernel.block_rows) if whole is None else ():
             block = kernel.block(part)
             responsibilities = block.log_density()
             responsibilities += log_weights.astype(responsibilities.dtype, copy=False)
@@ -97,17 +101,17 @@ def accumulate(
                     forbid(responsibilities[segment], part.labels)
             largest = [responsibilities[segment].max(axis=0) for segment in segments]
             # A row is as trustworthy as the model that it is farthest from.
-            far = distrusted_rows(kernel, largest[0] if len(largest) == 1 else np.minimum.reduce(largest))
+            far_here = distrusted_rows(kernel, largest[0] if len(largest) == 1 else np.minimum.reduce(largest))
             totals = [
                 normalise(responsibilities[own], most, part.weights)
                 for own, most in zip(segments, largest, strict=True)
             ]
-            if far is not None:
-                far_rows.append(where.start + np.flatnonzero(far))
-                responsibilities[:, far] = 0.0
+            if far_here is not None:
+                far_rows.append(where.start + np.flatnonzero(far_here))
+                responsibilities[:, far_here] = 0.0
                 for total in totals:
-                    total[far] = 0.0
-                block.forget(far)
+                    total[far_here] = 0.0
+                block.forget(far_here)
             for number, total in enumerate(totals):
                 log_likelihoods[number] += weighted_sum(total, part.weights)
             counts += responsibilities.sum(axis=1)

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Component, IncrementalModel, Kernel, RowBlock, has_gaps, weighted_sum
+from dem.families.base import Array, ChunkKernel, Component, IncrementalModel, Kernel, RowBlock, has_gaps, weighted_sum
 from dem.families.expectation import distrusted_rows, log_joint, normalise
 from dem.families.gaps import Divided, divided, imputed
 from dem.families.mixture_parameters import MixtureParameters
@@ -32,7 +32,7 @@ class RowByRow(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
 
     def log_likelihood(self, parameters: MixtureParameters[P], chunk: RowBlock) -> Array:
         """Return log p(row), shape (n,)."""
-        return self._by_row(parameters, chunk, np.empty(len(chunk.rows)), normalise)
+        return self._by_row(parameters, chunk, np.empty(len(chunk.rows)), normalise, "density")
 
     def ranked(self, parameters: MixtureParameters[P], chunk: RowBlock) -> tuple[Array, Array]:
         """Return by what rows are ordered, the most outlying lowest, and log p(row); shape (n,) both."""
@@ -46,11 +46,13 @@ class RowByRow(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
             normalise(joint, largest)
             return joint.T
 
-        return self._by_row(parameters, chunk, np.empty((len(chunk.rows), self.size(parameters))), responsibilities)
+        return self._by_row(
+            parameters, chunk, np.empty((len(chunk.rows), self.size(parameters))), responsibilities, "posterior"
+        )
 
     def labels(self, parameters: MixtureParameters[P], chunk: RowBlock) -> NDArray[np.int64]:
         """Return the most probable component of each row, shape (n,)."""
-        numbers = self._by_row(parameters, chunk, np.empty(len(chunk.rows), dtype=np.int64), largest_row)
+        numbers = self._by_row(parameters, chunk, np.empty(len(chunk.rows), dtype=np.int64), largest_row, "label")
         return self.named(numbers, parameters)
 
     def entropy(self, parameters: MixtureParameters[P], chunk: RowBlock) -> float:
@@ -96,16 +98,21 @@ class RowByRow(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
         chunk: RowBlock,
         result: NDArray[Any],
         function: Callable[[Array, Array], NDArray[Any]],
+        name: str = "",
     ) -> NDArray[Any]:
         """Fill `result` with what a function makes of log(weight · density), (n_components, n), and its largest.
 
-        Rows that single precision does not do justice come a second time, in double precision.
+        Where a kernel has a compiled loop of that name, this does it for the whole chunk. Rows that single precision
+        does not do justice come a second time, in double precision.
         """
         log_weights, far = parameters.log_weights, [np.empty(0, dtype=np.intp)]
         whole, numbers, groups = self.divide(parameters, chunk)
         kernel = self.arithmetic(parameters, whole)
         own = result if isinstance(numbers, slice) else result[numbers]
-        for where, joint, largest in log_joint(kernel, log_weights, whole):
+        filled = kernel.fill(name, log_weights, whole, own) if name and isinstance(kernel, ChunkKernel) else None
+        if filled is not None:
+            far.append(filled)
+        for where, joint, largest in log_joint(kernel, log_weights, whole) if filled is None else ():
             if (distrusted := distrusted_rows(kernel, largest)) is not None:
                 far.append(where.start + np.flatnonzero(distrusted))
                 joint[:, distrusted] = largest[distrusted] = 0.0  # they may have overflowed

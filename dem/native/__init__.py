@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from importlib.metadata import PackageNotFoundError, version
 from threading import Lock
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ LEAST_WORK = 2e6
 _VALUES = ("", "off", "always")
 
 _failure: str | None = None
-_loaded: dict[Callable[..., Any], Any] = {}
+_loaded: dict[tuple[Hashable, ...], Any] = {}
 _loading = Lock()
 
 
@@ -51,22 +51,25 @@ def pays(multiplications: float) -> bool:
     return setting == "always" or (setting != "off" and multiplications >= LEAST_WORK)
 
 
-def loaded(make: Callable[[], T]) -> T | None:
+def loaded(make: Callable[..., T], *arguments: Hashable) -> T | None:
     """Return what `make` imports or compiles, kept; None where that fails, which is said once in a process.
 
     Parameters
     ----------
     make : callable
-        A function of a module; it imports a module of loops, or calls what `compiled` returned for the first time.
+        A function of a module; it imports a module of loops, or compiles some.
+    *arguments
+        Its arguments, for instance the types of numbers.
     """
     global _failure  # noqa: PLW0603 - one failure is that of the whole process
-    if make in _loaded:
-        kept: T = _loaded[make]
+    key = (make, *arguments)
+    if key in _loaded:
+        kept: T = _loaded[key]
         return kept
     with _loading:
-        if _failure is None and make not in _loaded:
+        if _failure is None and key not in _loaded:
             try:
-                _loaded[make] = make()
+                _loaded[key] = make(*arguments)
             except Exception as error:  # noqa: BLE001 - numba, LLVM and the disk raise what they like; it is told
                 reason = str(error).strip().partition("\n")[0]
                 _failure = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
@@ -75,10 +78,10 @@ def loaded(make: Callable[[], T]) -> T | None:
                     f"{SETTING}=off chooses this without a warning"
                 )
                 warnings.warn(message, EngineWarning, stacklevel=2)
-        return _loaded.get(make)
+        return _loaded.get(key)
 
 
-def compiled(signature: str | list[str], *, reassociates: bool = False) -> Callable[[F], F]:
+def compiled(signature: Any, *, reassociates: bool = False) -> Callable[[F], F]:
     """Return a decorator that compiles a function at once, or takes it from the cache on the disk.
 
     The function runs without the interpreter's lock. Of the liberties of floating point it has fused multiply-add
@@ -89,8 +92,8 @@ def compiled(signature: str | list[str], *, reassociates: bool = False) -> Calla
 
     Parameters
     ----------
-    signature : str or list of str
-        Types as numba writes them; rows are read-only arrays of any layout.
+    signature : signature of numba, or str
+        Rows are read-only arrays of any layout: what is writable or contiguous passes too.
     reassociates : bool
 
     Raises

@@ -58,6 +58,14 @@ class DiagonalKernel(OwnCovarianceKernel):
     def _shared_numbers(self, d: int) -> int:
         return 1 + 2 * d
 
+    @property
+    def factors_of_terms(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Of 1, x and x²."""
+        d = self.means.shape[1]
+        return np.concatenate([np.arange(-1, d) % (d + 1), np.arange(d)]), np.concatenate(
+            [np.full(1 + d, d), np.arange(d)]
+        )
+
     def append_products(self, z: NDArray[Any], d: int) -> None:
         """Append x²."""
         np.multiply(z[1 : 1 + d], z[1 : 1 + d], out=z[1 + d :])

@@ -45,6 +45,13 @@ class FullKernel(OwnCovarianceKernel):
     def _shared_numbers(self, d: int) -> int:
         return 2 * d + (self.weights.shape[1] if len(self.plan.wide) else 0)
 
+    @property
+    def factors_of_terms(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Of 1, x and x_i x_j."""
+        d = self.means.shape[1]
+        left, right = np.triu_indices(d)
+        return np.concatenate([[d], np.arange(d), left]), np.concatenate([np.full(1 + d, d), right])
+
     def append_products(self, z: NDArray[Any], d: int) -> None:
         """Append x_i x_j."""
         x, start = z[1 : 1 + d], 1 + d

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dem.families.base import Array, Kernel, RowBlock
+from dem.families.base import Array, ChunkKernel, Kernel, RowBlock
+from dem.families.gaussian import fused
 from dem.families.gaussian.arithmetic import Plan
 from dem.families.gaussian.covariance import GaussianParameters, GaussianStatistics, block_rows
 from dem.families.gaussian.frame import Frame
@@ -25,7 +27,7 @@ class GaussianKernel(Kernel[GaussianStatistics], Protocol):
         """Rows per block that keep the workspace in the cache, and so many numbers more for each row."""
 
 
-class OwnCovarianceKernel(ABC):
+class OwnCovarianceKernel(ChunkKernel, ABC):
     """Most components share one wide product over z = [1, x, products of x]: log-densities are W z, statistics γ zᵀ.
 
     Those that it would cost accuracy go one by one through their own frames y, where the covariance is the identity.
@@ -95,6 +97,21 @@ class OwnCovarianceKernel(ABC):
     def block(self, chunk: RowBlock) -> OwnCovarianceBlock:
         """Return rows in the forms that the components need."""
         return OwnCovarianceBlock(self, chunk.rows)
+
+    def sums_of(
+        self, log_weights: Array, segments: Sequence[slice], chunk: RowBlock
+    ) -> tuple[Array, Array, NDArray[np.intp]] | None:
+        """Put a chunk through the compiled E-step."""
+        return fused.sums_of(self, log_weights, segments, chunk)
+
+    def fill(self, name: str, log_weights: Array, chunk: RowBlock, result: NDArray[Any]) -> NDArray[np.intp] | None:
+        """Put a chunk through the compiled loop over rows."""
+        return fused.fill(self, name, log_weights, chunk, result)
+
+    @property
+    @abstractmethod
+    def factors_of_terms(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The two features whose product each term of z is, shape (n_terms,); number d stands for 1."""
 
     @abstractmethod
     def _shared_numbers(self, d: int) -> int:

@@ -1,0 +1,193 @@
+"""Whole chunks through the compiled loops of `dem.native.mixtures`, for components with covariances of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dem import native
+from dem.families.base import Array, RowBlock
+
+if TYPE_CHECKING:
+    from dem.families.gaussian.kernel import OwnCovarianceKernel
+
+_TILE = 4
+_LINE = 64  # bytes of a line of the cache
+# Rows of a block: some whose sums over rows take long enough, while all log-densities stay in the cache.
+_BLOCK_BYTES, _SMALL_BLOCK_BYTES = 2048, 1024
+_LOG_DENSITIES = 2**18
+# Bytes of a strip of z: most of the innermost cache.
+_STRIP_BYTES = 2**15
+# The least logarithm of a responsibility: of a number that is normal, and so far below 1 that it does not count.
+_LEAST = {np.dtype(np.float64): -600.0, np.dtype(np.float32): -87.0}
+_NAMES = {"density": 0, "posterior": 1, "label": 2}
+
+
+class _Model(NamedTuple):
+    """The parameters as the loops want them: sizes are multiples of a tile, completed by zeros."""
+
+    origin: Array
+    inverse: Array
+    wide: NDArray[Any]
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    means: NDArray[Any]
+    factors: NDArray[Any]
+    constants: NDArray[Any]
+    order: NDArray[np.intp]
+
+
+class _Space(NamedTuple):
+    """The workspaces of a call."""
+
+    x: NDArray[Any]
+    z: NDArray[Any]
+    joint: NDArray[Any]
+    y: NDArray[Any]
+    centred: NDArray[Any]
+    passing: NDArray[Any]
+    densities: NDArray[Any]
+
+
+def sums_of(
+    kernel: OwnCovarianceKernel, log_weights: Array, segments: Sequence[slice], chunk: RowBlock
+) -> tuple[Array, Array, NDArray[np.intp]] | None:
+    """Put a chunk through the E-step; see `ChunkKernel.sums_of`."""
+    loops = _loops(kernel, chunk)
+    if loops is None:
+        return None
+    model = _model_of(kernel, log_weights)
+    wide, own, d = kernel.plan.wide, kernel.plan.own, kernel.means.shape[1]
+    space = _space_of(kernel, model, len(segments), len(own))
+    whole = model.factors.shape[1]
+    sums = np.zeros(model.wide.shape)
+    first, second = np.zeros((len(own), d)), np.zeros((len(own), whole, whole))
+    own_counts, log_likelihoods = np.zeros(len(own)), np.zeros(len(segments))
+    far = np.zeros(len(chunk.rows), dtype=np.bool_)
+    weights = np.empty(0) if chunk.weights is None else np.ascontiguousarray(chunk.weights, dtype=np.float64)
+    ends = np.array([segment.stop for segment in segments], dtype=np.intp)
+    loops[0](
+        chunk.rows, weights, *model, ends, _limits(kernel), *space,
+        sums, first, second, own_counts, log_likelihoods, far,
+    )  # fmt: skip
+    n_terms = kernel.weights.shape[1]
+    counts = np.empty(len(log_weights))
+    if len(wide):
+        kernel.wide_sums += sums[: len(wide), :n_terms].T
+        counts[wide] = sums[: len(wide), 0]
+    if len(own):
+        counts[own] = own_counts
+        kernel.first[own] += first
+        upper = second[:, :d, :d]
+        rows, columns = np.tril_indices(d, -1)
+        upper[:, rows, columns] = upper[:, columns, rows]
+        kernel.second[own] += upper
+    return counts, log_likelihoods, np.flatnonzero(far)
+
+
+def fill(
+    kernel: OwnCovarianceKernel, name: str, log_weights: Array, chunk: RowBlock, result: NDArray[Any]
+) -> NDArray[np.intp] | None:
+    """Put a chunk through the loop over rows; see `ChunkKernel.fill`."""
+    loops = _loops(kernel, chunk)
+    if loops is None:
+        return None
+    model = _model_of(kernel, log_weights)
+    space = _space_of(kernel, model, 1, min(len(kernel.plan.own), 1))
+    far = np.zeros(len(chunk.rows), dtype=np.bool_)
+    is_label = name == "label"
+    numbers = np.empty((0, 0)) if is_label else result.reshape(len(result), -1)
+    labels = result if is_label else np.empty(0, dtype=np.int64)
+    loops[1](chunk.rows, _NAMES[name], *model, _limits(kernel), *space, numbers, labels, far)
+    return np.flatnonzero(far)
+
+
+def _loops(kernel: OwnCovarianceKernel, chunk: RowBlock) -> tuple[Callable[..., None], Callable[..., None]] | None:
+    """Return the compiled loops, where there are any for such a chunk and they pay."""
+    rows, plan = chunk.rows, kernel.plan
+    if chunk.labels is not None or rows.dtype.name not in {"float32", "float64"} or not rows.dtype.isnative:
+        return None
+    if len(plan.own) and kernel.second.ndim == 2:  # tight components of independent features
+        return None
+    work = len(rows) * (kernel.weights.size + sum(kernel.second[k].size for k in plan.own))
+    return native.loaded(_compiled, rows.dtype.name, plan.dtype.name) if native.pays(work) else None
+
+
+def _compiled(rows: str, number: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    from dem.native import mixtures  # noqa: PLC0415 - imports numba
+
+    return mixtures.loops(rows, number)
+
+
+def _limits(kernel: OwnCovarianceKernel) -> NDArray[Any]:
+    dtype = kernel.plan.dtype
+    lowest = np.finfo(dtype).min
+    return np.array([_LEAST[dtype], lowest, max(kernel.trusted_above, lowest)], dtype)
+
+
+def _model_of(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
+    wide, own, dtype = kernel.plan.wide, kernel.plan.own, kernel.plan.dtype
+    d, log_weights = kernel.means.shape[1], log_weights.reshape(-1)
+    left, right = kernel.factors_of_terms
+    n_terms = len(left) if len(wide) else 0
+    weights = np.zeros((_rounded(len(wide)), _rounded(n_terms)), dtype)
+    weights[: len(wide), :n_terms] = kernel.weights[:, :n_terms]
+    weights[: len(wide), :1] += log_weights[wide, np.newaxis].astype(dtype)
+    more = weights.shape[1] - n_terms
+    left, right = (np.append(indices[:n_terms], np.full(more, d)) for indices in (left, right))
+    whole = _rounded(d)
+    factors = np.zeros((len(own), whole, whole), dtype)
+    if len(own):
+        factors[:, :d, :d] = kernel.factors[own]
+    constants = np.stack([kernel.constant[own] + log_weights[own].astype(dtype), kernel.of_squares[own]], axis=1)
+    order = np.empty(len(log_weights), dtype=np.intp)
+    order[wide], order[own] = np.arange(len(wide)), len(weights) + np.arange(len(own))
+    return _Model(
+        kernel.frame.origin,
+        1.0 / kernel.frame.scale,
+        weights,
+        left,
+        right,
+        np.ascontiguousarray(kernel.means[own, :, 0]),
+        factors,
+        constants,
+        order,
+    )
+
+
+def _space_of(kernel: OwnCovarianceKernel, model: _Model, n_segments: int, n_kept: int) -> _Space:
+    dtype, d, whole = kernel.plan.dtype, kernel.means.shape[1], model.factors.shape[1]
+    n_joint = len(model.wide) + len(model.means)
+    is_large = n_joint * _BLOCK_BYTES > _LOG_DENSITIES or len(model.means) > 0
+    row_bytes = _SMALL_BLOCK_BYTES if is_large else _BLOCK_BYTES
+    row = (row_bytes + _LINE) // dtype.itemsize
+    terms = min(max(_STRIP_BYTES // row_bytes, _TILE), max(model.wide.shape[1], _TILE))
+    own = whole if len(model.means) else 0
+
+    def space(name: str, *shape: int) -> NDArray[Any]:
+        return _aligned(kernel, name, (*shape, row), dtype)
+
+    return _Space(
+        space("x", d + 1),
+        space("z", terms),
+        space("joint", n_joint),
+        space("y", n_kept, own),
+        space("centred", own),
+        space("passing", 2),
+        _aligned(kernel, "densities", (n_segments, row), np.dtype(np.float64)),
+    )
+
+
+def _aligned(kernel: OwnCovarianceKernel, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a workspace that begins with a line of the cache."""
+    size, more = int(np.prod(shape)), _LINE // dtype.itemsize
+    found = kernel.workspace.array(name, (size + more,), dtype)
+    begin = -(found.ctypes.data // dtype.itemsize) % more
+    return found[begin : begin + size].reshape(shape)
+
+
+def _rounded(n: int) -> int:
+    return -(-n // _TILE) * _TILE
