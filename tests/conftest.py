@@ -17,8 +17,8 @@ DATA = Path(__file__).parent / "data"
 
 # Set before dask or matplotlib are imported, and inherited by every process that a test starts.
 os.environ["MPLBACKEND"] = "Agg"
-# NumPy's arithmetic is the oracle; tests/test_native.py and the laws that it repeats run the compiled loops.
-os.environ["DEM_NATIVE"] = "off"
+# NumPy's arithmetic is the oracle; tests/test_native.py and laws with the fixture `arithmetic` run the compiled loops.
+os.environ.setdefault("DEM_NATIVE", "off")
 
 hypothesis.settings.register_profile(
     "dem", deadline=None, max_examples=15, derandomize="CI" in os.environ, print_blob=True
@@ -73,6 +73,12 @@ def _no_scheduler_is_left():
     yield
     if "dask" in sys.modules:
         sys.modules["dask"].config.config.pop("scheduler", None)
+
+
+@pytest.fixture(params=["off", "always"], ids=["NumPy", "compiled"])
+def arithmetic(request, monkeypatch):
+    """NumPy's arithmetic, then the compiled loops, for the laws that hold for both."""
+    monkeypatch.setenv("DEM_NATIVE", request.param)
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ def test_best_of_several_starts_is_the_same(n_init):
 @pytest.mark.parametrize("covariance_type", TYPES)
 @pytest.mark.parametrize("given", [("weights",), ("means",), ("precisions",), ("weights", "means", "precisions")])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.usefixtures("arithmetic")
 def test_given_starts(covariance_type, given):
     rows, rng = wide_rows(), np.random.default_rng(0)
     root = rng.normal(size=(6, 6)) * 0.1 + np.eye(6)

@@ -47,6 +47,7 @@ def pair(rows, covariance_type, **options):
 
 @pytest.mark.parametrize("covariance_type", TYPES)
 @pytest.mark.parametrize("distance", [300.0, 1e4, 1e10, 1e30])
+@pytest.mark.usefixtures("arithmetic")
 def test_rows_far_from_all_components(covariance_type, distance):
     near, rows = gaussian_rows().astype(np.float32), with_far_rows(distance)
     single, double = pair(near, covariance_type=covariance_type)

@@ -19,6 +19,7 @@ TYPES = ["full", "tied", "diag", "spherical"]
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.usefixtures("arithmetic")
 def test_far_from_the_origin(covariance_type):
     """At mean/σ = 1e8 the data itself is rounded to 1e-8 σ; the fit must lose nothing beyond that."""
     rows = gaussian_rows()
@@ -90,6 +91,7 @@ def random_mixture(covariance_type, n_features, separation, condition, seed=0):
 @pytest.mark.parametrize("separation", [1.0, 1e2, 1e4])
 @pytest.mark.parametrize("condition", [1.0, 1e4, 1e8])
 @pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.usefixtures("arithmetic")
 def test_one_pass_against_extended_precision(covariance_type, condition, separation):
     """Log-likelihood and M-step of one pass beside the same formulas in long double."""
     n_features = 5
@@ -162,6 +164,7 @@ def test_the_right_kernel_is_chosen():
     assert diagonal.plan_for(np.array([[1e6, 0.0], [1.0, 0.0]]), np.ones((2, 2))).own.tolist() == [0]
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_rows_far_from_every_component_keep_a_finite_likelihood():
     joint = np.array([[-1e300, -np.inf, 0.0], [-2e300, -np.inf, -800.0]])
     log_norm = normalise(joint, joint.max(axis=0))
@@ -170,6 +173,7 @@ def test_rows_far_from_every_component_keep_a_finite_likelihood():
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)
+@pytest.mark.usefixtures("arithmetic")
 def test_an_empty_component_spreads_no_nan(covariance_type):
     rows = gaussian_rows()
     means = np.array([[0.0, 0.0, 1.0], [5.0, 1.0, -2.0], [1e6, 1e6, 1e6]])

@@ -121,6 +121,7 @@ def test_at_least_as_good_as_the_cholesky_form(kind, n_features, separation, con
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("separation", [1.0, 10.0, 1e3, 1e4])
 @pytest.mark.parametrize("condition", [1.0, 1e3, 1e6])
+@pytest.mark.usefixtures("arithmetic")
 def test_single_precision_keeps_its_promise(kind, separation, condition):
     """Where its bound does not hold the computation is in double precision."""
     case = problem(kind, 4, separation, condition, 0.0, 1, np.float32)

@@ -81,6 +81,7 @@ def kinds(folder, values, dims=("row",)):
     }
 
 
+@pytest.mark.usefixtures("arithmetic")
 def test_any_kind_of_weights_gives_the_same_bits(tmp_path):
     rows, values = gaussian_rows(), VALUES
     zarr.create_array(tmp_path / "rows.zarr", data=rows, chunks=(250, 3))

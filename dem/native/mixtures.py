@@ -350,11 +350,12 @@ def loops(rows: str, number: str) -> tuple[Callable[..., None], Callable[..., No
 
     kind, double, integer = getattr(types, number), types.float64, types.intp
     given = types.Array(getattr(types, rows), 2, "A", readonly=True)
-    vector, whole = array(double, 1), array(integer, 1)
+    vector, whole = types.Array(double, 1, "C", readonly=True), array(integer, 1)
     one, two, three = array(kind, 1), array(kind, 2), array(kind, 3)
     model = (vector, vector, two, whole, whole, two, three, two, whole)
     space = (two, two, two, three, two, two, array(double, 2))
-    first, second, flags = array(double, 2), array(double, 3), array(types.boolean, 1)
-    e_step = types.void(given, vector, *model, whole, one, *space, first, first, second, vector, vector, flags)
+    sums, first, second = array(double, 1), array(double, 2), array(double, 3)
+    flags = array(types.boolean, 1)
+    e_step = types.void(given, vector, *model, whole, one, *space, first, first, second, sums, sums, flags)
     by_row = types.void(given, integer, *model, one, *space, first, array(types.int64, 1), flags)
     return compiled(e_step)(_e_step), compiled(by_row)(_by_row)
