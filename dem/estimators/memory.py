@@ -22,6 +22,7 @@ from dem.families.exponential_kernel import ExponentialKernel
 from dem.families.gaussian.covariance import block_rows
 from dem.families.gaussian.full_kernel import WIDE_FEATURES
 from dem.families.kmeans import BLOCK_ROWS
+from dem.families.nearest import PIECE_ROWS
 from dem.initialise import kmeans_parallel
 from dem.initialise.sample import SAMPLE_BYTES
 from dem.statistics import TREE_ARITY
@@ -91,7 +92,8 @@ def work_bytes(estimator: Any, n_features: int, *, most_rows: float = math.inf, 
             return int(component.block_bytes(size, d))
         n_statistics = len(component.owners(d))
         return int(8 * min(ExponentialKernel.block_rows, most_rows) * (d + n_statistics + size))
-    return int(8 * BLOCK_ROWS * (4 * d + size))
+    # Compiled loops hold the centres three times, and labels and distances of more rows than NumPy's blocks have.
+    return int(max(8 * BLOCK_ROWS * (4 * d + size), 24 * size * d + 16 * min(PIECE_ROWS, most_rows)))
 
 
 def _work_bytes_on(estimator: Any, rows: Rows) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -13,6 +15,7 @@ from scipy.sparse import csc_array
 from dem.families.base import OK, Array, Model, RowBlock, Support, total_weight, weighted_sum
 from dem.families.expectation import blocks
 from dem.families.gaussian.frame import Frame
+from dem.families.nearest import PIECE_ROWS, assigned, nearest
 from dem.families.status import EMPTY
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, largest_row
@@ -30,6 +33,7 @@ class Farthest(Additive):
     Attributes
     ----------
     most : int
+        How many clusters have no rows here, and may have none elsewhere: no more than in any part.
     distances : ndarray of shape (m,)
         Squared.
     labels : ndarray of shape (m,)
@@ -51,11 +55,12 @@ class Farthest(Additive):
 
     def __add__(self, other: Self) -> Self:
         distances = np.concatenate([self.distances, other.distances])
+        most = min(self.most, other.most)
         # A stable sort: of equals the first, whatever the blocks.
-        order = np.argsort(-distances, kind="stable")[: self.most]
+        order = np.argsort(-distances, kind="stable")[:most]
         labels, rows = np.concatenate([self.labels, other.labels]), np.concatenate([self.rows, other.rows])
         weights = np.concatenate([self.weights, other.weights])
-        return type(self)(self.most, distances[order], labels[order], rows[order], weights[order])
+        return type(self)(most, distances[order], labels[order], rows[order], weights[order])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,23 +105,42 @@ class Clusters(Model[Array, ClusterStatistics]):
 
     def e_step(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
         """Give each row of a chunk to its nearest centre."""
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the total
+            if len(chunk.rows) <= PIECE_ROWS:
+                return self._piece(centres, chunk)
+            return functools.reduce(operator.add, (self._piece(centres, one) for _, one in blocks(chunk, PIECE_ROWS)))
+
+    def _piece(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
+        found = assigned(chunk.rows, chunk.weights, centres, self.frame.origin, 1.0 / self.frame.scale)
+        if found is None:
+            return self._by_numpy(centres, chunk)
+        most = int(np.count_nonzero(found.counts == 0.0))
+        far = np.empty(0, np.int64)
+        if most:
+            far = np.sort(np.argpartition(found.distances, -min(most, len(chunk.rows)))[-most:])
+            far = far[np.argsort(-found.distances[far], kind="stable")]
+        rows = self._rows(chunk.take(far))
+        weights = np.ones(len(far)) if chunk.weights is None else chunk.weights[far]
+        farthest = Farthest(most, found.distances[far], found.labels[far], rows, weights)
+        return ClusterStatistics(total_weight(chunk), found.total, found.counts, found.offsets, farthest)
+
+    def _by_numpy(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
         counts, offsets, total = np.zeros(len(centres)), np.zeros_like(centres), 0.0
         nothing = np.empty(0)
         farthest = Farthest(len(centres), nothing, np.empty(0, np.int64), np.empty((0, centres.shape[1])), nothing)
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the total
-            for _, block in blocks(chunk, BLOCK_ROWS):
-                rows = self._rows(block)
-                labels = self._nearest(centres, rows)
-                weights = np.ones(len(rows)) if block.weights is None else block.weights
-                members = csc_array((weights, labels, np.arange(len(rows) + 1)), shape=(len(centres), len(rows)))
-                differences = rows - centres[labels]
-                distances = np.einsum("ij,ij->i", differences, differences)
-                counts += np.bincount(labels, block.weights, minlength=len(centres))
-                offsets += members @ differences
-                total += weighted_sum(distances, block.weights)
-                if not farthest.full or distances.max() > farthest.distances[-1]:
-                    far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
-                    farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far], weights[far])
+        for _, block in blocks(chunk, BLOCK_ROWS):
+            rows = self._rows(block)
+            labels = self._nearest(centres, rows)
+            weights = np.ones(len(rows)) if block.weights is None else block.weights
+            members = csc_array((weights, labels, np.arange(len(rows) + 1)), shape=(len(centres), len(rows)))
+            differences = rows - centres[labels]
+            distances = np.einsum("ij,ij->i", differences, differences)
+            counts += np.bincount(labels, block.weights, minlength=len(centres))
+            offsets += members @ differences
+            total += weighted_sum(distances, block.weights)
+            if not farthest.full or distances.max() > farthest.distances[-1]:
+                far = np.sort(np.argpartition(distances, -min(len(centres), len(rows)))[-len(centres) :])
+                farthest = farthest + Farthest(len(centres), distances[far], labels[far], rows[far], weights[far])
         return ClusterStatistics(total_weight(chunk), total, counts, offsets, farthest)
 
     def status_of(self, statistics: ClusterStatistics) -> tuple[str, ...]:
@@ -169,6 +193,9 @@ class Clusters(Model[Array, ClusterStatistics]):
 
     def labels(self, parameters: Array, chunk: RowBlock) -> NDArray[np.int64]:
         """Return the nearest centre of each row, shape (n,)."""
+        found = nearest(chunk.rows, parameters, self.frame.origin, 1.0 / self.frame.scale)
+        if found is not None:
+            return found
         result = np.empty(len(chunk.rows), dtype=np.int64)
         for where, block in blocks(chunk, BLOCK_ROWS):
             result[where] = self._nearest(parameters, self._rows(block))

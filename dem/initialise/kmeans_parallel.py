@@ -6,7 +6,7 @@ Bahmani, Moseley, Vattani, Kumar and Vassilvitskii (2012). Scalable k-means++. P
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from dem.families.base import Array, total_weight
 from dem.families.expectation import blocks
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics
+from dem.families.nearest import PIECE_ROWS, assigned, nearest
 from dem.initialise.sample import Pieces
 from dem.sparse import dense_rows
 
@@ -52,16 +53,28 @@ class DrawCandidates:
         """Return the chunk's candidates and cost."""
         none = chunk.take(slice(0))
         drawn, cost = [replace(none, rows=np.asarray(none.rows))], 0.0
-        for _, block in blocks(chunk, dense_rows(chunk.rows, block_rows(len(self.centres)))):
-            index = np.asarray(block.index, dtype=np.int64)
-            block = replace(block, rows=np.asarray(block.rows, dtype=np.float64) - self.origin)
-            block = replace(block, rows=block.rows / self.units)
-            distance = squared_distances(block.rows, self.centres).min(axis=1)
+        for block, distance in self._distances(chunk):
             if block.weights is not None:
                 distance *= block.weights
             cost += float(distance.sum())
-            drawn.append(block.take(uniform_hash(index, self.seed) < self.per_cost * distance))
+            index = np.asarray(block.index, dtype=np.int64)
+            drawn.append(self._relative(block.take(uniform_hash(index, self.seed) < self.per_cost * distance)))
         return Candidates(tuple(drawn), total_weight(chunk), cost)
+
+    def _distances(self, chunk: Chunk) -> Iterator[tuple[Chunk, Array]]:
+        """Yield blocks of rows and their squared distances to the nearest centre."""
+        for _, piece in blocks(chunk, PIECE_ROWS):
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = assigned(piece.rows, None, self.centres, self.origin, 1.0 / np.asarray(self.units))
+            if found is not None:
+                yield piece, found.distances
+                continue
+            for _, block in blocks(piece, dense_rows(piece.rows, block_rows(len(self.centres)))):
+                yield block, squared_distances(self._relative(block).rows, self.centres).min(axis=1)
+
+    def _relative(self, block: Chunk) -> Chunk:
+        rows = np.asarray(block.rows, dtype=np.float64) - self.origin
+        return replace(block, rows=rows / self.units)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +87,8 @@ class CountNearest:
 
     def __call__(self, chunk: Chunk) -> Array:
         """Return counts, shape (n_candidates,)."""
-        counts = np.zeros(len(self.centres))
-        for _, block in blocks(chunk, dense_rows(chunk.rows, block_rows(len(self.centres)))):
-            nearest = nearest_centres(block.rows, self.centres, self.origin, self.units)
-            counts += np.bincount(nearest, block.weights, minlength=len(counts))
-        return counts
+        found = nearest_centres(chunk.rows, self.centres, self.origin, self.units)
+        return np.bincount(found, chunk.weights, minlength=len(self.centres)).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +120,8 @@ class HardEStep:
         for _, part in blocks(chunk, kernel.block_rows):
             block = kernel.block(part)
             responsibilities = np.zeros_like(block.log_density())
-            nearest = nearest_centres(part.rows, self.centres, self.origin, self.units)
-            responsibilities[nearest, np.arange(len(part))] = 1.0 if part.weights is None else part.weights
+            found = nearest_centres(part.rows, self.centres, self.origin, self.units)
+            responsibilities[found, np.arange(len(part))] = 1.0 if part.weights is None else part.weights
             counts += responsibilities.sum(axis=1)
             block.accumulate(responsibilities)
         return MixtureStatistics(total_weight(chunk), 0.0, counts, kernel.statistics())
@@ -139,7 +149,10 @@ def squared_distances(rows: Array, centres: Array) -> Array:
 
 def nearest_centres(rows: NDArray[Any], centres: Array, origin: Array, units: Array | float = 1.0) -> NDArray[np.int64]:
     """Return the number of each row's nearest centre; centres are relative to `origin`, in `units`."""
-    step = dense_rows(rows, len(rows)) or 1
+    known = nearest(rows, centres, origin, 1.0 / np.asarray(units))
+    if known is not None:
+        return known
+    step = dense_rows(rows, block_rows(len(centres)))
     found = []
     for start in range(0, max(len(rows), 1), step):
         relative: Array = (np.asarray(rows[start : start + step], dtype=np.float64) - origin) / units
