@@ -141,6 +141,14 @@ class Batch(ABC):
     #: whether reading costs time, so that reading one chunk ahead in a thread is worth it
     reads_ahead: bool = True
 
+    def independent_reads(self) -> Sequence[Callable[[], Chunk]] | None:
+        """Return its reads in order, which may be made at once and on any thread; None where there are no such."""
+        return None
+
+    def made_of(self, chunks: Iterable[Chunk]) -> Iterable[Chunk]:
+        """Return the chunks of the batch, given in order what its `independent_reads` bring."""
+        return chunks
+
     @property
     def pending(self) -> Mapping[Hashable, Any]:
         """Values that lie on the cluster (as futures) and that this batch is made of."""
@@ -186,6 +194,9 @@ class Rows(ABC):
     skips_bad: bool = False
     #: whether chunks that are not in the store count as their fill value
     allows_missing: bool = False
+    #: whether a read waits for another machine, so that several at once take no longer than one; None where the batches
+    #: have no reads that can be made at once
+    waits: bool | None = None
     #: bytes that the packages take which only this source needs
     package_bytes: int = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -124,8 +124,19 @@ class JoinedBatch(Batch):
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read the rows and what goes with them."""
+        return self._joined(self.batch)
+
+    def independent_reads(self) -> Sequence[Callable[[], Chunk]] | None:
+        """Return those of the rows."""
+        return self.batch.independent_reads()
+
+    def made_of(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Read what goes with the rows."""
+        return self._joined(self.batch.made_of(chunks))
+
+    def _joined(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         beside = self.beside.opened()
-        for chunk in self.batch:
+        for chunk in chunks:
             joint = beside(chunk)
             del chunk  # else it would be held while the next one is read, beside the rows of it that count
             yield joint
@@ -170,7 +181,7 @@ class JoinedRows(Rows):
         self.feature_coordinates, self.features = rows.feature_coordinates, rows.features
         self.categories = rows.categories
         self.skips_bad, self.allows_missing = rows.skips_bad, rows.allows_missing
-        self.package_bytes, self.is_sparse = rows.package_bytes, rows.is_sparse
+        self.package_bytes, self.is_sparse, self.waits = rows.package_bytes, rows.is_sparse, rows.waits
         own = {column.field for column in beside.columns}
         #: what is known of each row, by the fields of columns
         self.known: frozenset[str] = getattr(rows, "known", frozenset()) | own

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import math
 import random
 import threading
 import time
@@ -138,6 +139,37 @@ def tried_once() -> Any:
     return counted(Retries(1, 0.0))
 
 
+@dataclass
+class Waited:
+    """How long a read has waited for its store: from the first request to the last answer."""
+
+    first: float = math.inf
+    last: float = -math.inf
+
+    @property
+    def seconds(self) -> float:
+        """The time between them; 0 if nothing was asked for."""
+        return max(self.last - self.first, 0.0)
+
+    def note(self, began: float) -> None:
+        """Count a request that began then and has been answered now."""
+        self.first, self.last = min(self.first, began), time.monotonic()
+
+
+_waited: ContextVar[Waited | None] = ContextVar("waited", default=None)
+
+
+@contextmanager
+def timed() -> Iterator[Waited]:
+    """Measure how long what this thread reads meanwhile waits for a store."""
+    waited = Waited()
+    token = _waited.set(waited)
+    try:
+        yield waited
+    finally:
+        _waited.reset(token)
+
+
 class Attempts:
     """The attempts of one read."""
 
@@ -186,12 +218,16 @@ def retried(read: Callable[[], T]) -> T:
 
 async def retried_async(read: Callable[[], Awaitable[T]]) -> T:
     """Return what `read` returns, tried again where it fails in passing."""
-    attempts = Attempts()
+    attempts, waited, began = Attempts(), _waited.get(), time.monotonic()
     while True:
         try:
-            return await read()
+            value = await read()
         except Exception as error:  # noqa: BLE001 - as above
             pause = attempts.pause_after(error)
+        else:
+            if waited is not None:
+                waited.note(began)
+            return value
         for part in attempts.slices(pause):
             await asyncio.sleep(part)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +19,7 @@ from dem.data.found import Found, LeftOut, Missing
 from dem.data.joined import Beside, JoinedRows
 from dem.data.numpy import MIN_CHUNK_ROWS, MIN_CHUNKS, HeldBatch
 from dem.data.zarr_part import ZarrPart
+from dem.data.zarr_watch import is_remote
 from dem.errors import DataError, MissingDataError
 from dem.sparse import SparseRows
 
@@ -85,11 +88,17 @@ class SparseBatch(Batch):
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read block by block."""
-        for first, stop in zip(self.edges[:-1], self.edges[1:], strict=True):
-            rows: Any
-            rows, missing = self.source.read(first, stop, check=stop == self.edges[-1])
-            yield Chunk(rows, range(first, stop), found=Found({(first, stop): missing}) if self.reads_ahead else None)
-            del rows
+        for read in self.independent_reads():
+            yield read()
+
+    def independent_reads(self) -> Sequence[Callable[[], Chunk]]:
+        """Return a read of each block."""
+        return [partial(self._read, *ends) for ends in itertools.pairwise(self.edges)]
+
+    def _read(self, first: int, stop: int) -> Chunk:
+        rows: Any
+        rows, missing = self.source.read(first, stop, check=stop == self.edges[-1])
+        return Chunk(rows, range(first, stop), found=Found({(first, stop): missing}) if self.reads_ahead else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel without the rest of a matrix in memory."""
@@ -127,6 +136,7 @@ class CsrRows(Rows):
         self.name, self.feature_names, self._source = name, feature_names, source
         self.n_rows, self.n_features, self.dtype = check_table(name, (len(indptr) - 1, n_features), dtype)
         self._held = isinstance(source, HeldCsr)
+        self.waits = is_remote(source.data.array.store_path.store) if isinstance(source, StoredCsr) else None
         self._n_stored = int(indptr[-1])
         value_bytes = 8 + self.dtype.itemsize
         n_parts = max(-(-self._n_stored * value_bytes // READ_BYTES), -(-self.n_rows // READ_ROWS))
@@ -213,7 +223,19 @@ class DenseBatch(Batch):
 
     def __iter__(self) -> Iterator[Chunk]:
         """Read them."""
-        for chunk in self.batch:
+        return self._dense(self.batch)
+
+    def independent_reads(self) -> Sequence[Callable[[], Chunk]] | None:
+        """Return those of the sparse rows."""
+        return self.batch.independent_reads()
+
+    def made_of(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Make them dense."""
+        return self._dense(self.batch.made_of(chunks))
+
+    @staticmethod
+    def _dense(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
             step = max(DENSE_BYTES // (chunk.rows.shape[1] * chunk.rows.dtype.itemsize), 1)
             for start in range(0, max(len(chunk), 1), step):
                 part = chunk.take(slice(start, start + step))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from dem.data.base import (
 from dem.data.checks import check_table
 from dem.data.found import Found, LeavesOut, LeftOut, Missing, PartlyRead, Unreadable
 from dem.data.zarr_part import Block, ZarrPart
+from dem.data.zarr_watch import is_remote
 from dem.errors import MissingDataError
 
 if TYPE_CHECKING:
@@ -110,18 +112,24 @@ class ZarrBatch(Batch):
     slices: Corner | None = None
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Read block by block; the last read sees whether the store is still the one that was opened."""
-        last = self._slices(self.stop - 1)[-1].offset
-        for region in (region for number in range(self.first, self.stop) for region in self._slices(number)):
-            place = [slice(first, first + n) for first, n in zip(region.offset, region.shape, strict=True)]
-            rows, missing, unread = self.table.read(place, check=region.offset == last)
-            found = Found({(self.first, self.stop, *self.block): missing})
-            chunk = Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
-            if unread is not None and unread.any():
-                lacking = unread.ravel()
-                chunk = replace(chunk, unread=lacking) if self.on_grid else replace(chunk.take(~lacking), found=found)
-            yield chunk
-            del rows, chunk  # the next ones are read meanwhile
+        """Read block by block."""
+        for read in self.independent_reads():
+            yield read()
+
+    def independent_reads(self) -> Sequence[Callable[[], Chunk]]:
+        """Return a read of each block, or slice; the last sees whether the store is still the one that was opened."""
+        regions = [region for number in range(self.first, self.stop) for region in self._slices(number)]
+        return [partial(self._read, region, check=region is regions[-1]) for region in regions]
+
+    def _read(self, region: Region, *, check: bool) -> Chunk:
+        place = [slice(first, first + n) for first, n in zip(region.offset, region.shape, strict=True)]
+        rows, missing, unread = self.table.read(place, check=check)
+        found = Found({(self.first, self.stop, *self.block): missing})
+        chunk = Chunk(rows.reshape(-1, self.table.shape[-1]), region.index(), found=found)
+        if unread is not None and unread.any():
+            lacking = unread.ravel()
+            chunk = replace(chunk, unread=lacking) if self.on_grid else replace(chunk.take(~lacking), found=found)
+        return chunk
 
     @property
     def span(self) -> range | None:
@@ -187,6 +195,7 @@ class ZarrRows(LeavesOut, Rows):
         self.feature_names = None
         self.skips_bad, self.allows_missing = skips_bad, allow_missing
         self.table = ZarrTable(tuple(parts), shape, self.dtype, allow_missing, skips_bad)
+        self.waits = any(is_remote(part.array.store_path.store) for part in parts)
         # What the first read of each batch has found, by which every read is judged.
         self._first: dict[tuple[int, ...], Missing] = {}
         self._unreadable = Unreadable()

@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
-from zarr.storage import WrapperStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
 from dem.data.base import Corner
 from dem.data.retries import Attempts, is_passing, retried, retried_async
@@ -28,6 +28,19 @@ from dem.errors import DataError
 _ABSENT = np.uint64(2**64 - 1)
 # Where a shard's index can be understood without decoding the shard.
 _PLAIN_INDEX = {"bytes": 0, "crc32c": 4}
+
+
+def is_remote(store: Store) -> bool:
+    """Tell whether a store is on another machine, whose answers one waits for.
+
+    A network file system looks like one of this machine.
+    """
+    while isinstance(store, WrapperStore):
+        store = store._store  # noqa: SLF001 - it has no other name
+    if isinstance(store, FsspecStore):
+        names = store.fs.protocol
+        return not {"file", "local", "memory"} & {names, *(names if isinstance(names, tuple) else ())}
+    return not isinstance(store, LocalStore | MemoryStore | ZipStore)
 
 
 class CutShortError(DataError):

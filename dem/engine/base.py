@@ -17,10 +17,10 @@ from typing import Any, Protocol, Self, TypeVar
 import threadpoolctl
 
 from dem.data.base import Batch, Chunk, Rows
-from dem.data.checks import rows_text
 from dem.data.found import Found
 from dem.data.retries import Retries, counted, give_up, given_up
 from dem.engine.cache import ChunkCache
+from dem.engine.reading import TICK, Reads, stalled
 from dem.errors import DataWarning, EngineError, EngineWarning, OptionError
 from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited, WritingResumed
 from dem.shared_setting import shared_setting
@@ -29,8 +29,6 @@ from dem.units import human_seconds
 
 T = TypeVar("T")
 
-# Seconds between two looks whether a read that hangs is still wanted.
-TICK = 0.1
 #: the setting that says how long to wait where nothing comes of the data, and for how long unless it is set
 STALL = ("dem.stall-timeout", "1 hour")
 
@@ -148,6 +146,8 @@ class Engine(ABC):
 
     #: bytes that a worker needs for the work itself, which a cache leaves alone; None where each batch is read once
     needed: int | None = None
+    #: reads that each process may have in flight where several are; None where nobody has judged what there is room for
+    most_in_flight: int | None = None
 
     def rooms(self) -> list[Room]:
         """Return the memory of each process that works, as far as they are there now and it is known."""
@@ -180,25 +180,43 @@ def run_batch(
     retries: Retries | None = None,
     stop: threading.Event | None = None,
     cache: ChunkCache | None = None,
+    reads: Reads | None = None,
 ) -> list[Any]:
-    """Apply all works to all chunks of one batch; return the totals from first to last, and what the reads met."""
+    """Apply all works to all chunks of one batch; return the totals from first to last, and what the reads met.
+
+    With `reads` those of the batch are in flight already, and its `retries` are theirs.
+    """
     totals: list[Any] | None = None
-    retries = retries or Retries.configured()
+    retries = (reads.retries if reads is not None else retries) or Retries.configured()
     retries.stops += [stop] if stop is not None else []
-    with single_threaded_blas(), counted(retries):
-        chunks = batch if cache is None or not batch.reads_ahead else cache.chunks(batch)
-        in_memory = isinstance(chunks, list) or not batch.reads_ahead
-        for chunk in chunks if in_memory else read_ahead(chunks, batch.span):
-            if stop is not None and stop.is_set():
-                break
-            parts = [*(work(chunk) for work in works), chunk.found or Found()]
-            totals = parts if totals is None else add_models([totals, parts])
+    try:
+        with single_threaded_blas(), counted(retries):
+            for chunk in _chunks(batch, cache, reads):
+                if stop is not None and stop.is_set():
+                    break
+                parts = [*(work(chunk) for work in works), chunk.found or Found()]
+                totals = parts if totals is None else add_models([totals, parts])
+    finally:
+        if reads is not None:
+            reads.forget()
     if totals is None:
         message = "a batch without chunks"
         raise RuntimeError(message)
     if retries.n:
         totals[-1] += Found(n_retries=retries.n, why=retries.why)
     return totals
+
+
+def _chunks(batch: Batch, cache: ChunkCache | None, reads: Reads | None) -> Iterable[Chunk]:
+    """Return the chunks of a batch, which are read meanwhile where that takes time."""
+    if not batch.reads_ahead:
+        return batch
+    if cache is not None and (kept := cache.kept(batch)) is not None:
+        return kept
+    taken = None if reads is None else reads.taken(longest_wait(*STALL))
+    made = batch if taken is None else batch.made_of(taken)
+    chunks = made if cache is None else cache.keeping(batch, made)
+    return chunks if made is taken else read_ahead(chunks, batch.span)
 
 
 def read_ahead(chunks: Iterable[T], span: range | None = None) -> Iterator[T]:
@@ -238,16 +256,11 @@ def _awaited(ahead: Future[T], patience: float, span: range | None) -> T:
         try:
             return ahead.result(TICK)
         except TimeoutError:
-            if ahead.done():  # the store's own
-                raise
+            if ahead.done():
+                return ahead.result()  # which may be such an error of the store's own
         late = time.monotonic() > deadline
         if late or given_up():
-            message = (
-                f"nothing has come of {rows_text(span.start, span.stop) if span else 'the data'} for "
-                f"{human_seconds(patience)}: a store or a disk does not answer; see to it, or wait longer (dask's "
-                f"setting {STALL[0]})"
-            )
-            raise EngineError(message if late else "stopped")
+            raise EngineError(stalled(span, patience) if late else "stopped")
 
 
 def longest_wait(name: str = "dem.worker-timeout", unless_set: str = "5 minutes") -> float:

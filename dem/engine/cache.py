@@ -30,16 +30,16 @@ class ChunkCache:
         self._lock = threading.Lock()
         self._kept: WeakKeyDictionary[Batch, list[Chunk]] = WeakKeyDictionary()
 
-    def chunks(self, batch: Batch) -> Iterable[Chunk]:
-        """Return the chunks of a batch, from memory if they are there, else read and kept if there is room."""
-        kept = self._kept.get(batch)
-        return kept if kept is not None else self._read(batch)
+    def kept(self, batch: Batch) -> list[Chunk] | None:
+        """Return the chunks of a batch if they are in memory."""
+        return self._kept.get(batch)
 
-    def _read(self, batch: Batch) -> Iterator[Chunk]:
+    def keeping(self, batch: Batch, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Yield the chunks of a batch as they are read, and keep them if there is room."""
         collected: list[Chunk] = []
         held, room = 0, self.limit > 0
         try:
-            for chunk in batch:
+            for chunk in chunks:
                 if room:
                     room = self._reserve(chunk.n_bytes)
                     if room:

@@ -23,6 +23,7 @@ from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Each, Engine, Room, Told, Work, checked, run_batch, warn_of_waiting
 from dem.engine.cache import ChunkCache
+from dem.engine.reading import InFlight, Reading, reads_in_flight
 from dem.engine.workers import Workers, WorkersChanged
 from dem.errors import EngineError
 from dem.events import BatchEnded
@@ -70,7 +71,8 @@ class ClusterEngine(Engine):
         with self.workers.errors_in_one_line(rows):
             held = self._spread_evenly(rows)
             these, n_rows = held.futures[batches], held.n_rows[batches]
-            parts = self._parts(these, works, range(len(held.futures))[batches])
+            in_flight = reads_in_flight(rows, max(held.cores.values(), default=1), self.most_in_flight)
+            parts = self._parts(these, works, range(len(held.futures))[batches], in_flight)
             total = parts if by_batch else [self._sum(parts)]
         numbers = range(len(held.futures))[batches]
         told = {part: (number, n) for part, number, n in zip(parts, numbers, n_rows, strict=True)}
@@ -79,7 +81,11 @@ class ClusterEngine(Engine):
         return begun
 
     def _parts(
-        self, held: Sequence[Future[Any]], works: Sequence[Work | ByBatch], numbers: Sequence[int]
+        self,
+        held: Sequence[Future[Any]],
+        works: Sequence[Work | ByBatch],
+        numbers: Sequence[int],
+        in_flight: InFlight | None,
     ) -> list[Future[Any]]:
         """Return the totals to be of each of some batches, which have numbers."""
         # Parameters travel once per worker, as the result of a task: that survives the loss of any worker.
@@ -90,6 +96,7 @@ class ClusterEngine(Engine):
         how = {
             "cache": self._cache,
             "needed": self.needed,
+            "in_flight": in_flight,
             "attempts": self._retries.attempts,
             "seconds": self._retries.seconds,
         }
@@ -309,6 +316,7 @@ def _run(
     own: bytes,
     cache: str | int,
     needed: int | None,
+    in_flight: InFlight | None,
     attempts: int,
     seconds: float,
 ) -> list[Any]:
@@ -317,8 +325,11 @@ def _run(
     works = [work or next(others) for work in shared]
     retries, released = Retries(attempts, seconds), _Released()
     retries.stops.append(released)
+    kept, reads = _worker_cache(cache, needed), None
+    if in_flight is not None and kept.kept(batch) is None:
+        reads = _worker_reading().add(batch, retries, in_flight)
     try:
-        return run_batch(batch, works, retries=retries, cache=_worker_cache(cache, needed))
+        return run_batch(batch, works, retries=retries, cache=kept, reads=reads)
     except Exception:
         if released.is_set():  # should it be wanted again, it begins anew
             raise Reschedule from None
@@ -337,6 +348,12 @@ class _Released(threading.Event):
         if self._task is not None and self._task.state == "cancelled":
             self.set()
         return super().is_set()
+
+
+@functools.cache
+def _worker_reading() -> Reading:
+    """Return what all tasks of this worker process read through."""
+    return Reading(get_worker().state.nthreads)
 
 
 def _worker_cache(limit: str | int, needed: int | None) -> ChunkCache:

@@ -20,6 +20,7 @@ import psutil
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Each, Engine, Room, Told, Work, checked, longest_wait, run_batch, warn_of_waiting
+from dem.engine.reading import Reading, Reads, reads_in_flight
 from dem.errors import OptionError
 from dem.events import BatchEnded
 from dem.statistics import TreeSum
@@ -57,11 +58,12 @@ class LocalEngine(Engine):
         self.told = told
         self._pool: ThreadPoolExecutor | None = None
         self._stop = threading.Event()
+        self._reading = Reading(self.n_threads)
         self._batches: WeakKeyDictionary[Rows, tuple[int, Sequence[Batch]]] = WeakKeyDictionary()
 
     def sweep(self, rows: Rows, works: Sequence[Work | ByBatch], *, by_batch: bool = False) -> list[Any]:
         """Read `rows` once and apply every work to every chunk; see `Engine.sweep`."""
-        begun = Begun(rows, list(enumerate(rows.batches())), works, self.told, by_batch=by_batch)
+        begun = self._begun(rows, list(enumerate(rows.batches())), works, by_batch=by_batch)
         try:
             if self.n_threads > 1 and len(begun.batches) > 1:
                 self._begin(begun)
@@ -78,8 +80,17 @@ class LocalEngine(Engine):
         if n_left_out != rows.n_left_out:
             known = rows.batches()
             self._batches[rows] = rows.n_left_out, known
-        begun = Begun(rows, list(enumerate(known))[batches], works, self.told, by_batch=by_batch)
+        begun = self._begun(rows, list(enumerate(known))[batches], works, by_batch=by_batch)
         self._begin(begun)
+        return begun
+
+    def _begun(
+        self, rows: Rows, batches: Sequence[tuple[int, Batch]], works: Sequence[Work | ByBatch], *, by_batch: bool
+    ) -> Begun:
+        begun = Begun(rows, batches, works, self.told, by_batch=by_batch)
+        in_flight = reads_in_flight(rows, self.n_threads, self.most_in_flight)
+        if in_flight is not None:
+            begun.reads = [self._reading.add(batch, begun.retries.anew(), in_flight) for _, batch in batches]
         return begun
 
     def _begin(self, begun: Begun) -> None:
@@ -98,6 +109,7 @@ class LocalEngine(Engine):
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+        self._reading.close()
 
 
 class Begun:
@@ -113,7 +125,10 @@ class Begun:
         by_batch: bool,
     ) -> None:
         self.batches = batches
-        self._rows, self._works, self._told, self._retries = rows, works, told, Retries.configured()
+        self.retries = Retries.configured()
+        #: of each batch, where several are in flight
+        self.reads: Sequence[Reads | None] = [None] * len(batches)
+        self._rows, self._works, self._told = rows, works, told
         self._parts: list[list[Any]] | None = [[] for _ in batches] if by_batch else None
         self._sum: TreeSum[Any] = TreeSum(len(batches))
         self._lock = threading.Lock()
@@ -154,7 +169,7 @@ class Begun:
         """Take a batch through all works, and add what it gives."""
         number, batch = self.batches[place]
         works = [work.works[number] if isinstance(work, ByBatch) else work for work in self._works]
-        part = run_batch(batch, works, retries=self._retries.anew(), stop=stop)
+        part = run_batch(batch, works, retries=self.retries.anew(), stop=stop, reads=self.reads[place])
         with self._lock:
             if self._parts is None:
                 self._sum.add(place, part)

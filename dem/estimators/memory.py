@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 
@@ -15,6 +15,7 @@ from dem.em.incremental import in_flight
 from dem.em.progress import needed_for
 from dem.engine import Engine
 from dem.engine.base import Room
+from dem.engine.reading import in_flight_bytes, reads_in_flight
 from dem.errors import EngineError, EngineWarning, OptionError
 from dem.estimators.starts import POLISHED
 from dem.events import Callback, MemoryNeeded, notify
@@ -110,7 +111,12 @@ def _numbers(estimator: Any, n_features: int, n_covariances: int) -> int:
 
 
 def need_of_fit(
-    estimators: Sequence[Any], rows: Rows, room: Room, n_workers: int | None, times: int = 1
+    estimators: Sequence[Any],
+    rows: Rows,
+    room: Room,
+    n_workers: int | None,
+    times: int = 1,
+    most_in_flight: int | None = None,
 ) -> dict[str, int]:
     """Return what one process needs for a fit, in bytes, by what it is for.
 
@@ -127,6 +133,8 @@ def need_of_fit(
         already, and the start comes to it.
     times : int
         How many fits there are of each.
+    most_in_flight : int, optional
+        How many reads are in flight at most, where their number is found out.
     """
     first, n_batches = estimators[0], rows.n_batches
     n_threads, complete = min(room.n_threads, n_batches), sample_rows(first, rows) == rows.n_rows
@@ -146,7 +154,7 @@ def need_of_fit(
     work += _copied_bytes(first, rows)
     waits = (waiting + under_way) * sum(sums)
     need = {
-        **_of_reading(rows, n_threads, n_workers),
+        **_of_reading(rows, n_threads, n_workers, most_in_flight),
         "E-step": int(n_threads * (work + SUMMED * sum(sums)) + DERIVED * under_way * sum(sums)),
         **({"statistics": int(waits)} if waits >= sample else {"sample": int(sample)}),  # not at the same time
     }
@@ -155,14 +163,21 @@ def need_of_fit(
     return _with_reserve(need)
 
 
-def need_of_results(estimator: Any, rows: Rows, room: Room, n_workers: int | None, row_bytes: int) -> dict[str, int]:
+def need_of_results(
+    estimator: Any,
+    rows: Rows,
+    room: Room,
+    n_workers: int | None,
+    row_bytes: int,
+    most_in_flight: int | None = None,
+) -> dict[str, int]:
     """Return what one process needs to compute and write results of so many bytes for each row."""
     n_threads = min(room.n_threads, rows.n_batches)
     slab = min(max(rows.read_rows, 1), max(READ_ROWS, 2 * math.prod(rows.grid_chunks)), rows.n_rows)
     work = _work_bytes_on(estimator, rows) + _copied_bytes(estimator, rows)
     work += DERIVED * statistics_bytes(estimator, rows.n_features)
     need = {
-        **_of_reading(rows, n_threads, n_workers),
+        **_of_reading(rows, n_threads, n_workers, most_in_flight),
         "E-step": n_threads * work,
         "results": 3 * n_threads * slab * max(row_bytes, 8),
     }
@@ -175,11 +190,17 @@ def _copied_bytes(estimator: Any, rows: Rows) -> int:
     return int(n_groupings * rows.read_bytes * 8 // rows.dtype.itemsize)
 
 
-def _of_reading(rows: Rows, n_threads: int, n_workers: int | None) -> dict[str, int]:
-    """Return what a process holds of the data: the chunk in work, the next one and what that is decoded from."""
+def _of_reading(rows: Rows, n_threads: int, n_workers: int | None, most_in_flight: int | None) -> dict[str, int]:
+    """Return what a process holds of the data: the chunk in work, the next ones and what those are decoded from."""
     need = {} if n_workers is None else {"Python and packages": WORKER_BYTES + rows.package_bytes}
-    ahead = -(-rows.n_rows // max(rows.read_rows, 1)) > rows.n_batches  # some batch has more than one read
-    need["chunks"] = n_threads * ((1 + ahead) * rows.read_bytes + rows.decoding_bytes) + rows.kept_bytes
+    n_reads = -(-rows.n_rows // max(rows.read_rows, 1))
+    in_flight = reads_in_flight(rows, n_threads, most_in_flight)
+    if in_flight is not None:  # one in work, and one made of it, where something goes with the rows
+        held = 2 * n_threads * rows.read_bytes + min(in_flight.most, n_reads) * in_flight_bytes(rows)
+    else:
+        ahead = n_reads > rows.n_batches  # some batch has more than one read
+        held = n_threads * ((1 + ahead) * rows.read_bytes + rows.decoding_bytes)
+    need["chunks"] = held + rows.kept_bytes
     if n_workers and rows.carried_bytes:
         need["data in memory"] = 3 * rows.carried_bytes // n_workers
     return need
@@ -194,29 +215,48 @@ def _starts(estimator: Any) -> int:
     return 10 if estimator.n_init == "auto" else int(estimator.n_init)
 
 
+class Fitting(NamedTuple):
+    """Rows as they fit into memory, if they do, with how many reads in flight at most."""
+
+    rows: Rows
+    most_in_flight: int | None
+    room: Room
+    need: dict[str, int]
+    fits: bool
+
+
 def in_slices(
-    need_in: Callable[[Room, Rows], dict[str, int]], rows: Rows, rooms: Sequence[Room]
-) -> tuple[Rows, Room, dict[str, int], bool]:
-    """Return rows, in slices where they would not fit otherwise, what is needed where, and whether it fits.
+    need_in: Callable[[Room, Rows, int | None], dict[str, int]], rows: Rows, rooms: Sequence[Room]
+) -> Fitting:
+    """Return rows, with fewer reads in flight or in slices where they would not fit otherwise, and what is needed.
 
     Parameters
     ----------
     need_in : callable
-        Returns what is needed in a process to read rows.
+        Returns what is needed in a process to read rows with so many reads in flight at most.
     rows : Rows
     rooms : sequence of Room
         The processes; what is returned is of that in which it is tightest.
     """
-    found = []
     for n_bytes in (None, READ_BYTES, 1):
         sliced = rows if n_bytes is None else rows.sliced(n_bytes)
-        needs = [(room, need_in(room, sliced)) for room in rooms]
-        room, need = max(needs, key=lambda pair: sum(pair[1].values()) / (pair[0].limit or math.inf))
-        fits = room.limit is None or sum(need.values()) <= ENDS_AT * room.limit
-        found.append((sliced, room, need, fits))
-        if fits:
-            break
-    return found[-1]
+        for most in _fewer_and_fewer(sliced, max(room.n_threads for room in rooms)):
+            needs = [(room, need_in(room, sliced, most)) for room in rooms]
+            room, need = max(needs, key=lambda pair: sum(pair[1].values()) / (pair[0].limit or math.inf))
+            fits = room.limit is None or sum(need.values()) <= ENDS_AT * room.limit
+            found = Fitting(sliced, most, room, need, fits)
+            if fits:
+                return found
+    return found
+
+
+def _fewer_and_fewer(rows: Rows, n_threads: int) -> list[int | None]:
+    """Return the numbers of reads in flight to try: halves down to one for each thread, unless the number is given."""
+    in_flight = reads_in_flight(rows, n_threads)
+    if in_flight is None or in_flight.is_fixed:
+        return [None]
+    n_halves = int(math.log2(max(in_flight.most / n_threads, 1))) + 1
+    return [max(in_flight.most >> i, n_threads) for i in range(n_halves + 1)]
 
 
 def fitting(
@@ -248,12 +288,12 @@ def fitting(
             if one._entry.is_mixture:
                 one._initial_values(rows.n_features)
 
-    def need_in(room: Room, rows: Rows) -> dict[str, int]:
+    def need_in(room: Room, rows: Rows, most_in_flight: int | None) -> dict[str, int]:
         if row_bytes is not None:
-            return need_of_results(estimators[0], rows, room, n_workers, row_bytes)
-        return need_of_fit(estimators, rows, room, n_workers, times)
+            return need_of_results(estimators[0], rows, room, n_workers, row_bytes, most_in_flight)
+        return need_of_fit(estimators, rows, room, n_workers, times, most_in_flight)
 
-    rows, room, need, fits = in_slices(need_in, rows, rooms)
+    rows, engine.most_in_flight, room, need, fits = in_slices(need_in, rows, rooms)
     whose = room.holder if len(rooms) == 1 else f"each of {len(rooms)} workers"
     told = MemoryNeeded(whose, need, room.limit)
     if not fits:

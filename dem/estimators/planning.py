@@ -112,7 +112,7 @@ def plan(
 
     here_or_there = Room("this process", free, n_threads, is_here=True)
     room = Room("each worker", limit, 1) if workers else here_or_there
-    read, room, need, _ = memory.in_slices(partial(_need, estimator, workers), rows, [room])
+    read, _, room, need, _ = memory.in_slices(partial(_need, estimator, workers), rows, [room])
     cache = min(_cache(workers, limit, sum(need.values())), rows.n_bytes)
     passes, exact = _passes(estimator, rows)
     found = Plan(
@@ -171,8 +171,8 @@ def _limit(workers: int | None, memory_limit: str | int | None) -> int | None:
     return limit
 
 
-def _need(estimator: Any, workers: int | None, room: Room, rows: Rows) -> dict[str, int]:
-    return memory.need_of_fit([estimator], rows, room, workers)
+def _need(estimator: Any, workers: int | None, room: Room, rows: Rows, most_in_flight: int | None) -> dict[str, int]:
+    return memory.need_of_fit([estimator], rows, room, workers, most_in_flight=most_in_flight)
 
 
 def _cache(workers: int | None, limit: int | None, need: int) -> int:
