@@ -67,6 +67,15 @@ def cluster():
         yield cluster
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _zarr_decodes():
+    """Tests count what is asked of zarr's stores; tests/test_codec_pipeline.py has zarrs, and so have processes."""
+    import dask
+
+    with dask.config.set({"dem.codec-pipeline": "zarr"}):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_scheduler_is_left():
     """Clients that end in another order than they began leave Dask's setting of the scheduler behind."""

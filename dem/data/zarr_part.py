@@ -28,6 +28,7 @@ from dem.data.cf import Packing, decoding, packing_of
 from dem.data.checks import reason, rows_text
 from dem.data.found import REPAIR, LeftOut, Missing
 from dem.data.retries import is_passing, retried_async, tried, tried_once
+from dem.data.zarr_native import is_wanted, native_values
 from dem.data.zarr_salvage import Salvage
 from dem.data.zarr_watch import ShardIndex, WatchedStore
 from dem.errors import DataError, MissingDataError
@@ -65,13 +66,15 @@ class ZarrPart:
     index: ShardIndex | None
     #: digest of its metadata as they were stored when it was opened; None if there were none to be found
     stored: bytes | None = None
+    #: whether zarrs may read it
+    may_be_native: bool = False
 
     @classmethod
     def of(cls, array: zarr.Array[Any], name: str, axes: Corner, *, has_features: bool) -> Self:
         """Watch an array; raises `MissingDataError` if its metadata, read once more, are no longer those."""
         packing = packing_of(array, name) if array.attrs else None
         index = None if array.shards is None else ShardIndex.of(array, array.shards)
-        part = cls(array, name, axes, has_features, packing, index)
+        part = cls(array, name, axes, has_features, packing, index, may_be_native=is_wanted())
         documents = part._documents()
         main = documents.get(_DOCUMENTS[array.metadata.zarr_format][0])
         if main is None:  # its metadata are kept elsewhere, such as with those of its group
@@ -221,17 +224,21 @@ class ZarrPart:
     @_few_requests()
     def _read(self, region: Sequence[slice], *, check: bool) -> tuple[NDArray[Any], Missing]:
         own, metadata, selection = self.array.store_path, self.array.metadata, tuple(region)
-        store = WatchedStore(own.store, self.index)
-        if not check or self.stored is None:
+        store, looks = WatchedStore(own.store, self.index), check and self.stored is not None
+        main = own / _DOCUMENTS[metadata.zarr_format][0]
+        rows: Any = native_values(self, self.array, self.index, region, self._key) if self.may_be_native else None
+        if rows is not None:
+            document = sync(retried_async(main.get)) if looks else None
+        elif looks:
+            array = self._watched(store)
+
+            async def read_both() -> tuple[Any, Buffer | None]:
+                return await asyncio.gather(array.getitem(selection), retried_async(main.get))
+
+            rows, document = sync(read_both())
+        else:
             return self._values(store, region), self._missing(region, store)
-        array = self._watched(store)
-
-        async def read_both() -> tuple[Any, Buffer | None]:
-            main = own / _DOCUMENTS[metadata.zarr_format][0]
-            return await asyncio.gather(array.getitem(selection), retried_async(main.get))
-
-        rows, document = sync(read_both())
-        if document is None or _digest(document) != self.stored:
+        if looks and (document is None or _digest(document) != self.stored):
             self.check()
         return np.asarray(rows), self._missing(region, store)
 

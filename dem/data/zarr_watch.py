@@ -79,7 +79,11 @@ class ShardIndex:
         if not self.within(byte_range):
             return None
         part = value[: self.n_bytes] if self.at_start else value[len(value) - self.n_bytes :]
-        pairs = np.frombuffer(part.to_bytes()[: 16 * self.n_chunks], "<u8").reshape(-1, 2)
+        return self.lacking(part.to_bytes())
+
+    def lacking(self, stored: bytes) -> NDArray[np.bool_] | None:
+        """Return which chunks a shard lacks of which this is the index; None if it lacks none."""
+        pairs = np.frombuffer(stored[: 16 * self.n_chunks], "<u8").reshape(-1, 2)
         absent: NDArray[np.bool_] = pairs[:, 0] == _ABSENT
         return absent if absent.any() else None
 
