@@ -20,6 +20,7 @@ ALL = {
     "passes": ["--scale", "0.02", "--repeats", "1"],
     "peers": ["--scale", "0.02", "--repeats", "2", "--limit", "10"],
     "families": ["--scale", "0.02", "--repeats", "1"],
+    "kmeans": ["--scale", "0.02", "--repeats", "1", "--shapes", "0", "1", "2"],
     "predicting": ["--scale", "0.05", "--repeats", "1"],
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
     "growth": ["--repeats", "1"],

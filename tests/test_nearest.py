@@ -8,11 +8,13 @@ import sklearn.cluster
 from sources import CutRows
 
 import dem
+import dem.families.nearest as loops
 from dem.data.base import Chunk
 from dem.engine import LocalEngine
 from dem.families.gaussian.frame import Frame
 from dem.families.kmeans import Clusters
-from dem.families.nearest import assigned, nearest
+from dem.families.nearest import nearest
+from dem.families.workspace import Workspace
 from dem.initialise.kmeans_parallel import CountNearest, DrawCandidates, kmeans_parallel
 from dem.native import loaded
 from dem.sparse import SparseRows
@@ -31,6 +33,10 @@ def problem(n_rows, n_features, n_centres, dtype=np.float64, seed=0):
     centres = rng.normal(size=(n_centres, n_features))
     rows = 3.0 + 2.0 * centres[rng.integers(n_centres, size=n_rows)] + rng.normal(size=(n_rows, n_features))
     return rows.astype(dtype), centres, np.full(n_features, 3.0), np.full(n_features, 0.5)
+
+
+def assigned(*given):
+    return loops.assigned(*given, Workspace())
 
 
 def brute_force(rows, centres, origin, inverse):

@@ -111,15 +111,16 @@ class Clusters(Model[Array, ClusterStatistics]):
             return functools.reduce(operator.add, (self._piece(centres, one) for _, one in blocks(chunk, PIECE_ROWS)))
 
     def _piece(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
-        found = assigned(chunk.rows, chunk.weights, centres, self.frame.origin, 1.0 / self.frame.scale)
+        workspace = Workspace()  # named, for it must outlive its arrays
+        inverse = 1.0 / self.frame.scale
+        found = assigned(chunk.rows, chunk.weights, centres, self.frame.origin, inverse, workspace)
         if found is None:
             return self._by_numpy(centres, chunk)
-        most = int(np.count_nonzero(found.counts == 0.0))
-        far = np.empty(0, np.int64)
+        far, most = np.empty(0, np.int64), int(np.count_nonzero(found.counts == 0.0))
         if most:
             far = np.sort(np.argpartition(found.distances, -min(most, len(chunk.rows)))[-most:])
             far = far[np.argsort(-found.distances[far], kind="stable")]
-        rows = self._rows(chunk.take(far))
+        rows = self._rows(chunk.take(far)) if most else np.empty((0, centres.shape[1]))
         weights = np.ones(len(far)) if chunk.weights is None else chunk.weights[far]
         farthest = Farthest(most, found.distances[far], found.labels[far], rows, weights)
         return ClusterStatistics(total_weight(chunk), found.total, found.counts, found.offsets, farthest)

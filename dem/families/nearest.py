@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array
+from dem.families.workspace import Workspace
 from dem.native import loaded, pays
 from dem.sparse import is_sparse
 
@@ -46,7 +47,12 @@ class Assignment:
 
 
 def assigned(
-    rows: NDArray[Any], weights: Array | None, centres: Array, origin: Array, inverse: Array | float
+    rows: NDArray[Any],
+    weights: Array | None,
+    centres: Array,
+    origin: Array,
+    inverse: Array | float,
+    workspace: Workspace,
 ) -> Assignment | None:
     """Give each row to its nearest centre; None where NumPy is to do it.
 
@@ -58,17 +64,20 @@ def assigned(
     centres : ndarray of shape (n_centres, n_features)
     origin, inverse : ndarray of shape (n_features,)
         Distances are those of ``(rows - origin) * inverse``, to centres in the same frame.
+    workspace : Workspace
+        Of whom labels and distances are.
     """
     loops = _loops(rows, centres)
     if loops is None:
         return None
-    labels, distances, total = np.empty(len(rows), np.int64), np.empty(len(rows)), 0.0
+    n, total = len(rows), 0.0
+    labels = workspace.array("labels", (n,), np.dtype(np.int64))
+    distances = workspace.array("distances", (n,), np.dtype(np.float64))
     counts, offsets = np.zeros(len(centres)), np.zeros(centres.shape)
     weights = np.empty(0) if weights is None else _given(weights)
     frame = _frame(origin, inverse, centres)
     for where, part in _converted(rows):
-        _search(loops, part, frame, labels[where])
-        total += loops.add(part, *frame, labels[where], weights[where], distances[where], counts, offsets)
+        total += _search(loops, part, frame, labels[where], weights[where], distances[where], counts, offsets)
     return Assignment(labels, distances, total, counts, offsets)
 
 
@@ -77,20 +86,37 @@ def nearest(rows: NDArray[Any], centres: Array, origin: Array, inverse: Array | 
     loops = _loops(rows, centres)
     if loops is None:
         return None
-    labels = np.empty(len(rows), np.int64)
+    labels, none = np.empty(len(rows), np.int64), np.empty(0)
     frame = _frame(origin, inverse, centres)
     for where, part in _converted(rows):
-        _search(loops, part, frame, labels[where])
+        _search(loops, part, frame, labels[where], none, none, none, np.empty((0, 0)))
     return labels
 
 
-def _search(loops: Any, rows: NDArray[Any], frame: Sequence[Array], labels: NDArray[np.int64]) -> None:
-    """Write labels: those that single precision cannot tell by double precision, so that they are what that says."""
-    unsure = loops.nearest(rows, *frame, np.empty(0, rows.dtype), np.empty(0, f"i{rows.itemsize}"), labels)
+def _search(
+    loops: Any,
+    rows: NDArray[Any],
+    frame: Sequence[Array],
+    labels: NDArray[np.int64],
+    weights: Array,
+    distances: Array,
+    counts: Array,
+    offsets: Array,
+) -> float:
+    """Write labels and distances, add to counts and offsets, and return what is to be added to the total.
+
+    Rows whose label single precision cannot tell are searched in double precision, so that all are what that says.
+    """
+    types = np.empty(0, rows.dtype), np.empty(0, f"i{rows.itemsize}")
+    unsure, total = loops.nearest(rows, *frame, *types, labels, weights, distances, counts, offsets)
     if len(unsure):
-        again = np.empty(len(unsure), np.int64)
-        _search(loops, rows[unsure].astype(np.float64), frame, again)
-        labels[unsure] = again
+        own, theirs = np.empty(len(unsure), np.int64), np.empty(min(len(distances), len(unsure)))
+        again, counted = rows[unsure].astype(np.float64), weights[unsure] if len(weights) else weights
+        total += _search(loops, again, frame, own, counted, theirs, counts, offsets)
+        labels[unsure] = own
+        if len(distances):
+            distances[unsure] = theirs
+    return float(total)
 
 
 def _converted(rows: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:

@@ -22,6 +22,7 @@ from dem.families.expectation import blocks
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics
 from dem.families.nearest import PIECE_ROWS, assigned, nearest
+from dem.families.workspace import Workspace
 from dem.initialise.sample import Pieces
 from dem.sparse import dense_rows
 
@@ -63,9 +64,11 @@ class DrawCandidates:
 
     def _distances(self, chunk: Chunk) -> Iterator[tuple[Chunk, Array]]:
         """Yield blocks of rows and their squared distances to the nearest centre."""
+        inverse = 1.0 / np.asarray(self.units)
         for _, piece in blocks(chunk, PIECE_ROWS):
+            workspace = Workspace()  # named, for it must outlive its arrays
             with np.errstate(over="ignore", invalid="ignore"):
-                found = assigned(piece.rows, None, self.centres, self.origin, 1.0 / np.asarray(self.units))
+                found = assigned(piece.rows, None, self.centres, self.origin, inverse, workspace)
             if found is not None:
                 yield piece, found.distances
                 continue

@@ -71,6 +71,12 @@ class _Writer:
         function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(kind, [kind, kind, kind]), name)
         return self.builder.call(function, [one, other, plus])
 
+    def square_root(self, vector: Any) -> Any:
+        kind = vector.type
+        name = f"llvm.sqrt.v{kind.count}{'f64' if kind.element == _double else 'f32'}"
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(kind, [kind]), name)
+        return self.builder.call(function, [vector])
+
     def variable(self, vector: Any) -> Any:
         """Return a place of a vector that changes in a loop, which the compiler makes a register."""
         return cgutils.alloca_once_value(self.builder, vector)
@@ -233,6 +239,45 @@ def search(
                 w.store(b.load(variable), w.at(array, to, part))
 
     return _written(types.void(turned, at, n_features, panels, first, stop, best, second, found, to), write)
+
+
+@intrinsic
+def lead(
+    _typing: Any,
+    turned: Any,
+    at: Any,
+    n_features: Any,
+    best: Any,
+    second: Any,
+    to: Any,
+    slope: Any,  # noqa: ARG001 - of the type of `best`
+    level: Any,  # noqa: ARG001 - as well
+) -> Any:
+    """Take from `second` what `best` has, and `slope` times the norm of the row, and `level`: for the rows of a tile.
+
+    Rows, `best` and `second` are those of `search`.
+    """
+    lanes = LANES[str(turned.dtype)]
+
+    def write(
+        w: _Writer, turned: Any, at: Any, d: Any, best: Any, second: Any, to: Any, slope: Any, level: Any
+    ) -> None:
+        b = w.builder
+        scalar = turned.type.pointee
+        parts = [w.number(lanes * r) for r in range(VECTORS)]
+        squares = [w.variable(ir.Constant(ir.VectorType(scalar, lanes), None)) for _ in parts]
+        with cgutils.for_range(b, d) as loop:
+            row = w.at(turned, at, b.mul(loop.index, w.number(VECTORS * lanes)))
+            for part, one in zip(parts, squares, strict=True):
+                numbers = w.load(w.at(row, part), lanes)
+                b.store(w.multiply_add(numbers, numbers, b.load(one)), one)
+        slopes, levels = w.splat(slope, lanes), w.splat(level, lanes)
+        for part, one in zip(parts, squares, strict=True):
+            place = w.at(second, to, part)
+            gap = b.fsub(w.load(place, lanes), w.load(w.at(best, to, part), lanes))
+            w.store(b.fsub(gap, w.multiply_add(slopes, w.square_root(b.load(one)), levels)), place)
+
+    return _written(types.void(turned, at, n_features, best, second, to, turned.dtype, turned.dtype), write)
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""The nearest centre of each row, and what k-means adds up: a call each for a chunk, without the interpreter's lock."""
+"""The nearest centre of each row, and what k-means adds up: one call for a chunk, without the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from dem.native import compiled, inlined
-from dem.native.centre_tiles import CENTRES, LANES, VECTORS, WIDTH, add_row, search, turn
+from dem.native.centre_tiles import CENTRES, LANES, VECTORS, WIDTH, add_row, lead, search, turn
 
 # Bytes of centres, and of rows, that are gone through together: what the caches of a core hold beside one another.
 CENTRE_BYTES, ROW_BYTES = 2**18, 2**17
-# Rows whose squared distances are added before they join the total.
-SUMMED = 1024
 SINGLE, DOUBLE = LANES["float32"], LANES["float64"]
 
 _ROWS = {kind: f"Array({kind}, 2, 'C', readonly=True)" for kind in LANES}
 _GIVEN = "Array(float64, 1, 'C', readonly=True)"
 _CENTRES, _SUMS = _ROWS["float64"], "float64[::1]"
-_SEARCH = [
-    f"{_ROWS[kind]}, {_GIVEN}, {_GIVEN}, {_CENTRES}, {kind}[::1], {places}[::1], int64[::1]"
+_FRAME = f"{_GIVEN}, {_GIVEN}, {_CENTRES}"
+_RESULTS = f"int64[::1], {_GIVEN}, {_SUMS}, {_SUMS}, float64[:, ::1]"
+_SIGNATURES = [
+    f"Tuple((int64[::1], float64))({_ROWS[kind]}, {_FRAME}, {kind}[::1], {places}[::1], {_RESULTS})"
     for kind, places in (("float64", "int64"), ("float32", "int32"))
 ]
 
@@ -62,9 +62,21 @@ def _turn_tile(rows: Any, first: Any, origin: Any, inverse: Any, turned: Any, at
                 turned[at + j * tile + i] = (rows[row, j] - origin[j]) * inverse[j]
 
 
-@compiled([f"int64[::1]({arguments})" for arguments in _SEARCH])
-def nearest(rows: Any, origin: Any, inverse: Any, centres: Any, like: Any, places: Any, labels: Any) -> Any:
-    """Write the number of each row's nearest centre to `labels`, the first of equals.
+@compiled(_SIGNATURES)
+def nearest(
+    rows: Any,
+    origin: Any,
+    inverse: Any,
+    centres: Any,
+    like: Any,
+    places: Any,
+    labels: Any,
+    weights: Any,
+    distances: Any,
+    counts: Any,
+    offsets: Any,
+) -> Any:
+    """Find the nearest centre of each row, the first of equals, and add up what k-means needs of the rows.
 
     Parameters
     ----------
@@ -76,30 +88,41 @@ def nearest(rows: Any, origin: Any, inverse: Any, centres: Any, like: Any, place
     like, places : ndarray
         Empty; their types are those of the search: the one of the rows, and integers of as many bytes.
     labels : ndarray of int64, shape (n,)
+        Receives the numbers of the centres.
+    weights : ndarray of shape (n,)
+        How much each row counts; empty where that is 1.
+    distances : ndarray of shape (n,)
+        Receives the squared distances; with this empty, only labels are found.
+    counts, offsets : ndarray of shape (n_centres,) and (n_centres, n_features)
+        To which Σ weight and Σ weight · (row − centre) are added.
 
     Returns
     -------
     ndarray of int64
         The rows whose two nearest centres differ by no more than what single precision may have changed: sums of
-        d + 1 products of numbers that are each rounded to 2⁻²⁴.
+        d + 1 products of numbers that are each rounded to 2⁻²⁴. Their labels are to be found otherwise, and nothing of
+        them was added.
+    float
+        Σ weight · distance.
     """
     n, d = rows.shape
     is_single = like.itemsize == 4
     lanes = SINGLE if is_single else DOUBLE
+    whole = d - d % WIDTH
     tile = VECTORS * lanes
     panels, largest = _panels(centres, like)
     together = max(CENTRE_BYTES // ((d + 1) * CENTRES * like.itemsize), 1)
     n_tiles = max(ROW_BYTES // (tile * d * like.itemsize), 1)
     turned = np.empty(n_tiles * tile * d, like.dtype)
     best = np.empty(n_tiles * tile, like.dtype)
-    second, squares = np.empty_like(best), np.empty_like(best)
+    second = np.empty_like(best)
     found = np.empty(n_tiles * tile, places.dtype)
     epsilons = (d + 5) * 2.0**-24
     error = 2.04 * epsilons / (1.0 - epsilons) if epsilons < 0.5 else math.inf
     # The last term is more than what underflows.
     bounds = np.array([error * largest, 0.5 * error * largest**2 + 1e-36]).astype(like.dtype)
     unsure = np.empty(n if is_single else 0, np.int64)
-    n_unsure = 0
+    n_unsure, total = 0, 0.0
     for start in range(0, n, n_tiles * tile):
         used = min(n_tiles, -(-(n - start) // tile))
         for t in range(used):
@@ -112,67 +135,26 @@ def nearest(rows: Any, origin: Any, inverse: Any, centres: Any, like: Any, place
                 stop = min(panel + together, len(panels))
                 search(turned, t * tile * d, d, panels, panel, stop, best, second, found, t * tile)
         n_rows = min(used * tile, n - start)
-        for i in range(n_rows):
-            labels[start + i] = found[i]
         if is_single:
-            squares[:] = 0.0
             for t in range(used):
-                for j in range(d):
-                    for i in range(tile):
-                        number = turned[(t * d + j) * tile + i]
-                        squares[t * tile + i] += number * number
-            for i in range(n_rows):
-                if not second[i] - best[i] > bounds[0] * math.sqrt(squares[i]) + bounds[1]:  # NaN among them
-                    unsure[n_unsure] = start + i
-                    n_unsure += 1
-    return unsure[:n_unsure]
-
-
-@compiled(
-    [
-        f"float64({rows}, {_GIVEN}, {_GIVEN}, {_CENTRES}, int64[::1], {_GIVEN}, {_SUMS}, {_SUMS}, float64[:, ::1])"
-        for rows in _ROWS.values()
-    ]
-)
-def add(
-    rows: Any,
-    origin: Any,
-    inverse: Any,
-    centres: Any,
-    labels: Any,
-    weights: Any,
-    distances: Any,
-    counts: Any,
-    offsets: Any,
-) -> Any:
-    """Add what k-means needs of rows, each given to the centre of its label; return Σ weight · squared distance.
-
-    Parameters
-    ----------
-    rows, origin, inverse, centres, labels
-        As of `nearest`.
-    weights : ndarray of shape (n,)
-        How much each row counts; empty where that is 1.
-    distances : ndarray of shape (n,)
-        Receives the squared distances.
-    counts, offsets : ndarray of shape (n_centres,) and (n_centres, n_features)
-        To which Σ weight and Σ weight · (row − centre) are added.
-    """
-    n, d = rows.shape
-    whole = d - d % WIDTH
-    total = 0.0
-    for start in range(0, n, SUMMED):
+                lead(turned, t * tile * d, d, best, second, t * tile, bounds[0], bounds[1])
         part = 0.0
-        for i in range(start, min(start + SUMMED, n)):
-            k = labels[i]
-            weight = weights[i] if len(weights) > 0 else 1.0
-            distance = add_row(rows, i * d, origin, inverse, centres, offsets, k * d, weight, whole)
-            for j in range(whole, d):
-                offset = (rows[i, j] - origin[j]) * inverse[j] - centres[k, j]
-                offsets[k, j] += weight * offset
-                distance += offset * offset
-            counts[k] += weight
-            distances[i] = distance
-            part += weight * distance
+        for i in range(n_rows):
+            row, k = start + i, np.int64(found[i])
+            if is_single and not second[i] > 0.0:  # NaN among them
+                unsure[n_unsure] = row
+                n_unsure += 1
+                continue
+            labels[row] = k
+            if len(distances) > 0:
+                weight = weights[row] if len(weights) > 0 else 1.0
+                distance = add_row(rows, row * d, origin, inverse, centres, offsets, k * d, weight, whole)
+                for j in range(whole, d):
+                    offset = (rows[row, j] - origin[j]) * inverse[j] - centres[k, j]
+                    offsets[k, j] += weight * offset
+                    distance += offset * offset
+                counts[k] += weight
+                distances[row] = distance
+                part += weight * distance
         total += part
-    return total
+    return unsure[:n_unsure], total
