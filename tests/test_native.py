@@ -30,6 +30,7 @@ SHAPES = [
     ("full", 3, 5, (1, 3)),
     ("full", 9, 17, ()),
     ("full", 66, 3, ()),
+    ("full", 65, 5, ()),
     ("diag", 5, 130, ()),
     ("diag", 40, 3, ()),
     ("spherical", 3, 4, ()),
@@ -99,7 +100,10 @@ def test_loops_are_entered(monkeypatch):
     monkeypatch.setattr(native, "loaded", lambda *key: entered.append(key[1:]) or loaded(*key))
     both(monkeypatch, lambda: mixture.e_step(parameters, chunk_of(rows)))
     both(monkeypatch, lambda: mixture.labels(parameters, chunk_of(rows.astype(np.float32))))
-    assert entered == [("float64", "float64"), ("float32", "float64")]  # tight components ask for double precision
+    assert entered == [
+        ("e_step", "float64", "float64"),
+        ("by_row", "float32", "float64"),
+    ]  # tight components ask for double precision
 
 
 @pytest.mark.parametrize("tight", [(), (1, 3)])

@@ -22,8 +22,10 @@ from dem.native.tiles import TILE, add_product, add_sums
 DENSITY, POSTERIOR, LABEL = 0, 1, 2
 # Responsibilities of less count for nothing: as `dem.families.base.NEGLIGIBLE`.
 _NEGLIGIBLE = 1e-36
-# Bytes between what rows of workspaces hold, so that they do not all fall into the same part of a cache.
-_LINE = 64
+# How much less likely than its best component, e^−40, a component must be for its density not to count.
+_ENOUGH_NATS = 40.0
+# Rows that tell whether few components count for each row of a chunk, and the share of densities that are few.
+_TRIAL, _FEW = 256, 0.4
 
 
 @inlined()
@@ -80,10 +82,14 @@ def _wide_sums(joint: Any, x: Any, left: Any, right: Any, z: Any, sums: Any, n: 
 
 @inlined()
 def _own_densities(
-    x: Any, mean: Any, factor: Any, constant: Any, of_squares: Any, centred: Any, y: Any, density: Any, n: int
+    x: Any, mean: Any, factor: Any, constants: Any, d: int, centred: Any, y: Any, density: Any, n: int
 ) -> None:
-    """Set y to Uᵀ(x − μ) (`factor` is Uᵀ, completed by zeros) and `density` to constant + of_squares · y²."""
-    d, whole = len(mean), len(y)
+    """Set y to Uᵀ(x − μ) (`factor` is Uᵀ, completed by zeros) and `density` to constant + factor · y².
+
+    With fewer features d than there are, y is that of the first d, and the density an upper bound.
+    """
+    constant, of_squares = constants[0], constants[1]
+    whole = (d + TILE - 1) // TILE * TILE
     zero = x.dtype.type(0)
     for j in range(whole):
         out, into = centred[j], y[j]
@@ -151,6 +157,125 @@ def _own_sums(y: Any, share: Any, weighted: Any, first: Any, second: Any, n: int
 
 
 @inlined()
+def _gathered_densities(
+    x: Any, mean: Any, factor: Any, constants: Any, index: Any, gathered: Any, centred: Any, y: Any, density: Any
+) -> int:
+    """Set y and `density`, as `_own_densities`, of the columns `index` of x; return their number."""
+    d, m = len(mean), len(index)
+    for j in range(d):
+        row, into = x[j], gathered[j]
+        for i in range(m):
+            into[i] = row[index[i]]
+    _own_densities(gathered, mean, factor, constants, d, centred, y, density, m)
+    return m
+
+
+@inlined()
+def _likely_densities(
+    x: Any,
+    means: Any,
+    factors: Any,
+    constants: Any,
+    part: int,
+    joint: Any,
+    gathered: Any,
+    centred: Any,
+    y: Any,
+    passing: Any,
+    leader: Any,
+    index: Any,
+    size: int,
+    n: int,
+) -> int:
+    """Set `joint` to log-densities in own frames, but to −∞ where they do not count; return how many it computed.
+
+    The first `part` features bound a density from above. Each row's density in the component with the largest bound is
+    computed, and then those whose bounds come near it: what is left out is less than the rounding of the sum.
+    """
+    n_own = len(means)
+    bound, found = passing[0], passing[1]
+    for s in range(0, n, size):
+        e = min(s + size, n)
+        for o in range(n_own):
+            _own_densities(x[:, s:e], means[o], factors[o], constants[o], part, centred, y, joint[o, s:e], e - s)
+    row = joint[0]
+    for i in range(n):
+        bound[i] = row[i]
+        leader[i] = 0
+    for o in range(1, n_own):
+        row = joint[o]
+        for i in range(n):
+            better = row[i] > bound[i]
+            leader[i] = o if better else leader[i]
+            bound[i] = row[i] if better else bound[i]
+    for o in range(n_own):
+        m = 0
+        for i in range(n):
+            if leader[i] == o:
+                index[m] = i
+                m += 1
+        for s in range(0, m, size):
+            some = index[s : min(s + size, m)]
+            for i in range(
+                _gathered_densities(x, means[o], factors[o], constants[o], some, gathered, centred, y, found)
+            ):
+                bound[some[i]] = found[i]
+    nats = x.dtype.type(_ENOUGH_NATS + np.log(n_own))
+    nothing = x.dtype.type(-np.inf)
+    computed = n
+    for o in range(n_own):
+        row, m = joint[o], 0
+        for i in range(n):
+            if leader[i] == o:
+                row[i] = bound[i]
+            elif row[i] < bound[i] - nats:
+                row[i] = nothing
+            else:  # also NaN
+                index[m] = i
+                m += 1
+        for s in range(0, m, size):
+            some = index[s : min(s + size, m)]
+            for i in range(
+                _gathered_densities(x, means[o], factors[o], constants[o], some, gathered, centred, y, found)
+            ):
+                row[some[i]] = found[i]
+        computed += m
+    return computed
+
+
+@inlined()
+def _members_sums(
+    x: Any,
+    mean: Any,
+    factor: Any,
+    constants: Any,
+    share: Any,
+    gathered: Any,
+    centred: Any,
+    y: Any,
+    passing: Any,
+    index: Any,
+    first: Any,
+    second: Any,
+    size: int,
+    n: int,
+) -> float:
+    """Add Σγy and Σγyyᵀ of the rows that have a share; return Σγ."""
+    m, own, count = 0, passing[1], 0.0
+    for i in range(n):
+        if share[i] > _NEGLIGIBLE:
+            index[m] = i
+            m += 1
+    for s in range(0, m, size):
+        some = index[s : min(s + size, m)]
+        _gathered_densities(x, mean, factor, constants, some, gathered, centred, y, own)
+        for i in range(len(some)):
+            own[i] = share[some[i]]
+        count += _own_sums(y, own, centred, first, second, len(some))
+    return count
+
+
+@inlined()
 def _normalise(
     joint: Any, order: Any, largest: Any, total: Any, weights: Any, least: Any, lowest: Any, density: Any, n: int
 ) -> None:
@@ -205,11 +330,15 @@ def _e_step(
     order: Any,
     ends: Any,
     limits: Any,
-    x: Any,
+    sizes: Any,
+    block: Any,
+    table: Any,
     z: Any,
     joint: Any,
     y: Any,
     centred: Any,
+    gathered: Any,
+    lone: Any,
     passing: Any,
     densities: Any,
     sums: Any,
@@ -219,17 +348,28 @@ def _e_step(
     log_likelihoods: Any,
     far: Any,
 ) -> None:
-    m, n_own, size = len(wide), len(means), x.shape[1] - _LINE // x.itemsize
+    (m, n_own), size, part = (len(wide), len(means)), sizes[0], sizes[2]
+    leader, index = np.empty(sizes[1], np.intp), np.empty(sizes[1], np.intp)
     largest, total = passing[0], passing[1]
     least, lowest, trusted = limits[0], limits[1], limits[2]
-    checks = trusted > lowest
-    zero = x.dtype.type(0)
-    for start in range(0, len(rows), size):
-        n = min(size, len(rows) - start)
+    checks, d = trusted > lowest, rows.shape[1]
+    zero = joint.dtype.type(0)
+    start, n, few = 0, 0, part > 0
+    while start + n < len(rows):
+        start += n
+        n = min((sizes[1] if start else _TRIAL) if few else size, len(rows) - start)
+        by_leader = few
+        x = table if by_leader else block
         _load(rows, start, n, origin, inverse, x)
-        _wide_densities(wide, x, left, right, z, joint, n)
-        for o in range(n_own):
-            _own_densities(x, means[o], factors[o], constants[o, 0], constants[o, 1], centred, y[o], joint[m + o], n)
+        if by_leader:
+            computed = _likely_densities(
+                x, means, factors, constants, part, joint, gathered, centred, lone, passing, leader, index, size, n
+            )
+            few = computed <= _FEW * n * n_own
+        else:
+            _wide_densities(wide, x, left, right, z, joint, n)
+            for o in range(n_own):
+                _own_densities(x, means[o], factors[o], constants[o], d, centred, y[o], joint[m + o], n)
         n_far, begin = 0, 0
         own_weights = weights[start : start + n] if len(weights) else weights
         for segment in range(len(ends)):
@@ -248,7 +388,8 @@ def _e_step(
                     densities[:, i] = 0.0
                     joint[:, i] = zero
                     x[:-1, i] = zero
-                    y[:, :, i] = zero
+                    if not by_leader:
+                        y[:, :, i] = zero
             if len(wide) and wide.shape[1] <= len(z):
                 _strip(x, left, right, 0, wide.shape[1], z, n)
         for segment in range(len(ends)):
@@ -262,7 +403,13 @@ def _e_step(
             log_likelihoods[segment] += found
         _wide_sums(joint, x, left, right, z, sums, n)
         for o in range(n_own):
-            counts[o] += _own_sums(y[o], joint[m + o], centred, first[o], second[o], n)
+            if by_leader:
+                counts[o] += _members_sums(
+                    x, means[o], factors[o], constants[o], joint[o], gathered, centred, lone, passing, index,
+                    first[o], second[o], size, n,
+                )  # fmt: skip
+            else:
+                counts[o] += _own_sums(y[o], joint[m + o], centred, first[o], second[o], n)
 
 
 def _by_row(
@@ -278,28 +425,43 @@ def _by_row(
     constants: Any,
     order: Any,
     limits: Any,
-    x: Any,
+    sizes: Any,
+    block: Any,
+    table: Any,
     z: Any,
     joint: Any,
     y: Any,
     centred: Any,
+    gathered: Any,
+    lone: Any,
     passing: Any,
     densities: Any,
     result: Any,
     labels: Any,
     far: Any,
 ) -> None:
-    m, n_own, size = len(wide), len(means), x.shape[1] - _LINE // x.itemsize
+    (m, n_own), size, part = (len(wide), len(means)), sizes[0], sizes[2]
+    leader, index = np.empty(sizes[1], np.intp), np.empty(sizes[1], np.intp)
     largest, total, density = passing[0], passing[1], densities[0]
     least, lowest, trusted = limits[0], limits[1], limits[2]
-    checks = trusted > lowest
+    checks, d = trusted > lowest, rows.shape[1]
     nothing = origin[:0]
-    for start in range(0, len(rows), size):
-        n = min(size, len(rows) - start)
+    start, n, few = 0, 0, part > 0
+    while start + n < len(rows):
+        start += n
+        n = min((sizes[1] if start else _TRIAL) if few else size, len(rows) - start)
+        by_leader = few
+        x = table if by_leader else block
         _load(rows, start, n, origin, inverse, x)
-        _wide_densities(wide, x, left, right, z, joint, n)
-        for o in range(n_own):
-            _own_densities(x, means[o], factors[o], constants[o, 0], constants[o, 1], centred, y[0], joint[m + o], n)
+        if by_leader:
+            computed = _likely_densities(
+                x, means, factors, constants, part, joint, gathered, centred, lone, passing, leader, index, size, n
+            )
+            few = computed <= _FEW * n * n_own
+        else:
+            _wide_densities(wide, x, left, right, z, joint, n)
+            for o in range(n_own):
+                _own_densities(x, means[o], factors[o], constants[o], d, centred, y[0], joint[m + o], n)
         if what == LABEL:
             head = joint[order[0]]
             for i in range(n):
@@ -320,29 +482,27 @@ def _by_row(
             for i in range(n):
                 result[start + i, 0] = density[i]
         elif what == POSTERIOR:
-            for k in range(len(order)):
-                row = joint[order[k]]
-                for i in range(n):
-                    result[start + i, k] = row[i]
+            for i in range(n):
+                for k in range(len(order)):
+                    result[start + i, k] = joint[order[k], i]
         if checks:
             for i in range(n):
                 if not (largest[i] >= trusted and np.isfinite(density[i])):
                     far[start + i] = True
 
 
-def loops(rows: str, number: str) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return the E-step and the loop over rows for rows and arithmetic of these types, compiled.
+def compile_loop(name: str, rows: str, number: str) -> Callable[..., None]:
+    """Return a loop for rows and arithmetic of these types, compiled.
+
+    Rows of workspaces hold a number for each row of a block and 64 bytes more. `sizes` are the rows of a block, of one
+    where few components count for each row, and the features that tell which ones, 0 where all are computed. `limits`
+    are the least logarithm of a responsibility, the least number of the type, and the log-density from which on rows
+    are trusted: the others are marked in `far` and left out.
 
     Parameters
     ----------
+    name : {'e_step', 'by_row'}
     rows, number : {'float32', 'float64'}
-
-    Returns
-    -------
-    tuple
-        `_e_step` and `_by_row`. Rows of workspaces hold a number for each row of a block and 64 bytes more. `limits`
-        are the least logarithm of a responsibility, the least number of the type, and the log-density from which on
-        rows are trusted: the others are marked in `far` and left out.
     """
 
     def array(kind: types.Type, n: int) -> types.Array:
@@ -353,9 +513,11 @@ def loops(rows: str, number: str) -> tuple[Callable[..., None], Callable[..., No
     vector, whole = types.Array(double, 1, "C", readonly=True), array(integer, 1)
     one, two, three = array(kind, 1), array(kind, 2), array(kind, 3)
     model = (vector, vector, two, whole, whole, two, three, two, whole)
-    space = (two, two, two, three, two, two, array(double, 2))
+    space = (whole, two, two, two, two, three, two, two, two, two, array(double, 2))
     sums, first, second = array(double, 1), array(double, 2), array(double, 3)
     flags = array(types.boolean, 1)
+    if name == "by_row":
+        by_row = types.void(given, integer, *model, one, *space, first, array(types.int64, 1), flags)
+        return compiled(by_row)(_by_row)
     e_step = types.void(given, vector, *model, whole, one, *space, first, first, second, sums, sums, flags)
-    by_row = types.void(given, integer, *model, one, *space, first, array(types.int64, 1), flags)
-    return compiled(e_step)(_e_step), compiled(by_row)(_by_row)
+    return compiled(e_step)(_e_step)

@@ -21,6 +21,9 @@ _BLOCK_BYTES, _SMALL_BLOCK_BYTES = 2048, 1024
 _LOG_DENSITIES = 2**18
 # Bytes of a strip of z: most of the innermost cache.
 _STRIP_BYTES = 2**15
+# Components in their own frames, and features, from which on it may pay to look which components count for a row first;
+# rows of a block then, whose parts by component must not be too small.
+_LEAST_OWN, _LEAST_FEATURES, _LEADER_ROWS = 4, 64, 1024
 # The least logarithm of a responsibility: of a number that is normal, and so far below 1 that it does not count.
 _LEAST = {np.dtype(np.float64): -600.0, np.dtype(np.float32): -87.0}
 _NAMES = {"density": 0, "posterior": 1, "label": 2}
@@ -43,11 +46,15 @@ class _Model(NamedTuple):
 class _Space(NamedTuple):
     """The workspaces of a call."""
 
-    x: NDArray[Any]
+    sizes: NDArray[np.intp]
+    block: NDArray[Any]
+    table: NDArray[Any]
     z: NDArray[Any]
     joint: NDArray[Any]
     y: NDArray[Any]
     centred: NDArray[Any]
+    gathered: NDArray[Any]
+    lone: NDArray[Any]
     passing: NDArray[Any]
     densities: NDArray[Any]
 
@@ -56,8 +63,8 @@ def sums_of(
     kernel: OwnCovarianceKernel, log_weights: Array, segments: Sequence[slice], chunk: RowBlock
 ) -> tuple[Array, Array, NDArray[np.intp]] | None:
     """Put a chunk through the E-step; see `ChunkKernel.sums_of`."""
-    loops = _loops(kernel, chunk)
-    if loops is None:
+    loop = _loop("e_step", kernel, chunk)
+    if loop is None:
         return None
     model = _model_of(kernel, log_weights)
     wide, own, d = kernel.plan.wide, kernel.plan.own, kernel.means.shape[1]
@@ -69,7 +76,7 @@ def sums_of(
     far = np.zeros(len(chunk.rows), dtype=np.bool_)
     weights = np.empty(0) if chunk.weights is None else np.ascontiguousarray(chunk.weights, dtype=np.float64)
     ends = np.array([segment.stop for segment in segments], dtype=np.intp)
-    loops[0](
+    loop(
         chunk.rows, weights, *model, ends, _limits(kernel), *space,
         sums, first, second, own_counts, log_likelihoods, far,
     )  # fmt: skip
@@ -92,8 +99,8 @@ def fill(
     kernel: OwnCovarianceKernel, name: str, log_weights: Array, chunk: RowBlock, result: NDArray[Any]
 ) -> NDArray[np.intp] | None:
     """Put a chunk through the loop over rows; see `ChunkKernel.fill`."""
-    loops = _loops(kernel, chunk)
-    if loops is None:
+    loop = _loop("by_row", kernel, chunk)
+    if loop is None:
         return None
     model = _model_of(kernel, log_weights)
     space = _space_of(kernel, model, 1, min(len(kernel.plan.own), 1))
@@ -101,25 +108,25 @@ def fill(
     is_label = name == "label"
     numbers = np.empty((0, 0)) if is_label else result.reshape(len(result), -1)
     labels = result if is_label else np.empty(0, dtype=np.int64)
-    loops[1](chunk.rows, _NAMES[name], *model, _limits(kernel), *space, numbers, labels, far)
+    loop(chunk.rows, _NAMES[name], *model, _limits(kernel), *space, numbers, labels, far)
     return np.flatnonzero(far)
 
 
-def _loops(kernel: OwnCovarianceKernel, chunk: RowBlock) -> tuple[Callable[..., None], Callable[..., None]] | None:
-    """Return the compiled loops, where there are any for such a chunk and they pay."""
+def _loop(name: str, kernel: OwnCovarianceKernel, chunk: RowBlock) -> Callable[..., None] | None:
+    """Return a compiled loop, where there is one for such a chunk and it pays."""
     rows, plan = chunk.rows, kernel.plan
     if chunk.labels is not None or rows.dtype.name not in {"float32", "float64"} or not rows.dtype.isnative:
         return None
     if len(plan.own) and kernel.second.ndim == 2:  # tight components of independent features
         return None
     work = len(rows) * (kernel.weights.size + sum(kernel.second[k].size for k in plan.own))
-    return native.loaded(_compiled, rows.dtype.name, plan.dtype.name) if native.pays(work) else None
+    return native.loaded(_compiled, name, rows.dtype.name, plan.dtype.name) if native.pays(work) else None
 
 
-def _compiled(rows: str, number: str) -> tuple[Callable[..., None], Callable[..., None]]:
+def _compiled(name: str, rows: str, number: str) -> Callable[..., None]:
     from dem.native import mixtures  # noqa: PLC0415 - imports numba
 
-    return mixtures.loops(rows, number)
+    return mixtures.compile_loop(name, rows, number)
 
 
 def _limits(kernel: OwnCovarianceKernel) -> NDArray[Any]:
@@ -129,6 +136,16 @@ def _limits(kernel: OwnCovarianceKernel) -> NDArray[Any]:
 
 
 def _model_of(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
+    """Return what the loops need of the parameters, made once for all chunks of a sweep."""
+    key = log_weights.tobytes()
+    if key not in kernel.for_loops:
+        kernel.for_loops.clear()
+        kernel.for_loops[key] = _made(kernel, log_weights)
+    found: _Model = kernel.for_loops[key]
+    return found
+
+
+def _made(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
     wide, own, dtype = kernel.plan.wide, kernel.plan.own, kernel.plan.dtype
     d, log_weights = kernel.means.shape[1], log_weights.reshape(-1)
     left, right = kernel.factors_of_terms
@@ -160,24 +177,31 @@ def _model_of(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
 
 def _space_of(kernel: OwnCovarianceKernel, model: _Model, n_segments: int, n_kept: int) -> _Space:
     dtype, d, whole = kernel.plan.dtype, kernel.means.shape[1], model.factors.shape[1]
-    n_joint = len(model.wide) + len(model.means)
-    is_large = n_joint * _BLOCK_BYTES > _LOG_DENSITIES or len(model.means) > 0
+    n_own, n_joint = len(model.means), len(model.wide) + len(model.means)
+    is_large = n_joint * _BLOCK_BYTES > _LOG_DENSITIES or n_own > 0
     row_bytes = _SMALL_BLOCK_BYTES if is_large else _BLOCK_BYTES
-    row = (row_bytes + _LINE) // dtype.itemsize
+    block, gap = row_bytes // dtype.itemsize, _LINE // dtype.itemsize
+    by_leader = n_segments == 1 and n_own == n_joint >= _LEAST_OWN and d >= _LEAST_FEATURES
+    by_leader = by_leader and bool(np.all(model.constants[:, 1] <= 0.0))
+    most = _LEADER_ROWS if by_leader else block
     terms = min(max(_STRIP_BYTES // row_bytes, _TILE), max(model.wide.shape[1], _TILE))
-    own = whole if len(model.means) else 0
+    own = whole if n_own else 0
 
-    def space(name: str, *shape: int) -> NDArray[Any]:
-        return _aligned(kernel, name, (*shape, row), dtype)
+    def space(name: str, *shape: int, rows: int = block) -> NDArray[Any]:
+        return _aligned(kernel, name, (*shape, rows + gap), dtype)
 
     return _Space(
-        space("x", d + 1),
+        np.array([block, most, _rounded(d // 4) if by_leader else 0], dtype=np.intp),
+        space("block", d + 1),
+        space("table", d + 1 if by_leader else 0, rows=most),
         space("z", terms),
-        space("joint", n_joint),
+        space("joint", n_joint, rows=most),
         space("y", n_kept, own),
         space("centred", own),
-        space("passing", 2),
-        _aligned(kernel, "densities", (n_segments, row), np.dtype(np.float64)),
+        space("gathered", own if by_leader else 0),
+        space("lone", own if by_leader else 0),
+        space("passing", 2, rows=most),
+        _aligned(kernel, "densities", (n_segments, most + gap), np.dtype(np.float64)),
     )
 
 

@@ -48,6 +48,7 @@ class OwnCovarianceKernel(ChunkKernel, ABC):
         self.weights = weights.astype(plan.dtype)
         self.means = parameters.means.astype(plan.dtype)[:, :, np.newaxis]
         self.factors = factors.astype(plan.dtype)
+        self.for_loops: dict[bytes, Any] = {}
         self.clear()
 
     @property
@@ -76,6 +77,7 @@ class OwnCovarianceKernel(ChunkKernel, ABC):
         weights[:, :1] += intercepts[wide, np.newaxis]
         return fresh(
             self,
+            for_loops={},
             constant=(self.constant * slopes + intercepts).astype(dtype),
             of_squares=(-0.5 * slopes).astype(dtype),
             weights=weights.astype(dtype),
@@ -86,6 +88,7 @@ class OwnCovarianceKernel(ChunkKernel, ABC):
         plan, places = self.plan.take(which)
         return fresh(
             self,
+            for_loops={},
             plan=plan,
             weights=self.weights[places],
             constant=self.constant[which],
