@@ -19,6 +19,7 @@ from distributed import Client, Future, Reschedule, get_worker
 from distributed import wait as all_done
 from distributed.protocol.pickle import dumps, loads
 
+from dem.beside_chunks import KEPT
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Each, Engine, Room, Told, Work, checked, run_batch, warn_of_waiting
@@ -368,11 +369,14 @@ def _worker_cache(limit: str | int, needed: int | None) -> ChunkCache:
         Bytes that it needs, the process included; None for a single read, of which nothing is kept.
     """
     if limit != "auto":
+        KEPT.limit = int(dask.utils.parse_bytes(limit)) // 4
         return _cache_of(dask.utils.parse_bytes(limit))
     manager, cache = get_worker().memory_manager, _cache_of("auto")
     fractions = [one for one in (manager.memory_spill_fraction, manager.memory_pause_fraction) if one]
     room = int(min([CACHE_UP_TO, *fractions]) * (manager.memory_limit or 0))
-    cache.limit = 0 if needed is None else max(room - needed, 0)
+    if needed is not None:
+        KEPT.limit = max(room - needed, 0) // 4
+    cache.limit = 0 if needed is None else max(room - needed - KEPT.n_bytes, 0)
     return cache
 
 

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import psutil
 
+from dem.beside_chunks import KEPT
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
 from dem.engine.base import ByBatch, Each, Engine, Room, Told, Work, checked, longest_wait, run_batch, warn_of_waiting
@@ -88,6 +89,7 @@ class LocalEngine(Engine):
         self, rows: Rows, batches: Sequence[tuple[int, Batch]], works: Sequence[Work | ByBatch], *, by_batch: bool
     ) -> Begun:
         begun = Begun(rows, batches, works, self.told, by_batch=by_batch)
+        KEPT.limit = KEPT.n_bytes + free_memory() // 4
         in_flight = reads_in_flight(rows, self.n_threads, self.most_in_flight)
         if in_flight is not None:
             begun.reads = [self._reading.add(batch, begun.retries.anew(), in_flight) for _, batch in batches]

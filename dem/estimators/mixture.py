@@ -218,7 +218,7 @@ class MixtureEstimator(
         if goes_on:
             family, parameters = persistence.where_it_ended(self)
             before, family = family, self._going_on(family, rows, engine)
-            start = _truncated(Start(family, parameters))
+            start = _truncated(rows, Start(family, parameters))
             algorithm = self._algorithm(rows.n_rows if math.isfinite(self.lower_bound_) else 0)
             # Other candidates have another free energy: the fit before tells nothing of it but that there was one,
             # which is all that stepwise EM asks.
@@ -241,7 +241,7 @@ class MixtureEstimator(
             settings,
             compare=self.n_init > 1 or not given,  # a single start that the user has given is where EM begins
             sample_iterations=SAMPLE_ITERATIONS,
-            prepare=_truncated,
+            prepare=partial(_truncated, rows),
         )
         return family, found[None][0]
 
@@ -393,8 +393,8 @@ class MixtureEstimator(
         return int(family.n_parameters(parameters))
 
 
-def _truncated(start: Start) -> Start:
+def _truncated(rows: Rows, start: Start) -> Start:
     """Return a start with its candidates; which ones, shall not depend on the number of cores."""
     mixture: Any = start.model
     with single_threaded_blas():
-        return replace(start, parameters=mixture.truncated(start.parameters))
+        return replace(start, parameters=mixture.truncated(start.parameters, rows.n_rows))

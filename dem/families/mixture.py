@@ -11,19 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from dem import tree
+from dem import native, tree
 from dem.errors import OptionError
 from dem.families.base import (
     NEGLIGIBLE,
     Array,
     Component,
     Kernel,
+    ListedComponent,
     RowBlock,
     Support,
     has_gaps,
     total_weight,
+    weighted_sum,
 )
 from dem.families.expectation import accumulate
+from dem.families.listed import FEWEST_COMPONENTS, MOST_NUMBERS, RowLists, largest
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics, RebasedStatistics
 from dem.families.row_by_row import RowByRow
 from dem.families.status import component_status
@@ -100,14 +103,29 @@ class Mixture(RowByRow[P, S]):
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
+        if isinstance(parameters.candidates, RowLists):
+            return self._listed_e_step(parameters, parameters.candidates, chunk)
         if parameters.candidates is not None:
             return self._truncated_e_step(parameters, parameters.candidates, chunk)
         return self.e_steps(parameters, [len(parameters.weights)], chunk)[0]
 
-    def truncated(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
-        """Return the parameters with the candidates of each region, if fewer than all components are to count."""
+    def truncated(self, parameters: MixtureParameters[P], n_rows: float = math.inf) -> MixtureParameters[P]:
+        """Return the parameters with candidates of each row, or region, if fewer than all components are to count.
+
+        Each of `n_rows` rows has a list of its own where the family knows how and the lists are not too large.
+        """
         n_components = self.size(parameters)
         if self.top_components is None or self.top_components >= n_components:
+            return parameters
+        fits = n_components >= FEWEST_COMPONENTS and n_rows * self.top_components <= MOST_NUMBERS
+        # What joins other parts to its components has no lists.
+        if fits and type(self) is Mixture and isinstance(self.component, ListedComponent) and native.state() != "NumPy":
+            return self.listed(parameters)
+        return self.with_cells(parameters)
+
+    def with_cells(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters with candidates of each region, if fewer than all components are to count."""
+        if self.top_components is None or self.top_components >= len(parameters.weights):
             return parameters
         candidates = Candidates.learnt(
             lambda labels, rng: self.component.sample(parameters.components, labels, rng),
@@ -117,13 +135,45 @@ class Mixture(RowByRow[P, S]):
         )
         return replace(parameters, candidates=candidates)
 
+    def listed(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+        """Return the parameters with a list of candidates for each row."""
+        points = self.component.coordinates(parameters.components)
+        most = min(self.top_components or math.inf, len(parameters.weights))
+        lists = RowLists.learnt(parameters.weights, parameters.components, points, int(most))
+        return replace(parameters, candidates=lists)
+
+    def _listed_e_step(
+        self, parameters: MixtureParameters[P], candidates: RowLists, chunk: RowBlock
+    ) -> MixtureStatistics[S]:
+        """Return the statistics of a chunk, each row by its list; the log-likelihood is that of the lists alone."""
+        _refuse_labels(chunk)
+        n_rows, log_weights = total_weight(chunk), parameters.log_weights
+        chunk, _, groups = self.divide(parameters, chunk)
+
+        def look(found: NDArray[Any]) -> None:
+            anchor = MixtureParameters(candidates.anchor.weights, candidates.anchor.components)
+            self._by_row(
+                anchor, chunk, found, lambda joint, _: largest(joint, candidates.n_candidates, candidates.dtype)
+            )
+
+        lists = candidates.of(chunk, look)
+        component: Any = self.component
+        counts, densities, statistics = component.listed_sums(
+            parameters.components, log_weights, chunk, lists, candidates.order(lists)
+        )
+        log_likelihoods = [weighted_sum(densities, chunk.weights)]
+        for marginal, part, _ in groups:  # no list is known of these rows: all components are candidates
+            own = accumulate(marginal, lambda: marginal, log_weights, [slice(len(counts))], part)  # noqa: B023 - used at once
+            counts += own.counts
+            log_likelihoods.extend(own.log_likelihoods)
+            statistics = statistics + own.components
+        return MixtureStatistics(n_rows, math.fsum(log_likelihoods), counts, statistics)
+
     def _truncated_e_step(
         self, parameters: MixtureParameters[P], candidates: Candidates, chunk: RowBlock
     ) -> MixtureStatistics[S]:
         """Return the statistics of a chunk, cell by cell; the log-likelihood is that of the candidates alone."""
-        if chunk.labels is not None:
-            message = "labels do not go with top_components: a component that is known may be none of the candidates"
-            raise OptionError(message)
+        _refuse_labels(chunk)
         component, n_rows = self.component, total_weight(chunk)
         chunk, _, groups = self.divide(parameters, chunk)
         kernel = self.arithmetic(parameters, chunk)
@@ -198,7 +248,10 @@ class Mixture(RowByRow[P, S]):
             counts = statistics.counts + self._more_rows
             weights = counts / counts.sum()
         components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
-        return MixtureParameters(weights, components, parameters.candidates)
+        candidates = parameters.candidates
+        if isinstance(candidates, RowLists) and not isinstance(statistics, RebasedStatistics):
+            candidates = candidates.after(weights, components)  # not where E-steps at other parameters still count
+        return MixtureParameters(weights, components, candidates)
 
     def objective(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> float:
         """Return the log-likelihood (nats) of all rows + log prior."""
@@ -312,3 +365,9 @@ class Mixture(RowByRow[P, S]):
             vector = Vector(vector.own[:, 1:], vector.shared)
         components = self.component.constrain(vector, parameters.components)
         return MixtureParameters(weights, components, parameters.candidates)
+
+
+def _refuse_labels(chunk: RowBlock) -> None:
+    if chunk.labels is not None:
+        message = "labels do not go with top_components: a component that is known may be none of the candidates"
+        raise OptionError(message)

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from dem.families.base import Array
+from dem.families.listed import RowLists
 from dem.families.truncation import Candidates
 from dem.statistics import Statistics
 
@@ -24,7 +25,7 @@ class MixtureParameters(Generic[P]):
 
     weights: Array
     components: P
-    candidates: Candidates | None = None
+    candidates: Candidates | RowLists | None = None
 
     @property
     def log_weights(self) -> Array:

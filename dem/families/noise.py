@@ -15,6 +15,7 @@ from dem.families.base import SMALLEST_SCALE, Array, Block, Component, Kernel, R
 from dem.families.expectation import normalise
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
+from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, fresh
 from dem.statistics import Statistics
@@ -272,12 +273,12 @@ class NoisyMixture(Mixture[P, S]):
         """Return the number of components, without the background."""
         return len(parameters.weights) - 1
 
-    def truncated(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
+    def truncated(self, parameters: MixtureParameters[P], n_rows: float = math.inf) -> MixtureParameters[P]:  # noqa: ARG002
         """Return the parameters with the candidates of each region, beside which the background always counts."""
         component: Any = self.component
         own = Mixture(component.component, top_components=self.top_components)
-        candidates = own.truncated(MixtureParameters(parameters.weights[:-1], parameters.components)).candidates
-        if candidates is None:
+        candidates = own.with_cells(MixtureParameters(parameters.weights[:-1], parameters.components)).candidates
+        if not isinstance(candidates, Candidates):
             return parameters
         background = np.full((len(candidates.lists), 1), len(parameters.weights) - 1)
         candidates = replace(candidates, lists=np.hstack([candidates.lists, background]))

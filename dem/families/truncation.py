@@ -225,6 +225,14 @@ def _moments(parts: Iterator[Array]) -> tuple[Array, Array | _Sketch]:
     return found, np.asarray(scatter / n_rows)
 
 
+def places_of_neighbours(points: Array) -> NDArray[np.intp]:
+    """Return the place of each point in an order in which neighbours do not stand far apart."""
+    order = np.argsort(_cells_of_neighbours(points, 1), kind="stable")
+    places = np.empty(len(points), dtype=np.intp)
+    places[order] = np.arange(len(points))
+    return places
+
+
 def _cells_of_neighbours(points: Array, most: int) -> NDArray[np.intp]:
     """Return the cell of each point: halves along the longest axis, again and again, down to `most` points."""
     cell_of = np.zeros(len(points), dtype=np.intp)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.errors import FitError
-from dem.families.base import SMALLEST_SCALE, Array, Kernel, RowBlock
+from dem.families.base import SMALLEST_SCALE, Array, Kernel, ListedComponent, RowBlock
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.censored import CensoredKernel
 from dem.families.gaussian.component import OwnCovariance
@@ -23,8 +23,10 @@ from dem.families.gaussian.covariance import (
 )
 from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
+from dem.families.gaussian.listed import sums_of
 from dem.families.gaussian.masked import MaskedDiagonalKernel
 from dem.families.unconstrained import Vector
+from dem.families.workspace import kept_with
 from dem.statistics import CentralMoments
 
 
@@ -101,7 +103,7 @@ def per_feature(array: Array, parameters: GaussianParameters) -> Array:
     return np.broadcast_to(array.reshape(len(array), -1), parameters.means.shape)
 
 
-class Diagonal(OwnCovariance):
+class Diagonal(OwnCovariance, ListedComponent[GaussianParameters, GaussianStatistics]):
     """Covariance type ``'diag'``; see `GaussianComponent` for what the methods do."""
 
     kernel_type = DiagonalKernel
@@ -117,6 +119,26 @@ class Diagonal(OwnCovariance):
         factors = per_feature(parameters.precisions_cholesky, parameters)
         own = plan_for(parameters.means, factors).own
         return CensoredKernel(parameters.means, factors, self._frame(parameters.means.shape[1]), own)
+
+    def listed_sums(
+        self,
+        parameters: GaussianParameters,
+        log_weights: Array,
+        chunk: RowBlock,
+        lists: NDArray[np.unsignedinteger],
+        order: NDArray[np.intp],
+    ) -> tuple[Array, Array, GaussianStatistics]:
+        """Return what `dem.families.gaussian.listed` does."""
+        frame = self._frame(parameters.means.shape[1])
+
+        def arrays() -> tuple[Array, Array, NDArray[np.bool_]]:
+            means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
+            own = np.zeros(len(means), dtype=bool)
+            own[plan_for(means, factors).own] = True
+            return np.stack([means, factors], axis=1), self.log_constants(parameters), own
+
+        table, constants, own = kept_with(parameters, (self, "listed"), arrays)
+        return sums_of(chunk, lists, order, frame, table, constants + log_weights[:, 0], own)
 
     def marginals(
         self, parameters: GaussianParameters, rows: NDArray[Any]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dem.families.base import NEGLIGIBLE, Array, RowBlock
 from dem.families.gaussian import GaussianComponent, GaussianParameters, GaussianStatistics
+from dem.families.listed import RowLists
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics, RebasedStatistics
 from dem.families.status import component_status
@@ -99,7 +100,7 @@ class VariationalMixture(Mixture[GaussianParameters, GaussianStatistics]):
         return self._posterior(total * gaussian.implied(start, counts / total), start)
 
     def of_counts(
-        self, components: GaussianParameters, counts: Array, candidates: Candidates | None = None
+        self, components: GaussianParameters, counts: Array, candidates: Candidates | RowLists | None = None
     ) -> VariationalParameters:
         """Return the posterior with m and (νW)⁻¹ of the components, after so many rows."""
         logs = self.weight_prior.expected_logs(counts) + self.prior.offsets(self.gaussian, counts)
@@ -117,7 +118,7 @@ class VariationalMixture(Mixture[GaussianParameters, GaussianStatistics]):
         return self._posterior(moments, parameters.components, parameters.candidates)
 
     def _posterior(
-        self, moments: CentralMoments, parameters: GaussianParameters, candidates: Candidates | None = None
+        self, moments: CentralMoments, parameters: GaussianParameters, candidates: Candidates | RowLists | None = None
     ) -> VariationalParameters:
         """Return the posterior of rows by their moments."""
         joint = self.prior.moments(self.gaussian, len(moments.counts)) + moments
