@@ -23,6 +23,7 @@ ALL = {
     "kmeans": ["--scale", "0.02", "--repeats", "1", "--shapes", "0", "1", "2"],
     "predicting": ["--scale", "0.05", "--repeats", "1"],
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
+    "remote": ["--megabytes", "20", "--repeats", "1"],
     "growth": ["--repeats", "1"],
     "scheduling": ["--repeats", "1", "--most", "10000"],
     "reads": ["--parts", "starts", "--problems", "slow", "--seeds", "6"],

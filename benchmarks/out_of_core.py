@@ -27,6 +27,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 CODECS = {"zstd": [ZstdCodec()], "blosc-lz4": [BloscCodec(cname="lz4")], "none": None}
 CHUNK_BYTES = 16_000_000
 WHERE = ("threads", "processes")
+PIPELINES = ("zarr", "zarrs")  # who decodes
 WORKER_MEMORY = "2GB"  # where decoded chunks stay on the workers
 # Pass over the slower of reading and arithmetic; plain Dask over dem; megabytes.
 TARGETS = {"overlap": 1.15, "threads": 3.0, "processes": 4.0, "megabytes": 600.0}
@@ -100,9 +101,12 @@ def serve_dem(path: str, n_components: int, where: str, cache: str) -> None:
 # The benchmark --------------------------------------------------------------------------------------------------
 
 
-def measure(path: Path, n_components: int, where: str, repeats: int, plain_repeats: int, cache: str = "0") -> dict:
+def measure(
+    path: Path, n_components: int, where: str, repeats: int, plain_repeats: int, cache: str, pipeline: str
+) -> dict:
     """Time dem and, where asked for, the plain script, alternately."""
-    dem_side = Partner([sys.executable, HERE / "out_of_core.py", "--serve", path, str(n_components), where, cache], 120)
+    served = [sys.executable, HERE / "out_of_core.py", "--serve", path, str(n_components), where, cache]
+    dem_side = Partner(served, 120, environment={"DASK_DEM__CODEC_PIPELINE": pipeline})
     plain = None
     if plain_repeats:
         script = [sys.executable, HERE / "plain_dask.py", path, str(n_components), where]
@@ -131,6 +135,7 @@ def measure(path: Path, n_components: int, where: str, repeats: int, plain_repea
     seconds = {what: median(values) if values else None for what, values in timings.items()}
     return {
         "where": where,
+        "pipeline": pipeline,
         "cache": cache,
         "cached_gigabytes": memory["dem"]["cached"] / 1e9,
         "seconds": seconds,
@@ -163,6 +168,7 @@ def summary(result: dict) -> str:
         cells.append(
             [
                 row["codec"],
+                row.get("pipeline", "zarr"),
                 f"2 {where}" + (f", {row['cached_gigabytes']:.1f} GB cached" if row["cache"] == "auto" else ""),
                 f"{seconds['reading']:.2f}",
                 f"{seconds['arithmetic']:.2f}",
@@ -181,6 +187,7 @@ def summary(result: dict) -> str:
     )
     header = [
         "codec",
+        "by",
         "on",
         "reading s",
         "arithmetic s",
@@ -200,6 +207,7 @@ def main() -> None:
     parser.add_argument(
         "--plain-repeats", type=int, default=1, help="iterations of the plain Dask script; 0 leaves it out"
     )
+    parser.add_argument("--pipelines", default=",".join(PIPELINES), help="who decodes: zarr, zarrs")
     parser.add_argument("--codecs", default=",".join(CODECS))
     parser.add_argument("--scratch", help="folder for the stores (default: the system's temporary folder)")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
@@ -215,10 +223,11 @@ def main() -> None:
             stored = write_store(path, options.gigabytes, n_features, n_components, codec)
             result |= {"n": stored.shape[0], "d": n_features, "K": n_components, "gigabytes": stored.nbytes / 1e9}
             stored_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-            for where, cache in [(where, "0") for where in WHERE] + [("processes", "auto")] * (codec == "zstd"):
+            ways = [(where, "0", pipeline) for where in WHERE for pipeline in options.pipelines.split(",")]
+            for where, cache, pipeline in ways + [("processes", "auto", "zarr")] * (codec == "zstd"):
                 # The plain script's time hardly depends on the codec: zstd alone.
-                plain_repeats = options.plain_repeats if codec == "zstd" and cache == "0" else 0
-                row = measure(path, n_components, where, options.repeats, plain_repeats, cache)
+                plain_repeats = options.plain_repeats if (codec, cache, pipeline) == ("zstd", "0", "zarr") else 0
+                row = measure(path, n_components, where, options.repeats, plain_repeats, cache, pipeline)
                 result["rows"].append({"codec": codec, "stored_gigabytes": stored_bytes / 1e9, **row})
                 print(f"{codec}, {where}: {row['seconds']}, overlap {row['overlap']:.2f}", flush=True)
     print("\n" + summary(result))

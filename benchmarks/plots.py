@@ -74,7 +74,7 @@ def _passes(result: dict) -> plt.Figure:
 
 def _out_of_core(result: dict) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7.2, 3.2))
-    rows = [row for row in result["rows"] if row["cache"] == "0"]
+    rows = [row for row in result["rows"] if row["cache"] == "0" and row.get("pipeline", "zarr") == "zarr"]
     for offset, what, colour, hatch in (
         (-0.27, "reading", GREEN, ""),
         (0.0, "arithmetic", ORANGE, ""),

@@ -27,6 +27,7 @@ import peers
 import plots
 import predicting
 import reads_tables
+import remote
 import rows
 import scheduling
 import soak
@@ -112,6 +113,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "kmeans-missed": ("kmeans", kmeans.missed),
     "predicting": ("predicting", predicting.summary),
     "out-of-core": ("out_of_core", out_of_core.summary),
+    "remote": ("remote", remote.summary),
     "growth": ("growth", growth.summary),
     "element": ("growth", lambda result: f"{1e9 * result['costs']['element']:.1f}"),
     "chunk": ("growth", lambda result: f"{1e6 * result['costs']['chunk']:.0f}"),

@@ -60,9 +60,9 @@ class Repeated(Batch):
 
 def cached_bytes() -> int:
     """Return the bytes of decoded chunks that this worker keeps."""
-    from dem.engine.cluster import _worker_cache  # noqa: PLC0415
+    from dem.engine.cluster import _cache_of  # noqa: PLC0415
 
-    return _worker_cache("auto", None).n_bytes
+    return _cache_of("auto").n_bytes
 
 
 class Resident(Rows):
@@ -185,7 +185,8 @@ class Model:
         start = start_of(sample, n_components, covariance)
         self.family = Mixture(COVARIANCE_TYPES[covariance]().adapted_to(sample))
         values = {"weights": start["weights_init"], "means": start["means_init"]}
-        values |= self.family.component.from_precisions(start["precisions_init"])
+        covariances = self.family.component.from_precisions(start["precisions_init"])
+        values |= dict(zip(("covariances", "precisions_cholesky"), covariances, strict=True))
         self.parameters = self.family.from_user(values)
 
     def iteration(self, rows: Rows, engine: Engine) -> float:
