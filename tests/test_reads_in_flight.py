@@ -269,3 +269,20 @@ def test_what_is_in_flight_is_part_of_the_need(bucket, tmp_path):
     assert found.rows is rows
     assert 2 <= found.most_in_flight < 11
     assert memory.in_slices(need_in, rows, [Room("w", 10**12, 2)]).most_in_flight == 11
+
+
+def test_a_client_of_s3_has_connections_for_them(bucket):
+    """Unless the user says how many."""
+    import fsspec
+
+    zarr.create_array(f"{bucket}/x.zarr", data=TABLE, chunks=(10, 2))
+
+    def connections():
+        return open_rows(f"{bucket}/x.zarr").table.parts[0].array.store_path.store.fs.config_kwargs
+
+    assert connections() == {"max_pool_connections": 64}
+    fsspec.config.conf["s3"]["config_kwargs"] = {"max_pool_connections": 5}
+    try:
+        assert connections() == {"max_pool_connections": 5}
+    finally:
+        del fsspec.config.conf["s3"]["config_kwargs"]

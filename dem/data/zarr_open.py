@@ -28,6 +28,8 @@ from dem.data.zarr import ZarrRows
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError
 
+# Of a client of S3, in which each request that is in flight has one.
+_CONNECTIONS = 64
 # The name of a chunk or shard, of either format.
 _CHUNK_KEY = re.compile(r"(?:c[./])?(\d+(?:[./]\d+)*)")
 
@@ -240,13 +242,23 @@ def _open_path(path: str) -> zarr.Array[Any] | zarr.Group:
     if scheme is None:
         check_metadata_files(path)
     try:
-        return zarr.open(store=path, mode="r")
+        return zarr.open(store=path, mode="r", storage_options=_client_options(scheme))
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         message = f"there is no zarr array or group at {path}{_missing_bucket(path, scheme)}"
         raise DataError(message) from error
     except Exception as error:  # a store raises whatever its service makes it raise
         message = f"{path} cannot be opened ({reason(error)})"
         raise DataError(message) from error
+
+
+def _client_options(scheme: str | None) -> dict[str, Any] | None:
+    """Let a client of S3 have more connections than botocore's 10, or no more requests would be in flight."""
+    if scheme not in ("s3", "s3a"):
+        return None
+    import fsspec  # noqa: PLC0415
+
+    given = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
+    return {"config_kwargs": {"max_pool_connections": _CONNECTIONS, **given}}
 
 
 def _missing_bucket(path: str, scheme: str | None) -> str:
