@@ -88,6 +88,17 @@ def test_centres_that_single_precision_does_not_tell_apart(apart):
     np.testing.assert_array_equal(nearest(rows, centres, origin, inverse)[clear], labels[clear])
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_an_origin_and_units_that_single_precision_does_not_have(dtype):
+    rows, centres, _, _ = problem(2000, 9, 20, seed=11)
+    rows, origin, inverse = (rows + 1e7).astype(dtype), np.full(9, 1e7 + 3.4), np.full(9, 0.3)
+    labels, _, gaps = brute_force(rows, centres, origin, inverse)
+    np.testing.assert_array_equal(nearest(rows, centres, origin, inverse)[gaps > 1e-10], labels[gaps > 1e-10])
+    inverse[4] = 1e-32
+    labels, _, gaps = brute_force(rows, centres, origin, inverse)
+    np.testing.assert_array_equal(nearest(rows, centres, origin, inverse)[gaps > 1e-10], labels[gaps > 1e-10])
+
+
 def test_centres_and_rows_beyond_single_precision():
     rows, centres, origin, inverse = problem(300, 5, 4, np.float32, seed=6)
     rows[:5] *= np.float32(1e30)

@@ -122,7 +122,8 @@ def turn(
 ) -> Any:
     """Write WIDTH features of a vector of rows, from `first` and `feature` on, in the frame and the features first.
 
-    Those of feature j lie from ``turned[at + j * stride]`` on; the row `last` stands for all behind it.
+    Those of feature j lie from ``turned[at + j * stride]`` on; the row `last` stands for all behind it. All are of the
+    type of the rows.
     """
     lanes = LANES[str(turned.dtype)]
 
@@ -139,17 +140,17 @@ def turn(
         at: Any,
         stride: Any,
     ) -> None:
-        origin, inverse = w.load(w.at(o, feature), WIDTH), w.load(w.at(s, feature), WIDTH)
-        vectors = []
+        b, vectors = w.builder, []
         for lane in range(lanes):
-            row = w.builder.add(first, w.number(lane))
-            row = w.builder.select(w.builder.icmp_signed("<", row, last), row, last)
-            numbers = w.in_frame(w.at(rows, w.builder.mul(row, d), feature), origin, inverse)
-            if lanes > WIDTH:
-                numbers = w.builder.fptrunc(numbers, ir.VectorType(_float, WIDTH))
-            vectors.append(numbers)
+            row = b.add(first, w.number(lane))
+            row = b.select(b.icmp_signed("<", row, last), row, last)
+            vectors.append(w.load(w.at(rows, b.mul(row, d), feature), WIDTH))
+        origin, inverse = w.load(w.at(o, feature), WIDTH), w.load(w.at(s, feature), WIDTH)
         if lanes > WIDTH:
+            both = list(range(WIDTH)) * 2
+            origin, inverse = w.shuffle(origin, origin, both), w.shuffle(inverse, inverse, both)
             vectors = [w.shuffle(vectors[i], vectors[i + WIDTH], list(range(lanes))) for i in range(WIDTH)]
+        vectors = [b.fmul(b.fsub(vector, origin), inverse) for vector in vectors]
         step = 1
         while step < WIDTH:  # exchange the squares of `step` beside the diagonal
             for i in range(WIDTH):
@@ -160,7 +161,7 @@ def turn(
                     vectors[i + step] = w.shuffle(one, other, [j + step for j in kept])
             step *= 2
         for j, vector in enumerate(vectors):
-            w.store(vector, w.at(turned, at, w.builder.mul(w.number(j), stride)))
+            w.store(vector, w.at(turned, at, b.mul(w.number(j), stride)))
 
     return _written(types.void(rows, first, last, n_features, feature, origin, inverse, turned, at, stride), write)
 

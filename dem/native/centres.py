@@ -26,8 +26,8 @@ _SIGNATURES = [
 
 
 @inlined()
-def _panels(centres: Any, like: Any) -> Any:
-    """Return the centres as `search` takes them, in the precision of `like`, and the largest of their norms.
+def _panels(centres: Any, shift: Any, like: Any) -> Any:
+    """Return the centres, shifted, as `search` takes them in the precision of `like`, and the largest of their norms.
 
     What fills the last panel is infinitely far.
     """
@@ -39,8 +39,9 @@ def _panels(centres: Any, like: Any) -> Any:
         panel, place = k // CENTRES, k % CENTRES
         norm = 0.0
         for j in range(n_features):
-            norm += centres[k, j] * centres[k, j]
-            panels[panel, 1 + j, place] = -centres[k, j]
+            coordinate = centres[k, j] + shift[j]
+            norm += coordinate * coordinate
+            panels[panel, 1 + j, place] = -coordinate
         panels[panel, 0, place] = 0.5 * norm
         largest = max(largest, norm)
     return panels, math.sqrt(largest)
@@ -110,15 +111,20 @@ def nearest(
     lanes = SINGLE if is_single else DOUBLE
     whole = d - d % WIDTH
     tile = VECTORS * lanes
-    panels, largest = _panels(centres, like)
+    # The search has an origin of its own, which is exact in its precision: so what is taken from rows is exact, too.
+    own_origin, own_inverse = origin.astype(like.dtype), inverse.astype(like.dtype)
+    panels, largest = _panels(centres, (origin - own_origin) * inverse, like)
     together = max(CENTRE_BYTES // ((d + 1) * CENTRES * like.itemsize), 1)
     n_tiles = max(ROW_BYTES // (tile * d * like.itemsize), 1)
     turned = np.empty(n_tiles * tile * d, like.dtype)
     best = np.empty(n_tiles * tile, like.dtype)
     second = np.empty_like(best)
     found = np.empty(n_tiles * tile, places.dtype)
-    epsilons = (d + 5) * 2.0**-24
+    epsilons = (d + 8) * 2.0**-24
     error = 2.04 * epsilons / (1.0 - epsilons) if epsilons < 0.5 else math.inf
+    for j in range(d):
+        if not 1e-30 < inverse[j] < 1e30:  # it may have underflowed
+            error = math.inf
     # The last term is more than what underflows.
     bounds = np.array([error * largest, 0.5 * error * largest**2 + 1e-36]).astype(like.dtype)
     unsure = np.empty(n if is_single else 0, np.int64)
@@ -126,7 +132,7 @@ def nearest(
     for start in range(0, n, n_tiles * tile):
         used = min(n_tiles, -(-(n - start) // tile))
         for t in range(used):
-            _turn_tile(rows, start + t * tile, origin, inverse, turned, t * tile * d, lanes)
+            _turn_tile(rows, start + t * tile, own_origin, own_inverse, turned, t * tile * d, lanes)
         best[:] = np.inf
         second[:] = np.inf
         found[:] = 0
