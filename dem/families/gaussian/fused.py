@@ -115,7 +115,9 @@ def fill(
 def _loop(name: str, kernel: OwnCovarianceKernel, chunk: RowBlock) -> Callable[..., None] | None:
     """Return a compiled loop, where there is one for such a chunk and it pays."""
     rows, plan = chunk.rows, kernel.plan
-    if chunk.labels is not None or rows.dtype.name not in {"float32", "float64"} or not rows.dtype.isnative:
+    if not len(rows) or chunk.labels is not None:
+        return None
+    if rows.dtype.name not in {"float32", "float64"} or not rows.dtype.isnative:
         return None
     if len(plan.own) and kernel.second.ndim == 2:  # tight components of independent features
         return None
