@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from agreement import assert_same_bits
 from cases import chunk_of
+from sklearn.exceptions import ConvergenceWarning
 from sources import CutRows
 
 import dem
@@ -259,3 +260,16 @@ def test_a_small_fit_does_not_import_numba():
     environment = {name: value for name, value in os.environ.items() if name != native.SETTING}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_rows_with_gaps_and_rows_with_nothing(monkeypatch, covariance_type):
+    _, _, rows = case(covariance_type, 3, 2, n_rows=300)
+    rows[::5, 0] = np.nan
+    rows[7] = np.nan
+    options = {"missing": "marginalise", "random_state": 0, "max_iter": 5, "tol": 0.0}
+    with pytest.warns(ConvergenceWarning):
+        fits = both(monkeypatch, lambda: dem.GaussianMixture(2, covariance_type=covariance_type, **options).fit(rows))
+    filled = [model.impute(rows) for model in fits]
+    assert_near(filled[1], filled[0], 1e-9)
+    assert_near(fits[1].lower_bounds_, fits[0].lower_bounds_, 1e-10)
