@@ -34,6 +34,7 @@ import soak
 import starts
 import startup
 import truncated
+import truncated_growth
 from common import DOCS, load
 
 PAGES = (
@@ -119,6 +120,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict], str]]] = {
     "chunk": ("growth", lambda result: f"{1e6 * result['costs']['chunk']:.0f}"),
     "scheduling": ("scheduling", scheduling.summary),
     "truncated": ("truncated", truncated.summary),
+    "truncated-growth": ("truncated_growth", truncated_growth.summary),
     "startup": ("startup", startup.summary),
     "paper": ("out_of_core", on_paper),
     "starts": ("starts", starts.summary),

@@ -84,9 +84,10 @@ def iterate(family: Mixture, start: MixtureParameters, rows: Rows, n: int) -> tu
     return one.parameters, watch.seconds
 
 
-def truncated(family: Mixture, start: MixtureParameters, candidates: int) -> MixtureParameters:
+def truncated(family: Mixture, start: MixtureParameters, candidates: int, n_rows: int) -> MixtureParameters:
+    """Return the start with the candidates that a fit to so many rows has."""
     with single_threaded_blas():
-        return replace(family, top_components=candidates).truncated(start)
+        return replace(family, top_components=candidates).truncated(start, n_rows)
 
 
 def lost(kind: str, shape: tuple[int, int, str], rows_per_component: int) -> dict[str, float]:
@@ -98,7 +99,7 @@ def lost(kind: str, shape: tuple[int, int, str], rows_per_component: int) -> dic
     start = iterate(family, start, rows, 5)[0]
     reached = {}
     for candidates in (k, *CANDIDATES):
-        parameters = iterate(family, truncated(family, start, candidates), rows, 10)[0]
+        parameters = iterate(family, truncated(family, start, candidates, len(table)), rows, 10)[0]
         reached[candidates] = family.log_likelihood(parameters, Chunk(table, range(len(table)))).mean()
     return {str(candidates): float(reached[k] - reached[candidates]) for candidates in CANDIDATES}
 
@@ -112,7 +113,10 @@ def seconds(shape: tuple[int, int, str], n_chunks: int, repeats: int) -> dict:
     start = iterate(family, start, InChunks(table[: 40 * k]), 3)[0]
     sides, prepare = {"all": start}, {}
     for candidates in CANDIDATES:
-        prepare[str(candidates)] = timed(lambda c=candidates: sides.update({str(c): truncated(family, start, c)}))
+        prepare[str(candidates)] = timed(
+            lambda c=candidates: sides.update({str(c): truncated(family, start, c, rows.n_rows)})
+        )
+        iterate(family, sides[str(candidates)], rows, 1)  # lists of rows are looked for once
     timings: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(repeats):
         for side, parameters in sides.items():

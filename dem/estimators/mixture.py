@@ -108,10 +108,11 @@ class MixtureEstimator(
         SQUAREM extrapolates EM, worth it where that takes hundreds of iterations (overlapping components, small `tol`).
         The log-likelihood still never falls: a point that is less likely is refused, and costs one read.
     top_components : int, optional
-        How many components an E-step computes for each row, for mixtures of hundreds: those that compete in its region,
-        found before the data is read (after the sample, where there is one) and kept, so that the truncated
+        How many components an E-step computes for each row, for mixtures of hundreds: the likeliest of that row, looked
+        for anew now and then, or those that compete in its region, found before the data is read (after the sample,
+        where there is one); docs/performance.md says which, what it saves and what it loses. The truncated
         log-likelihood, a lower bound, never falls. `lower_bound_` is that one. All components when left out, and in
-        everything but `fit`. docs/performance.md says what it saves and what it loses.
+        everything but `fit`.
 
     Attributes
     ----------
