@@ -103,7 +103,7 @@ def test_loops_are_entered(monkeypatch):
     both(monkeypatch, lambda: mixture.labels(parameters, chunk_of(rows.astype(np.float32))))
     assert entered == [
         ("e_step", "float64", "float64"),
-        ("by_row", "float32", "float64"),
+        ("by_row", "float64", "float64"),
     ]  # tight components ask for double precision
 
 
@@ -117,6 +117,17 @@ def test_weights_several_models_and_any_layout_of_rows(tight, monkeypatch):
     for one, other in zip(found, expected, strict=True):
         assert_same_statistics(one, other, 1e-11)
     assert found[0].counts.sum() == pytest.approx(weights.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [">f8", np.float16, np.int8])
+def test_rows_of_other_types_are_brought_to_one_of_ours_in_pieces(kind, monkeypatch):
+    mixture, parameters, rows = case("full", 3, 5, (1, 3), separation=3.0)
+    rows, chunk = rows.astype(kind), chunk_of(rows.astype(kind))
+    monkeypatch.setattr("dem.families.gaussian.fused._PIECE", 100)
+    expected, found = both(monkeypatch, lambda: mixture.e_step(parameters, chunk))
+    assert_same_statistics(found, expected, 1e-11)
+    expected, found = both(monkeypatch, lambda: mixture.posterior(parameters, chunk))
+    assert_near(found, expected, 1e-11)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])

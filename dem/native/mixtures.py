@@ -22,6 +22,8 @@ from dem.native.tiles import TILE, add_product, add_sums
 DENSITY, POSTERIOR, LABEL = 0, 1, 2
 # Responsibilities of less count for nothing: as `dem.families.base.NEGLIGIBLE`.
 _NEGLIGIBLE = 1e-36
+# From as many features on statistics leave out the rows that are not a component's, where these are most.
+_MANY_FEATURES = 16
 # How much less likely than its best component, e^−40, a component must be for its density not to count.
 _ENOUGH_NATS = 40.0
 # Rows that tell whether few components count for each row of a chunk, and the share of densities that are few.
@@ -117,29 +119,33 @@ def _own_densities(
         density[i] = constant + of_squares * density[i]
 
 
+@inlined()
+def _members(share: Any, index: Any, n: int) -> int:
+    """Set `index` to the places of rows that have a share, and return their number; without a branch by row."""
+    m = 0
+    for i in range(n):
+        index[m] = i
+        m += share[i] > _NEGLIGIBLE
+    return m
+
+
 @inlined(reassociates=True)
-def _own_sums(y: Any, share: Any, weighted: Any, first: Any, second: Any, n: int) -> float:
+def _own_sums(y: Any, share: Any, weighted: Any, index: Any, first: Any, second: Any, n: int) -> float:
     """Add Σγy to `first` and Σγyyᵀ to the upper triangle of `second`; return Σγ. y may be overwritten."""
     d, whole, count = len(first), len(y), 0.0
-    members = 0
     for i in range(n):
         count += share[i]
-        if share[i] > _NEGLIGIBLE:
-            members += 1
-    if 2 * members <= n:
+    if d >= _MANY_FEATURES:
         # With many features most rows have one component, and its statistics need no other's rows.
-        for j in range(d):
-            row, m = y[j], 0
+        members = _members(share, index, n)
+        if 2 * members <= n:
+            n = members
+            for j in range(d):
+                row = y[j]
+                for i in range(n):
+                    row[i] = row[index[i]]
             for i in range(n):
-                if share[i] > _NEGLIGIBLE:
-                    row[m] = row[i]
-                    m += 1
-        m = 0
-        for i in range(n):
-            if share[i] > _NEGLIGIBLE:
-                share[m] = share[i]
-                m += 1
-        n = members
+                share[i] = share[index[i]]
     for j in range(whole):
         row, out = y[j], weighted[j]
         total = share.dtype.type(0)
@@ -255,23 +261,20 @@ def _members_sums(
     y: Any,
     passing: Any,
     index: Any,
+    lone: Any,
     first: Any,
     second: Any,
     size: int,
     n: int,
 ) -> float:
     """Add Σγy and Σγyyᵀ of the rows that have a share; return Σγ."""
-    m, own, count = 0, passing[1], 0.0
-    for i in range(n):
-        if share[i] > _NEGLIGIBLE:
-            index[m] = i
-            m += 1
+    m, own, count = _members(share, index, n), passing[1], 0.0
     for s in range(0, m, size):
         some = index[s : min(s + size, m)]
         _gathered_densities(x, mean, factor, constants, some, gathered, centred, y, own)
         for i in range(len(some)):
             own[i] = share[some[i]]
-        count += _own_sums(y, own, centred, first, second, len(some))
+        count += _own_sums(y, own, centred, lone, first, second, len(some))
     return count
 
 
@@ -405,11 +408,11 @@ def _e_step(
         for o in range(n_own):
             if by_leader:
                 counts[o] += _members_sums(
-                    x, means[o], factors[o], constants[o], joint[o], gathered, centred, lone, passing, index,
+                    x, means[o], factors[o], constants[o], joint[o], gathered, centred, lone, passing, index, leader,
                     first[o], second[o], size, n,
                 )  # fmt: skip
             else:
-                counts[o] += _own_sums(y[o], joint[m + o], centred, first[o], second[o], n)
+                counts[o] += _own_sums(y[o], joint[m + o], centred, index, first[o], second[o], n)
 
 
 def _by_row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ _LINE = 64  # bytes of a line of the cache
 # Rows of a block: some whose sums over rows take long enough, while all log-densities stay in the cache.
 _BLOCK_BYTES, _SMALL_BLOCK_BYTES = 2048, 1024
 _LOG_DENSITIES = 2**18
+# Rows that are brought to another type of number at a time.
+_PIECE = 16384
 # Bytes of a strip of z: most of the innermost cache.
 _STRIP_BYTES = 2**15
 # Components in their own frames, and features, from which on it may pay to look which components count for a row first;
@@ -76,10 +78,11 @@ def sums_of(
     far = np.zeros(len(chunk.rows), dtype=np.bool_)
     weights = np.empty(0) if chunk.weights is None else np.ascontiguousarray(chunk.weights, dtype=np.float64)
     ends = np.array([segment.stop for segment in segments], dtype=np.intp)
-    loop(
-        chunk.rows, weights, *model, ends, _limits(kernel), *space,
-        sums, first, second, own_counts, log_likelihoods, far,
-    )  # fmt: skip
+    for where, rows in _pieces(kernel, chunk.rows):
+        loop(
+            rows, weights[where], *model, ends, _limits(kernel), *space,
+            sums, first, second, own_counts, log_likelihoods, far[where],
+        )  # fmt: skip
     n_terms = kernel.weights.shape[1]
     counts = np.empty(len(log_weights))
     if len(wide):
@@ -108,21 +111,37 @@ def fill(
     is_label = name == "label"
     numbers = np.empty((0, 0)) if is_label else result.reshape(len(result), -1)
     labels = result if is_label else np.empty(0, dtype=np.int64)
-    loop(chunk.rows, _NAMES[name], *model, _limits(kernel), *space, numbers, labels, far)
+    for where, rows in _pieces(kernel, chunk.rows):
+        loop(rows, _NAMES[name], *model, _limits(kernel), *space, numbers[where], labels[where], far[where])
     return np.flatnonzero(far)
 
 
 def _loop(name: str, kernel: OwnCovarianceKernel, chunk: RowBlock) -> Callable[..., None] | None:
     """Return a compiled loop, where there is one for such a chunk and it pays."""
     rows, plan = chunk.rows, kernel.plan
-    if not len(rows) or chunk.labels is not None:
-        return None
-    if rows.dtype.name not in {"float32", "float64"} or not rows.dtype.isnative:
+    if not len(rows) or chunk.labels is not None or rows.dtype.kind not in "fiu":
         return None
     if len(plan.own) and kernel.second.ndim == 2:  # tight components of independent features
         return None
     work = len(rows) * (kernel.weights.size + sum(kernel.second[k].size for k in plan.own))
-    return native.loaded(_compiled, name, rows.dtype.name, plan.dtype.name) if native.pays(work) else None
+    return native.loaded(_compiled, name, _kind(kernel, rows).name, plan.dtype.name) if native.pays(work) else None
+
+
+def _kind(kernel: OwnCovarianceKernel, rows: NDArray[Any]) -> np.dtype[Any]:
+    """Return the type that the loops take rows as; its numbers are those of the rows."""
+    is_short = rows.dtype.kind == "f" and rows.dtype.itemsize <= 4
+    return kernel.plan.dtype if is_short else np.dtype(np.float64)
+
+
+def _pieces(kernel: OwnCovarianceKernel, rows: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield rows as the loops take them, and their places: all at once if they are such, else a few after another."""
+    kind = _kind(kernel, rows)
+    if rows.dtype == kind and rows.flags.aligned:
+        yield slice(None), rows
+        return
+    for start in range(0, len(rows), _PIECE):
+        where = slice(start, start + _PIECE)
+        yield where, rows[where].astype(kind)
 
 
 def _compiled(name: str, rows: str, number: str) -> Callable[..., None]:
@@ -140,10 +159,9 @@ def _limits(kernel: OwnCovarianceKernel) -> NDArray[Any]:
 def _model_of(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
     """Return what the loops need of the parameters, made once for all chunks of a sweep."""
     key = log_weights.tobytes()
-    if key not in kernel.for_loops:
-        kernel.for_loops.clear()
-        kernel.for_loops[key] = _made(kernel, log_weights)
-    found: _Model = kernel.for_loops[key]
+    found: _Model | None = kernel.for_loops.get(key)
+    if found is None:  # threads may make it at the same time: it is the same
+        found = kernel.for_loops[key] = _made(kernel, log_weights)
     return found
 
 
@@ -180,7 +198,7 @@ def _made(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
 def _space_of(kernel: OwnCovarianceKernel, model: _Model, n_segments: int, n_kept: int) -> _Space:
     dtype, d, whole = kernel.plan.dtype, kernel.means.shape[1], model.factors.shape[1]
     n_own, n_joint = len(model.means), len(model.wide) + len(model.means)
-    is_large = n_joint * _BLOCK_BYTES > _LOG_DENSITIES or n_own > 0
+    is_large = (n_joint + n_own * whole) * _BLOCK_BYTES > _LOG_DENSITIES
     row_bytes = _SMALL_BLOCK_BYTES if is_large else _BLOCK_BYTES
     block, gap = row_bytes // dtype.itemsize, _LINE // dtype.itemsize
     by_leader = n_segments == 1 and n_own == n_joint >= _LEAST_OWN and d >= _LEAST_FEATURES
