@@ -84,9 +84,25 @@ def _no_scheduler_is_left():
         sys.modules["dask"].config.config.pop("scheduler", None)
 
 
+@pytest.fixture(scope="session")
+def compiled_loops():
+    """Compile the loops of mixtures in one process of pytest-xdist, while the others wait for its cache."""
+    import fcntl
+
+    from dem.native import mixtures
+
+    with Path(os.environ[_SCRATCH], "compiling").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in ("e_step", "by_row"):
+            for number in ("float64", "float32"):
+                mixtures.compile_loop(name, number, number)
+
+
 @pytest.fixture(params=["off", "always"], ids=["NumPy", "compiled"])
 def arithmetic(request, monkeypatch):
     """NumPy's arithmetic, then the compiled loops, for the laws that hold for both."""
+    if request.param == "always":
+        request.getfixturevalue("compiled_loops")
     monkeypatch.setenv("DEM_NATIVE", request.param)
 
 

@@ -24,6 +24,8 @@ from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
 
+pytestmark = pytest.mark.usefixtures("compiled_loops")
+
 # Shapes with and without whole tiles, components in their own frames (0.001 wide; from 64 features on all).
 SHAPES = [
     ("full", 1, 1, ()),
