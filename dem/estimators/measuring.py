@@ -19,6 +19,7 @@ from dem.data.found import Found
 from dem.data.joined import table_of
 from dem.engine.base import single_threaded_blas
 from dem.engine.local import LocalEngine, available_cores
+from dem.engine.reading import reads_in_flight
 from dem.errors import DataError
 from dem.families.base import Support, has_gaps
 from dem.families.gaussian.frame import Frame
@@ -83,11 +84,13 @@ def measure(rows: Rows, estimator: Any, n_threads: int, seconds: float, free: in
     found = Measured(rows.read_rows, parameters, parameters, parameters)
     chunks: list[Chunk] = []
     read_bytes = rows.read_rows * rows.n_features * rows.dtype.itemsize
-    if 2 * n_threads * read_bytes > free:
+    in_flight = reads_in_flight(rows, n_threads)
+    n_reading = n_threads if in_flight is None else in_flight.most
+    if 2 * n_reading * read_bytes > free:
         why = f"reads of {human_bytes(read_bytes)} do not fit into the free memory, {human_bytes(free)}"
     else:
         try:
-            chunks = _read(found, rows, n_threads, seconds)
+            chunks = _read(found, rows, n_reading, seconds)
         except DataError as error:
             why = "they could not be read"  # the error is one of the problems
             found.problems.append(str(error))
