@@ -51,7 +51,8 @@ def case(covariance_type, n_features, n_components, tight=(), dtype=np.float64, 
     else:
         covariances = rng.uniform(0.5, 2.0, (n_components, n_features)[: 1 + (covariance_type == "diag")])
     labels = rng.integers(n_components, size=n_rows)
-    rows = (means[labels] + 0.8 * rng.normal(size=(n_rows, n_features))).astype(dtype)
+    width = np.where(np.isin(labels, tight), 1e-3, 0.8)[:, np.newaxis]
+    rows = (means[labels] + width * rng.normal(size=(n_rows, n_features))).astype(dtype)
     component = COVARIANCE_TYPES[covariance_type]().adapted_to(rows)
     frame = component.frame
     covariances = component.rescale(covariances, 1.0 / component._scale(frame), 2)
