@@ -110,6 +110,9 @@ def test_the_free_energy_never_falls_while_lists_are_learnt_anew():
         (statistics,) = sweep_models(engine, source, [(family, parameters)])
         values.append(statistics.log_likelihood)
         anchors.add(parameters.candidates.anchor)
+        if parameters.candidates.age == 0:  # the best lists there are
+            (best,) = sweep_models(engine, source, [(family, family.listed(replace(parameters, candidates=None)))])
+            assert values[-1] == pytest.approx(best.log_likelihood, rel=1e-13)
         assert values[-1] <= family.log_likelihood(parameters, chunk_of(rows)).sum()
         parameters = family.m_step(statistics, parameters)
     assert min(np.diff(values)) > -1e-11 * abs(values[-1])
