@@ -34,7 +34,7 @@ ALL = {
     "memory": ["--cases", "0,1"],
     "errors": ["--rows", "500", "--repeats", "1"],
     "truncated": ["--repeats", "1", "--chunks", "1", "--rows-per-component", "10", "--shapes", "1"],
-    "truncated_growth": ["--repeats", "1", "--sizes", "256", "512", "--losses", "256", "--rows-per-component", "10"],
+    "truncated_growth": ["--repeats", "1", "--sizes", "512", "1024", "--losses", "256", "--rows-per-component", "10"],
 }
 
 

@@ -20,7 +20,7 @@ from dem.families.workspace import kept_with
 from dem.tree import leaves
 
 # Fewer components are quicker by regions: one product serves all rows of one.
-FEWEST_COMPONENTS = 256
+FEWEST_COMPONENTS = 512
 # Numbers in all lists of a table, of two bytes each, beyond which regions are better: lists that find no room have to
 # be looked for in every pass. It does not depend on the machine, nor on its memory now: the model would.
 MOST_NUMBERS = 2**30
