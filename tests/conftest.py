@@ -98,7 +98,7 @@ def compiled_loops():
                 mixtures.compile_loop(name, number, number)
 
 
-@pytest.fixture(params=["off", "always"], ids=["NumPy", "compiled"])
+@pytest.fixture(params=["off", pytest.param("always", marks=pytest.mark.slow)], ids=["NumPy", "compiled"])
 def arithmetic(request, monkeypatch):
     """NumPy's arithmetic, then the compiled loops, for the laws that hold for both."""
     if request.param == "always":

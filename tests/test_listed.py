@@ -20,7 +20,7 @@ from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.listed import RowLists, fingerprint, largest
 from dem.families.mixture import Mixture
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 K, C = 20, 4
 NAMES = ("weights_", "means_", "covariances_", "lower_bounds_")

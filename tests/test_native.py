@@ -24,7 +24,8 @@ from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
 
-pytestmark = pytest.mark.usefixtures("compiled_loops")
+# Slow, since numba compiles for half a minute where it finds nothing compiled.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_loops")]
 
 # Shapes with and without whole tiles, components in their own frames (0.001 wide; from 64 features on all).
 SHAPES = [
@@ -200,16 +201,18 @@ def test_bits_do_not_depend_on_processes(n_workers, monkeypatch):
 
 
 def test_small_chunks_go_through_numpy(monkeypatch):
-    monkeypatch.delenv(native.SETTING)
+    monkeypatch.setenv(native.SETTING, "auto")
     assert not native.pays(native.LEAST_WORK / 2)
     assert native.pays(native.LEAST_WORK)
-    monkeypatch.setenv(native.SETTING, "off")
-    assert not native.pays(1e12)
+    for unused in ("off", ""):
+        monkeypatch.setenv(native.SETTING, unused)
+        assert not native.pays(1e12)
+        assert native.state() == "NumPy"
 
 
 def test_a_setting_that_is_none(monkeypatch):
     monkeypatch.setenv(native.SETTING, "sometimes")
-    with pytest.raises(OptionError, match="DEM_NATIVE must be off or always, or not be set, not 'sometimes'"):
+    with pytest.raises(OptionError, match="DEM_NATIVE must be off, auto or always, not 'sometimes'"):
         native.pays(1.0)
 
 
@@ -234,7 +237,7 @@ def test_loops_that_fail_are_told_of_once_and_numpy_computes(monkeypatch):
 
 def test_without_numba(monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.delenv(native.SETTING)
+    monkeypatch.setenv(native.SETTING, "auto")
     assert native.state().startswith("numba ")
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "numba" else found(name, *more)
@@ -271,7 +274,7 @@ def test_a_small_fit_does_not_import_numba():
         "dem.GaussianMixture(2).fit(np.random.rand(500, 2))\n"
         "print('numba' in sys.modules)"
     )
-    environment = {name: value for name, value in os.environ.items() if name != native.SETTING}
+    environment = {**os.environ, native.SETTING: "auto"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

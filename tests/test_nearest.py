@@ -19,6 +19,7 @@ from dem.initialise.kmeans_parallel import CountNearest, DrawCandidates, kmeans_
 from dem.native import loaded
 from dem.sparse import SparseRows
 
+pytestmark = pytest.mark.slow  # numba compiles
 # Rows, features and centres: fewer and more than the tiles, whole ones and others.
 SHAPES = [(1, 1, 1), (5, 2, 3), (24, 8, 8), (25, 8, 6), (97, 9, 17), (500, 16, 24), (301, 35, 130), (700, 130, 300)]
 

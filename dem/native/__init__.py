@@ -1,9 +1,10 @@
 """Compiled loops: whether there are any, when they are used, and the one way to compile them.
 
-Loops are compiled by numba, which nothing imports before the first chunk that is large enough: small fits and
-``dem --help`` never wait for it. A chunk's arithmetic is chosen by its size, the model and ``DEM_NATIVE``, never by
-where it is computed; what `state` says is compared between a process and its workers, and between a fit and its
-checkpoint. NumPy's arithmetic serves where numba is missing or fails, after one line of warning.
+Loops are compiled by numba, which nothing imports unless ``DEM_NATIVE`` asks for it, and then not before the first
+chunk that is large enough: small fits and ``dem --help`` never wait for it. A chunk's arithmetic is chosen by its size,
+the model and ``DEM_NATIVE``, never by where it is computed; what `state` says is compared between a process and its
+workers, and between a fit and its checkpoint. NumPy's arithmetic serves where numba is missing or fails, after one line
+of warning.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from dem.errors import EngineWarning, OptionError
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: environment variable: ``off`` for NumPy alone, ``always`` for compiled loops on chunks of any size
+#: environment variable: ``off``, the same as none, for NumPy alone; ``auto`` for compiled loops on chunks that repay
+#: them; ``always`` for loops on chunks of any size
 SETTING = "DEM_NATIVE"
 # Multiplications from which on compiled loops repay being loaded from the disk (some 0.5 s, once a process).
 LEAST_WORK = 2e6
-_VALUES = ("", "off", "always")
+_VALUES = ("off", "auto", "always")
 
 _failure: str | None = None
 _loaded: dict[tuple[Hashable, ...], Any] = {}
@@ -42,13 +44,13 @@ def state() -> str:
         found = f"numba {version('numba')}"
     except PackageNotFoundError:
         found = "numba"
-    return f"{found}, {setting}" if setting else found
+    return f"{found}, {setting}" if setting == "always" else found
 
 
 def pays(multiplications: float) -> bool:
     """Tell whether a chunk of so much work goes through compiled loops, if there are any."""
     setting = _setting()
-    return setting == "always" or (setting != "off" and multiplications >= LEAST_WORK)
+    return setting == "always" or (setting == "auto" and multiplications >= LEAST_WORK)
 
 
 def loaded(make: Callable[..., T], *arguments: Hashable) -> T | None:
@@ -132,9 +134,9 @@ def _liberties(reassociates: bool) -> set[str]:
 
 
 def _setting() -> str:
-    value = os.environ.get(SETTING, "").strip().lower()
+    value = os.environ.get(SETTING, "").strip().lower() or "off"
     if value not in _VALUES:
-        message = f"{SETTING} must be off or always, or not be set, not {value!r}"
+        message = f"{SETTING} must be off, auto or always, not {value!r}"
         raise OptionError(message)
     return value
 
