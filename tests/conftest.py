@@ -39,7 +39,7 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     for item in items:
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
-        if getattr(case, "is_slow", False):
+        if getattr(case, "is_slow", False) or "s3_server" in item.fixturenames:  # a server takes seconds to start
             item.add_marker("slow")
         too_long = getattr(case, "is_slow", False) and item.get_closest_marker("long")
         if too_long or (getattr(case, "is_alike", False) and item.path.stem not in OF_EVERY_CASE):
