@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -116,35 +117,26 @@ class Beside:
 
 
 @dataclass(frozen=True, eq=False)
-class JoinedBatch(Batch):
-    """A batch whose chunks have columns; rows that do not count are left out."""
+class ChangedBatch(Batch):
+    """A batch whose chunks are those of another, changed; all else is as there."""
 
     batch: Batch
-    beside: Beside
+
+    @abstractmethod
+    def changed(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Change the chunks of the batch, which come in order."""
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Read the rows and what goes with them."""
-        return self._joined(self.batch)
+        """Read the chunks of the batch and change them."""
+        return self.changed(self.batch)
 
     def independent_reads(self) -> Sequence[Callable[[], Chunk]] | None:
-        """Return those of the rows."""
+        """Return those of the batch."""
         return self.batch.independent_reads()
 
     def made_of(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        """Read what goes with the rows."""
-        return self._joined(self.batch.made_of(chunks))
-
-    def _joined(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        beside = self.beside.opened()
-        for chunk in chunks:
-            joint = beside(chunk)
-            del chunk  # else it would be held while the next one is read, beside the rows of it that count
-            yield joint
-            del joint
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel with its own part of the columns."""
-        return type(self), (self.batch, self.beside.cut(self.batch.index))
+        """Change what the reads of the batch bring."""
+        return self.changed(self.batch.made_of(chunks))
 
     @property
     def reads_ahead(self) -> bool:  # type: ignore[override]
@@ -169,6 +161,26 @@ class JoinedBatch(Batch):
     def with_values(self, values: Mapping[Hashable, Any]) -> Self:
         """Return the batch with its pending values put in."""
         return replace(self, batch=self.batch.with_values(values))
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedBatch(ChangedBatch):
+    """A batch whose chunks have columns; rows that do not count are left out."""
+
+    beside: Beside
+
+    def changed(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Read what goes with the rows."""
+        beside = self.beside.opened()
+        for chunk in chunks:
+            joint = beside(chunk)
+            del chunk  # else it would be held while the next one is read, beside the rows of it that count
+            yield joint
+            del joint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with its own part of the columns."""
+        return type(self), (self.batch, self.beside.cut(self.batch.index))
 
 
 class JoinedRows(Rows):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, READ_ROWS, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table, reason
 from dem.data.found import Found, LeftOut, Missing
-from dem.data.joined import Beside, JoinedRows
+from dem.data.joined import Beside, ChangedBatch, JoinedRows
 from dem.data.numpy import MIN_CHUNK_ROWS, MIN_CHUNKS, HeldBatch
 from dem.data.zarr_part import ZarrPart
 from dem.data.zarr_watch import is_remote
@@ -215,41 +215,16 @@ class CsrRows(Rows):
         return ()
 
 
-@dataclass(frozen=True, eq=False)
-class DenseBatch(Batch):
+class DenseBatch(ChangedBatch):
     """The rows of a sparse batch, made dense a few at a time."""
 
-    batch: Batch
-
-    def __iter__(self) -> Iterator[Chunk]:
-        """Read them."""
-        return self._dense(self.batch)
-
-    def independent_reads(self) -> Sequence[Callable[[], Chunk]] | None:
-        """Return those of the sparse rows."""
-        return self.batch.independent_reads()
-
-    def made_of(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    def changed(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         """Make them dense."""
-        return self._dense(self.batch.made_of(chunks))
-
-    @staticmethod
-    def _dense(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:
             step = max(DENSE_BYTES // (chunk.rows.shape[1] * chunk.rows.dtype.itemsize), 1)
             for start in range(0, max(len(chunk), 1), step):
                 part = chunk.take(slice(start, start + step))
                 yield replace(part, rows=np.asarray(part.rows), found=None if start else chunk.found)
-
-    @property
-    def reads_ahead(self) -> bool:  # type: ignore[override]
-        """As of the batch."""
-        return self.batch.reads_ahead
-
-    @property
-    def span(self) -> range | None:
-        """Its rows."""
-        return self.batch.span
 
 
 class DenseRows(JoinedRows):
