@@ -126,6 +126,9 @@ class Estimator(Describes, SupportsCallbacks, metaclass=ABCMeta):
     def _check_options(self) -> None:
         check_options(self)
 
+    def _check_features(self, n_features: int) -> None:
+        """Refuse options that do not go with so many features."""
+
     # Fitting ------------------------------------------------------------------------------------------------
 
     def fit(

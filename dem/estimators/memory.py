@@ -279,14 +279,15 @@ def fitting(
     EngineError
         If they do not fit at all, with the numbers, and what to do. ``dask.config.set({"dem.memory-check": "warn"})``
         makes a warning of it.
+    OptionError
+        If options of a fit do not go with so many features.
     """
     if not (rooms := engine.rooms()):
         return rows
     n_workers = None if rooms[0].is_here else len(rooms)
     if row_bytes is None:
-        for one in estimators:  # options that do not go with so many features are told of first
-            if one._entry.is_mixture:
-                one._initial_values(rows.n_features)
+        for one in estimators:  # before their memory: that may be absurd for the same reason
+            one._check_features(rows.n_features)
 
     def need_in(room: Room, rows: Rows, most_in_flight: int | None) -> dict[str, int]:
         if row_bytes is not None:

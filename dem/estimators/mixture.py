@@ -179,6 +179,9 @@ class MixtureEstimator(
         """Return the checked ``*_init`` options that are given, by the names of the parameters they replace."""
         return {} if self.weights_init is None else {"weights": check_weights(self.weights_init, self.n_components)}
 
+    def _check_features(self, n_features: int) -> None:
+        self._initial_values(n_features)
+
     def _given_start(self, sample: RowSample) -> dict[str, NDArray[Any]]:
         """Return what no start method is to find: the ``*_init`` options, and what follows from them and the sample."""
         equal = {} if self.fit_weights else {"weights": np.full(self.n_components, 1.0 / self.n_components)}

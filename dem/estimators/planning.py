@@ -91,8 +91,7 @@ def plan(
     check_options(estimator)
     limit = _limit(workers, memory_limit)
     rows = inputs.rows_of(estimator, X, reset=True, minimum=1, **given)
-    if estimator._entry.is_mixture:
-        estimator._initial_values(rows.n_features)  # refuses what does not go with so many features
+    estimator._check_features(rows.n_features)
     free = free_memory()
     n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())
