@@ -249,24 +249,6 @@ class ChunkKernel(ABC):
         """
 
 
-class ListedComponent(ABC, Generic[P, S]):
-    """What a component provides whose E-step can go by a list of components for each row; see `dem.families.listed`."""
-
-    @abstractmethod
-    def listed_sums(
-        self,
-        parameters: P,
-        log_weights: Array,
-        chunk: RowBlock,
-        lists: NDArray[np.unsignedinteger],
-        order: NDArray[np.intp],
-    ) -> tuple[Array, Array, S]:
-        """Return Σγ (n_components,), the log-density of each row (n,), and the statistics.
-
-        Only the components of a row's list, (n, n_candidates), have a share of it; rows are added in their `order`.
-        """
-
-
 class Component(ABC, Generic[P, S]):
     """One kind of component of a mixture: everything about its density, nothing about weights."""
 

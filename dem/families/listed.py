@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Generic, Self
 from weakref import finalize
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from dem import native
 from dem.beside_chunks import KEPT
-from dem.families.base import Array, RowBlock
+from dem.families.base import Array, P, RowBlock, S
 from dem.families.truncation import places_of_neighbours
 from dem.families.workspace import kept_with
 from dem.tree import leaves
@@ -29,6 +30,24 @@ FIRST_TERM = 1
 # Groups of components for each candidate, whose largest tell from where on a component may be one.
 _GROUPS = 4
 _BYTES = 16
+
+
+class ListedComponent(ABC, Generic[P, S]):
+    """What a component provides whose E-step can go by a list of components for each row."""
+
+    @abstractmethod
+    def listed_sums(
+        self,
+        parameters: P,
+        log_weights: Array,
+        chunk: RowBlock,
+        lists: NDArray[np.unsignedinteger],
+        order: NDArray[np.intp],
+    ) -> tuple[Array, Array, S]:
+        """Return Σγ (n_components,), the log-density of each row (n,), and the statistics.
+
+        Only the components of a row's list, (n, n_candidates), have a share of it; rows are added in their `order`.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ from dem.families.base import (
     Array,
     Component,
     Kernel,
-    ListedComponent,
     RowBlock,
     Support,
     has_gaps,
@@ -26,7 +25,7 @@ from dem.families.base import (
     weighted_sum,
 )
 from dem.families.expectation import accumulate
-from dem.families.listed import FEWEST_COMPONENTS, MOST_NUMBERS, RowLists, largest
+from dem.families.listed import FEWEST_COMPONENTS, MOST_NUMBERS, ListedComponent, RowLists, largest
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics, RebasedStatistics
 from dem.families.row_by_row import RowByRow
 from dem.families.status import component_status

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.errors import FitError
-from dem.families.base import SMALLEST_SCALE, Array, Kernel, ListedComponent, RowBlock
+from dem.families.base import SMALLEST_SCALE, Array, Kernel, RowBlock
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.censored import CensoredKernel
 from dem.families.gaussian.component import OwnCovariance
@@ -25,6 +25,7 @@ from dem.families.gaussian.frame import Frame
 from dem.families.gaussian.kernel import OwnCovarianceKernel
 from dem.families.gaussian.listed import sums_of
 from dem.families.gaussian.masked import MaskedDiagonalKernel
+from dem.families.listed import ListedComponent
 from dem.families.unconstrained import Vector
 from dem.families.workspace import kept_with
 from dem.statistics import CentralMoments
