@@ -19,7 +19,7 @@ from dem import native
 from dem.data.base import Chunk
 from dem.engine import LocalEngine
 from dem.engine.workers import _versions, compare
-from dem.errors import EngineError, EngineWarning, OptionError
+from dem.errors import EngineError, EngineWarning
 from dem.families.gaussian import COVARIANCE_TYPES
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
@@ -200,22 +200,6 @@ def test_bits_do_not_depend_on_processes(n_workers, monkeypatch):
     assert_same_bits(on_cluster, fit(1, monkeypatch), ("weights_", "means_", "covariances_", "lower_bounds_"))
 
 
-def test_small_chunks_go_through_numpy(monkeypatch):
-    monkeypatch.setenv(native.SETTING, "auto")
-    assert not native.pays(native.LEAST_WORK / 2)
-    assert native.pays(native.LEAST_WORK)
-    for unused in ("off", ""):
-        monkeypatch.setenv(native.SETTING, unused)
-        assert not native.pays(1e12)
-        assert native.state() == "NumPy"
-
-
-def test_a_setting_that_is_none(monkeypatch):
-    monkeypatch.setenv(native.SETTING, "sometimes")
-    with pytest.raises(OptionError, match="DEM_NATIVE must be off, auto or always, not 'sometimes'"):
-        native.pays(1.0)
-
-
 def test_loops_that_fail_are_told_of_once_and_numpy_computes(monkeypatch):
     mixture, parameters, rows = case("full", 3, 5)
     monkeypatch.setenv(native.SETTING, "always")
@@ -238,11 +222,11 @@ def test_loops_that_fail_are_told_of_once_and_numpy_computes(monkeypatch):
 def test_without_numba(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setenv(native.SETTING, "auto")
-    assert native.state().startswith("numba ")
+    assert native.offered().startswith("numba ")
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "numba" else found(name, *more)
     )
-    assert native.state() == "NumPy"
+    assert native.offered() == "NumPy"
 
 
 def test_a_worker_with_another_arithmetic_is_refused(monkeypatch):

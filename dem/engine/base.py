@@ -23,6 +23,7 @@ from dem.engine.cache import ChunkCache
 from dem.engine.reading import TICK, Reads, stalled
 from dem.errors import DataWarning, EngineError, EngineWarning, OptionError
 from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited, WritingResumed
+from dem.native import is_permitted, permitted
 from dem.shared_setting import shared_setting
 from dem.statistics import add_models
 from dem.units import human_seconds
@@ -148,6 +149,12 @@ class Engine(ABC):
     needed: int | None = None
     #: reads that each process may have in flight where several are; None where nobody has judged what there is room for
     most_in_flight: int | None = None
+    #: whether compiled loops may be used, everywhere alike; None for whether the thread that submits may
+    loops: bool | None = None
+
+    def uses_loops(self) -> bool:
+        """Tell whether what is submitted now may use compiled loops."""
+        return is_permitted() if self.loops is None else self.loops
 
     def rooms(self) -> list[Room]:
         """Return the memory of each process that works, as far as they are there now and it is known."""
@@ -181,16 +188,18 @@ def run_batch(
     stop: threading.Event | None = None,
     cache: ChunkCache | None = None,
     reads: Reads | None = None,
+    loops: bool = False,
 ) -> list[Any]:
     """Apply all works to all chunks of one batch; return the totals from first to last, and what the reads met.
 
-    With `reads` those of the batch are in flight already, and its `retries` are theirs.
+    With `reads` those of the batch are in flight already, and its `retries` are theirs. Compiled `loops` are used if
+    they may be.
     """
     totals: list[Any] | None = None
     retries = (reads.retries if reads is not None else retries) or Retries.configured()
     retries.stops += [stop] if stop is not None else []
     try:
-        with single_threaded_blas(), counted(retries):
+        with single_threaded_blas(), counted(retries), permitted(loops):
             for chunk in _chunks(batch, cache, reads):
                 if stop is not None and stop.is_set():
                     break

@@ -100,6 +100,7 @@ class ClusterEngine(Engine):
             "in_flight": in_flight,
             "attempts": self._retries.attempts,
             "seconds": self._retries.seconds,
+            "loops": self.uses_loops(),
         }
         return self.client.map(_run, held, [shared_works] * len(held), own, **how, key=keys, pure=False)
 
@@ -320,6 +321,7 @@ def _run(
     in_flight: InFlight | None,
     attempts: int,
     seconds: float,
+    loops: bool,
 ) -> list[Any]:
     """Take a batch through all works: those that all batches share, with its own in their places."""
     others = iter(_loaded(own))
@@ -330,7 +332,7 @@ def _run(
     if in_flight is not None and kept.kept(batch) is None:
         reads = _worker_reading().add(batch, retries, in_flight)
     try:
-        return run_batch(batch, works, retries=retries, cache=kept, reads=reads)
+        return run_batch(batch, works, retries=retries, cache=kept, reads=reads, loops=loops)
     except Exception:
         if released.is_set():  # should it be wanted again, it begins anew
             raise Reschedule from None

@@ -88,7 +88,7 @@ class LocalEngine(Engine):
     def _begun(
         self, rows: Rows, batches: Sequence[tuple[int, Batch]], works: Sequence[Work | ByBatch], *, by_batch: bool
     ) -> Begun:
-        begun = Begun(rows, batches, works, self.told, by_batch=by_batch)
+        begun = Begun(rows, batches, works, self.told, by_batch=by_batch, loops=self.uses_loops())
         KEPT.limit = KEPT.n_bytes + free_memory() // 4
         in_flight = reads_in_flight(rows, self.n_threads, self.most_in_flight)
         if in_flight is not None:
@@ -125,8 +125,9 @@ class Begun:
         told: Told,
         *,
         by_batch: bool,
+        loops: bool,
     ) -> None:
-        self.batches = batches
+        self.batches, self._loops = batches, loops
         self.retries = Retries.configured()
         #: of each batch, where several are in flight
         self.reads: Sequence[Reads | None] = [None] * len(batches)
@@ -171,7 +172,8 @@ class Begun:
         """Take a batch through all works, and add what it gives."""
         number, batch = self.batches[place]
         works = [work.works[number] if isinstance(work, ByBatch) else work for work in self._works]
-        part = run_batch(batch, works, retries=self.retries.anew(), stop=stop, reads=self.reads[place])
+        how: dict[str, Any] = {"stop": stop, "reads": self.reads[place], "loops": self._loops}
+        part = run_batch(batch, works, retries=self.retries.anew(), **how)
         with self._lock:
             if self._parts is None:
                 self._sum.add(place, part)

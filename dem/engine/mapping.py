@@ -12,6 +12,7 @@ from dem.data.base import Chunk, RowMap, Rows
 from dem.data.joined import JoinedRows
 from dem.data.sources import SourceOptions, open_rows, source_kind
 from dem.engine.local import LocalEngine
+from dem.native import permitted
 
 
 def map_rows(
@@ -21,6 +22,7 @@ def map_rows(
     dtype: DTypeLike,
     n_columns: int | None,
     rows: Rows | None = None,
+    loops: bool = False,
     **source: Unpack[SourceOptions],
 ) -> Any:
     """Apply a function to the rows of data of any kind.
@@ -33,6 +35,8 @@ def map_rows(
         Picklable; maps a `Chunk` of n rows to results (n,) or (n, n_columns), of a `dtype`.
     rows : Rows, optional
         The data as `open_rows` opened it, which may have cost a read, with what is given of each row.
+    loops : bool
+        Whether compiled loops may be used.
 
     Returns
     -------
@@ -41,6 +45,7 @@ def map_rows(
         the same grid and with the same coordinates for xarray, lazy unless the data is in memory. There the feature
         dimension is gone, or replaced by the dimension "component" where there are several results per row.
     """
+    function = _WithLoops(function) if loops else function
     kind = source_kind(data)
     if kind == "xarray":
         from dem.data.xarray import map_xarray  # noqa: PLC0415
@@ -57,6 +62,17 @@ def map_rows(
             return map_blocks(lazy.array, function, np.dtype(dtype), n_columns, beside)
     results = _compute_rows(rows, function, np.dtype(dtype), n_columns)
     return results.reshape(*rows.grid, *results.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class _WithLoops:
+    """A function that may use compiled loops, wherever it is called."""
+
+    function: RowMap
+
+    def __call__(self, chunk: Chunk) -> NDArray[Any]:
+        with permitted(True):
+            return self.function(chunk)
 
 
 @dataclass(frozen=True, eq=False)

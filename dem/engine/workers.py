@@ -286,7 +286,7 @@ def _versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "missing"
-    found["arithmetic"] = native.state()
+    found["arithmetic"] = native.offered()
     return found
 
 

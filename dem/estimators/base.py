@@ -31,6 +31,7 @@ from dem.estimators.registry import BY_CLASS, MISSING
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
 from dem.events import Callback
 from dem.families.base import Support
+from dem.native import permitted
 from dem.tree import leaves
 from dem.units import whole
 from dem.validation import check_rows, rows_to_blame
@@ -241,6 +242,7 @@ class Estimator(Describes, SupportsCallbacks, metaclass=ABCMeta):
         with current_engine(reads) as engine:
             rows = memory.fitting([self], rows, engine, callbacks)
             with (
+                permitted(engine.uses_loops()),
                 suppress(StopAskedFor),
                 keeping_last(history, keep, checkpoint),
                 rows_to_blame(rows, engine, self._support()),

@@ -36,6 +36,7 @@ from dem.data.sparse import DenseRows, open_csr
 from dem.em.predict import RowFunction
 from dem.engine.mapping import map_rows
 from dem.errors import DataError, DataWarning, OptionError
+from dem.estimators.loops import may_be_used_lazily
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
@@ -261,7 +262,8 @@ def mapped(estimator: BaseEstimator, function: RowFunction, data: Any, **given: 
     function = function.about(rows, skips_gaps=skips_gaps(estimator))
     if not isinstance(table, Rows):
         data, source = table, opened
-    return map_rows(data, function, dtype=function.dtype, n_columns=function.columns, rows=rows, **source)
+    how: dict[str, Any] = {"dtype": function.dtype, "n_columns": function.columns, "rows": rows}
+    return map_rows(data, function, loops=may_be_used_lazily(estimator, rows), **how, **source)
 
 
 def labels_of(owner: Any, suffix: str = "") -> NDArray[Any] | None:

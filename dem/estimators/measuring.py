@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -262,8 +263,9 @@ def _memory_of(work: Callable[[], Any]) -> tuple[int, int]:
 
 
 def _on_threads(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    contexts = [copy_context() for _ in parts]  # which say whether compiled loops may be used
     with ThreadPoolExecutor(len(parts), thread_name_prefix="dem-measure") as pool:
-        return list(pool.map(work, parts))
+        return list(pool.map(lambda context, part: context.run(work, part), contexts, parts))
 
 
 def _trial_model(estimator: Any, table: NDArray[Any]) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from dem.engine import Engine
 from dem.engine.base import Room
 from dem.engine.reading import in_flight_bytes, reads_in_flight
 from dem.errors import EngineError, EngineWarning, OptionError
+from dem.estimators.loops import LOOPS_BYTES, are_wanted
 from dem.estimators.starts import POLISHED
 from dem.events import Callback, MemoryNeeded, notify
 from dem.families.exponential_kernel import ExponentialKernel
@@ -216,17 +217,18 @@ def _starts(estimator: Any) -> int:
 
 
 class Fitting(NamedTuple):
-    """Rows as they fit into memory, if they do, with how many reads in flight at most."""
+    """Rows as they fit into memory, if they do, with how many reads in flight at most, and whether loops do too."""
 
     rows: Rows
     most_in_flight: int | None
     room: Room
     need: dict[str, int]
     fits: bool
+    loops: bool
 
 
 def in_slices(
-    need_in: Callable[[Room, Rows, int | None], dict[str, int]], rows: Rows, rooms: Sequence[Room]
+    need_in: Callable[[Room, Rows, int | None], dict[str, int]], rows: Rows, rooms: Sequence[Room], *, loops: bool
 ) -> Fitting:
     """Return rows, with fewer reads in flight or in slices where they would not fit otherwise, and what is needed.
 
@@ -237,16 +239,20 @@ def in_slices(
     rows : Rows
     rooms : sequence of Room
         The processes; what is returned is of that in which it is tightest.
+    loops : bool
+        Whether compiled loops are wanted: they are used where nothing else has to give way to them.
     """
     for n_bytes in (None, READ_BYTES, 1):
         sliced = rows if n_bytes is None else rows.sliced(n_bytes)
         for most in _fewer_and_fewer(sliced, max(room.n_threads for room in rooms)):
             needs = [(room, need_in(room, sliced, most)) for room in rooms]
-            room, need = max(needs, key=lambda pair: sum(pair[1].values()) / (pair[0].limit or math.inf))
-            fits = room.limit is None or sum(need.values()) <= ENDS_AT * room.limit
-            found = Fitting(sliced, most, room, need, fits)
-            if fits:
-                return found
+            for more in ({"compiled loops": LOOPS_BYTES}, {}) if loops else ({},):
+                all_needs = [(room, need | more) for room, need in needs]
+                room, need = max(all_needs, key=lambda pair: sum(pair[1].values()) / (pair[0].limit or math.inf))
+                fits = room.limit is None or sum(need.values()) <= ENDS_AT * room.limit
+                found = Fitting(sliced, most, room, need, fits, bool(more))
+                if fits:
+                    return found
     return found
 
 
@@ -282,6 +288,7 @@ def fitting(
     OptionError
         If options of a fit do not go with so many features.
     """
+    engine.loops = wanted = are_wanted(estimators, rows)
     if not (rooms := engine.rooms()):
         return rows
     n_workers = None if rooms[0].is_here else len(rooms)
@@ -294,7 +301,7 @@ def fitting(
             return need_of_results(estimators[0], rows, room, n_workers, row_bytes, most_in_flight)
         return need_of_fit(estimators, rows, room, n_workers, times, most_in_flight)
 
-    rows, engine.most_in_flight, room, need, fits = in_slices(need_in, rows, rooms)
+    rows, engine.most_in_flight, room, need, fits, engine.loops = in_slices(need_in, rows, rooms, loops=wanted)
     whose = room.holder if len(rooms) == 1 else f"each of {len(rooms)} workers"
     told = MemoryNeeded(whose, need, room.limit)
     if not fits:

@@ -25,6 +25,7 @@ from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
 from dem.initialise import row_sample
 from dem.initialise.sample import RowSample
+from dem.native import permitted
 from dem.units import whole
 from dem.validation import check_observed, check_rows, rows_to_blame
 
@@ -92,7 +93,9 @@ class LearnsFromStreams(Estimator):
             rows = inputs.rows_of(self, X, reset=begins, minimum=1, **{**given, "sample_weight": sample_weight})
             reads = Reads(None)
             with current_engine(reads) as engine, rows_to_blame(rows, engine, self._support()):
-                self._learn(memory.fitting([self], rows, engine), engine)
+                rows = memory.fitting([self], rows, engine)
+                with permitted(engine.uses_loops()):
+                    self._learn(rows, engine)
             reads.keep(self)
         return self
 

@@ -17,8 +17,10 @@ from dem.errors import OptionError
 from dem.estimators import inputs, memory
 from dem.estimators.forecast import Plan, foreseen
 from dem.estimators.gaussian import GaussianMixture
+from dem.estimators.loops import are_wanted
 from dem.estimators.measuring import measure
 from dem.estimators.options import check_options
+from dem.native import permitted
 
 # Passes until the log-likelihood per row is within 1e-3, and within 1e-6, of its limit: the smallest and the largest
 # median of four problems in benchmarks/results/reads.json (docs/algorithms.md), for data larger than the sample and,
@@ -95,7 +97,12 @@ def plan(
     free = free_memory()
     n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())
-    measured = measure(rows, estimator, here, seconds, free)
+    here_or_there = Room("this process", free, n_threads, is_here=True)
+    room = Room("each worker", limit, 1) if workers else here_or_there
+    loops = are_wanted([estimator], rows)
+    read, _, room, need, _, loops = memory.in_slices(partial(_need, estimator, workers), rows, [room], loops=loops)
+    with permitted(loops):
+        measured = measure(rows, estimator, here, seconds, free)
     if n_threads > here:
         measured.on += f"; for {n_threads:,} cores as fast as the {here} here, and a store that keeps up"
     read_bytes = measured.read_rows * rows.n_features * rows.dtype.itemsize
@@ -109,9 +116,6 @@ def plan(
         hidden = arithmetic if math.isnan(reading) else max(read * reading, arithmetic + read * busy)
         return math.nan if math.isnan(arithmetic) else max(hidden, overhead)
 
-    here_or_there = Room("this process", free, n_threads, is_here=True)
-    room = Room("each worker", limit, 1) if workers else here_or_there
-    read, _, room, need, _ = memory.in_slices(partial(_need, estimator, workers), rows, [room])
     cache = min(_cache(workers, limit, sum(need.values())), rows.n_bytes)
     passes, exact = _passes(estimator, rows)
     found = Plan(

@@ -36,6 +36,7 @@ from dem.estimators.registry import is_bayesian
 from dem.estimators.stability import check_subsamples, most_stable, stability_of, starts_on_subsets
 from dem.estimators.starts import search
 from dem.initialise.sample import RowSample
+from dem.native import permitted
 from dem.units import plural
 from dem.validation import rows_to_blame
 
@@ -212,6 +213,7 @@ def select(
     searched |= {"covariance_type": repr(covariance_type)} | ({"subsamples": subsamples} if subsamples else {})
     searched |= {"n_factors": [one.estimator.n_factors for one in candidates]} if n_factors is not None else {}
     with (
+        permitted(engine.uses_loops()),
         HoldoutEngine(engine, Holdout(float(holdout))) as engine,
         rows_to_blame(rows, engine, template._support()),
         kept.held(),

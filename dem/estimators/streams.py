@@ -23,6 +23,7 @@ from dem.estimators import inputs, memory
 from dem.estimators.checkpoints import output_job
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
+from dem.native import permitted
 from dem.validation import check_count, check_rows, check_seed
 
 CHUNK_BYTES = 16 * 2**20
@@ -85,18 +86,19 @@ def _write(
     if name == "imputed":
         how |= {"last": rows.feature_dim or "feature", "labels": inputs.labels_of(rows)}
     seed = {} if getattr(function, "seed", None) is None else {"seed": function.seed}  # type: ignore[attr-defined]
-    how["job"] = output_job(
-        estimator,
-        function,
-        kind=type(function).__name__,
-        features=function.feature_names,
-        skips_gaps=function.skips_gaps,
-        skips_bad=rows.skips_bad,
-        allows_missing=rows.allows_missing,
-        **seed,
-    )
     with current_engine() as engine:
         rows = memory.fitting([estimator], rows, engine, row_bytes=(function.columns or 1) * dtype.itemsize)
+        with permitted(engine.uses_loops()):
+            how["job"] = output_job(
+                estimator,
+                function,
+                kind=type(function).__name__,
+                features=function.feature_names,
+                skips_gaps=function.skips_gaps,
+                skips_bad=rows.skips_bad,
+                allows_missing=rows.allows_missing,
+                **seed,
+            )
         try:
             write_rows(rows, function, path, **how, engine=engine, told=current_told())
         except MissingDataError:

@@ -1,10 +1,10 @@
 """Compiled loops: whether there are any, when they are used, and the one way to compile them.
 
-Loops are compiled by numba, which nothing imports unless ``DEM_NATIVE`` asks for it, and then not before the first
-chunk that is large enough: small fits and ``dem --help`` never wait for it. A chunk's arithmetic is chosen by its size,
-the model and ``DEM_NATIVE``, never by where it is computed; what `state` says is compared between a process and its
-workers, and between a fit and its checkpoint. NumPy's arithmetic serves where numba is missing or fails, after one line
-of warning.
+Whoever begins a fit, or computes results, judges once for all processes whether loops repay being loaded and find room
+in memory (`permitted`; `dem.estimators.loops`). numba is imported no earlier than by the first chunk of such a fit that
+is large enough: small fits and ``dem --help`` never wait for it. A chunk's arithmetic is chosen by that judgement, its
+size and the model, never by where it is computed; `offered` is compared between a process and its workers, `state`
+between a fit and its checkpoint. NumPy's arithmetic serves where numba is missing or fails, after one line of warning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from threading import Lock
 from typing import Any, TypeVar
@@ -23,20 +25,36 @@ from dem.errors import EngineWarning, OptionError
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: environment variable: ``off``, the same as none, for NumPy alone; ``auto`` for compiled loops on chunks that repay
-#: them; ``always`` for loops on chunks of any size
+#: environment variable: ``off`` for NumPy alone; ``auto``, the same as none, for compiled loops where they repay being
+#: loaded and there is memory for them; ``always`` for loops everywhere
 SETTING = "DEM_NATIVE"
-# Multiplications from which on compiled loops repay being loaded from the disk (some 0.5 s, once a process).
+# Multiplications from which on a chunk goes through them.
 LEAST_WORK = 2e6
 _VALUES = ("off", "auto", "always")
 
 _failure: str | None = None
 _loaded: dict[tuple[Hashable, ...], Any] = {}
 _loading = Lock()
+_permitted: ContextVar[bool] = ContextVar("permitted", default=False)
 
 
-def state() -> str:
-    """Return which arithmetic this process uses, for comparison with others: ``NumPy``, or numba's version."""
+@contextmanager
+def permitted(permits: bool) -> Iterator[None]:
+    """Let this thread use compiled loops meanwhile, or not, where ``DEM_NATIVE`` leaves it open."""
+    token = _permitted.set(permits)
+    try:
+        yield
+    finally:
+        _permitted.reset(token)
+
+
+def is_permitted() -> bool:
+    """Tell whether this thread may use compiled loops, if there are any."""
+    return _setting() == "always" or (_setting() == "auto" and _permitted.get())
+
+
+def offered() -> str:
+    """Return the best arithmetic that this process can use: ``NumPy``, or numba's version."""
     setting = _setting()
     if setting == "off" or _failure is not None or not _is_installed():
         return "NumPy"
@@ -47,10 +65,14 @@ def state() -> str:
     return f"{found}, {setting}" if setting == "always" else found
 
 
+def state() -> str:
+    """Return which arithmetic this thread uses: ``NumPy``, or numba's version."""
+    return offered() if is_permitted() else "NumPy"
+
+
 def pays(multiplications: float) -> bool:
     """Tell whether a chunk of so much work goes through compiled loops, if there are any."""
-    setting = _setting()
-    return setting == "always" or (setting == "auto" and multiplications >= LEAST_WORK)
+    return _setting() == "always" or (is_permitted() and multiplications >= LEAST_WORK)
 
 
 def loaded(make: Callable[..., T], *arguments: Hashable) -> T | None:
@@ -134,7 +156,7 @@ def _liberties(reassociates: bool) -> set[str]:
 
 
 def _setting() -> str:
-    value = os.environ.get(SETTING, "").strip().lower() or "off"
+    value = os.environ.get(SETTING, "").strip().lower() or "auto"
     if value not in _VALUES:
         message = f"{SETTING} must be off, auto or always, not {value!r}"
         raise OptionError(message)
