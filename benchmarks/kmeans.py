@@ -12,7 +12,6 @@ ends tells that they did the same. Writes benchmarks/results/kmeans.json.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -23,8 +22,6 @@ from common import CORES, announce, centres_of, median, mixture_rows, save, seco
 from sklearn.cluster import KMeans
 
 import dem
-
-os.environ.setdefault("DEM_NATIVE", "auto")  # the compiled loops are measured here
 
 #: rows, features, centres, iterations whose time is taken; and how often dem is to be as fast as oneDAL, scikit-learn
 SHAPES = [

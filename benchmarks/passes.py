@@ -38,8 +38,6 @@ from common import (
 )
 from sklearn.mixture import GaussianMixture as Sklearn
 
-os.environ.setdefault("DEM_NATIVE", "auto")  # the compiled loops are measured here
-
 # n, d, K, covariance, target for float64 as seconds of scikit-learn per second of dem, on components that overlap
 SHAPES = [
     (1_000_000, 2, 8, "full", 40.0),

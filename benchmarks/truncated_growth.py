@@ -12,7 +12,6 @@ average) and separated ones (40 σ). Writes benchmarks/results/truncated_growth.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import replace
 
@@ -28,8 +27,6 @@ from dem.engine import LocalEngine
 from dem.engine.base import single_threaded_blas
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
-
-os.environ.setdefault("DEM_NATIVE", "auto")  # the compiled loops are measured here
 
 FEATURES, CANDIDATES = 64, 32
 KINDS = ("overlapping", "scattered", "separated")

@@ -17,8 +17,6 @@ DATA = Path(__file__).parent / "data"
 
 # Set before dask or matplotlib are imported, and inherited by every process that a test starts.
 os.environ["MPLBACKEND"] = "Agg"
-# NumPy's arithmetic is the oracle; tests/test_native.py and laws with the fixture `arithmetic` run the compiled loops.
-os.environ.setdefault("DEM_NATIVE", "off")
 
 hypothesis.settings.register_profile(
     "dem", deadline=None, max_examples=15, derandomize="CI" in os.environ, print_blob=True
