@@ -103,6 +103,15 @@ KINDS = {
     "separated": "the nearest two centres are 45 σ apart, so that the density of any other component underflows to 0",
     "far apart": "the nearest two centres are 2,000 σ apart, on a tenth of the rows",
 }
+# n, d, K, covariance, target for float64 as seconds of scikit-learn per second of dem, on components that overlap
+SHAPES = [
+    (1_000_000, 2, 8, "full", 40.0),
+    (1_000_000, 8, 16, "full", 50.0),
+    (500_000, 32, 32, "full", 18.0),
+    (100_000, 128, 16, "full", 5.0),
+    (1_000_000, 32, 64, "diag", 25.0),
+    (200_000, 64, 512, "diag", 15.0),
+]
 
 
 def centres_of(kind: str, n_features: int, n_components: int) -> np.ndarray:
@@ -198,6 +207,11 @@ def dem_passes(rows: object, n_components: int, iterations: int = 1, **options: 
         )
         model.fit(rows)
     return watch.seconds
+
+
+def label(row: dict) -> str:
+    """Return what tables call a shape."""
+    return f"{row['n']:.0e}".replace("e+0", "e") + f", {row['d']}, {row['K']} {row['covariance']}"
 
 
 def timed(function: Callable[[], object]) -> float:

@@ -14,19 +14,23 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import tempfile
 import time
 import warnings
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from common import (
     KINDS,
+    SHAPES,
     announce,
     centres_of,
     dem_passes,
     flops,
     gemm_peak,
+    label,
     median,
     mixture_rows,
     save,
@@ -36,17 +40,9 @@ from common import (
     timed,
     truth,
 )
+from peers import Peer, build_armadillo
 from sklearn.mixture import GaussianMixture as Sklearn
 
-# n, d, K, covariance, target for float64 as seconds of scikit-learn per second of dem, on components that overlap
-SHAPES = [
-    (1_000_000, 2, 8, "full", 40.0),
-    (1_000_000, 8, 16, "full", 50.0),
-    (500_000, 32, 32, "full", 18.0),
-    (100_000, 128, 16, "full", 5.0),
-    (1_000_000, 32, 64, "diag", 25.0),
-    (200_000, 64, 512, "diag", 15.0),
-]
 # By d and K: seconds of oneDAL per second of dem in float64 and float32, and the share of the matrix product's peak in
 # float64, that are aimed at.
 ONEDAL_TARGETS = {
@@ -61,6 +57,8 @@ PEAK_TARGETS = {(8, 16): 0.35, (32, 32): 0.7, (128, 16): 0.65, (32, 64): 0.6, (6
 # Seconds of dem in float64 per second in float32, for the last four shapes.
 FLOAT32_GAIN = 1.5
 ONEDAL_ITERATIONS = 3
+# Seconds that Armadillo may take for a shape after it has read the rows.
+ARMADILLO_LIMIT = 12.0
 
 
 class IterationDone(Exception):  # noqa: N818
@@ -131,7 +129,20 @@ def compare(shape: tuple[int, int, int, str], kind: str, dtype: type, repeats: i
     rows = mixture_rows(n_rows, n_features, n_components, dtype, centres=centres)
     start = truth(centres, covariance)
     theirs = sklearn_side(rows, n_components, covariance, start)
-    timings: dict[str, list[float]] = {"peak": [], "sklearn": [], "kernel": [], "onedal": [], "dem": []}
+    timings: dict[str, list[float]] = {
+        "peak": [],
+        "sklearn": [],
+        "kernel": [],
+        "onedal": [],
+        "armadillo": [],
+        "dem": [],
+    }
+    with_armadillo = kind == "overlapping" and dtype is np.float64
+    armadillo = Peer("armadillo", ARMADILLO_LIMIT)
+    if with_armadillo:
+        with tempfile.TemporaryDirectory() as scratch:
+            rows.tofile(Path(scratch) / "rows.f8")
+            armadillo.start(Path(scratch) / "rows.f8", shape)
     for _ in range(repeats):
         timings["peak"].append(gemm_peak(dtype))
         wall, kernel = theirs.seconds(rows)
@@ -139,8 +150,10 @@ def compare(shape: tuple[int, int, int, str], kind: str, dtype: type, repeats: i
         timings["kernel"].append(kernel / wall)
         onedal = onedal_seconds(rows, covariance, start) if kind != "far apart" else None
         timings["onedal"] += [] if onedal is None else [onedal]
+        armadillo.measure(repeats)
         gc.collect()
-        timings["dem"].append(median(dem_passes(rows, n_components, 3, covariance_type=covariance, **start)))
+        timings["dem"].append(median(dem_passes(rows, n_components, 4, covariance_type=covariance, **start)[1:]))
+    timings["armadillo"] = armadillo.stop()["all"]
     seconds = {name: median(values) for name, values in timings.items() if values}
     onedal = (
         {"onedal_seconds": seconds["onedal"], "onedal_ratio": paired(timings["onedal"], timings["dem"])}
@@ -159,6 +172,7 @@ def compare(shape: tuple[int, int, int, str], kind: str, dtype: type, repeats: i
         "kernel_share": seconds["kernel"],
         "ratio": paired(timings["sklearn"], timings["dem"]),
         **onedal,
+        **({"armadillo_ratio": seconds["armadillo"] / seconds["dem"]} if timings["armadillo"] else {}),
         "gemm_peak": seconds["peak"],
         "peak_fraction": flops(*shape) / seconds["dem"] / seconds["peak"],
         "all": timings,
@@ -205,11 +219,6 @@ def exponentials() -> dict[str, float]:
     return found
 
 
-def label(row: dict) -> str:
-    """Return what tables call a shape."""
-    return f"{row['n']:.0e}".replace("e+0", "e") + f", {row['d']}, {row['K']} {row['covariance']}"
-
-
 def target_of(row: dict) -> float:
     """Return the target of a shape, in seconds of scikit-learn per second of dem in float64."""
     return next(target for _, d, k, _, target in SHAPES if (d, k) == (row["d"], row["K"]))
@@ -242,6 +251,7 @@ def summary(rows: list[dict]) -> str:
                 f"{target_of(row):g}×" if row["kind"] == "overlapping" and not single else "–",
                 seconds_text(row.get("onedal_seconds")),
                 onedal,
+                f"{row['armadillo_ratio']:.0f}×" if "armadillo_ratio" in row else "–",
                 gain,
                 fraction,
             ]
@@ -256,6 +266,7 @@ def summary(rows: list[dict]) -> str:
         "target",
         "oneDAL s",
         "ratio (target)",
+        "Armadillo",
         "dem f64 / f32 (target)",
         "of GEMM peak (target)",
     ]
@@ -325,6 +336,7 @@ def main() -> None:
         print(denormal_text(found))
     if "passes" not in options.parts:
         return
+    print(*build_armadillo().values())
     result = {"machine": described, "passes": []}
 
     def sized(n_rows: int, n_features: int, n_components: int, covariance: str) -> tuple[int, int, int, str]:

@@ -17,9 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import HERE, announce, dem_passes, median, mixture_rows, save, seconds_text, start_of, table
+from common import HERE, SHAPES, announce, dem_passes, label, median, mixture_rows, save, seconds_text, start_of, table
 from conversation import LateError, Partner
-from passes import SHAPES, label
 
 HOME = HERE / ".peers"
 PYTHON = HOME / "venv" / "bin" / "python"
@@ -43,7 +42,7 @@ def install() -> dict[str, str]:
         missing.update(_install_package(name, packages))
     if "spark" not in missing and not shutil.which("java"):
         missing["spark"] = "there is no java on this machine"
-    missing.update(_build_armadillo())
+    missing.update(build_armadillo())
     for name, reason in missing.items():
         print(f"{name} is left out: {reason}", flush=True)
     return missing
@@ -62,7 +61,9 @@ def _install_package(name: str, packages: list[str]) -> dict[str, str]:
     return {}
 
 
-def _build_armadillo() -> dict[str, str]:
+def build_armadillo() -> dict[str, str]:
+    """Build its side; return why not, if that cannot be."""
+    HOME.mkdir(exist_ok=True)
     source = HERE / "peer_armadillo.cpp"
     if ARMADILLO.exists() and ARMADILLO.stat().st_mtime > source.stat().st_mtime:
         return {}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import matplotlib as mpl
-from common import IMAGES, load
+from common import IMAGES, SHAPES, load
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from out_of_core import TARGETS
-from passes import SHAPES
 from reads import ALGORITHMS, DISTANCES, FROM_A_SAMPLE
 from reads_tables import median_reads
 
