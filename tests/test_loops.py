@@ -19,8 +19,9 @@ from dem.data import open_rows
 from dem.em.predict import RowFunction
 from dem.engine import LocalEngine
 from dem.engine.base import Room
-from dem.errors import OptionError
+from dem.errors import OptionError, StoreError
 from dem.estimators import loops, memory
+from dem.estimators.checkpoints import is_done
 
 
 @pytest.fixture
@@ -150,3 +151,40 @@ def test_workers_with_little_memory_compute_by_numpy(tmp_path, limit, used):
         env={**os.environ, native.SETTING: "auto"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.split()[:2] == [str(used)] * 2, done.stderr
+
+
+def fit(limit, monkeypatch, n_passes=None, **how):
+    """Fit where a process has so much memory, stopped after some passes."""
+
+    def stop(event):
+        if type(event).__name__ == "IterationEnded" and event.iteration == n_passes:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dem.estimators.base.current_engine", lambda _: Somewhere(limit))
+    rows = np.random.default_rng(0).normal(size=(30_000, 8))
+    return dem.GaussianMixture(8, random_state=0, max_iter=5, tol=0.0, callbacks=[stop]).fit(rows, **how)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_loops")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_fit_goes_on_with_the_arithmetic_that_it_was_begun_with(auto, monkeypatch, tmp_path):
+    monkeypatch.setattr(loops, "LEAST_PASS", 1)
+    monkeypatch.setattr(native, "LEAST_WORK", 1)
+    little, much = 4 * 10**8, 4 * 10**9
+    by_numpy, by_loops = fit(little, monkeypatch), fit(much, monkeypatch)
+    assert by_numpy.lower_bounds_ != by_loops.lower_bounds_, "they differ in the last digits"
+    how = {"checkpoint": tmp_path / "numpy", "checkpoint_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        fit(little, monkeypatch, 3, **how)
+    model = fit(much, monkeypatch, **how)
+    assert model.lower_bounds_ == by_numpy.lower_bounds_
+    how["checkpoint"] = tmp_path / "loops"
+    with pytest.raises(KeyboardInterrupt):
+        fit(much, monkeypatch, 3, **how)
+    with pytest.raises(StoreError, match="begun with compiled loops, for which there is no memory now: give each"):
+        fit(little, monkeypatch, **how)
+    again = fit(much, monkeypatch, **how)
+    assert again.lower_bounds_ == by_loops.lower_bounds_
+    rows = np.random.default_rng(0).normal(size=(30_000, 8))
+    assert is_done(again.set_params(callbacks=[]), again, rows, {}, str(how["checkpoint"]))

@@ -230,6 +230,7 @@ def test_without_numba(monkeypatch):
 
 
 def test_a_worker_with_another_arithmetic_is_refused(monkeypatch):
+    monkeypatch.setenv(native.SETTING, "off")
     there = _versions()
     monkeypatch.setenv(native.SETTING, "always")
     with pytest.raises(EngineError, match=r"has arithmetic NumPy, this process numba .*, or set DEM_NATIVE alike"):

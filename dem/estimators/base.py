@@ -241,6 +241,7 @@ class Estimator(Describes, SupportsCallbacks, metaclass=ABCMeta):
 
         with current_engine(reads) as engine:
             rows = memory.fitting([self], rows, engine, callbacks)
+            checkpoints.keep_arithmetic(checkpoint, engine)
             with (
                 permitted(engine.uses_loops()),
                 suppress(StopAskedFor),

@@ -28,8 +28,10 @@ from dem.em.checkpoint import NO_CHECKPOINT, Checkpoint, Every, Tally, digest_of
 from dem.engine import Engine, current_engine
 from dem.errors import OptionError, StoreError
 from dem.estimators.inputs import rows_of
+from dem.estimators.loops import LOOPS_BYTES
 from dem.estimators.registry import name_of
 from dem.packing import pack
+from dem.units import human_bytes
 
 T = TypeVar("T")
 
@@ -85,6 +87,25 @@ def interval(every: int | str | None) -> Every:
             return Every(seconds=seconds)
     message = f"checkpoint_every must be a number of passes such as 1, or a time such as '5min', not {every!r}"
     raise OptionError(message)
+
+
+def keep_arithmetic(checkpoint: Checkpoint, engine: Engine) -> None:
+    """Go on with the arithmetic that a fit was begun with, whatever there is memory for now.
+
+    Raises
+    ------
+    StoreError
+        Where there is no memory for compiled loops any more.
+    """
+    before = checkpoint.told("arithmetic")
+    if before == "NumPy":
+        engine.loops = False
+    elif before == native.offered() and not engine.uses_loops():
+        message = (
+            "the fit of the checkpoint was begun with compiled loops, for which there is no memory now: give each "
+            f"process {human_bytes(LOOPS_BYTES)} more, or the fit another path"
+        )
+        raise StoreError(message)
 
 
 def begin(
@@ -168,9 +189,10 @@ def is_done(estimator: Any, fitted: Any, data: Any, given: WeightedOptions, chec
     rows = rows_of(estimator, data, reset=not goes_on, **given)
     with current_engine() as engine:
         job = job_of(estimator, rows.sliced(1), engine, goes_on=goes_on)
+    kept = open_checkpoint(checkpoint, None, estimator)
+    job["arithmetic"] = kept.told("arithmetic")
     if digest_of_job(job) != getattr(fitted, "_job", None):
         return False
-    kept = open_checkpoint(checkpoint, None, estimator)
     with suppress(StoreError), kept.held():
         kept.begin(job)
         remove(kept.identity)

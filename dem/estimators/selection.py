@@ -209,6 +209,7 @@ def select(
     estimators = [one.estimator for one in candidates]
     rows = memory.fitting(estimators, rows, engine, template.callbacks or (), times=1 + subsamples)
     kept = checkpoints.open_checkpoint(checkpoint, checkpoint_every, template)
+    checkpoints.keep_arithmetic(kept, engine)
     searched = {"n_components": [one.estimator.n_components for one in candidates], "holdout": float(holdout)}
     searched |= {"covariance_type": repr(covariance_type)} | ({"subsamples": subsamples} if subsamples else {})
     searched |= {"n_factors": [one.estimator.n_factors for one in candidates]} if n_factors is not None else {}
