@@ -14,6 +14,7 @@ import zarr
 from click.testing import CliRunner
 
 import dem
+from dem import native
 from dem.cli import dem as command
 
 
@@ -212,6 +213,7 @@ def test_info_of_a_group(tmp_path, rows):
 def test_info_of_the_system():
     found = figures("info", "--system")
     assert found["numpy"] == np.__version__
+    assert found["loops"] == "compiled by " + native.offered()
     assert found["cores"] >= 1
     assert found["memory_bytes"] > 2**20
 

@@ -221,6 +221,7 @@ def _system() -> dict[str, Any]:
     import threadpoolctl  # noqa: PLC0415
 
     from dem.engine.local import available_cores  # noqa: PLC0415
+    from dem.native import offered  # noqa: PLC0415
 
     np.ones((2, 2)) @ np.ones((2, 2))  # loads the library before it is asked for
     figures: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
@@ -233,6 +234,7 @@ def _system() -> dict[str, Any]:
         if library["user_api"] == "blas":
             kernel = library.get("architecture") or "unknown kernel"
             figures["blas"] = f"{library['internal_api']} {library['version']}, {kernel}"
+    figures["loops"] = f"compiled by {offered()}" if offered() != "NumPy" else "not compiled"
     figures["cores"] = available_cores()
     figures["memory_bytes"] = _memory()
     return figures
