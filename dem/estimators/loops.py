@@ -12,8 +12,9 @@ from dem.validation import form_of_covariances
 
 # What a process takes beside its work that imports numba and compiles all loops; half of it where the disk has them.
 LOOPS_BYTES = 250 * 10**6
-# Multiplications as long as NumPy's maximum, `exp`, sum and logarithm of one number.
-_EXPONENTIAL = 100
+# Multiplications that take as long as NumPy's maximum, `exp`, sum and logarithm of one number, and as all that k-means
+# does with a row beside its distances.
+_EXPONENTIAL, _ASSIGNMENT = 100, 4000
 # Multiplications of a pass from which on loops repay that: some 20 ms of NumPy on two cores. Loading them takes half a
 # second, once a process, and compiling some seconds, once a machine.
 LEAST_PASS = 5e8
@@ -25,7 +26,7 @@ def row_work(estimator: Any, n_features: int) -> float:
     """Return the multiplications of an E-step for each row where compiled loops could make them, else 0."""
     size, d = getattr(estimator, estimator._entry.size), n_features
     if not estimator._entry.is_mixture:
-        return float(size * d)
+        return float(size * d + _ASSIGNMENT)
     form = form_of_covariances(getattr(estimator, "covariance_type", ""))
     products = {"full": d * (d + 1) // 2, "diag": d, "spherical": d}.get(form)
     return 0.0 if products is None else float(size * (_EXPONENTIAL + d + products))
