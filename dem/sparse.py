@@ -8,6 +8,8 @@ from typing import Any, Self, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from dem.namespaces import here, to_host
+
 # Numbers of rows that are made dense at once.
 DENSE_NUMBERS = 2**20
 
@@ -122,7 +124,7 @@ def rows_with_gaps(rows: NDArray[Any] | SparseRows) -> NDArray[np.bool_]:
     """Return which rows have missing values, shape (n,)."""
     if isinstance(rows, SparseRows):
         return rows.sums(np.isnan(rows.data)) > 0.0
-    return np.asarray(np.isnan(rows).any(axis=1))
+    return np.asarray(to_host(here(rows).isnan(rows).any(axis=1)))
 
 
 def dense_rows(rows: NDArray[Any] | SparseRows, most: int) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dem.data.cf import encoded
 from dem.data.checks import rows_text
 from dem.data.found import Found, LeftOut, Unreadable
+from dem.namespaces import is_on_device
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
@@ -40,7 +41,7 @@ class Chunk:
     ----------
     rows : ndarray or SparseRows, of shape (n, n_features)
         The numbers, in the dtype of the source (bool, integer, float16, float32 or float64, native byte order
-        or not).
+        or not). They may lie on a device (`dem.namespaces`); all else is NumPy's.
     index : range or ndarray of int64, shape (n,)
         The position of each row in the whole table, `range(start, stop)` where they are consecutive. It is in
         increasing order within the chunk only for consecutive rows.
@@ -107,7 +108,8 @@ def _taken(array: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
     Of rows of a few numbers `take` copies ten times as many in the same time as brackets; but of what is not contiguous
     it copies all before, be it a virtual array that is larger than memory.
     """
-    return array.take(places, axis=0) if array.flags.c_contiguous else np.asarray(array[places])
+    at_once = is_on_device(array) or array.flags.c_contiguous
+    return array.take(places, axis=0) if at_once else np.asarray(array[places])
 
 
 #: maps a chunk of n rows to results (n,) or (n, columns)

@@ -21,6 +21,7 @@ from dem.data.rules import LabelsRule, NoiseRule, Rule, TrialsRule, WeightsRule
 from dem.data.sources import open_rows, source_kind
 from dem.data.zarr_part import ZarrPart
 from dem.errors import DataError, OptionError
+from dem.namespaces import to_host
 
 #: what may have a value for each feature
 BY_FEATURE = ("noise", "limits", "trials")
@@ -182,7 +183,7 @@ def _in_memory(name: str, data: Any) -> NDArray[Any]:
     try:
         if hasattr(data, "compute"):
             data = data.compute()
-        values = np.asarray(data)
+        values = np.asarray(to_host(data))
         if values.dtype.kind == "O":
             try:
                 values = np.asarray(getattr(data, "astype", values.astype)(np.float64))  # pandas knows its own NA

@@ -29,6 +29,7 @@ from dem.data.checks import check_dtype, check_table, feature_axis, reason
 from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
 from dem.data.found import PartlyRead
 from dem.errors import DataError, DataWarning
+from dem.namespaces import here, is_on_device, on_host
 
 
 @dataclass(eq=False)
@@ -114,7 +115,7 @@ def checked_block(name: str, array: Any, shape: tuple[int, ...]) -> NDArray[Any]
     if np.ma.is_masked(array):
         message = f"{name} has masked values; drop their rows or fill them first"
         raise DataError(message)
-    table: NDArray[Any] = np.asarray(array)
+    table: NDArray[Any] = array if is_on_device(array) else np.asarray(array)
     if table.shape != shape:
         message = (
             f"{name} has the shape {table.shape}, though Dask was told {shape}; tell it the right chunks where the "
@@ -289,6 +290,8 @@ class _BlockMap:
         chunk = Chunk(block.reshape(-1, self.n_features), self.place.index(), unread=unread)
         if self.beside is not None:
             chunk = self.beside(chunk)
+        if not getattr(self.function, "takes_device", False):
+            chunk = on_host(chunk)
         return np.asarray(self.function(chunk)).reshape(self.place.shape + tail)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -359,4 +362,4 @@ def join(rows: Sequence[NDArray[Any]], indices: Sequence[range | NDArray[np.int6
     """Return one chunk of several blocks that follow one another."""
     if len(rows) == 1:
         return Chunk(rows[0], indices[0])
-    return Chunk(np.concatenate(rows), range(int(indices[0][0]), int(indices[-1][-1]) + 1))
+    return Chunk(here(rows[0]).concatenate(rows), range(int(indices[0][0]), int(indices[-1][-1]) + 1))

@@ -24,6 +24,7 @@ from dem.data.rules import (
     with_trials,
 )
 from dem.data.sources import open_rows
+from dem.namespaces import on_host
 from dem.sparse import rows_with_gaps
 
 # Labels that are read at once to find the largest.
@@ -90,6 +91,8 @@ class Beside:
         columns: dict[str, Any] = {column.field: column.at(chunk.index) for column in self.columns}
         trials = columns.pop("trials", None)
         found, chunk = chunk.found, replace(chunk, **columns)
+        if trials is not None or chunk.noise is not None or self.most_limits is not None:
+            chunk = on_host(chunk)
         if trials is not None:
             chunk = replace(chunk, rows=with_trials(chunk.rows, trials))
         if (weights := chunk.weights) is not None:

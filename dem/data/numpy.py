@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from dem.data.base import READ_BYTES, Batch, Chunk, Rows, batch_bounds
 from dem.data.checks import check_table, reason
 from dem.errors import DataError
+from dem.namespaces import is_on_device
 
 # Enough chunks to keep many threads busy, each long enough to be worth a call.
 MIN_CHUNKS = 32
 MIN_CHUNK_ROWS = 4096
 # Rows of a chunk where so many batches are asked for that chunks are short: fewer tell the components apart too badly.
 MIN_DIVIDED_ROWS = 32
+# As float64, of a chunk of rows on a device: what little a call computes costs it more than memory.
+DEVICE_CHUNK_BYTES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +124,12 @@ class ArrayRows(Rows):
     ) -> None:
         self.name = name
         # A plain view of a memmap: pickle then takes the rows of a batch, not the whole file.
-        self.table = np.asarray(table)
+        self.table = table if is_on_device(table) else np.asarray(table)
         shape = (math.prod(table.shape[:-1]), table.shape[-1])
         self.n_rows, self.n_features, self.dtype = check_table(name, shape, table.dtype)
         self.feature_names = feature_names
         self.grid_names = grid_names
-        self._slabs = Slabs(self.table, *_division(self.grid, chunk_rows(self.n_rows, self.n_features)))
+        self._slabs = Slabs(self.table, *_division(self.grid, self._chunk_rows))
         self._bounds = batch_bounds(self._slabs.n_chunks)
 
     def batches(self) -> list[Batch]:
@@ -138,10 +141,16 @@ class ArrayRows(Rows):
         if len(self._bounds) >= n_batches:
             return self
         finer = copy.copy(self)
-        n_rows = min(chunk_rows(self.n_rows, self.n_features), max(-(-self.n_rows // n_batches), MIN_DIVIDED_ROWS))
+        n_rows = min(self._chunk_rows, max(-(-self.n_rows // n_batches), MIN_DIVIDED_ROWS))
         slabs = Slabs(self.table, *_division(self.grid, n_rows))
         vars(finer).update(_slabs=slabs, _bounds=batch_bounds(slabs.n_chunks, n_batches))
         return finer
+
+    @property
+    def _chunk_rows(self) -> int:
+        if is_on_device(self.table):
+            return min(self.n_rows, max(DEVICE_CHUNK_BYTES // (8 * self.n_features), 1))
+        return chunk_rows(self.n_rows, self.n_features)
 
     @property
     def n_batches(self) -> int:
@@ -188,6 +197,9 @@ def open_array(data: Any) -> ArrayRows:
     DataError
         If it is no table of numbers, or has masked values.
     """
+    if is_on_device(data):
+        check_table("CuPy array", data.shape, data.dtype)
+        return ArrayRows(data, "CuPy array")
     name = "NumPy array" if isinstance(data, np.ndarray) else type(data).__name__
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         message = f"{name} has masked values; drop their rows or fill them first"

@@ -45,6 +45,11 @@ class ESteps:
     parameters: Any
     sizes: tuple[int, ...]
 
+    @property
+    def takes_device(self) -> bool:
+        """Whether the model computes where the rows lie."""
+        return self.model.takes_device
+
     def __call__(self, chunk: Chunk) -> Several:
         """Return the expected sufficient statistics of the chunk, one per model."""
         return Several(tuple(self.model.e_steps(self.parameters, self.sizes, chunk)))

@@ -13,6 +13,7 @@ from dem.data.base import Chunk, Rows
 from dem.engine.base import single_threaded_blas
 from dem.errors import DataError
 from dem.families.base import has_gaps, total_weight, weighted_sum
+from dem.namespaces import here, is_on_device, on_host
 from dem.row_draws import RowDraws
 from dem.sparse import rows_with_gaps
 from dem.statistics import Additive
@@ -41,6 +42,8 @@ class RowFunction:
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float64)
     #: whether the result has a column for each component, rather than one number for each row
     by_component: ClassVar[bool] = False
+    #: whether it is computed where the rows lie, be it on a device, where the family does; the result is NumPy's anyway
+    takes_device: ClassVar[bool] = False
 
     @property
     def columns(self) -> int | None:
@@ -59,6 +62,10 @@ class RowFunction:
         DataError
             If a row holds NaN, infinity or what the family cannot produce: it has no label.
         """
+        if is_on_device(chunk.rows):
+            if self.takes_device and self.family.takes_device and bool(here(chunk.rows).isfinite(chunk.rows).all()):
+                return self.result(chunk)
+            chunk = on_host(chunk)
         none = chunk.unread
         if self.skips_gaps and has_gaps(chunk.rows):
             gaps = rows_with_gaps(chunk.rows)
@@ -109,6 +116,7 @@ class Labels(RowFunction):
 
     method = "labels"
     dtype = np.dtype(np.int64)
+    takes_device = True
     nothing = -1
 
 
@@ -116,6 +124,7 @@ class Posterior(RowFunction):
     """The responsibilities of each row, float64, shape (n, n_components)."""
 
     method = "posterior"
+    takes_device = True
     by_component = True
 
 
@@ -123,6 +132,7 @@ class LogDensity(RowFunction):
     """The log-density of each row (nats), float64, shape (n,)."""
 
     method = "log_likelihood"
+    takes_device = True
 
 
 class Distances(RowFunction):
@@ -179,6 +189,11 @@ class LogLikelihood:
 
     #: the method of the family that is asked
     method: ClassVar[str] = "log_likelihood"
+
+    @property
+    def takes_device(self) -> bool:
+        """Whether the family computes where the rows lie."""
+        return bool(self.family.takes_device)
 
     def __call__(self, chunk: Chunk) -> RowTotal:
         """Return the chunk's total."""

@@ -23,6 +23,7 @@ from dem.engine.cache import ChunkCache
 from dem.engine.reading import TICK, Reads, stalled
 from dem.errors import DataWarning, EngineError, EngineWarning, OptionError
 from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited, WritingResumed
+from dem.namespaces import is_on_device, on_host
 from dem.native import is_permitted, permitted
 from dem.shared_setting import shared_setting
 from dem.statistics import add_models
@@ -203,7 +204,7 @@ def run_batch(
             for chunk in _chunks(batch, cache, reads):
                 if stop is not None and stop.is_set():
                     break
-                parts = [*(work(chunk) for work in works), chunk.found or Found()]
+                parts = [*_applied(works, chunk), chunk.found or Found()]
                 totals = parts if totals is None else add_models([totals, parts])
     finally:
         if reads is not None:
@@ -214,6 +215,17 @@ def run_batch(
     if retries.n:
         totals[-1] += Found(n_retries=retries.n, why=retries.why)
     return totals
+
+
+def _applied(works: Sequence[Work], chunk: Chunk) -> Iterator[Any]:
+    """Apply works to a chunk; on a device those that say `takes_device`, all others to its rows in this memory."""
+    host = None
+    for work in works:
+        if is_on_device(chunk.rows) and not getattr(work, "takes_device", False):
+            host = on_host(chunk) if host is None else host
+            yield work(host)
+        else:
+            yield work(chunk)
 
 
 def _chunks(batch: Batch, cache: ChunkCache | None, reads: Reads | None) -> Iterable[Chunk]:

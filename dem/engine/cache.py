@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from weakref import WeakKeyDictionary, finalize
 
 from dem.data.base import Batch, Chunk
+from dem.namespaces import is_on_device
 
 
 class ChunkCache:
@@ -40,8 +41,8 @@ class ChunkCache:
         held, room = 0, self.limit > 0
         try:
             for chunk in chunks:
-                if room:
-                    room = self._reserve(chunk.n_bytes)
+                if room:  # of this memory: none of a device's
+                    room = not is_on_device(chunk.rows) and self._reserve(chunk.n_bytes)
                     if room:
                         held += chunk.n_bytes
                         collected.append(chunk)

@@ -82,6 +82,11 @@ class _Fill:
     function: RowMap
     results: NDArray[Any]
 
+    @property
+    def takes_device(self) -> bool:
+        """Whether the function computes where the rows lie."""
+        return bool(getattr(self.function, "takes_device", False))
+
     def __call__(self, chunk: Chunk) -> int:
         place = slice(chunk.index.start, chunk.index.stop) if isinstance(chunk.index, range) else chunk.index
         self.results[place] = self.function(chunk)

@@ -37,6 +37,7 @@ from dem.em.predict import RowFunction
 from dem.engine.mapping import map_rows
 from dem.errors import DataError, DataWarning, OptionError
 from dem.estimators.loops import may_be_used_lazily
+from dem.namespaces import is_on_device, to_host
 
 # Kinds of data that are read chunk by chunk; everything else is in memory and goes through scikit-learn's checks.
 _LAZY_MODULES = ("dask", "xarray", "zarr")
@@ -68,7 +69,7 @@ def checked(estimator: BaseEstimator, data: Any, *, reset: bool, minimum: int) -
     """
     # A subclass counts as what it derives from.
     is_lazy = any(kind.__module__.split(".")[0] in _LAZY_MODULES for kind in type(data).__mro__)
-    if is_lazy or isinstance(data, Rows | str) or hasattr(data, "__fspath__"):
+    if is_lazy or isinstance(data, Rows | str) or hasattr(data, "__fspath__") or is_on_device(data):
         return data
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         open_rows(data)  # raises: scikit-learn would fit the masked values too
@@ -243,7 +244,7 @@ def warn_of_labels(y: Any, given: RowOptions) -> None:
     """Warn of a `y` that looks like labels that are known in part, which only `labels` makes use of."""
     if y is None or given.get("labels") is not None or source_kind(y) not in ("numpy", "pandas"):
         return
-    values = np.asarray(y)
+    values = np.asarray(to_host(y))
     if values.ndim == 1 and values.dtype.kind in "iuf" and (values == -1).any() and (values >= 0).any():
         message = "y is ignored, as in scikit-learn; give labels that are known, and -1 where they are not, as labels=y"
         warnings.warn(message, DataWarning, stacklevel=3)

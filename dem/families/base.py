@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dem.families.support import Support as Support  # noqa: PLC0414 - families take it from here
 from dem.families.unconstrained import Vector
+from dem.namespaces import here
 from dem.row_draws import RowDraws
 from dem.statistics import Additive
 from dem.tree import leaves
@@ -59,7 +60,7 @@ class RowBlock(Protocol):
 def has_gaps(rows: NDArray[Any]) -> bool:
     """Tell whether any value is missing; in one look at the rows, without a copy."""
     # The least is NaN if one is, in a fraction of the time of `isnan`.
-    return rows.dtype.kind == "f" and rows.size > 0 and bool(np.isnan(rows.min()))
+    return rows.dtype.kind == "f" and rows.size > 0 and bool(here(rows).isnan(rows.min()))
 
 
 def total_weight(chunk: RowBlock) -> float:
@@ -81,6 +82,8 @@ class Model(ABC, Generic[P, S]):
     #: what it maximises (or whose negative), for messages; whether a part of that comes from no row, see `log_prior`
     criterion: str = "log-likelihood"
     has_prior: bool = False
+    #: whether E-steps take rows on a device (`dem.namespaces`) as they are
+    takes_device: bool = False
 
     @abstractmethod
     def e_step(self, parameters: P, chunk: RowBlock) -> S:
@@ -170,6 +173,11 @@ class EStep:
     model: Model[Any, Any]
     parameters: Any
 
+    @property
+    def takes_device(self) -> bool:
+        """Whether the model computes where the rows lie."""
+        return self.model.takes_device
+
     def __call__(self, chunk: RowBlock) -> Any:
         """Return the expected sufficient statistics of the chunk."""
         return self.model.e_step(self.parameters, chunk)
@@ -220,7 +228,7 @@ class Kernel(EStepKernel[S_co], Protocol[S_co]):
 
 
 class ChunkKernel(ABC):
-    """A kernel that may have compiled loops, which put a whole chunk through in one call.
+    """A kernel that may have compiled loops, or a device's arithmetic, which put a whole chunk through in one call.
 
     Each method returns None where there are none, or where they do not pay: then the caller goes block by block.
     """
@@ -258,6 +266,8 @@ class Component(ABC, Generic[P, S]):
     masks: ClassVar[bool] = False
     #: whether kernels take sparse rows (`dem.sparse.SparseRows`): T(0) is 0, and h(0) is 1
     takes_sparse: ClassVar[bool] = False
+    #: whether kernels compute where the rows lie, be it on a device (`dem.namespaces`)
+    takes_device: ClassVar[bool] = False
     #: what `kernel_for` can make use of beside the numbers, weights and labels: fields of a `RowBlock`
     knows: ClassVar[frozenset[str]] = frozenset()
     #: how many values of a row may have limits, where these are known

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dem.families.base import Array, ChunkKernel, EStepKernel, RowBlock, weighted_sum
 from dem.families.workspace import constant_row
+from dem.namespaces import on_host
 from dem.statistics import Additive, Statistics
 
 S = TypeVar("S", bound=Statistics)
@@ -27,10 +28,10 @@ _BUFFER = 512
 
 
 def blocks(chunk: C, block_rows: int) -> Iterator[tuple[slice, C]]:
-    """Cut a chunk into blocks; yields their places and themselves."""
+    """Cut a chunk into blocks; yields their places and themselves, in this process's memory."""
     for start in range(0, len(chunk.rows), block_rows):
         where = slice(start, min(start + block_rows, len(chunk.rows)))
-        yield where, chunk.take(where)
+        yield where, on_host(chunk.take(where))
 
 
 def normalise(joint: NDArray[Any], largest: NDArray[Any], weights: NDArray[np.float64] | None = None) -> NDArray[Any]:

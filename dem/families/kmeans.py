@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
+from dem.families import nearest_device
 from dem.families.base import OK, Array, Model, RowBlock, Support, total_weight, weighted_sum
 from dem.families.expectation import blocks
 from dem.families.gaussian.frame import Frame
@@ -19,6 +20,7 @@ from dem.families.nearest import PIECE_ROWS, assigned, nearest
 from dem.families.status import EMPTY
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, largest_row
+from dem.namespaces import is_on_device, to_host
 from dem.statistics import Additive
 
 BLOCK_ROWS = 4096
@@ -102,27 +104,32 @@ class Clusters(Model[Array, ClusterStatistics]):
     units: Array | None = None
     support: ClassVar[Support] = Support()
     criterion = "inertia"
+    takes_device = True
 
     def e_step(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
         """Give each row of a chunk to its nearest centre."""
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite shows in the total
-            if len(chunk.rows) <= PIECE_ROWS:
+            if len(chunk.rows) <= PIECE_ROWS or is_on_device(chunk.rows):
                 return self._piece(centres, chunk)
             return functools.reduce(operator.add, (self._piece(centres, one) for _, one in blocks(chunk, PIECE_ROWS)))
 
     def _piece(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
         workspace = Workspace()  # named, for it must outlive its arrays
-        inverse = 1.0 / self.frame.scale
-        found = assigned(chunk.rows, chunk.weights, centres, self.frame.origin, inverse, workspace)
+        given = chunk.rows, chunk.weights, centres, self.frame.origin, 1.0 / self.frame.scale
+        on_device = is_on_device(chunk.rows)
+        found = nearest_device.assigned(*given) if on_device else assigned(*given, workspace)
         if found is None:
             return self._by_numpy(centres, chunk)
         far, most = np.empty(0, np.int64), int(np.count_nonzero(found.counts == 0.0))
-        if most:
+        if most and on_device:
+            far = nearest_device.farthest(found, most)
+        elif most:
             far = np.sort(np.argpartition(found.distances, -min(most, len(chunk.rows)))[-most:])
             far = far[np.argsort(-found.distances[far], kind="stable")]
         rows = self._rows(chunk.take(far)) if most else np.empty((0, centres.shape[1]))
         weights = np.ones(len(far)) if chunk.weights is None else chunk.weights[far]
-        farthest = Farthest(most, found.distances[far], found.labels[far], rows, weights)
+        distances, labels = (to_host(values.take(far)) for values in (found.distances, found.labels))
+        farthest = Farthest(most, distances, labels, rows, weights)
         return ClusterStatistics(total_weight(chunk), found.total, found.counts, found.offsets, farthest)
 
     def _by_numpy(self, centres: Array, chunk: RowBlock) -> ClusterStatistics:
@@ -194,7 +201,8 @@ class Clusters(Model[Array, ClusterStatistics]):
 
     def labels(self, parameters: Array, chunk: RowBlock) -> NDArray[np.int64]:
         """Return the nearest centre of each row, shape (n,)."""
-        found = nearest(chunk.rows, parameters, self.frame.origin, 1.0 / self.frame.scale)
+        search = nearest_device.nearest if is_on_device(chunk.rows) else nearest
+        found = search(chunk.rows, parameters, self.frame.origin, 1.0 / self.frame.scale)
         if found is not None:
             return found
         result = np.empty(len(chunk.rows), dtype=np.int64)
@@ -226,7 +234,7 @@ class Clusters(Model[Array, ClusterStatistics]):
 
     def _rows(self, chunk: RowBlock) -> Array:
         """Return rows in the frame, shape (n, n_features)."""
-        return np.ascontiguousarray(self.frame.apply(np.asarray(chunk.rows)).T, dtype=np.float64)
+        return np.ascontiguousarray(self.frame.apply(np.asarray(to_host(chunk.rows))).T, dtype=np.float64)
 
     def _nearest(self, centres: Array, rows: Array) -> NDArray[np.int64]:
         """Return the nearest centre of each row: where ‖row‖² does not matter, that of the largest c·x − ½‖c‖²."""

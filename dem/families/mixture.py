@@ -32,6 +32,7 @@ from dem.families.status import component_status
 from dem.families.truncation import Candidates
 from dem.families.unconstrained import Vector
 from dem.families.workspace import fresh, kept_with
+from dem.namespaces import on_host
 from dem.statistics import Statistics
 
 P = TypeVar("P")
@@ -72,6 +73,11 @@ class Mixture(RowByRow[P, S]):
         return self.component.has_prior or self._more_rows > 0.0
 
     @property
+    def takes_device(self) -> bool:  # type: ignore[override]
+        """Whether components do."""
+        return self.component.takes_device
+
+    @property
     def criterion(self) -> str:  # type: ignore[override]
         """What is maximised."""
         return "log-posterior" if self.has_prior else "log-likelihood"
@@ -102,6 +108,8 @@ class Mixture(RowByRow[P, S]):
 
     def e_step(self, parameters: MixtureParameters[P], chunk: RowBlock) -> MixtureStatistics[S]:
         """Return the expected sufficient statistics of one chunk (rows of shape (n, n_features))."""
+        if parameters.candidates is not None:
+            chunk = on_host(chunk)
         if isinstance(parameters.candidates, RowLists):
             return self._listed_e_step(parameters, parameters.candidates, chunk)
         if parameters.candidates is not None:

@@ -13,6 +13,7 @@ from dem.families.expectation import distrusted_rows, log_joint, normalise
 from dem.families.gaps import Divided, divided, imputed
 from dem.families.mixture_parameters import MixtureParameters
 from dem.families.workspace import largest_row
+from dem.namespaces import is_on_device, on_host
 from dem.row_draws import RowDraws
 from dem.statistics import Statistics
 
@@ -85,9 +86,14 @@ class RowByRow(IncrementalModel[MixtureParameters[P], Any], Generic[P, S]):
     def divide(self, parameters: MixtureParameters[P], chunk: C) -> Divided[C, S]:
         """Return the rows of a chunk that the ordinary kernel knows, and the groups of others; see `gaps.divided`.
 
-        What knows of errors knows of gaps and limits too.
+        What knows of errors knows of gaps and limits too. Of rows on a device complete ones stay there, if nothing else
+        is known of them.
         """
         has_limits = chunk.limits is not None and not np.isnan(chunk.limits).all()
+        if is_on_device(chunk.rows):
+            more_is_known = chunk.noise is not None or chunk.labels is not None or has_limits
+            if more_is_known or (self.marginalises and has_gaps(chunk.rows)):
+                chunk = on_host(chunk)
         if chunk.noise is None and (has_limits or self.marginalises) and (has_limits or has_gaps(chunk.rows)):
             return divided(self.component, parameters.components, chunk, marginalises=self.marginalises)
         return chunk, slice(None), iter(())

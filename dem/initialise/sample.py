@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import RandomState
@@ -15,6 +15,7 @@ from dem.data.joined import JoinedRows
 from dem.engine.base import Engine, Work
 from dem.errors import DataError
 from dem.families.base import Array, total_weight
+from dem.namespaces import to_host
 from dem.statistics import Additive
 
 #: start methods that look at the sample alone
@@ -83,6 +84,7 @@ class TakeRows:
     """Work that takes the rows at sorted global positions, or all rows where `wanted` is None."""
 
     wanted: NDArray[np.int64] | None
+    takes_device: ClassVar[bool] = True
 
     def __call__(self, chunk: Chunk) -> Pieces:
         """Return the chunk's share of the sample."""
@@ -94,7 +96,7 @@ class TakeRows:
         else:
             place = np.minimum(np.searchsorted(self.wanted, chunk.index), len(self.wanted) - 1)
             part = chunk.take(self.wanted[place] == chunk.index)
-        part = replace(part, rows=np.array(part.rows, dtype=np.float64), found=None)
+        part = replace(part, rows=np.array(to_host(part.rows), dtype=np.float64), found=None)
         return Pieces((part,), total_weight(chunk))
 
 

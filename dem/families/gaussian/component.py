@@ -341,6 +341,8 @@ class GaussianComponent(Floored, Component[GaussianParameters, GaussianStatistic
 class OwnCovariance(GaussianComponent):
     """What covariances that each component has for itself have in common."""
 
+    takes_device = True
+
     def start(self, sample: NDArray[Any], responsibilities: Array) -> GaussianParameters:
         """Return parameters from a sample and its responsibilities, as scikit-learn does."""
         rows = self._frame(sample.shape[1]).apply(sample).T

@@ -55,6 +55,7 @@ class DiagonalKernel(OwnCovarianceKernel):
     def __init__(self, parameters: GaussianParameters, frame: Frame, constant: Array, *, single: bool) -> None:
         means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
         chosen = plan_for(means, factors, single=single)
+        self.is_isotropic = parameters.covariances.ndim == 1
         weights = wide_weights(means[chosen.wide], factors[chosen.wide], constant[chosen.wide])
         super().__init__(parameters, frame, chosen, constant, weights, factors[:, :, np.newaxis])
 

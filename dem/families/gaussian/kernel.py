@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dem.families.base import Array, ChunkKernel, Kernel, RowBlock
-from dem.families.gaussian import fused
+from dem.families.gaussian import device, fused
 from dem.families.gaussian.arithmetic import Plan
 from dem.families.gaussian.covariance import GaussianParameters, GaussianStatistics, block_rows
 from dem.families.gaussian.frame import Frame
 from dem.families.workspace import Workspace, add_weighted, fresh
+from dem.namespaces import is_on_device
 
 
 class GaussianKernel(Kernel[GaussianStatistics], Protocol):
@@ -37,6 +38,8 @@ class OwnCovarianceKernel(ChunkKernel, ABC):
 
     #: dimensions of a component's second moment
     _second_axes: int
+    #: whether all features of a component have one variance, so that only the sum of their squares counts
+    is_isotropic: bool = False
 
     def __init__(
         self, parameters: GaussianParameters, frame: Frame, plan: Plan, constant: Array, weights: Array, factors: Array
@@ -104,11 +107,15 @@ class OwnCovarianceKernel(ChunkKernel, ABC):
     def sums_of(
         self, log_weights: Array, segments: Sequence[slice], chunk: RowBlock
     ) -> tuple[Array, Array, NDArray[np.intp]] | None:
-        """Put a chunk through the compiled E-step."""
+        """Put a chunk through the E-step of a device, where its rows lie there, or the compiled one."""
+        if is_on_device(chunk.rows):
+            return device.sums_of(self, log_weights, segments, chunk)
         return fused.sums_of(self, log_weights, segments, chunk)
 
     def fill(self, name: str, log_weights: Array, chunk: RowBlock, result: NDArray[Any]) -> NDArray[np.intp] | None:
-        """Put a chunk through the compiled loop over rows."""
+        """Put a chunk through the loop over rows, on its device or the compiled one."""
+        if is_on_device(chunk.rows):
+            return device.fill(self, name, log_weights, chunk, result)
         return fused.fill(self, name, log_weights, chunk, result)
 
     @property
