@@ -60,6 +60,9 @@ class ndarray:  # noqa: N801 - as in CuPy
     def reshape(self, *shape):
         return ndarray(self._held.reshape(*shape))
 
+    def swapaxes(self, axis1, axis2):
+        return ndarray(self._held.swapaxes(axis1, axis2))
+
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
         return ndarray(self._held.astype(dtype, order=order, copy=copy))
 
@@ -102,7 +105,7 @@ def _operand(value):
 def _key(key):
     if isinstance(key, tuple):
         return tuple(_key(one) for one in key)
-    if key is None or isinstance(key, slice | int | np.integer):
+    if key is None or key is Ellipsis or isinstance(key, slice | int | np.integer):
         return key
     return _operand(key)
 

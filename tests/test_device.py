@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import dask.array
 import numpy as np
 import pytest
@@ -44,7 +46,9 @@ def model_of(rows, centres, covariance, deviations=1.0):
     values = {"weights": np.linspace(1.0, 2.0, k) / np.linspace(1.0, 2.0, k).sum(), "means": centres}
     shapes = {"spherical": 1.0, "diag": np.linspace(0.9, 1.1, d), "full": np.eye(d) + 0.2 * np.tri(d) @ np.tri(d).T / d}
     covariances = np.multiply.outer(variances, shapes[covariance])
-    roots = np.linalg.cholesky(np.linalg.inv(covariances)) if covariance == "full" else covariances**-0.5
+    roots = covariances**-0.5
+    if covariance == "full":  # upper triangles U with U Uᵀ = precision
+        roots = np.linalg.inv(np.linalg.cholesky(covariances)).swapaxes(1, 2)
     family = Mixture(component)
     return family, family.from_user(values | {"covariances": covariances, "precisions_cholesky": roots})
 
@@ -107,7 +111,7 @@ def test_arrays_of_packages_without_numpys_functions_are_refused_in_one_line():
 
 
 @pytest.mark.parametrize("covariance", WITH_OWN_SUMS)
-@pytest.mark.parametrize("block_bytes", [2**28, 20_000])
+@pytest.mark.parametrize("block_bytes", [2**29, 20_000])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_statistics_of_a_chunk_are_those_of_numpy(covariance, block_bytes, weighted, monkeypatch):
     monkeypatch.setattr(arithmetic, "BLOCK_BYTES", block_bytes)
@@ -172,11 +176,12 @@ def test_single_precision_is_as_good_as_on_the_host(covariance):
     )
 
 
-@pytest.mark.parametrize("covariance", WITH_OWN_SUMS)
-def test_rows_far_out_come_a_second_time_in_double_precision(covariance):
-    rows, centres = drawn(dtype=np.float32)
-    family, parameters = model_of(rows, centres, covariance)
-    rows[[3, 700]] = [[1e30] * 5, [4e4] * 5]  # the square of the first is more than single precision holds
+@pytest.mark.parametrize(("covariance", "d"), [(one, 5) for one in WITH_OWN_SUMS] + [("full", 70)])
+def test_rows_far_out_come_a_second_time_in_double_precision(covariance, d):
+    rows, centres = drawn(d=d, dtype=np.float32)
+    family, parameters = model_of(rows, centres, covariance, 1.0 if d == 5 else 0.25)  # whose own frames overflow too
+    assert family.arithmetic(parameters, Chunk(rows, range(len(rows)))).plan.dtype == np.float32
+    rows[[3, 700]] = [[3e38] * d, [4e4] * d]  # the square of the first is more than single precision holds
     expected = family.e_step(parameters, Chunk(rows.astype(np.float64), range(len(rows))))
     found = family.e_step(parameters, Chunk(device.asarray(rows), range(len(rows))))
     if covariance == "spherical":
@@ -189,6 +194,23 @@ def test_rows_far_out_come_a_second_time_in_double_precision(covariance):
         np.testing.assert_allclose(
             getattr(family, name)(parameters, far), getattr(family, name)(parameters, near), 1e-3, 1e-3
         )
+
+
+def test_a_row_far_from_one_of_several_models_is_far():
+    """Single precision is trusted where all models do."""
+    kernel = SimpleNamespace(trusted_above=-50.0)
+    largest = [device.asarray(np.float32(row)) for row in ([-1.0, -90.0, 0.0, np.nan], [-3.0, -2.0, -70.0, 0.0])]
+    assert to_host(arithmetic._far(kernel, device, largest)).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("covariance", WITH_OWN_SUMS)
+def test_chunks_of_which_no_row_counts(covariance):
+    rows, centres = drawn()
+    family, parameters = model_of(rows, centres, covariance)
+    nothing = Chunk(device.asarray(rows[:0]), range(0))
+    assert family.e_step(parameters, nothing).counts.tolist() == [0.0] * 4
+    clusters = Clusters(Frame.of(rows, isotropic=True))
+    assert clusters.e_step(centres, nothing).counts.tolist() == [0.0] * 4
 
 
 # Fits -------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def assigned(rows: Any, weights: Array | None, centres: Array, origin: Array, in
     xp, (n_centres, d) = here(rows), centres.shape
     on_device, numbers = xp.asarray(centres), xp.arange(n_centres)
     sums = xp.zeros((n_centres, d + 2))
-    labels, distances = [], []
+    labels, distances = [xp.empty(0, np.int64)], [xp.empty(0)]
     for where, part in _blocks(xp, rows, centres, origin, inverse):
         found = _nearest(xp, part, on_device, rows.dtype)
         z = xp.empty((len(part), d + 2))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dem.families.gaussian.kernel import OwnCovarianceKernel
 
 # Bytes of the device's memory that a block may take: large enough for products to run at their full speed.
-BLOCK_BYTES = 2**28
+BLOCK_BYTES = 2**29
 # Rows whose sums are taken in single precision; these sums are added in double precision.
 SUMMED_ROWS = 4096
 
@@ -37,18 +37,19 @@ class _Model(NamedTuple):
     right: Any
     weights: Any
     wide: Any
+    own: Any
     means: Any
     factors: Any
-    constants: Array
-    of_squares: Array
+    constants: Any
+    of_squares: Any
 
 
 class _Block(NamedTuple):
-    """A few rows: z (n, n_terms), y of each component in its own frame (n, d), the log-joint densities (n, K)."""
+    """A few rows: z (n, n_terms), y of components in their own frames (n_own, n, d), log-joint densities (n, K)."""
 
     where: slice
     z: Any
-    y: list[Any]
+    y: Any
     joint: Any
 
 
@@ -56,18 +57,14 @@ def sums_of(
     kernel: OwnCovarianceKernel, log_weights: Array, segments: Sequence[slice], chunk: RowBlock
 ) -> tuple[Array, Array, NDArray[np.intp]]:
     """Put a chunk through the E-step; see `ChunkKernel.sums_of`."""
-    xp, wide, own = here(chunk.rows), kernel.plan.wide, kernel.plan.own
+    xp, wide, own, d = here(chunk.rows), kernel.plan.wide, kernel.plan.own, chunk.rows.shape[1]
     model = _model_of(kernel, log_weights, xp)
     weights = None if chunk.weights is None else xp.asarray(chunk.weights)
-    log_likelihoods = xp.zeros(len(segments))
-    sums: dict[Any, Any] = {}
-    far = []
-
-    def add(name: Any, more: Any) -> None:
-        sums[name] = sums[name] + more if name in sums else more
-
+    log_likelihoods, wide_sums = xp.zeros(len(segments)), xp.zeros(model.weights.T.shape)
+    own_counts, first, second = (xp.zeros((len(own), *shape)) for shape in ((1,), (1, d), kernel.second.shape[1:]))
+    far = [np.empty(0, np.intp)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # as in `expectation.accumulate`
-        for where, z, ys, joint in _blocks(kernel, model, chunk.rows):
+        for where, z, y, joint in _blocks(kernel, model, chunk.rows):
             largest = [joint[:, segment].max(axis=1) for segment in segments]
             far_here = _far(kernel, xp, largest)
             counted = None if weights is None else weights[where]
@@ -75,37 +72,38 @@ def sums_of(
                 _normalise(xp, joint[:, segment], most, counted)
                 for segment, most in zip(segments, largest, strict=True)
             ]
-            if far_here is not None:
-                far.append(where.start + to_host(xp.flatnonzero(far_here)))
-                for array in (joint, z, *ys, *totals):
+            if len(far_here):
+                far.append(where.start + to_host(far_here))
+                for array in (joint, z, *totals):
                     array[far_here] = 0.0
+                if len(own):
+                    y[:, far_here] = 0.0
             for number, total in enumerate(totals):
                 total = total.astype(np.float64)
                 log_likelihoods[number] += (total if counted is None else total * counted).sum()
             if len(wide):
-                add("wide", _product(xp, joint if not ys else joint.take(model.wide, axis=1), z))
-            for k, y in zip(own.tolist(), ys, strict=True):
-                share = joint[:, k : k + 1]
-                add(("counts", k), share.sum(dtype=np.float64))
-                add(("first", k), _product(xp, y, share)[:, 0])
+                wide_sums += _product(xp, joint.take(model.wide, axis=1) if len(own) else joint, z)
+            if len(own):
+                share = joint.take(model.own, axis=1).T[:, :, np.newaxis]
+                own_counts += share.sum(axis=1, dtype=np.float64)
+                first += _product(xp, share, y)
                 if kernel.second.ndim == 2:
-                    add(("second", k), _product(xp, y * y, share)[:, 0])
+                    second += _product(xp, share, y * y)[:, 0]
                 else:
-                    root = xp.sqrt(share)
-                    add(("second", k), _product(xp, y * root, y * root))
+                    y *= xp.sqrt(share)
+                    second += _product(xp, y, y)
     counts = np.empty(len(log_weights))
     if len(wide):
-        found = to_host(sums["wide"])
+        found = to_host(wide_sums)
         counts[wide] = found[:, 0]
         if model.left is None:  # of the squares of features that share a variance only the sum counts
-            d = chunk.rows.shape[1]
             found = np.hstack([found[:, : 1 + d], np.repeat(found[:, 1 + d :] / d, d, axis=1)])
         kernel.wide_sums += found.T
-    for k in own.tolist():
-        counts[k] = to_host(sums["counts", k])
-        kernel.first[k] += to_host(sums["first", k])
-        kernel.second[k] += to_host(sums["second", k])
-    return counts, to_host(log_likelihoods), np.concatenate([np.empty(0, np.intp), *far])
+    if len(own):
+        counts[own] = to_host(own_counts)[:, 0]
+        kernel.first[own] += to_host(first)[:, 0]
+        kernel.second[own] += to_host(second)
+    return counts, to_host(log_likelihoods), np.concatenate(far)
 
 
 def fill(
@@ -117,8 +115,8 @@ def fill(
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         for where, _, _, joint in _blocks(kernel, _model_of(kernel, log_weights, xp), chunk.rows):
             largest = joint.max(axis=1)
-            if (far_here := _far(kernel, xp, [largest])) is not None:
-                far.append(where.start + to_host(xp.flatnonzero(far_here)))
+            if len(far_here := _far(kernel, xp, [largest])):
+                far.append(where.start + to_host(far_here))
             if name == "label":
                 result[where] = to_host(joint.argmax(axis=1))
                 continue
@@ -129,10 +127,10 @@ def fill(
 
 def _blocks(kernel: OwnCovarianceKernel, model: _Model, rows: Any) -> Iterator[_Block]:
     xp, dtype, (n, d) = here(rows), kernel.plan.dtype, rows.shape
-    wide, n_own, n_components = len(kernel.plan.wide), len(kernel.plan.own), len(kernel.constant)
-    numbers = 3 * model.weights.shape[0] * bool(wide) + d * (n_own + 4) + 2 * n_components
+    n_wide, n_own = len(kernel.plan.wide), len(kernel.plan.own)
+    numbers = 3 * len(model.weights) * bool(n_wide) + d * (3 * n_own + 4) + 3 * (n_wide + n_own)
     step = max(BLOCK_BYTES // (dtype.itemsize * numbers), 1)
-    step = max(step // SUMMED_ROWS * SUMMED_ROWS, min(step, SUMMED_ROWS))
+    step -= step % min(step, SUMMED_ROWS)
     for start in range(0, n, step):
         where = slice(start, min(start + step, n))
         part = rows[where]
@@ -140,17 +138,18 @@ def _blocks(kernel: OwnCovarianceKernel, model: _Model, rows: Any) -> Iterator[_
         x = xp.empty((len(part), d + 1), dtype)
         x[:, :d] = ((part if single else part.astype(np.float64)) - model.origin) * model.inverse
         x[:, d] = 1.0
-        z = _terms(xp, model, x) if wide else x[:, d:]
-        joint = xp.matmul(z, model.weights) if not n_own else xp.empty((len(part), n_components), dtype)
-        ys = []
-        if n_own and wide:
-            joint[:, model.wide] = xp.matmul(z, model.weights)
-        for i, k in enumerate(kernel.plan.own.tolist()):
-            centred = x[:, :d] - model.means[i]
-            y = xp.matmul(centred, model.factors[i]) if kernel.second.ndim == 3 else centred * model.factors[i]
-            joint[:, k] = (y * y).sum(axis=1) * float(model.of_squares[i]) + float(model.constants[i])
-            ys.append(y)
-        yield _Block(where, z, ys, joint)
+        z, y, joint = x[:, d:], model.means[:, np.newaxis], None
+        if n_wide:
+            z = _terms(xp, model, x)
+            joint = of_wide = xp.matmul(z, model.weights)
+        if n_own:
+            y = x[:, :d] - model.means[:, np.newaxis]
+            y = xp.matmul(y, model.factors) if kernel.second.ndim == 3 else y * model.factors
+            joint = xp.empty((len(part), n_wide + n_own), dtype)
+            joint[:, model.own] = ((y * y).sum(axis=2) * model.of_squares + model.constants).T
+            if n_wide:
+                joint[:, model.wide] = of_wide
+        yield _Block(where, z, y, joint)
 
 
 def _terms(xp: Any, model: _Model, x: Any) -> Any:
@@ -176,22 +175,23 @@ def _normalise(xp: Any, joint: Any, largest: Any, weights: Any = None) -> Any:
 
 
 def _far(kernel: OwnCovarianceKernel, xp: Any, largest: Sequence[Any]) -> Any:
-    """Return which rows an exact kernel must compute, on the device; None if there are none."""
-    if kernel.trusted_above == -np.inf:
-        return None
+    """Return the places of rows that an exact kernel must compute, on the device."""
+    if kernel.trusted_above == -np.inf:  # without waiting for the device
+        return ()
     least = largest[0]
     for other in largest[1:]:
         least = xp.minimum(least, other)
-    far = ~(least >= kernel.trusted_above)  # NaN among them
-    return far if bool(far.any()) else None
+    return xp.flatnonzero(~(least >= kernel.trusted_above))  # NaN among them
 
 
 def _product(xp: Any, left: Any, right: Any) -> Any:
-    """Return leftᵀ right, (n, p) and (n, q), in double precision beyond a few thousand rows."""
-    step = SUMMED_ROWS if left.dtype == SINGLE else len(left)
-    total = xp.zeros((left.shape[1], right.shape[1]))
-    for start in range(0, len(left), step):
-        total += xp.matmul(left[start : start + step].T, right[start : start + step])
+    """Return leftᵀ right, (…, n, p) and (…, n, q), in double precision beyond a few thousand rows."""
+    n = left.shape[-2]
+    step = SUMMED_ROWS if left.dtype == SINGLE else max(n, 1)
+    total: Any = 0.0
+    for start in range(0, n, step):
+        where = slice(start, start + step)
+        total = total + xp.matmul(left[..., where, :].swapaxes(-1, -2), right[..., where, :]).astype(np.float64)
     return total
 
 
@@ -215,7 +215,7 @@ def _made(kernel: OwnCovarianceKernel, log_weights: Array, xp: Any) -> _Model:
     if kernel.is_isotropic:
         weights = weights[:, : kernel.means.shape[1] + 2]
     factors = kernel.factors[own] if len(own) else kernel.factors[:0]
-    factors = factors[:, :, 0] if kernel.second.ndim == 2 else np.ascontiguousarray(factors.swapaxes(1, 2))
+    factors = np.ascontiguousarray(factors.swapaxes(1, 2))  # of diagonal covariances (n_own, 1, d)
     return _Model(
         origin=xp.asarray(origin),
         inverse=xp.asarray(inverse),
@@ -223,8 +223,9 @@ def _made(kernel: OwnCovarianceKernel, log_weights: Array, xp: Any) -> _Model:
         right=right,
         weights=xp.asarray(np.ascontiguousarray(weights.T)),
         wide=xp.asarray(wide),
+        own=xp.asarray(own),
         means=xp.asarray(kernel.means[own, :, 0]),
         factors=xp.asarray(factors),
-        constants=kernel.constant[own] + log_weights[own],
-        of_squares=kernel.of_squares[own],
+        constants=xp.asarray((kernel.constant[own] + log_weights[own].astype(dtype))[:, np.newaxis]),
+        of_squares=xp.asarray(kernel.of_squares[own, np.newaxis]),
     )
