@@ -40,6 +40,11 @@ def on_host(record: C) -> C:
     return replace(record, rows=to_host(rows)) if is_on_device(rows) else record  # type: ignore[type-var]
 
 
+def takes_device(work: Any) -> bool:
+    """Tell whether a function of chunks computes where their rows lie; all others are given rows of this memory."""
+    return bool(getattr(work, "takes_device", False))
+
+
 def _namespace(array: Any) -> Any:
     # Other packages have such arrays too, but not NumPy's functions by their names.
     if not hasattr(type(array), "__cuda_array_interface__"):

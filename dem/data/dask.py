@@ -29,7 +29,7 @@ from dem.data.checks import check_dtype, check_table, feature_axis, reason
 from dem.data.dask_graph import Nodes, batch_edges, check_futures, low_level, run_blocks, shared_values
 from dem.data.found import PartlyRead
 from dem.errors import DataError, DataWarning
-from dem.namespaces import here, is_on_device, on_host
+from dem.namespaces import here, is_on_device, on_host, takes_device
 
 
 @dataclass(eq=False)
@@ -290,7 +290,7 @@ class _BlockMap:
         chunk = Chunk(block.reshape(-1, self.n_features), self.place.index(), unread=unread)
         if self.beside is not None:
             chunk = self.beside(chunk)
-        if not getattr(self.function, "takes_device", False):
+        if not takes_device(self.function):
             chunk = on_host(chunk)
         return np.asarray(self.function(chunk)).reshape(self.place.shape + tail)
 

@@ -43,11 +43,6 @@ class WriteResults:
     chunks: Corner
     columns: int | None
 
-    @property
-    def takes_device(self) -> bool:
-        """Whether the function computes where the rows lie."""
-        return bool(getattr(self.function, "takes_device", False))
-
     def __call__(self, chunk: Chunk) -> Written:
         """Write one chunk."""
         fragments: list[tuple[Corner, Corner]] = []

@@ -23,7 +23,7 @@ from dem.engine.cache import ChunkCache
 from dem.engine.reading import TICK, Reads, stalled
 from dem.errors import DataWarning, EngineError, EngineWarning, OptionError
 from dem.events import BatchEnded, ChunksLeftOut, ReadsRetried, WorkersAwaited, WritingResumed
-from dem.namespaces import is_on_device, on_host
+from dem.namespaces import is_on_device, on_host, takes_device
 from dem.native import is_permitted, permitted
 from dem.shared_setting import shared_setting
 from dem.statistics import add_models
@@ -221,7 +221,7 @@ def _applied(works: Sequence[Work], chunk: Chunk) -> Iterator[Any]:
     """Apply works to a chunk; on a device those that say `takes_device`, all others to its rows in this memory."""
     host = None
     for work in works:
-        if is_on_device(chunk.rows) and not getattr(work, "takes_device", False):
+        if is_on_device(chunk.rows) and not takes_device(work):
             host = on_host(chunk) if host is None else host
             yield work(host)
         else:

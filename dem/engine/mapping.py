@@ -12,6 +12,7 @@ from dem.data.base import Chunk, RowMap, Rows
 from dem.data.joined import JoinedRows
 from dem.data.sources import SourceOptions, open_rows, source_kind
 from dem.engine.local import LocalEngine
+from dem.namespaces import takes_device
 from dem.native import permitted
 
 
@@ -70,6 +71,11 @@ class _WithLoops:
 
     function: RowMap
 
+    @property
+    def takes_device(self) -> bool:
+        """Whether the function computes where the rows lie."""
+        return takes_device(self.function)
+
     def __call__(self, chunk: Chunk) -> NDArray[Any]:
         with permitted(True):
             return self.function(chunk)
@@ -85,7 +91,7 @@ class _Fill:
     @property
     def takes_device(self) -> bool:
         """Whether the function computes where the rows lie."""
-        return bool(getattr(self.function, "takes_device", False))
+        return takes_device(self.function)
 
     def __call__(self, chunk: Chunk) -> int:
         place = slice(chunk.index.start, chunk.index.stop) if isinstance(chunk.index, range) else chunk.index
