@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import dask
 
+from dem import native
 from dem.data.base import READ_BYTES, READ_ROWS, Rows
 from dem.em.algorithm import Batch
 from dem.em.incremental import in_flight
@@ -21,9 +22,11 @@ from dem.estimators.loops import LOOPS_BYTES, are_wanted
 from dem.estimators.starts import POLISHED
 from dem.events import Callback, MemoryNeeded, notify
 from dem.families.exponential_kernel import ExponentialKernel
+from dem.families.gaussian import search
 from dem.families.gaussian.covariance import block_rows
 from dem.families.gaussian.full_kernel import WIDE_FEATURES
 from dem.families.kmeans import BLOCK_ROWS
+from dem.families.listed import FEWEST_COMPONENTS
 from dem.families.nearest import PIECE_ROWS
 from dem.initialise import kmeans_parallel
 from dem.initialise.sample import SAMPLE_BYTES
@@ -152,7 +155,7 @@ def need_of_fit(
     start = getattr(first, first._entry.start)
     if isinstance(start, str) and start == "k-means||":
         work = max(work, *(kmeans_parallel.work_bytes(getattr(one, one._entry.size)) for one in estimators))
-    work += _copied_bytes(first, rows)
+    work += _copied_bytes(first, rows) + max(_listed_bytes(one, rows) for one in estimators)
     waits = (waiting + under_way) * sum(sums)
     need = {
         **_of_reading(rows, n_threads, n_workers, most_in_flight),
@@ -189,6 +192,21 @@ def _copied_bytes(estimator: Any, rows: Rows) -> int:
     """Return what a chunk takes whose rows are put in groups: by values they lack (as measured), or by region."""
     n_groupings = 18 * (estimator.missing == "marginalise") + (getattr(estimator, "top_components", None) is not None)
     return int(n_groupings * rows.read_bytes * 8 // rows.dtype.itemsize)
+
+
+def _listed_bytes(estimator: Any, rows: Rows) -> int:
+    """Return what lists of components take of the chunk in work: theirs, and the search for them.
+
+    Lists that are kept from pass to pass are not needed: they take a share of what is left; see `dem.beside_chunks`.
+    """
+    candidates = getattr(estimator, "top_components", None)
+    if candidates is None or estimator.n_components < FEWEST_COMPONENTS or native.state() == "NumPy":
+        return 0
+    if getattr(estimator, "covariance_type", "") not in ("diag", "spherical"):
+        return 0
+    n_rows = max(rows.read_rows, 1)
+    lists = n_rows * (2 * candidates + 24)  # with the order, places and densities of rows
+    return int(lists + search.block_bytes(n_rows, rows.n_features, estimator.n_components, candidates))
 
 
 def _of_reading(rows: Rows, n_threads: int, n_workers: int | None, most_in_flight: int | None) -> dict[str, int]:

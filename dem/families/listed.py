@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dem import native
 from dem.beside_chunks import KEPT
 from dem.families.base import Array, P, RowBlock, S
+from dem.families.cells import Cells, Moments
 from dem.families.truncation import places_of_neighbours
 from dem.families.workspace import kept_with
 from dem.tree import leaves
@@ -27,8 +28,9 @@ FEWEST_COMPONENTS = 512
 MOST_NUMBERS = 2**30
 # After how many M-steps lists are learnt anew for the first time; from then on after twice as many as before.
 FIRST_TERM = 1
-# Groups of components for each candidate, whose largest tell from where on a component may be one.
-_GROUPS = 4
+# Components that are looked at for each row, at first, and for each M-step until lists are learnt anew: what a row
+# costs does not grow with the number of components, and in long fits all of them are looked at in the end.
+FIRST_LOOK, LOOK_PER_STEP = 2048, 256
 _BYTES = 16
 
 
@@ -49,13 +51,40 @@ class ListedComponent(ABC, Generic[P, S]):
         Only the components of a row's list, (n, n_candidates), have a share of it; rows are added in their `order`.
         """
 
+    @abstractmethod
+    def moments(self, parameters: P, log_weights: Array) -> Moments:
+        """Return what cells ask of the components."""
+
+    @abstractmethod
+    def find_likeliest(
+        self,
+        parameters: P,
+        log_weights: Array,
+        chunk: RowBlock,
+        cells: Cells,
+        n_nearest: int,
+        found: NDArray[np.unsignedinteger],
+    ) -> None:
+        """Fill `found` with the likeliest members of the cells nearest to each row, the likeliest first."""
+
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """The parameters of a mixture at which lists are learnt."""
+    """The parameters of a mixture at which lists are learnt, and the cells whose members are looked at.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (n_components,)
+    components : parameters of components
+    cells : Cells
+    n_nearest : int
+        How many cells of each row are looked at.
+    """
 
     weights: Array
     components: Any
+    cells: Cells
+    n_nearest: int
 
     @property
     def version(self) -> bytes:
@@ -74,13 +103,15 @@ class Anchor:
 class RowLists:
     """For each row the components with the largest responsibilities at the anchor: parameters that EM has come by.
 
-    All components are looked at, so that a list is a function of its row and the anchor, which travels with the
-    parameters and lies in every checkpoint. The lists lie beside the chunks (`dem.beside_chunks`), and what is lost is
-    looked for again: neither workers nor memory change a bit.
+    The members V_n of the cells that are the nearest to row x_n are looked at, so that a list is a function of its row
+    and the anchor, which has the cells and travels with the parameters, and lies in every checkpoint. The lists lie
+    beside the chunks (`dem.beside_chunks`), and what is lost is looked for again: neither workers nor memory change a
+    bit.
 
-    Between two anchors every row x_n keeps its candidates K_n, and the truncated free energy F(θ) = Σ_n log Σ_{k ∈ K_n}
-    π_k p_k(x_n) never falls; see `dem.families.truncation.Candidates`. A new anchor is the θ of that moment, where no
-    list of this length has a larger sum than the new one: F never falls there either.
+    Between two anchors every row keeps its candidates K_n, and the truncated free energy F(θ) = Σ_n log Σ_{k ∈ K_n}
+    π_k p_k(x_n) never falls; see `dem.families.truncation.Candidates`. A new anchor is the θ of that moment. Cells stay
+    where they are, lose no member, and no fewer of them are looked at than before: V_n contains the one before, so the
+    old list. No list from V_n of this length has a larger sum than the new one: F never falls there either.
 
     Attributes
     ----------
@@ -103,18 +134,23 @@ class RowLists:
     term: int = FIRST_TERM
 
     @classmethod
-    def learnt(cls, weights: Array, components: Any, coordinates: Array, n_candidates: int) -> Self:
-        """Return the lists of a start; `coordinates` of components tell who are neighbours."""
-        anchor = Anchor(weights, components)
+    def learnt(cls, weights: Array, components: Any, moments: Moments, n_candidates: int) -> Self:
+        """Return the lists of a start."""
+        cells = Cells.learnt(moments, n_candidates)
+        anchor = Anchor(weights, components, cells, cells.holding(FIRST_LOOK, len(weights)))
         owner = np.frombuffer(anchor.version, dtype=np.uint8).copy()
         finalize(owner, KEPT.forget, anchor.version)  # with the fit, in the process where it began
-        return cls(anchor, n_candidates, places_of_neighbours(coordinates), owner)
+        return cls(anchor, n_candidates, places_of_neighbours(moments.means), owner)
 
-    def after(self, weights: Array, components: Any) -> Self:
+    def after(self, weights: Array, components: Any, moments: Callable[[], Moments]) -> Self:
         """Return the lists after an M-step that has come to these parameters."""
         if self.age + 1 < self.term:
             return replace(self, age=self.age + 1)
-        return replace(self, anchor=Anchor(weights, components), age=0, term=2 * self.term)
+        term = 2 * self.term
+        cells = self.anchor.cells.joined(moments(), self.n_candidates)
+        n_nearest = cells.holding(max(FIRST_LOOK, LOOK_PER_STEP * term), len(weights))
+        n_nearest = max(n_nearest, self.anchor.n_nearest)  # so that what is looked at only becomes more
+        return replace(self, anchor=Anchor(weights, components, cells, n_nearest), age=0, term=term)
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
@@ -137,18 +173,6 @@ class RowLists:
         return np.argsort(self.places.astype(self.dtype)[lists[:, 0]], kind="stable")
 
 
-def largest(joint: NDArray[Any], n_candidates: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the rows of the largest numbers of each column of `joint` (n_components, n), the largest first."""
-    found = np.empty((joint.shape[1], n_candidates), dtype=dtype)
-    choose = native.loaded(_choice, joint.dtype.name, dtype.name) if native.pays(math.inf) else None
-    if choose is not None:
-        n_groups = min(_GROUPS * n_candidates, len(joint))
-        choose(joint, np.empty((n_groups, joint.shape[1]), joint.dtype), found)
-    else:
-        found[...] = np.argsort(-joint, axis=0, kind="stable")[:n_candidates].T  # what is no number comes last
-    return found
-
-
 def fingerprint(rows: NDArray[Any]) -> bytes:
     """Return what tells rows from others, as good as always; the position in the table does not count."""
     words = np.ascontiguousarray(rows).reshape(-1).view(f"u{rows.dtype.itemsize}")
@@ -157,12 +181,6 @@ def fingerprint(rows: NDArray[Any]) -> bytes:
     if hashed is not None:
         return head + int(hashed(words)).to_bytes(8, "little")
     return head + hashlib.blake2b(words.tobytes(), digest_size=_BYTES).digest()
-
-
-def _choice(number: str, lists: str) -> Any:
-    from dem.native import listed  # noqa: PLC0415 - imports numba
-
-    return listed.keep_largest(number, lists)
 
 
 def _hash(word: str) -> Any:

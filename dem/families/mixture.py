@@ -25,7 +25,7 @@ from dem.families.base import (
     weighted_sum,
 )
 from dem.families.expectation import accumulate
-from dem.families.listed import FEWEST_COMPONENTS, MOST_NUMBERS, ListedComponent, RowLists, largest
+from dem.families.listed import FEWEST_COMPONENTS, MOST_NUMBERS, ListedComponent, RowLists
 from dem.families.mixture_parameters import MixtureParameters, MixtureStatistics, RebasedStatistics
 from dem.families.row_by_row import RowByRow
 from dem.families.status import component_status
@@ -144,9 +144,10 @@ class Mixture(RowByRow[P, S]):
 
     def listed(self, parameters: MixtureParameters[P]) -> MixtureParameters[P]:
         """Return the parameters with a list of candidates for each row."""
-        points = self.component.coordinates(parameters.components)
+        component: Any = self.component
+        moments = component.moments(parameters.components, parameters.log_weights)
         most = min(self.top_components or math.inf, len(parameters.weights))
-        lists = RowLists.learnt(parameters.weights, parameters.components, points, int(most))
+        lists = RowLists.learnt(parameters.weights, parameters.components, moments, int(most))
         return replace(parameters, candidates=lists)
 
     def _listed_e_step(
@@ -157,14 +158,14 @@ class Mixture(RowByRow[P, S]):
         n_rows, log_weights = total_weight(chunk), parameters.log_weights
         chunk, _, groups = self.divide(parameters, chunk)
 
+        component: Any = self.component
+
         def look(found: NDArray[Any]) -> None:
-            anchor = MixtureParameters(candidates.anchor.weights, candidates.anchor.components)
-            self._by_row(
-                anchor, chunk, found, lambda joint, _: largest(joint, candidates.n_candidates, candidates.dtype)
-            )
+            anchor = candidates.anchor
+            logs = MixtureParameters(anchor.weights, anchor.components).log_weights
+            component.find_likeliest(anchor.components, logs, chunk, anchor.cells, anchor.n_nearest, found)
 
         lists = candidates.of(chunk, look)
-        component: Any = self.component
         counts, densities, statistics = component.listed_sums(
             parameters.components, log_weights, chunk, lists, candidates.order(lists)
         )
@@ -257,7 +258,10 @@ class Mixture(RowByRow[P, S]):
         components = self.component.m_step(statistics.components, statistics.counts, parameters.components)
         candidates = parameters.candidates
         if isinstance(candidates, RowLists) and not isinstance(statistics, RebasedStatistics):
-            candidates = candidates.after(weights, components)  # not where E-steps at other parameters still count
+            # Not where E-steps at other parameters still count.
+            component: Any = self.component
+            logs = MixtureParameters(weights, components).log_weights
+            candidates = candidates.after(weights, components, lambda: component.moments(components, logs))
         return MixtureParameters(weights, components, candidates)
 
     def objective(self, statistics: MixtureStatistics[S], parameters: MixtureParameters[P]) -> float:

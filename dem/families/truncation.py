@@ -111,7 +111,7 @@ class Candidates:
         offsets = np.log(np.maximum(weights, np.finfo(np.float64).tiny)) - 0.5 * np.sum(white**2, axis=0)
         # Two components share a cell already where there are half as many for each: a cell of one has too few rows.
         most = max(n_candidates // CANDIDATES_PER_MEMBER, min(2 * n_candidates // CANDIDATES_PER_MEMBER, 2), 1)
-        cell_of = _cells_of_neighbours(white.T, most)
+        cell_of = cells_of_neighbours(white.T, most)
         partition = cls(origin, scale, slopes, offsets, cell_of, np.empty((cell_of.max() + 1, 0), dtype=np.intp))
         share = np.zeros((len(partition.lists), len(weights)))
         for labels, rows in draws():
@@ -227,13 +227,13 @@ def _moments(parts: Iterator[Array]) -> tuple[Array, Array | _Sketch]:
 
 def places_of_neighbours(points: Array) -> NDArray[np.intp]:
     """Return the place of each point in an order in which neighbours do not stand far apart."""
-    order = np.argsort(_cells_of_neighbours(points, 1), kind="stable")
+    order = np.argsort(cells_of_neighbours(points, 1), kind="stable")
     places = np.empty(len(points), dtype=np.intp)
     places[order] = np.arange(len(points))
     return places
 
 
-def _cells_of_neighbours(points: Array, most: int) -> NDArray[np.intp]:
+def cells_of_neighbours(points: Array, most: int) -> NDArray[np.intp]:
     """Return the cell of each point: halves along the longest axis, again and again, down to `most` points."""
     cell_of = np.zeros(len(points), dtype=np.intp)
     n_cells, waiting = 0, [np.arange(len(points))]

@@ -79,69 +79,6 @@ def _responsibilities(joint: Any, largest: float) -> float:
     return total
 
 
-def _keep_largest(joint: Any, maxima: Any, lists: Any) -> None:
-    """Set the list of each column of `joint` to the rows of its largest numbers, the largest first.
-
-    Of equals the first rows count. `maxima` is a workspace for the largest of groups of rows, at least as many groups
-    as a list is long: as many numbers as that are not smaller than the m-th of them, and hardly more.
-    """
-    n_all, n = joint.shape
-    n_groups, m = len(maxima), lists.shape[1]
-    maxima[:] = -np.inf
-    for k in range(n_all):
-        row, most = joint[k], maxima[k % n_groups]
-        for i in range(n):
-            most[i] = row[i] if row[i] > most[i] else most[i]
-    least, column = np.empty(n, joint.dtype), np.empty(n_groups, joint.dtype)
-    for i in range(n):
-        for g in range(n_groups):
-            column[g] = maxima[g, i]
-        least[i] = _nth_largest(column, m)
-        for c in range(m):
-            lists[i, c] = c  # of what is no number
-    values, known = np.empty((n, m), joint.dtype), np.zeros(n, np.intp)
-    for k in range(n_all):
-        row = joint[k]
-        for i in range(n):
-            if row[i] >= least[i]:
-                value, q = row[i], known[i]
-                if q == m:
-                    if not value > values[i, m - 1]:
-                        continue
-                    q -= 1
-                else:
-                    known[i] = q + 1
-                while q > 0 and values[i, q - 1] < value:
-                    values[i, q], lists[i, q] = values[i, q - 1], lists[i, q - 1]
-                    q -= 1
-                values[i, q], lists[i, q] = value, k
-
-
-@inlined()
-def _nth_largest(numbers: Any, n: int) -> Any:
-    """Return the n-th largest of some numbers, which change their order."""
-    low, high = 0, len(numbers) - 1
-    while low < high:
-        pivot = numbers[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while numbers[i] > pivot:
-                i += 1
-            while numbers[j] < pivot:
-                j -= 1
-            if i <= j:
-                numbers[i], numbers[j] = numbers[j], numbers[i]
-                i += 1
-                j -= 1
-        if n - 1 <= j:
-            high = j
-        elif n - 1 >= i:
-            low = i
-        else:
-            break
-    return numbers[n - 1]
-
-
 def _fingerprint(words: Any) -> Any:
     """Return a number that is another one as good as always where any word is, or their order."""
     total, odd = np.uint64(len(words)), _ODD
@@ -164,13 +101,6 @@ def e_step(rows: str, number: str) -> Callable[..., None]:
         given, vector, order, lists, vector, vector, table, vector, own, one, one, three
     )  # fmt: skip
     return compiled(signature, reassociates=True)(_e_step)
-
-
-def keep_largest(number: str, lists: str) -> Callable[..., None]:
-    """Return the choice of the largest for densities and lists of these types, compiled."""
-    joint = types.Array(getattr(types, number), 2, "A", readonly=True)
-    maxima, found = types.Array(getattr(types, number), 2, "C"), types.Array(getattr(types, lists), 2, "C")
-    return compiled(types.void(joint, maxima, found))(_keep_largest)
 
 
 def fingerprint(word: str) -> Callable[..., int]:

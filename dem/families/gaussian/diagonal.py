@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from dem.errors import FitError
 from dem.families.base import SMALLEST_SCALE, Array, Kernel, RowBlock
+from dem.families.cells import Cells, Moments
+from dem.families.gaussian import search
 from dem.families.gaussian.arithmetic import Plan, plan
 from dem.families.gaussian.censored import CensoredKernel
 from dem.families.gaussian.component import OwnCovariance
@@ -132,6 +134,11 @@ class Diagonal(OwnCovariance, ListedComponent[GaussianParameters, GaussianStatis
     ) -> tuple[Array, Array, GaussianStatistics]:
         """Return what `dem.families.gaussian.listed` does."""
         frame = self._frame(parameters.means.shape[1])
+        table, constants, own = self._listed(parameters)
+        return sums_of(chunk, lists, order, frame, table, constants + log_weights[:, 0], own)
+
+    def _listed(self, parameters: GaussianParameters) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Return means and 1/σ, the log-density at the mean, and whose moments are those in its own frame."""
 
         def arrays() -> tuple[Array, Array, NDArray[np.bool_]]:
             means, factors = parameters.means, per_feature(parameters.precisions_cholesky, parameters)
@@ -139,8 +146,26 @@ class Diagonal(OwnCovariance, ListedComponent[GaussianParameters, GaussianStatis
             own[plan_for(means, factors).own] = True
             return np.stack([means, factors], axis=1), self.log_constants(parameters), own
 
-        table, constants, own = kept_with(parameters, (self, "listed"), arrays)
-        return sums_of(chunk, lists, order, frame, table, constants + log_weights[:, 0], own)
+        return kept_with(parameters, (self, "listed"), arrays)
+
+    def moments(self, parameters: GaussianParameters, log_weights: Array) -> Moments:
+        """Return means and variances."""
+        table, constants, _ = self._listed(parameters)
+        return Moments(table[:, 0], self.spreads(parameters), table[:, 1] ** 2, constants + log_weights[:, 0])
+
+    def find_likeliest(
+        self,
+        parameters: GaussianParameters,
+        log_weights: Array,
+        chunk: RowBlock,
+        cells: Cells,
+        n_nearest: int,
+        found: NDArray[np.unsignedinteger],
+    ) -> None:
+        """Do what `dem.families.gaussian.search` does."""
+        table, constants, _ = self._listed(parameters)
+        frame = self._frame(parameters.means.shape[1])
+        search.find(chunk, found, cells, n_nearest, frame, table, constants + log_weights[:, 0])
 
     def marginals(
         self, parameters: GaussianParameters, rows: NDArray[Any]
