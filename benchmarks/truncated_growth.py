@@ -27,6 +27,7 @@ from dem.engine import LocalEngine
 from dem.engine.base import single_threaded_blas
 from dem.families.mixture import Mixture
 from dem.families.mixture_parameters import MixtureParameters
+from dem.native import permitted
 
 FEATURES, CANDIDATES = 64, 32
 KINDS = ("overlapping", "scattered", "separated")
@@ -120,6 +121,16 @@ def summary(result: dict) -> str:
     return grown_table + "\n\n" + table(["rows", "K", "lost", "iterations, all", "iterations, 32"], losses)
 
 
+def measure(result: dict, options: argparse.Namespace) -> None:
+    """Add what is measured to the result, and show it."""
+    for kind in KINDS:
+        result["rows"].append(grown(kind, options.sizes, options.repeats))
+        print(result["rows"][-1], flush=True)
+        for k in options.losses:
+            result["lost"].append(lost(kind, k, options.rows_per_component))
+            print(result["lost"][-1], flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
@@ -128,12 +139,8 @@ def main() -> None:
     parser.add_argument("--rows-per-component", type=int, default=40)
     options = parser.parse_args()
     result = {"machine": announce("Truncated E-steps of many components"), "rows": [], "lost": []}
-    for kind in KINDS:
-        result["rows"].append(grown(kind, options.sizes, options.repeats))
-        print(result["rows"][-1], flush=True)
-        for k in options.losses:
-            result["lost"].append(lost(kind, k, options.rows_per_component))
-            print(result["lost"][-1], flush=True)
+    with permitted(True):  # engines that are given rows without a judgement of what pays
+        measure(result, options)
     print("\n" + summary(result))
     save("truncated_growth", result)
 

@@ -200,7 +200,7 @@ def _listed_bytes(estimator: Any, rows: Rows) -> int:
     Lists that are kept from pass to pass are not needed: they take a share of what is left; see `dem.beside_chunks`.
     """
     candidates = getattr(estimator, "top_components", None)
-    if candidates is None or estimator.n_components < FEWEST_COMPONENTS or native.state() == "NumPy":
+    if candidates is None or estimator.n_components < FEWEST_COMPONENTS or native.offered() == "NumPy":
         return 0
     if getattr(estimator, "covariance_type", "") not in ("diag", "spherical"):
         return 0
