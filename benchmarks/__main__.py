@@ -21,6 +21,7 @@ ALL = {
     "peers": ["--scale", "0.02", "--repeats", "2", "--limit", "10"],
     "families": ["--scale", "0.02", "--repeats", "1"],
     "kmeans": ["--scale", "0.02", "--repeats", "1", "--shapes", "0", "1", "2"],
+    "device": ["--scale", "0.002"],
     "predicting": ["--scale", "0.05", "--repeats", "1"],
     "out_of_core": ["--gigabytes", "0.1", "--repeats", "1"],
     "remote": ["--megabytes", "20", "--repeats", "1"],

@@ -120,7 +120,8 @@ def open_rows(
     data : str, path-like, array or table
         Path or URL of a zarr array (or of a group, with `variable`) or of a parquet file or folder, a `zarr.Array`,
         a Dask array, an xarray DataArray or Dataset, a pandas or Dask DataFrame, a sparse matrix of SciPy or the group
-        of one in zarr as AnnData writes it (``cells.zarr/X``), a NumPy array or what becomes one, or `Rows`.
+        of one in zarr as AnnData writes it (``cells.zarr/X``), a NumPy array or what becomes one,
+        a CuPy array, or `Rows`.
     variable : str or sequence of str, optional
         The array to take from a zarr group, or the arrays that are the features.
     feature_dim : str or int, optional
