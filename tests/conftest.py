@@ -93,7 +93,7 @@ def compiled_loops():
         fcntl.flock(lock, fcntl.LOCK_EX)
         for name in ("e_step", "by_row"):
             for number in ("float64", "float32"):
-                mixtures.compile_loop(name, number, number)
+                mixtures.compile_loop(name, number)
 
 
 @pytest.fixture(params=["off", pytest.param("always", marks=pytest.mark.slow)], ids=["NumPy", "compiled"])

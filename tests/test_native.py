@@ -31,13 +31,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_loops")]
 SHAPES = [
     ("full", 1, 1, ()),
     ("full", 2, 8, ()),
+    ("full", 1, 3, (0, 1)),
+    ("full", 2, 4, (0, 1, 2, 3)),
     ("full", 3, 5, (1, 3)),
+    ("full", 6, 4, (0, 2)),
+    ("full", 19, 4, (0, 2)),
     ("full", 9, 17, ()),
     ("full", 66, 3, ()),
     ("full", 65, 5, ()),
     ("diag", 5, 130, ()),
     ("diag", 40, 3, ()),
+    ("diag", 6, 5, (1, 3)),
+    ("diag", 18, 4, (0, 1, 2, 3)),
     ("spherical", 3, 4, ()),
+    ("spherical", 5, 4, (0, 2)),
 ]
 
 
@@ -51,6 +58,7 @@ def case(covariance_type, n_features, n_components, tight=(), dtype=np.float64, 
         covariances = roots @ roots.swapaxes(1, 2)
     else:
         covariances = rng.uniform(0.5, 2.0, (n_components, n_features)[: 1 + (covariance_type == "diag")])
+        covariances[list(tight)] *= 1e-6
     labels = rng.integers(n_components, size=n_rows)
     width = np.where(np.isin(labels, tight), 1e-3, 0.8)[:, np.newaxis]
     rows = (means[labels] + width * rng.normal(size=(n_rows, n_features))).astype(dtype)
@@ -106,8 +114,8 @@ def test_loops_are_entered(monkeypatch):
     both(monkeypatch, lambda: mixture.e_step(parameters, chunk_of(rows)))
     both(monkeypatch, lambda: mixture.labels(parameters, chunk_of(rows.astype(np.float32))))
     assert entered == [
-        ("e_step", "float64", "float64"),
-        ("by_row", "float64", "float64"),
+        ("e_step", "float64"),
+        ("by_row", "float64"),
     ]  # tight components ask for double precision
 
 
@@ -121,6 +129,36 @@ def test_weights_several_models_and_any_layout_of_rows(tight, monkeypatch):
     for one, other in zip(found, expected, strict=True):
         assert_same_statistics(one, other, 1e-11)
     assert found[0].counts.sum() == pytest.approx(weights.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_rows_of_one_component_each_but_for_some(covariance_type, is_weighted, monkeypatch):
+    mixture, parameters, rows = case(covariance_type, 3, 4, separation=300.0, n_rows=3000)
+    rows[[700, 1500]] = rows[[0, 701]] + (rows[[5, 1]] - rows[[0, 701]]) * 0.5
+    weights = np.random.default_rng(0).uniform(0.0, 3.0, len(rows)) if is_weighted else None
+    for last in (2900, 3000):
+        if last == 3000:
+            rows[2950, 1] = np.nan
+        part = slice(last)
+        chunk = Chunk(rows[part], range(last), weights=None if weights is None else weights[part])
+        expected, found = both(monkeypatch, lambda chunk=chunk: mixture.e_step(parameters, chunk))
+        if last == 3000:
+            assert np.isnan(expected.log_likelihood)
+            assert np.isnan(found.log_likelihood)
+            break
+        assert_same_statistics(found, expected, 1e-11)
+        for function in (mixture.log_likelihood, mixture.posterior):
+            expected, found = both(monkeypatch, lambda chunk=chunk, function=function: function(parameters, chunk))
+            assert_near(found, expected, 1e-11)
+
+
+def test_rows_in_single_precision_whose_components_ask_for_double_are_taken_as_they_are(monkeypatch):
+    mixture, parameters, rows = case("full", 3, 5, (1, 3), dtype=np.float32)
+    expected, found = both(monkeypatch, lambda: mixture.e_step(parameters, chunk_of(rows)))
+    assert_same_statistics(found, expected, 1e-11)
+    monkeypatch.setattr("dem.families.gaussian.fused._PIECE", 0)  # none is converted
+    assert_same_statistics(both(monkeypatch, lambda: mixture.e_step(parameters, chunk_of(rows)))[1], expected, 1e-11)
 
 
 @pytest.mark.parametrize("kind", [">f8", np.float16, np.int8])

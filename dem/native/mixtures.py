@@ -1,9 +1,8 @@
 """One call per chunk for mixtures of Gaussians: log-densities, responsibilities and statistics, block by block.
 
 The arithmetic is that of `dem.families.gaussian.kernel`: components in the wide product share W z, where z are products
-of two features (one of which may be 1), the others go through their own frames. z is never stored whole: a strip of its
-terms is made in the innermost cache, used for all components, and made again for the statistics, which costs less than
-to fetch it. numba's cache looks at this file alone: touch it after an edit of `tiles` or `elementary`.
+of two features (one of which may be 1), the others go through their own frames. numba's cache looks at this file alone:
+touch it after an edit of `wide`, `frames`, `leaders`, `tiles` or `elementary`.
 """
 
 from __future__ import annotations
@@ -16,266 +15,36 @@ from numba import types
 
 from dem.native import compiled, inlined
 from dem.native.elementary import exponential, logarithm
-from dem.native.tiles import TILE, add_product, add_sums
+from dem.native.frames import (
+    FEW_FEATURES,
+    NEGLIGIBLE,
+    few_densities,
+    few_sums,
+    independent_densities,
+    independent_sums,
+    own_densities,
+    own_sums,
+)
+from dem.native.leaders import FEW, TRIAL, likely_densities, members_sums
+from dem.native.wide import strip, wide_densities, wide_sums
 
 #: what `by_row` returns of each row
 DENSITY, POSTERIOR, LABEL = 0, 1, 2
-# Responsibilities of less count for nothing: as `dem.families.base.NEGLIGIBLE`.
-_NEGLIGIBLE = 1e-36
-# From as many features on statistics leave out the rows that are not a component's, where these are most.
-_MANY_FEATURES = 16
-# How much less likely than its best component, e^−40, a component must be for its density not to count.
-_ENOUGH_NATS = 40.0
-# Rows that tell whether few components count for each row of a chunk, and the share of densities that are few.
-_TRIAL, _FEW = 256, 0.4
 
 
 @inlined()
 def _load(rows: Any, start: int, n: int, origin: Any, inverse: Any, x: Any) -> None:
-    """Set x[:d, :n] to rows in the frame, the row behind to 1."""
+    """Set x[:d, :n] to rows in the frame, two features at a time, and the row behind to 1."""
     d = rows.shape[1]
-    for i in range(n):
-        for j in range(d):
-            x[j, i] = (rows[start + i, j] - origin[j]) * inverse[j]
+    for j in range(0, d, 2):
+        more = min(j + 1, d - 1)
+        a, b, c, e = origin[j], inverse[j], origin[more], inverse[more]
+        for i in range(n):
+            x[j, i] = (rows[start + i, j] - a) * b
+            x[more, i] = (rows[start + i, more] - c) * e
     one = x.dtype.type(1)
-    last = x[d]
     for i in range(n):
-        last[i] = one
-
-
-@inlined()
-def _strip(x: Any, left: Any, right: Any, t0: int, t1: int, z: Any, n: int) -> None:
-    """Set z[t − t0] to the products t of features."""
-    for t in range(t0, t1):
-        a, b, out = x[left[t]], x[right[t]], z[t - t0]
-        for i in range(n):
-            out[i] = a[i] * b[i]
-
-
-@inlined()
-def _wide_densities(w: Any, x: Any, left: Any, right: Any, z: Any, joint: Any, n: int) -> None:
-    """Set the first rows of `joint` to W z."""
-    m, p = w.shape
-    zero = x.dtype.type(0)
-    for k in range(m):
-        row = joint[k]
-        for i in range(n):
-            row[i] = zero
-    for t0 in range(0, p, len(z)):
-        t1 = min(t0 + len(z), p)
-        _strip(x, left, right, t0, t1, z, n)
-        for k in range(0, m, TILE):
-            for t in range(t0, t1, TILE):
-                add_product(w, k, t, z, t - t0, joint, k, n)
-
-
-@inlined()
-def _wide_sums(joint: Any, x: Any, left: Any, right: Any, z: Any, sums: Any, n: int) -> None:
-    """Add γ zᵀ to `sums` (n_wide, n_terms)."""
-    m, p = sums.shape
-    for t0 in range(0, p, len(z)):
-        t1 = min(t0 + len(z), p)
-        if p > len(z):  # else it is still there
-            _strip(x, left, right, t0, t1, z, n)
-        for k in range(0, m, TILE):
-            for t in range(t0, t1, TILE):
-                add_sums(joint, k, z, t - t0, sums, k, t, n)
-
-
-@inlined()
-def _own_densities(
-    x: Any, mean: Any, factor: Any, constants: Any, d: int, centred: Any, y: Any, density: Any, n: int
-) -> None:
-    """Set y to Uᵀ(x − μ) (`factor` is Uᵀ, completed by zeros) and `density` to constant + factor · y².
-
-    With fewer features d than there are, y is that of the first d, and the density an upper bound.
-    """
-    constant, of_squares = constants[0], constants[1]
-    whole = (d + TILE - 1) // TILE * TILE
-    zero = x.dtype.type(0)
-    for j in range(whole):
-        out, into = centred[j], y[j]
-        for i in range(n):
-            into[i] = zero
-        if j < d:
-            row, m = x[j], mean[j]
-            for i in range(n):
-                out[i] = row[i] - m
-        else:
-            for i in range(n):
-                out[i] = zero
-    step = 4 * TILE
-    for q0 in range(0, whole, step):
-        for j in range(q0, whole, TILE):
-            for q in range(q0, min(q0 + step, j + TILE), TILE):
-                add_product(factor, j, q, centred, q, y, j, n)
-    for i in range(n):
-        density[i] = zero
-    for j in range(d):
-        row = y[j]
-        for i in range(n):
-            density[i] += row[i] * row[i]
-    for i in range(n):
-        density[i] = constant + of_squares * density[i]
-
-
-@inlined()
-def _members(share: Any, index: Any, n: int) -> int:
-    """Set `index` to the places of rows that have a share, and return their number; without a branch by row."""
-    m = 0
-    for i in range(n):
-        index[m] = i
-        m += share[i] > _NEGLIGIBLE
-    return m
-
-
-@inlined(reassociates=True)
-def _own_sums(y: Any, share: Any, weighted: Any, index: Any, first: Any, second: Any, n: int) -> float:
-    """Add Σγy to `first` and Σγyyᵀ to the upper triangle of `second`; return Σγ. y may be overwritten."""
-    d, whole, count = len(first), len(y), 0.0
-    for i in range(n):
-        count += share[i]
-    if d >= _MANY_FEATURES:
-        # With many features most rows have one component, and its statistics need no other's rows.
-        members = _members(share, index, n)
-        if 2 * members <= n:
-            n = members
-            for j in range(d):
-                row = y[j]
-                for i in range(n):
-                    row[i] = row[index[i]]
-            for i in range(n):
-                share[i] = share[index[i]]
-    for j in range(whole):
-        row, out = y[j], weighted[j]
-        total = share.dtype.type(0)
-        for i in range(n):
-            out[i] = row[i] * share[i]
-            total += out[i]
-        if j < d:
-            first[j] += total
-    step = 4 * TILE
-    for b0 in range(0, whole, step):
-        for a in range(0, min(b0 + step, whole), TILE):
-            for b in range(max(a, b0), min(b0 + step, whole), TILE):
-                add_sums(weighted, a, y, b, second, a, b, n)
-    return count
-
-
-@inlined()
-def _gathered_densities(
-    x: Any, mean: Any, factor: Any, constants: Any, index: Any, gathered: Any, centred: Any, y: Any, density: Any
-) -> int:
-    """Set y and `density`, as `_own_densities`, of the columns `index` of x; return their number."""
-    d, m = len(mean), len(index)
-    for j in range(d):
-        row, into = x[j], gathered[j]
-        for i in range(m):
-            into[i] = row[index[i]]
-    _own_densities(gathered, mean, factor, constants, d, centred, y, density, m)
-    return m
-
-
-@inlined()
-def _likely_densities(
-    x: Any,
-    means: Any,
-    factors: Any,
-    constants: Any,
-    part: int,
-    joint: Any,
-    gathered: Any,
-    centred: Any,
-    y: Any,
-    passing: Any,
-    leader: Any,
-    index: Any,
-    size: int,
-    n: int,
-) -> int:
-    """Set `joint` to log-densities in own frames, but to −∞ where they do not count; return how many it computed.
-
-    The first `part` features bound a density from above. Each row's density in the component with the largest bound is
-    computed, and then those whose bounds come near it: what is left out is less than the rounding of the sum.
-    """
-    n_own = len(means)
-    bound, found = passing[0], passing[1]
-    for s in range(0, n, size):
-        e = min(s + size, n)
-        for o in range(n_own):
-            _own_densities(x[:, s:e], means[o], factors[o], constants[o], part, centred, y, joint[o, s:e], e - s)
-    row = joint[0]
-    for i in range(n):
-        bound[i] = row[i]
-        leader[i] = 0
-    for o in range(1, n_own):
-        row = joint[o]
-        for i in range(n):
-            better = row[i] > bound[i]
-            leader[i] = o if better else leader[i]
-            bound[i] = row[i] if better else bound[i]
-    for o in range(n_own):
-        m = 0
-        for i in range(n):
-            if leader[i] == o:
-                index[m] = i
-                m += 1
-        for s in range(0, m, size):
-            some = index[s : min(s + size, m)]
-            for i in range(
-                _gathered_densities(x, means[o], factors[o], constants[o], some, gathered, centred, y, found)
-            ):
-                bound[some[i]] = found[i]
-    nats = x.dtype.type(_ENOUGH_NATS + np.log(n_own))
-    nothing = x.dtype.type(-np.inf)
-    computed = n
-    for o in range(n_own):
-        row, m = joint[o], 0
-        for i in range(n):
-            if leader[i] == o:
-                row[i] = bound[i]
-            elif row[i] < bound[i] - nats:
-                row[i] = nothing
-            else:  # also NaN
-                index[m] = i
-                m += 1
-        for s in range(0, m, size):
-            some = index[s : min(s + size, m)]
-            for i in range(
-                _gathered_densities(x, means[o], factors[o], constants[o], some, gathered, centred, y, found)
-            ):
-                row[some[i]] = found[i]
-        computed += m
-    return computed
-
-
-@inlined()
-def _members_sums(
-    x: Any,
-    mean: Any,
-    factor: Any,
-    constants: Any,
-    share: Any,
-    gathered: Any,
-    centred: Any,
-    y: Any,
-    passing: Any,
-    index: Any,
-    lone: Any,
-    first: Any,
-    second: Any,
-    size: int,
-    n: int,
-) -> float:
-    """Add Σγy and Σγyyᵀ of the rows that have a share; return Σγ."""
-    m, own, count = _members(share, index, n), passing[1], 0.0
-    for s in range(0, m, size):
-        some = index[s : min(s + size, m)]
-        _gathered_densities(x, mean, factor, constants, some, gathered, centred, y, own)
-        for i in range(len(some)):
-            own[i] = share[some[i]]
-        count += _own_sums(y, own, centred, lone, first, second, len(some))
-    return count
+        x[d, i] = one
 
 
 @inlined()
@@ -286,23 +55,21 @@ def _normalise(
 
     A row whose densities are all 0 has density −∞, a row with NaN has NaN.
     """
-    head = joint[order[0]]
+    first = order[0]
     for i in range(n):
-        largest[i] = head[i]
-    for k in order[1:]:
-        row = joint[k]
+        largest[i] = joint[first, i]
+    for k in order:
         for i in range(n):
-            largest[i] = row[i] if row[i] > largest[i] else largest[i]
+            largest[i] = joint[k, i] if joint[k, i] > largest[i] else largest[i]
     zero = joint.dtype.type(0)
     for i in range(n):
         total[i] = zero
         largest[i] = lowest if largest[i] < lowest else largest[i]
     for k in order:
-        row = joint[k]
         for i in range(n):
-            below = row[i] - largest[i]
+            below = joint[k, i] - largest[i]
             value = exponential(least if below < least else below)
-            row[i] = value
+            joint[k, i] = value
             total[i] += value
     for i in range(n):
         density[i] = logarithm(np.float64(total[i])) + (largest[i] if largest[i] > lowest else -np.inf)
@@ -314,13 +81,101 @@ def _normalise(
         for i in range(n):
             total[i] = one / total[i]
     for k in order:
-        row = joint[k]
         for i in range(n):
-            row[i] *= total[i]
+            joint[k, i] *= total[i]
+
+
+@inlined()
+def _single_out(
+    joint: Any, order: Any, largest: Any, second: Any, total: Any, weights: Any, density: Any, n: int
+) -> bool:
+    """Where each row has one component, and all others count for nothing, do as `_normalise`; else only say so."""
+    zero, one = joint.dtype.type(0), joint.dtype.type(1)
+    first = order[0]
+    for i in range(n):
+        largest[i] = total[i] = joint[first, i]
+        second[i] = -np.inf
+    for k in order[1:]:
+        for i in range(n):
+            value, most = joint[k, i], largest[i]
+            lower = most if value > most else value
+            second[i] = lower if lower > second[i] else second[i]
+            largest[i] = value if value > most else most
+            total[i] += value  # shows what is not a number
+    nats = joint.dtype.type(np.log(NEGLIGIBLE))
+    alone = 0
+    for i in range(n):
+        alone += (second[i] < largest[i] + nats) & (total[i] == total[i])
+    if alone < n:
+        return False
+    for i in range(n):
+        density[i] = largest[i]
+        total[i] = one
+    if len(weights):
+        for i in range(n):
+            total[i] = weights[i]
+    for k in order:
+        for i in range(n):
+            joint[k, i] = total[i] if joint[k, i] == largest[i] else zero
+    return True
+
+
+@inlined()
+def _load_block(
+    rows: Any,
+    short: Any,
+    start: int,
+    n: int,
+    origin: Any,
+    inverse: Any,
+    wide: Any,
+    left: Any,
+    right: Any,
+    means: Any,
+    factors: Any,
+    constants: Any,
+    sizes: Any,
+    x: Any,
+    z: Any,
+    joint: Any,
+    y: Any,
+    centred: Any,
+    gathered: Any,
+    lone: Any,
+    passing: Any,
+    leader: Any,
+    index: Any,
+    by_leader: bool,
+) -> bool:
+    """Set x, and `joint` to log-densities; return whether the next block may look for leaders."""
+    (m, n_own), size, part, d = (len(wide), len(means)), sizes[0], sizes[2], len(origin)
+    if len(short):
+        _load(short, start, n, origin, inverse, x)
+    else:
+        _load(rows, start, n, origin, inverse, x)
+    if by_leader:
+        computed = likely_densities(
+            x, means, factors, constants, part, joint, gathered, centred, lone, passing, leader, index, size, n
+        )
+        return computed <= FEW * n * n_own
+    wide_densities(wide, x, left, right, z, joint, n)
+    if not n_own:
+        return False
+    if len(factors) == n_own:
+        independent_densities(x, means, factors, constants, joint, m, n)
+    elif d <= FEW_FEATURES:
+        few_densities(x, means, factors, constants, d, joint, m, n)
+    else:
+        whole = means.shape[1]
+        for o in range(n_own):
+            start = o * whole % len(y)
+            own_densities(x, means, factors, constants, o, whole, centred, y, start, joint, m + o, n)
+    return False
 
 
 def _e_step(
     rows: Any,
+    short: Any,
     weights: Any,
     origin: Any,
     inverse: Any,
@@ -351,34 +206,32 @@ def _e_step(
     log_likelihoods: Any,
     far: Any,
 ) -> None:
-    (m, n_own), size, part = (len(wide), len(means)), sizes[0], sizes[2]
+    (m, n_own), size, n_rows = (len(wide), len(means)), sizes[0], max(len(rows), len(short))
     leader, index = np.empty(sizes[1], np.intp), np.empty(sizes[1], np.intp)
-    largest, total = passing[0], passing[1]
+    largest, total, second_largest = passing[0], passing[1], passing[2]
     least, lowest, trusted = limits[0], limits[1], limits[2]
-    checks, d = trusted > lowest, rows.shape[1]
+    checks, d = trusted > lowest, len(origin)
     zero = joint.dtype.type(0)
-    start, n, few = 0, 0, part > 0
-    while start + n < len(rows):
+    first_term: Any = np.intp(0)
+    start, n, few, alone = 0, 0, sizes[2] > 0, len(ends) == 1
+    while start + n < n_rows:
         start += n
-        n = min((sizes[1] if start else _TRIAL) if few else size, len(rows) - start)
+        n = min((sizes[1] if start else TRIAL) if few else size, n_rows - start)
         by_leader = few
         x = table if by_leader else block
-        _load(rows, start, n, origin, inverse, x)
-        if by_leader:
-            computed = _likely_densities(
-                x, means, factors, constants, part, joint, gathered, centred, lone, passing, leader, index, size, n
-            )
-            few = computed <= _FEW * n * n_own
-        else:
-            _wide_densities(wide, x, left, right, z, joint, n)
-            for o in range(n_own):
-                _own_densities(x, means[o], factors[o], constants[o], d, centred, y[o], joint[m + o], n)
+        few = _load_block(
+            rows, short, start, n, origin, inverse, wide, left, right, means, factors, constants, sizes, x, z, joint,
+            y, centred, gathered, lone, passing, leader, index, by_leader,
+        )  # fmt: skip
         n_far, begin = 0, 0
         own_weights = weights[start : start + n] if len(weights) else weights
         for segment in range(len(ends)):
             end = ends[segment]
             density = densities[segment]
-            _normalise(joint, order[begin:end], largest, total, own_weights, least, lowest, density, n)
+            which = order[begin:end]
+            alone = alone and _single_out(joint, which, largest, second_largest, total, own_weights, density, n)
+            if not alone:
+                _normalise(joint, which, largest, total, own_weights, least, lowest, density, n)
             begin = end
             if checks:
                 for i in range(n):
@@ -390,11 +243,11 @@ def _e_step(
                 if far[start + i]:
                     densities[:, i] = 0.0
                     joint[:, i] = zero
-                    x[:-1, i] = zero
+                    x[:d, i] = zero
                     if not by_leader:
-                        y[:, :, i] = zero
+                        y[:, i] = zero
             if len(wide) and wide.shape[1] <= len(z):
-                _strip(x, left, right, 0, wide.shape[1], z, n)
+                strip(x, left, right, first_term, wide.shape[1], z, n)
         for segment in range(len(ends)):
             density, found = densities[segment], 0.0
             if len(weights):
@@ -404,19 +257,26 @@ def _e_step(
                 for i in range(n):
                     found += density[i]
             log_likelihoods[segment] += found
-        _wide_sums(joint, x, left, right, z, sums, n)
-        for o in range(n_own):
-            if by_leader:
-                counts[o] += _members_sums(
-                    x, means[o], factors[o], constants[o], joint[o], gathered, centred, lone, passing, index, leader,
-                    first[o], second[o], size, n,
-                )  # fmt: skip
-            else:
-                counts[o] += _own_sums(y[o], joint[m + o], centred, index, first[o], second[o], n)
+        wide_sums(joint, x, left, right, z, sums, n)
+        if not n_own:
+            continue
+        if by_leader:
+            members_sums(
+                x, means, factors, constants, joint, gathered, centred, lone, passing, index, leader, first, second,
+                counts, size, n,
+            )  # fmt: skip
+        elif len(factors) == n_own:
+            independent_sums(x, means, factors, joint, m, gathered, index, first, second, counts, n)
+        elif d <= FEW_FEATURES:
+            few_sums(x, means, factors, d, joint, m, first, second, counts, n)
+        else:
+            for o in range(n_own):
+                counts[o] += own_sums(y, o * first.shape[1], joint, m + o, centred, index, first, second, o, n)
 
 
 def _by_row(
     rows: Any,
+    short: Any,
     what: int,
     origin: Any,
     inverse: Any,
@@ -443,28 +303,22 @@ def _by_row(
     labels: Any,
     far: Any,
 ) -> None:
-    (m, n_own), size, part = (len(wide), len(means)), sizes[0], sizes[2]
+    size, n_rows = sizes[0], max(len(rows), len(short))
     leader, index = np.empty(sizes[1], np.intp), np.empty(sizes[1], np.intp)
-    largest, total, density = passing[0], passing[1], densities[0]
+    largest, total, second_largest, density = passing[0], passing[1], passing[2], densities[0]
     least, lowest, trusted = limits[0], limits[1], limits[2]
-    checks, d = trusted > lowest, rows.shape[1]
+    checks = trusted > lowest
     nothing = origin[:0]
-    start, n, few = 0, 0, part > 0
-    while start + n < len(rows):
+    start, n, few, alone = 0, 0, sizes[2] > 0, True
+    while start + n < n_rows:
         start += n
-        n = min((sizes[1] if start else _TRIAL) if few else size, len(rows) - start)
+        n = min((sizes[1] if start else TRIAL) if few else size, n_rows - start)
         by_leader = few
         x = table if by_leader else block
-        _load(rows, start, n, origin, inverse, x)
-        if by_leader:
-            computed = _likely_densities(
-                x, means, factors, constants, part, joint, gathered, centred, lone, passing, leader, index, size, n
-            )
-            few = computed <= _FEW * n * n_own
-        else:
-            _wide_densities(wide, x, left, right, z, joint, n)
-            for o in range(n_own):
-                _own_densities(x, means[o], factors[o], constants[o], d, centred, y[0], joint[m + o], n)
+        few = _load_block(
+            rows, short, start, n, origin, inverse, wide, left, right, means, factors, constants, sizes, x, z, joint,
+            y, centred, gathered, lone, passing, leader, index, by_leader,
+        )  # fmt: skip
         if what == LABEL:
             head = joint[order[0]]
             for i in range(n):
@@ -480,7 +334,9 @@ def _by_row(
                     largest[i] = row[i] if better else largest[i]
                     density[i] = density[i] if row[i] == row[i] else np.nan
         else:
-            _normalise(joint, order, largest, total, nothing, least, lowest, density, n)
+            alone = alone and _single_out(joint, order, largest, second_largest, total, nothing, density, n)
+            if not alone:
+                _normalise(joint, order, largest, total, nothing, least, lowest, density, n)
         if what == DENSITY:
             for i in range(n):
                 result[start + i, 0] = density[i]
@@ -494,8 +350,10 @@ def _by_row(
                     far[start + i] = True
 
 
-def compile_loop(name: str, rows: str, number: str) -> Callable[..., None]:
-    """Return a loop for rows and arithmetic of these types, compiled.
+def compile_loop(name: str, number: str) -> Callable[..., None]:
+    """Return a loop whose arithmetic is of this type, compiled.
+
+    It takes rows of that type, and others in single precision: of one of the two there are none.
 
     Rows of workspaces hold a number for each row of a block and 64 bytes more. `sizes` are the rows of a block, of one
     where few components count for each row, and the features that tell which ones, 0 where all are computed. `limits`
@@ -505,22 +363,23 @@ def compile_loop(name: str, rows: str, number: str) -> Callable[..., None]:
     Parameters
     ----------
     name : {'e_step', 'by_row'}
-    rows, number : {'float32', 'float64'}
+    number : {'float32', 'float64'}
     """
 
     def array(kind: types.Type, n: int) -> types.Array:
         return types.Array(kind, n, "C")
 
     kind, double, integer = getattr(types, number), types.float64, types.intp
-    given = types.Array(getattr(types, rows), 2, "A", readonly=True)
+    given = types.Array(kind, 2, "A", readonly=True), types.Array(types.float32, 2, "A", readonly=True)
     vector, whole = types.Array(double, 1, "C", readonly=True), array(integer, 1)
-    one, two, three = array(kind, 1), array(kind, 2), array(kind, 3)
-    model = (vector, vector, two, whole, whole, two, three, two, whole)
-    space = (whole, two, two, two, two, three, two, two, two, two, array(double, 2))
-    sums, first, second = array(double, 1), array(double, 2), array(double, 3)
-    flags = array(types.boolean, 1)
+    one, two = array(kind, 1), array(kind, 2)
+    model = (vector, vector, two, whole, whole, two, two, two, whole)
+    space = (whole, two, two, two, two, two, two, two, two, two, array(double, 2))
+    vectors, matrices, flags = array(double, 1), array(double, 2), array(types.boolean, 1)
     if name == "by_row":
-        by_row = types.void(given, integer, *model, one, *space, first, array(types.int64, 1), flags)
+        by_row = types.void(*given, integer, *model, one, *space, matrices, array(types.int64, 1), flags)
         return compiled(by_row)(_by_row)
-    e_step = types.void(given, vector, *model, whole, one, *space, first, first, second, sums, sums, flags)
+    e_step = types.void(
+        *given, vector, *model, whole, one, *space, matrices, matrices, matrices, vectors, vectors, flags
+    )
     return compiled(e_step)(_e_step)

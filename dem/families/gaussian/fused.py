@@ -10,15 +10,20 @@ from numpy.typing import NDArray
 
 from dem import native
 from dem.families.base import Array, RowBlock
+from dem.families.gaussian.arithmetic import DOUBLE, SINGLE
 
 if TYPE_CHECKING:
     from dem.families.gaussian.kernel import OwnCovarianceKernel
 
 _TILE = 4
 _LINE = 64  # bytes of a line of the cache
-# Rows of a block: some whose sums over rows take long enough, while all log-densities stay in the cache.
-_BLOCK_BYTES, _SMALL_BLOCK_BYTES = 2048, 1024
-_LOG_DENSITIES = 2**18
+# Bytes of a feature in a block: loops over rows should be long, while log-densities and y stay in the second cache.
+_BLOCK_BYTES = 2048
+_CACHE_BYTES = 2**20
+# Multiplications that take as long as all that a log-density costs beside them: `exp`, maximum, sum, scale.
+_EXP_WORK = 25
+# Up to as many features y is not kept: `dem.native.frames.FEW_FEATURES`, which cannot be imported without numba.
+_FEW_FEATURES = 3
 # Rows that are brought to another type of number at a time.
 _PIECE = 16384
 # Bytes of a strip of z: most of the innermost cache.
@@ -71,16 +76,15 @@ def sums_of(
     model = _model_of(kernel, log_weights)
     wide, own, d = kernel.plan.wide, kernel.plan.own, kernel.means.shape[1]
     space = _space_of(kernel, model, len(segments), len(own))
-    whole = model.factors.shape[1]
     sums = np.zeros(model.wide.shape)
-    first, second = np.zeros((len(own), d)), np.zeros((len(own), whole, whole))
+    first, second = np.zeros(model.means.shape), np.zeros(model.factors.shape)
     own_counts, log_likelihoods = np.zeros(len(own)), np.zeros(len(segments))
     far = np.zeros(len(chunk.rows), dtype=np.bool_)
     weights = np.empty(0) if chunk.weights is None else np.ascontiguousarray(chunk.weights, dtype=np.float64)
     ends = np.array([segment.stop for segment in segments], dtype=np.intp)
-    for where, rows in _pieces(kernel, chunk.rows):
+    for where, *rows in _pieces(kernel, chunk.rows):
         loop(
-            rows, weights[where], *model, ends, _limits(kernel), *space,
+            *rows, weights[where], *model, ends, _limits(kernel), *space,
             sums, first, second, own_counts, log_likelihoods, far[where],
         )  # fmt: skip
     n_terms = kernel.weights.shape[1]
@@ -90,11 +94,14 @@ def sums_of(
         counts[wide] = sums[: len(wide), 0]
     if len(own):
         counts[own] = own_counts
-        kernel.first[own] += first
-        upper = second[:, :d, :d]
-        rows, columns = np.tril_indices(d, -1)
-        upper[:, rows, columns] = upper[:, columns, rows]
-        kernel.second[own] += upper
+        kernel.first[own] += first[:, :d]
+        if kernel.second.ndim == 2:
+            kernel.second[own] += second[:, :d]
+        else:
+            upper = second.reshape(len(own), len(first[0]), -1)[:, :d, :d]
+            row, column = np.tril_indices(d, -1)
+            upper[:, row, column] = upper[:, column, row]
+            kernel.second[own] += upper
     return counts, log_likelihoods, np.flatnonzero(far)
 
 
@@ -111,8 +118,8 @@ def fill(
     is_label = name == "label"
     numbers = np.empty((0, 0)) if is_label else result.reshape(len(result), -1)
     labels = result if is_label else np.empty(0, dtype=np.int64)
-    for where, rows in _pieces(kernel, chunk.rows):
-        loop(rows, _NAMES[name], *model, _limits(kernel), *space, numbers[where], labels[where], far[where])
+    for where, *rows in _pieces(kernel, chunk.rows):
+        loop(*rows, _NAMES[name], *model, _limits(kernel), *space, numbers[where], labels[where], far[where])
     return np.flatnonzero(far)
 
 
@@ -121,33 +128,30 @@ def _loop(name: str, kernel: OwnCovarianceKernel, chunk: RowBlock) -> Callable[.
     rows, plan = chunk.rows, kernel.plan
     if not len(rows) or chunk.labels is not None or rows.dtype.kind not in "fiu":
         return None
-    if len(plan.own) and kernel.second.ndim == 2:  # tight components of independent features
-        return None
-    work = len(rows) * (kernel.weights.size + sum(kernel.second[k].size for k in plan.own))
-    return native.loaded(_compiled, name, _kind(kernel, rows).name, plan.dtype.name) if native.pays(work) else None
+    per_row = kernel.weights.size + sum(kernel.second[k].size for k in plan.own) + _EXP_WORK * len(kernel.constant)
+    return native.loaded(_compiled, name, plan.dtype.name) if native.pays(len(rows) * per_row) else None
 
 
-def _kind(kernel: OwnCovarianceKernel, rows: NDArray[Any]) -> np.dtype[Any]:
-    """Return the type that the loops take rows as; its numbers are those of the rows."""
-    is_short = rows.dtype.kind == "f" and rows.dtype.itemsize <= 4
-    return kernel.plan.dtype if is_short else np.dtype(np.float64)
+def _pieces(kernel: OwnCovarianceKernel, rows: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+    """Yield places of rows, and these as the loops take them: in double precision, and in single; one is empty.
+
+    All at once if they are of such a type, else a few after another, brought to one whose numbers theirs are.
+    """
+    is_short = rows.dtype.kind == "f" and rows.dtype.itemsize <= SINGLE.itemsize
+    kind = SINGLE if is_short else DOUBLE
+    none: NDArray[Any] = np.empty((0, rows.shape[1]), kernel.plan.dtype if is_short else SINGLE)
+    is_ready = rows.dtype == kind and rows.flags.aligned
+    step = len(rows) if is_ready else _PIECE
+    for start in range(0, len(rows), step):
+        where = slice(start, start + step)
+        piece = rows if is_ready else rows[where].astype(kind)
+        yield (where, none, piece) if is_short else (where, piece, none)
 
 
-def _pieces(kernel: OwnCovarianceKernel, rows: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Yield rows as the loops take them, and their places: all at once if they are such, else a few after another."""
-    kind = _kind(kernel, rows)
-    if rows.dtype == kind and rows.flags.aligned:
-        yield slice(None), rows
-        return
-    for start in range(0, len(rows), _PIECE):
-        where = slice(start, start + _PIECE)
-        yield where, rows[where].astype(kind)
-
-
-def _compiled(name: str, rows: str, number: str) -> Callable[..., None]:
+def _compiled(name: str, number: str) -> Callable[..., None]:
     from dem.native import mixtures  # noqa: PLC0415 - imports numba
 
-    return mixtures.compile_loop(name, rows, number)
+    return mixtures.compile_loop(name, number)
 
 
 def _limits(kernel: OwnCovarianceKernel) -> NDArray[Any]:
@@ -175,10 +179,13 @@ def _made(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
     weights[: len(wide), :1] += log_weights[wide, np.newaxis].astype(dtype)
     more = weights.shape[1] - n_terms
     left, right = (np.append(indices[:n_terms], np.full(more, d)) for indices in (left, right))
-    whole = _rounded(d)
-    factors = np.zeros((len(own), whole, whole), dtype)
-    if len(own):
-        factors[:, :d, :d] = kernel.factors[own]
+    whole, independent = _rounded(d), kernel.second.ndim == 2
+    means, factors = (np.zeros((len(own) * rows, whole), dtype) for rows in (1, 1 if independent else whole))
+    means[:, :d] = kernel.means[own, :, 0]
+    if len(own) and independent:
+        factors[:, :d] = kernel.factors[own, :, 0]
+    elif len(own):
+        factors.reshape(len(own), whole, whole)[:, :d, :d] = kernel.factors[own]
     constants = np.stack([kernel.constant[own] + log_weights[own].astype(dtype), kernel.of_squares[own]], axis=1)
     order = np.empty(len(log_weights), dtype=np.intp)
     order[wide], order[own] = np.arange(len(wide)), len(weights) + np.arange(len(own))
@@ -188,7 +195,7 @@ def _made(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
         weights,
         left,
         right,
-        np.ascontiguousarray(kernel.means[own, :, 0]),
+        means,
         factors,
         constants,
         order,
@@ -196,33 +203,37 @@ def _made(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
 
 
 def _space_of(kernel: OwnCovarianceKernel, model: _Model, n_segments: int, n_kept: int) -> _Space:
-    dtype, d, whole = kernel.plan.dtype, kernel.means.shape[1], model.factors.shape[1]
-    n_own, n_joint = len(model.means), len(model.wide) + len(model.means)
-    is_large = (n_joint + n_own * whole) * _BLOCK_BYTES > _LOG_DENSITIES
-    row_bytes = _SMALL_BLOCK_BYTES if is_large else _BLOCK_BYTES
+    dtype, d, whole = kernel.plan.dtype, kernel.means.shape[1], model.means.shape[1]
+    n_own, n_joint, independent = len(model.means), len(model.wide) + len(model.means), kernel.second.ndim == 2
+    kept = whole if n_own and d > _FEW_FEATURES and not independent else 0
+    row_bytes = 2 * _BLOCK_BYTES if d <= _FEW_FEATURES else _BLOCK_BYTES
+    if (n_joint + n_own * kept) * row_bytes > _CACHE_BYTES:
+        row_bytes //= 2
     block, gap = row_bytes // dtype.itemsize, _LINE // dtype.itemsize
-    by_leader = n_segments == 1 and n_own == n_joint >= _LEAST_OWN and d >= _LEAST_FEATURES
+    by_leader = n_segments == 1 and n_own == n_joint >= _LEAST_OWN and d >= _LEAST_FEATURES and not independent
     by_leader = by_leader and bool(np.all(model.constants[:, 1] <= 0.0))
     most = _LEADER_ROWS if by_leader else block
     terms = min(max(_STRIP_BYTES // row_bytes, _TILE), max(model.wide.shape[1], _TILE))
-    own = whole if n_own else 0
+    n_features = max(whole, d + 1)
 
     def space(name: str, *shape: int, rows: int = block) -> NDArray[Any]:
         return _aligned(kernel, name, (*shape, rows + gap), dtype)
 
-    return _Space(
+    found = _Space(
         np.array([block, most, _rounded(d // 4) if by_leader else 0], dtype=np.intp),
-        space("block", d + 1),
-        space("table", d + 1 if by_leader else 0, rows=most),
+        space("block", n_features),
+        space("table", n_features if by_leader else 0, rows=most),
         space("z", terms),
         space("joint", n_joint, rows=most),
-        space("y", n_kept, own),
-        space("centred", own),
-        space("gathered", own if by_leader else 0),
-        space("lone", own if by_leader else 0),
-        space("passing", 2, rows=most),
-        _aligned(kernel, "densities", (n_segments, most + gap), np.dtype(np.float64)),
+        space("y", n_kept * kept),
+        space("centred", kept),
+        space("gathered", whole if by_leader or independent else 0),
+        space("lone", kept if by_leader else 0),
+        space("passing", 3, rows=most),
+        _aligned(kernel, "densities", (n_segments, most + gap), DOUBLE),
     )
+    found.block[d + 1 :] = found.table[d + 1 :] = 0.0
+    return found
 
 
 def _aligned(kernel: OwnCovarianceKernel, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
