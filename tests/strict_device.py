@@ -67,7 +67,7 @@ class ndarray:  # noqa: N801 - as in CuPy
         return ndarray(self._held.astype(dtype, order=order, copy=copy))
 
     def take(self, indices, axis=None):
-        return ndarray(self._held.take(getattr(indices, "_held", indices), axis=axis))  # those of the host may be given
+        return ndarray(self._held.take(_only(indices), axis=axis))
 
     def sum(self, axis=None, dtype=None):
         return _wrapped(self._held.sum(axis=axis, dtype=dtype))

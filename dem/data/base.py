@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dem.data.cf import encoded
 from dem.data.checks import rows_text
 from dem.data.found import Found, LeftOut, Unreadable
-from dem.namespaces import is_on_device
+from dem.namespaces import here, is_on_device
 
 # Decoded bytes that one read should bring: small chunks are read together up to this size.
 READ_BYTES = 8 * 2**20
@@ -108,8 +108,10 @@ def _taken(array: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
     Of rows of a few numbers `take` copies ten times as many in the same time as brackets; but of what is not contiguous
     it copies all before, be it a virtual array that is larger than memory.
     """
-    at_once = is_on_device(array) or array.flags.c_contiguous
-    return array.take(places, axis=0) if at_once else np.asarray(array[places])
+    if is_on_device(array):
+        found: NDArray[Any] = array.take(here(array).asarray(places), axis=0)
+        return found
+    return array.take(places, axis=0) if array.flags.c_contiguous else np.asarray(array[places])
 
 
 #: maps a chunk of n rows to results (n,) or (n, columns)

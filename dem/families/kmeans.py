@@ -20,7 +20,7 @@ from dem.families.nearest import PIECE_ROWS, assigned, nearest
 from dem.families.status import EMPTY
 from dem.families.unconstrained import Vector
 from dem.families.workspace import Workspace, largest_row
-from dem.namespaces import is_on_device, to_host
+from dem.namespaces import here, is_on_device, to_host
 from dem.statistics import Additive
 
 BLOCK_ROWS = 4096
@@ -128,7 +128,9 @@ class Clusters(Model[Array, ClusterStatistics]):
             far = far[np.argsort(-found.distances[far], kind="stable")]
         rows = self._rows(chunk.take(far)) if most else np.empty((0, centres.shape[1]))
         weights = np.ones(len(far)) if chunk.weights is None else chunk.weights[far]
-        distances, labels = (to_host(values.take(far)) for values in (found.distances, found.labels))
+        distances, labels = (
+            to_host(values.take(here(values).asarray(far))) for values in (found.distances, found.labels)
+        )
         farthest = Farthest(most, distances, labels, rows, weights)
         return ClusterStatistics(total_weight(chunk), found.total, found.counts, found.offsets, farthest)
 
