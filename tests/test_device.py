@@ -364,6 +364,9 @@ def test_clusters_without_rows_move_to_the_rows_that_are_farthest():
 def test_cupy_itself():
     reason = "needs a CUDA device and CuPy"
     cupy = pytest.importorskip("cupy", reason=reason)
+    functions = {name for name, one in vars(device).items() if callable(one) and not name.startswith("_")}
+    assert functions <= vars(cupy).keys()  # of the stand-in, as far as it can be compared without a device
+    assert {name for name in vars(device.ndarray) if not name.startswith("_")} <= {*dir(cupy.ndarray)}
     if not cupy.is_available():
         pytest.skip(reason)
     rows, centres = drawn(n=50_000, d=8)

@@ -128,9 +128,8 @@ class Clusters(Model[Array, ClusterStatistics]):
             far = far[np.argsort(-found.distances[far], kind="stable")]
         rows = self._rows(chunk.take(far)) if most else np.empty((0, centres.shape[1]))
         weights = np.ones(len(far)) if chunk.weights is None else chunk.weights[far]
-        distances, labels = (
-            to_host(values.take(here(values).asarray(far))) for values in (found.distances, found.labels)
-        )
+        chosen = here(found.labels).asarray(far)
+        distances, labels = (to_host(values.take(chosen)) for values in (found.distances, found.labels))
         farthest = Farthest(most, distances, labels, rows, weights)
         return ClusterStatistics(total_weight(chunk), found.total, found.counts, found.offsets, farthest)
 
