@@ -208,7 +208,7 @@ def test_a_hundred_terabytes_in_five_seconds(tmp_path):
     took = []
     for _ in range(3):  # other processes may be busy meanwhile
         begun = time.perf_counter()
-        found = dem.plan(path, dem.GaussianMixture(16), workers=500, memory_limit="4GB")
+        found = dem.plan(path, dem.GaussianMixture(64), workers=500, memory_limit="4GB")
         took.append(time.perf_counter() - begun)
         if took[-1] < 5:
             break
@@ -301,7 +301,7 @@ def test_the_memory_of_a_worker(tmp_path):
     paths = [filled("small.zarr", 20_000, 64), filled("large.zarr", 250_000, 24)]
     estimator = dem.GaussianMixture(16, max_iter=2, tol=0, random_state=0, sample_rows=2000)
     foretold = [dem.plan(path, estimator, workers=1, memory_limit="4GB").memory_bytes for path in paths]
-    assert foretold[1] > 1.3 * foretold[0]
+    assert foretold[1] > 1.2 * foretold[0]
     peaks = []
     with (
         dask.config.set({"dem.cache": 0}),
