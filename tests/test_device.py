@@ -269,6 +269,21 @@ def test_blocks_of_a_dask_array_stay_on_the_device(tmp_path):
     np.testing.assert_allclose(stored, expected.predict_proba(rows), rtol=0.0, atol=1e-10)
 
 
+@pytest.mark.slow  # two processes
+def test_processes_give_the_bits_of_threads(cluster):
+    from distributed import Client
+
+    rows, centres = drawn(n=4000)
+    lazy = dask.array.from_array(rows, chunks=(900, 5)).map_blocks(device.asarray, dtype=float, meta=np.empty((0, 0)))
+    options = {"means_init": centres, "random_state": 0, "sample_rows": 50}
+    expected = dem.GaussianMixture(4, **options).fit(lazy)
+    with Client(cluster):
+        for given in (lazy, lazy.persist()):
+            found = dem.GaussianMixture(4, **options).fit(given)
+            assert np.array_equal(found.covariances_, expected.covariances_)
+            assert np.array_equal(found.predict(given).compute(), expected.predict(rows))
+
+
 def test_what_no_device_computes_comes_to_the_host_and_is_the_same():
     rows, _ = drawn()
     gaps = np.where(np.random.default_rng(2).random(rows.shape) < 0.05, np.nan, rows)
