@@ -190,9 +190,11 @@ def test_rows_of_density_0_have_log_likelihood_minus_infinity(monkeypatch):
 
 
 def test_elementary_functions_against_extended_precision():
+    import numba
+
     from dem.native.elementary import exponential, logarithm
 
-    @native.inlined()
+    @numba.njit
     def fill(x, out, takes_logarithm):
         for i in range(len(x)):
             out[i] = logarithm(x[i]) if takes_logarithm else exponential(x[i])
