@@ -28,8 +28,10 @@ SHAPES = [
     (1_000_000, 8, 16, 10),
     (1_000_000, 32, 256, 4),
     (100_000, 128, 1024, 4),
-    (100_000, 64, 4096, 2),
-    (50_000, 64, 16384, 2),
+    (100_000, 32, 4096, 2),
+    (50_000, 32, 16384, 2),
+    (100_000, 128, 4096, 2),
+    (50_000, 128, 16384, 2),
 ]
 TARGETS = {"oneDAL": 1.0, "scikit-learn": 1.2}
 TARGETED = 3
@@ -155,11 +157,12 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--shapes", type=int, nargs="+", choices=every, default=every, help="numbers of shapes")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     result = {"machine": announce("k-means"), "clock": options.clock, "rows": []}
-    sides = installed()
+    sides = {name: fit for name, fit in installed().items() if name in options.sides}
     for number in options.shapes:
         for dtype in (np.float64, np.float32):
             row = measured(SHAPES[number], dtype, options.scale, options.repeats, sides)
