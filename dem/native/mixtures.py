@@ -30,6 +30,8 @@ from dem.native.wide import strip, wide_densities, wide_sums
 
 #: what `by_row` returns of each row
 DENSITY, POSTERIOR, LABEL = 0, 1, 2
+# After a block some of whose rows have several components, one of so many is looked at for rows of one component.
+_RETRY = 8
 
 
 @inlined()
@@ -213,7 +215,7 @@ def _e_step(
     checks, d = trusted > lowest, len(origin)
     zero = joint.dtype.type(0)
     first_term: Any = np.intp(0)
-    start, n, few, alone = 0, 0, sizes[2] > 0, len(ends) == 1
+    start, n, few, alone = 0, 0, sizes[2] > 0, False
     while start + n < n_rows:
         start += n
         n = min((sizes[1] if start else TRIAL) if few else size, n_rows - start)
@@ -229,7 +231,8 @@ def _e_step(
             end = ends[segment]
             density = densities[segment]
             which = order[begin:end]
-            alone = alone and _single_out(joint, which, largest, second_largest, total, own_weights, density, n)
+            tries = alone or (len(ends) == 1 and start // size % _RETRY == 0)
+            alone = tries and _single_out(joint, which, largest, second_largest, total, own_weights, density, n)
             if not alone:
                 _normalise(joint, which, largest, total, own_weights, least, lowest, density, n)
             begin = end
@@ -309,7 +312,7 @@ def _by_row(
     least, lowest, trusted = limits[0], limits[1], limits[2]
     checks = trusted > lowest
     nothing = origin[:0]
-    start, n, few, alone = 0, 0, sizes[2] > 0, True
+    start, n, few, alone = 0, 0, sizes[2] > 0, False
     while start + n < n_rows:
         start += n
         n = min((sizes[1] if start else TRIAL) if few else size, n_rows - start)
@@ -334,7 +337,8 @@ def _by_row(
                     largest[i] = row[i] if better else largest[i]
                     density[i] = density[i] if row[i] == row[i] else np.nan
         else:
-            alone = alone and _single_out(joint, order, largest, second_largest, total, nothing, density, n)
+            tries = alone or start // size % _RETRY == 0
+            alone = tries and _single_out(joint, order, largest, second_largest, total, nothing, density, n)
             if not alone:
                 _normalise(joint, order, largest, total, nothing, least, lowest, density, n)
         if what == DENSITY:
