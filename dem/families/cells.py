@@ -16,6 +16,9 @@ from dem.families.workspace import kept_with
 MEMBERS = 32
 # A component is a member of so many cells whose centres are the nearest to its mean.
 NEAREST = 2
+# To look at a member of a cell takes some times as long as to look at one of all components in turn: rows have
+# to be gathered, and members of several cells come again.
+COST_OF_MEMBER = 2.5
 # Cells, or components, that are compared with all components, or cells, at once.
 BLOCK = 256
 
@@ -104,8 +107,8 @@ class Cells:
         return kept_with(self, "members", found)
 
     def holding(self, n_members: int, n_components: int) -> int:
-        """Return how many cells have so many members, on average: all where there are no more components."""
-        if n_members >= n_components:
+        """Return how many cells have so many members, on average: all where it takes no longer to look at all."""
+        if COST_OF_MEMBER * n_members >= n_components:
             return len(self.packed)
         size = int(np.bitwise_count(self.packed).sum()) / len(self.packed)
         return min(max(int(n_members / size), 1), len(self.packed))
