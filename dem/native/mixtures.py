@@ -130,6 +130,7 @@ def _load_block(
     n: int,
     origin: Any,
     inverse: Any,
+    intercepts: Any,
     wide: Any,
     left: Any,
     right: Any,
@@ -160,7 +161,7 @@ def _load_block(
             x, means, factors, constants, part, joint, gathered, centred, lone, passing, leader, index, size, n
         )
         return computed <= FEW * n * n_own
-    wide_densities(wide, x, left, right, z, joint, n)
+    wide_densities(intercepts, wide, x, left, right, z, joint, n)
     if not n_own:
         return False
     if len(factors) == n_own:
@@ -181,6 +182,7 @@ def _e_step(
     weights: Any,
     origin: Any,
     inverse: Any,
+    intercepts: Any,
     wide: Any,
     left: Any,
     right: Any,
@@ -204,6 +206,7 @@ def _e_step(
     sums: Any,
     first: Any,
     second: Any,
+    wide_counts: Any,
     counts: Any,
     log_likelihoods: Any,
     far: Any,
@@ -222,8 +225,8 @@ def _e_step(
         by_leader = few
         x = table if by_leader else block
         few = _load_block(
-            rows, short, start, n, origin, inverse, wide, left, right, means, factors, constants, sizes, x, z, joint,
-            y, centred, gathered, lone, passing, leader, index, by_leader,
+            rows, short, start, n, origin, inverse, intercepts, wide, left, right, means, factors, constants, sizes, x,
+            z, joint, y, centred, gathered, lone, passing, leader, index, by_leader,
         )  # fmt: skip
         n_far, begin = 0, 0
         own_weights = weights[start : start + n] if len(weights) else weights
@@ -260,7 +263,7 @@ def _e_step(
                 for i in range(n):
                     found += density[i]
             log_likelihoods[segment] += found
-        wide_sums(joint, x, left, right, z, sums, n)
+        wide_sums(joint, x, left, right, z, sums, wide_counts, n)
         if not n_own:
             continue
         if by_leader:
@@ -283,6 +286,7 @@ def _by_row(
     what: int,
     origin: Any,
     inverse: Any,
+    intercepts: Any,
     wide: Any,
     left: Any,
     right: Any,
@@ -319,8 +323,8 @@ def _by_row(
         by_leader = few
         x = table if by_leader else block
         few = _load_block(
-            rows, short, start, n, origin, inverse, wide, left, right, means, factors, constants, sizes, x, z, joint,
-            y, centred, gathered, lone, passing, leader, index, by_leader,
+            rows, short, start, n, origin, inverse, intercepts, wide, left, right, means, factors, constants, sizes, x,
+            z, joint, y, centred, gathered, lone, passing, leader, index, by_leader,
         )  # fmt: skip
         if what == LABEL:
             head = joint[order[0]]
@@ -377,13 +381,11 @@ def compile_loop(name: str, number: str) -> Callable[..., None]:
     given = types.Array(kind, 2, "A", readonly=True), types.Array(types.float32, 2, "A", readonly=True)
     vector, whole = types.Array(double, 1, "C", readonly=True), array(integer, 1)
     one, two = array(kind, 1), array(kind, 2)
-    model = (vector, vector, two, whole, whole, two, two, two, whole)
+    model = (vector, vector, one, two, whole, whole, two, two, two, whole)
     space = (whole, two, two, two, two, two, two, two, two, two, array(double, 2))
     vectors, matrices, flags = array(double, 1), array(double, 2), array(types.boolean, 1)
     if name == "by_row":
         by_row = types.void(*given, integer, *model, one, *space, matrices, array(types.int64, 1), flags)
         return compiled(by_row)(_by_row)
-    e_step = types.void(
-        *given, vector, *model, whole, one, *space, matrices, matrices, matrices, vectors, vectors, flags
-    )
+    e_step = types.void(*given, vector, *model, whole, one, *space, *[matrices] * 3, *[vectors] * 3, flags)
     return compiled(e_step)(_e_step)

@@ -41,6 +41,7 @@ class _Model(NamedTuple):
 
     origin: Array
     inverse: Array
+    intercepts: NDArray[Any]
     wide: NDArray[Any]
     left: NDArray[np.intp]
     right: NDArray[np.intp]
@@ -76,7 +77,7 @@ def sums_of(
     model = _model_of(kernel, log_weights)
     wide, own, d = kernel.plan.wide, kernel.plan.own, kernel.means.shape[1]
     space = _space_of(kernel, model, len(segments), len(own))
-    sums = np.zeros(model.wide.shape)
+    sums, wide_counts = np.zeros(model.wide.shape), np.zeros(len(model.wide))
     first, second = np.zeros(model.means.shape), np.zeros(model.factors.shape)
     own_counts, log_likelihoods = np.zeros(len(own)), np.zeros(len(segments))
     far = np.zeros(len(chunk.rows), dtype=np.bool_)
@@ -85,13 +86,14 @@ def sums_of(
     for where, *rows in _pieces(kernel, chunk.rows):
         loop(
             *rows, weights[where], *model, ends, _limits(kernel), *space,
-            sums, first, second, own_counts, log_likelihoods, far[where],
+            sums, first, second, wide_counts, own_counts, log_likelihoods, far[where],
         )  # fmt: skip
-    n_terms = kernel.weights.shape[1]
+    n_terms = kernel.weights.shape[1] - 1
     counts = np.empty(len(log_weights))
     if len(wide):
-        kernel.wide_sums += sums[: len(wide), :n_terms].T
-        counts[wide] = sums[: len(wide), 0]
+        counts[wide] = wide_counts[: len(wide)]
+        kernel.wide_sums[0] += counts[wide]
+        kernel.wide_sums[1:] += sums[: len(wide), :n_terms].T
     if len(own):
         counts[own] = own_counts
         kernel.first[own] += first[:, :d]
@@ -172,11 +174,15 @@ def _model_of(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
 def _made(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
     wide, own, dtype = kernel.plan.wide, kernel.plan.own, kernel.plan.dtype
     d, log_weights = kernel.means.shape[1], log_weights.reshape(-1)
-    left, right = kernel.factors_of_terms
+    left, right = (factors[1:] for factors in kernel.factors_of_terms)  # the first term is 1
     n_terms = len(left) if len(wide) else 0
-    weights = np.zeros((_rounded(len(wide)), _rounded(n_terms)), dtype)
-    weights[: len(wide), :n_terms] = kernel.weights[:, :n_terms]
-    weights[: len(wide), :1] += log_weights[wide, np.newaxis].astype(dtype)
+    weights, intercepts = (
+        np.zeros((_rounded(len(wide)), _rounded(n_terms)), dtype),
+        np.zeros(_rounded(len(wide)), dtype),
+    )
+    if len(wide):
+        weights[: len(wide), :n_terms] = kernel.weights[:, 1:]
+        intercepts[: len(wide)] = kernel.weights[:, 0] + log_weights[wide].astype(dtype)
     more = weights.shape[1] - n_terms
     left, right = (np.append(indices[:n_terms], np.full(more, d)) for indices in (left, right))
     whole, independent = _rounded(d), kernel.second.ndim == 2
@@ -192,6 +198,7 @@ def _made(kernel: OwnCovarianceKernel, log_weights: Array) -> _Model:
     return _Model(
         kernel.frame.origin,
         1.0 / kernel.frame.scale,
+        intercepts,
         weights,
         left,
         right,
