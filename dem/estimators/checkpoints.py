@@ -98,9 +98,11 @@ def keep_arithmetic(checkpoint: Checkpoint, engine: Engine) -> None:
         Where there is no memory for compiled loops any more.
     """
     before = checkpoint.told("arithmetic")
+    with native.permitted(engine.uses_loops()):
+        now = native.state()
     if before == "NumPy":
         engine.loops = False
-    elif before == native.offered() and not engine.uses_loops():
+    elif before == native.offered() and now == "NumPy":  # not where loops serve whatever there is memory for
         message = (
             "the fit of the checkpoint was begun with compiled loops, for which there is no memory now: give each "
             f"process {human_bytes(LOOPS_BYTES)} more, or the fit another path"
