@@ -318,6 +318,10 @@ def test_a_fingerprint_tells_rows_apart():
     ):
         assert fingerprint(other) != fingerprint(rows)
     assert fingerprint(np.asfortranarray(rows)) == fingerprint(rows.copy())
+    a, b = rows[:32], rows[32:]
+    assert fingerprint(np.concatenate([a, b, b, a])) != fingerprint(np.concatenate([b, a, a, b]))
+    coins = np.random.default_rng(0).integers(2, size=(5000, 30, 3)).astype(np.float64)
+    assert len({fingerprint(one) for one in coins}) == 5000
 
 
 def test_what_lies_beside_chunks_keeps_to_its_room():

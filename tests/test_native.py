@@ -6,6 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+import textwrap
+import threading
+from pickle import dumps
 
 import numpy as np
 import pytest
@@ -16,8 +19,10 @@ from sources import CutRows
 
 import dem
 from dem import native
+from dem.data import open_rows
 from dem.data.base import Chunk
 from dem.engine import LocalEngine
+from dem.engine.cache import ChunkCache
 from dem.engine.workers import _versions, compare
 from dem.errors import EngineError, EngineWarning
 from dem.families.gaussian import COVARIANCE_TYPES
@@ -315,3 +320,68 @@ def test_rows_with_gaps_and_rows_with_nothing(monkeypatch, covariance_type):
     filled = [model.impute(rows) for model in fits]
     assert_near(filled[1], filled[0], 1e-9)
     assert_near(fits[1].lower_bounds_, fits[0].lower_bounds_, 1e-10)
+
+
+def test_a_change_of_any_file_of_loops_compiles_them_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+
+    def add(x):
+        return x + 1.0
+
+    def compiled():
+        return native.compiled("float64(float64)")(add).stats
+
+    compiled()
+    assert compiled().cache_hits
+    monkeypatch.setattr(native, "_digest", lambda: "of other files")
+    assert compiled().cache_misses
+    assert compiled().cache_hits
+
+
+def test_a_damaged_cache_is_told_of_and_not_used(monkeypatch, tmp_path):
+    code = """
+        import numba, pathlib, sys, warnings
+        from dem import native
+        def add(x):
+            return x + 1.0
+        native.compiled("float64(float64)")(add)
+        for path in pathlib.Path(sys.argv[1]).rglob("*.nbi"):
+            path.write_bytes(path.read_bytes()[:100])
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert native.compiled("float64(float64)")(add)(1.0) == 2.0
+        print(told[0].message)
+    """
+    (tmp_path / "damage.py").write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "damage.py", tmp_path / "cache"],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "is damaged (UnpicklingError); they are compiled anew in each process: remove" in done.stdout, done.stderr
+
+
+def test_where_numba_may_not_compile_numpy_computes(monkeypatch):
+    monkeypatch.setenv(native.SETTING, "always")
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert native.offered() == "NumPy"
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    with pytest.raises(RuntimeError, match="NUMBA_DISABLE_JIT is set"):
+        native.compiled("float64(float64)")
+
+
+def test_a_worker_whose_loops_fail_ends_the_fit(monkeypatch):
+    from dem.engine import cluster
+
+    class Here:
+        address = "tcp://there"
+
+    monkeypatch.setattr(cluster, "get_worker", Here)
+    monkeypatch.setattr(cluster, "_Released", threading.Event)
+    monkeypatch.setattr(cluster, "_worker_cache", lambda *_: ChunkCache(0))
+    monkeypatch.setattr(native, "_failure", "ValueError: no such instruction")
+    (batch,) = open_rows(np.zeros((3, 2))).batches()
+    how = {"cache": "auto", "needed": None, "in_flight": None, "attempts": 1, "seconds": 1.0}
+    works = [lambda _: 1]
+    assert cluster._run(batch, works, dumps([]), **how, loops=False)[0] == 1
+    with pytest.raises(EngineError, match=r"worker tcp://there cannot use compiled loops \(ValueError: no such instr"):
+        cluster._run(batch, works, dumps([]), **how, loops=True)

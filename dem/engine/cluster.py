@@ -19,6 +19,7 @@ from distributed import Client, Future, Reschedule, get_worker
 from distributed import wait as all_done
 from distributed.protocol.pickle import dumps, loads
 
+from dem import native
 from dem.beside_chunks import KEPT
 from dem.data.base import Batch, Rows
 from dem.data.retries import Retries
@@ -332,11 +333,18 @@ def _run(
     if in_flight is not None and kept.kept(batch) is None:
         reads = _worker_reading().add(batch, retries, in_flight)
     try:
-        return run_batch(batch, works, retries=retries, cache=kept, reads=reads, loops=loops)
+        found = run_batch(batch, works, retries=retries, cache=kept, reads=reads, loops=loops)
     except Exception:
         if released.is_set():  # should it be wanted again, it begins anew
             raise Reschedule from None
         raise
+    if loops and (why := native.failure()):  # others would go on with another arithmetic
+        message = (
+            f"worker {get_worker().address} cannot use compiled loops ({why}); mend that and start it again, or "
+            f"set {native.SETTING}=off in all processes"
+        )
+        raise EngineError(message)
+    return found
 
 
 class _Released(threading.Event):

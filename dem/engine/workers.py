@@ -287,6 +287,8 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     found["arithmetic"] = native.offered()
+    if why := native.failure():
+        found["arithmetic"] += f" ({why})"
     return found
 
 

@@ -26,12 +26,13 @@ from dem.estimators import checkpoints, inputs, memory, persistence, streams
 from dem.estimators.advice import trouble_of_components
 from dem.estimators.callbacks import History, Reads, Verbose, keeping_last
 from dem.estimators.describing import Describes
+from dem.estimators.loops import COMPILING
 from dem.estimators.options import POSITIVE, check_options, option
 from dem.estimators.registry import BY_CLASS, MISSING
 from dem.estimators.sklearn_callbacks import GIVEN, StopAskedFor, SupportsCallbacks, Tasks, with_callbacks
-from dem.events import Callback
+from dem.events import Callback, Preparing, notify
 from dem.families.base import Support
-from dem.native import permitted
+from dem.native import is_compiled, permitted
 from dem.tree import leaves
 from dem.units import whole
 from dem.validation import check_rows, rows_to_blame
@@ -242,6 +243,8 @@ class Estimator(Describes, SupportsCallbacks, metaclass=ABCMeta):
         with current_engine(reads) as engine:
             rows = memory.fitting([self], rows, engine, callbacks)
             checkpoints.keep_arithmetic(checkpoint, engine)
+            if engine.uses_loops() and not is_compiled():
+                notify(callbacks, Preparing(COMPILING))
             with (
                 permitted(engine.uses_loops()),
                 suppress(StopAskedFor),

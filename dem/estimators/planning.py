@@ -20,7 +20,7 @@ from dem.estimators.gaussian import GaussianMixture
 from dem.estimators.loops import are_wanted
 from dem.estimators.measuring import measure
 from dem.estimators.options import check_options
-from dem.native import permitted
+from dem.native import is_compiled, permitted
 
 # Passes until the log-likelihood per row is within 1e-3, and within 1e-6, of its limit: the smallest and the largest
 # median of four problems in benchmarks/results/reads.json (docs/algorithms.md), for data larger than the sample and,
@@ -101,8 +101,12 @@ def plan(
     room = Room("each worker", limit, 1) if workers else here_or_there
     loops = are_wanted([estimator], rows)
     read, _, room, need, _, loops = memory.in_slices(partial(_need, estimator, workers), rows, [room], loops=loops)
-    with permitted(loops):
+    with permitted(loops and is_compiled()):  # to compile them would take longer than all else
         measured = measure(rows, estimator, here, seconds, free)
+    if loops and not is_compiled():
+        measured.on += (
+            "; arithmetic by NumPy, since loops are not yet compiled on this machine: with them it takes less"
+        )
     if n_threads > here:
         measured.on += f"; for {n_threads:,} cores as fast as the {here} here, and a store that keeps up"
     read_bytes = measured.read_rows * rows.n_features * rows.dtype.itemsize

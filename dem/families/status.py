@@ -17,6 +17,8 @@ FEWEST_ROWS = 0.5
 SAME = 1e-4
 # With how many of the components next to it each is compared.
 NEIGHBOURS = 8
+# Coordinates up to which a tree finds these sooner than a look at all; points that are looked at together.
+_FEW_COORDINATES, _BLOCK = 15, 512
 
 
 def component_status(
@@ -55,12 +57,10 @@ def _duplicates(component: Component[Any, Any], parameters: Any, among: NDArray[
 
     Each is compared with those next to it alone, so that thousands of components take no longer than an M-step.
     """
-    from scipy.spatial import cKDTree  # noqa: PLC0415 - workers do without
-
     places = component.coordinates(parameters)[among]
     if len(among) < 2 or not np.isfinite(places).all():
         return []
-    _, next_to = cKDTree(places).query(places, k=min(NEIGHBOURS, len(among)))
+    next_to = _next_to(places, min(NEIGHBOURS, len(among)))
     pairs = np.column_stack([np.repeat(among, next_to.shape[1]), among[next_to.ravel()]])
     pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
     same = pairs[component.divergence(parameters, pairs, SAME) <= SAME]
@@ -68,3 +68,19 @@ def _duplicates(component: Component[Any, Any], parameters: Any, among: NDArray[
     for one, other in same.tolist():
         firsts.setdefault(other, firsts.get(one, one))
     return [(first, later) for later, first in firsts.items()]
+
+
+def _next_to(places: Array, n: int) -> NDArray[np.intp]:
+    """Return the places of the n points next to each, itself among them."""
+    if places.shape[1] <= _FEW_COORDINATES:
+        from scipy.spatial import cKDTree  # noqa: PLC0415 - workers do without
+
+        return np.asarray(cKDTree(places).query(places, k=n)[1]).reshape(len(places), n)
+    centred = places - places.mean(axis=0)
+    half_squares = 0.5 * np.einsum("ij,ij->i", centred, centred)
+    found = np.empty((len(places), n), dtype=np.intp)
+    for start in range(0, len(places), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        distances = half_squares - centred[some] @ centred.T
+        found[some] = np.argpartition(distances, n - 1, axis=1)[:, :n]
+    return found

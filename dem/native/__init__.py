@@ -9,6 +9,7 @@ between a fit and its checkpoint. NumPy's arithmetic serves where numba is missi
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -16,8 +17,11 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from threading import Lock
+from types import CellType, FunctionType
 from typing import Any, TypeVar
 
 from dem.errors import EngineWarning, OptionError
@@ -63,6 +67,18 @@ def offered() -> str:
     except PackageNotFoundError:
         found = "numba"
     return f"{found}, {setting}" if setting == "always" else found
+
+
+def failure() -> str | None:
+    """Return why compiled loops cannot be used in this process, once that has been found."""
+    return _failure
+
+
+def is_compiled() -> bool:
+    """Tell whether numba has compiled loops of mixtures on this machine before, as far as its usual folders tell."""
+    own, pattern = Path(__file__).parent / "__pycache__", "mixtures._e_step-*.nbi"
+    folders = [Path(os.environ.get("NUMBA_CACHE_DIR") or own), Path.home() / ".cache" / "numba"]
+    return any(next(folder.rglob(pattern), None) is not None for folder in folders)
 
 
 def state() -> str:
@@ -112,7 +128,8 @@ def compiled(signature: Any, *, reassociates: bool = False) -> Callable[[F], F]:
     alone, so that NaN and infinity mean what they do elsewhere; with `reassociates` also sums in any order, which is
     what lets sums over rows be vectorised: the order is fixed when it is compiled.
 
-    numba's cache looks at the file of the function alone: who edits a function that others inline touches their files.
+    numba's cache looks at the file of the function alone, so that the function is given a digest of all files of loops,
+    some of which it inlines.
 
     Parameters
     ----------
@@ -126,18 +143,42 @@ def compiled(signature: Any, *, reassociates: bool = False) -> Callable[[F], F]:
         Where numba is missing, or too old or too new for NumPy.
     """
     numba: Any = importlib.import_module("numba")  # not before it is wanted
+    if numba.config.DISABLE_JIT:
+        message = "NUMBA_DISABLE_JIT is set"
+        raise RuntimeError(message)
     options: dict[str, Any] = {"nogil": True, "fastmath": _liberties(reassociates), "error_model": "numpy"}
 
     def decorate(function: F) -> F:
+        code: Any = function.__code__
+        # What a function is closed over is part of the key of numba's cache.
+        stamped = FunctionType(
+            code.replace(co_freevars=("digest",)),
+            function.__globals__,
+            closure=(CellType(_digest()),),
+        )
         try:
-            result: F = numba.njit(signature, cache=True, **options)(function)
-        except RuntimeError as error:
-            if "cache" not in str(error):
-                raise
-            result = numba.njit(signature, **options)(function)  # no folder may be written to: once a process
+            result: F = numba.njit(signature, cache=True, **options)(stamped)
+        except Exception as error:  # noqa: BLE001 - a damaged file of the cache raises what it likes
+            result = numba.njit(signature, **options)(stamped)  # or it cannot be compiled at all
+            if "cache" not in str(error):  # else there is no folder that may be written to
+                folder = numba.njit(cache=True)(stamped).stats.cache_path
+                message = (
+                    f"numba's cache of compiled loops in {folder} is damaged ({type(error).__name__}); they are "
+                    "compiled anew in each process: remove the files *.nbi and *.nbc there"
+                )
+                warnings.warn(message, EngineWarning, stacklevel=2)
         return result
 
     return decorate
+
+
+@cache
+def _digest() -> str:
+    """Return what tells the files of this package from those of another version."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def inlined(*, reassociates: bool = False) -> Callable[[F], F]:
@@ -172,4 +213,5 @@ def _setting() -> str:
 
 
 def _is_installed() -> bool:
-    return importlib.util.find_spec("numba") is not None
+    is_enabled = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+    return is_enabled and importlib.util.find_spec("numba") is not None

@@ -1,7 +1,4 @@
-"""Mixtures of Gaussians with independent features where each row has a list of components: one call per chunk.
-
-numba's cache looks at this file alone: touch it after an edit of `elementary`.
-"""
+"""Mixtures of Gaussians with independent features where each row has a list of components: one call per chunk."""
 
 from __future__ import annotations
 
@@ -23,9 +20,10 @@ _LEAST = -600.0
 # So many candidates before its turn the parameters of one are fetched; a cache line has so many numbers of them.
 _AHEAD, _LINE = 4, 8
 _LOWEST = -1.7976931348623157e308
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-_STEP = np.uint64(0x3C6EF372FE94F82A)
-_SHIFT = np.uint64(29)
+# Of xxHash64 (Collet): odd numbers that words are multiplied by, and by how many bits they are rotated.
+_FIRST, _SECOND = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4F)
+_THIRD, _FOURTH = np.uint64(0x165667B19E3779F9), np.uint64(0x85EBCA77C2B2AE63)
+_LEFT, _RIGHT, _HALF = np.uint64(31), np.uint64(33), np.uint64(32)
 
 
 @intrinsic
@@ -118,14 +116,30 @@ def _responsibilities(joint: Any, largest: float) -> float:
     return total
 
 
+@inlined()
+def _mixed(total: Any, word: Any) -> Any:
+    """Return a state of the hash after one more word: a round of xxHash64."""
+    total += word * _SECOND
+    return ((total << _LEFT) | (total >> _RIGHT)) * _FIRST
+
+
 def _fingerprint(words: Any) -> Any:
-    """Return a number that is another one as good as always where any word is, or their order."""
-    total, odd = np.uint64(len(words)), _ODD
-    for i in range(len(words)):
-        word = np.uint64(words[i])
-        total += (word ^ (word >> _SHIFT)) * odd
-        odd += _STEP
-    return total
+    """Return a hash of words: four of them are mixed into states of their own, in the manner of xxHash64."""
+    a, b, c, d = _FIRST, _SECOND, _THIRD, _FOURTH
+    n = len(words) // 4 * 4
+    for i in range(0, n, 4):
+        a = _mixed(a, np.uint64(words[i]))
+        b = _mixed(b, np.uint64(words[i + 1]))
+        c = _mixed(c, np.uint64(words[i + 2]))
+        d = _mixed(d, np.uint64(words[i + 3]))
+    total = np.uint64(len(words))
+    for state in (a, b, c, d):
+        total = _mixed(total ^ state, total)
+    for i in range(n, len(words)):
+        total = _mixed(total, np.uint64(words[i]))
+    total = (total ^ (total >> _HALF)) * _SECOND
+    total = (total ^ (total >> _HALF)) * _THIRD
+    return total ^ (total >> _HALF)
 
 
 def e_step(rows: str, number: str) -> Callable[..., None]:
@@ -145,4 +159,4 @@ def e_step(rows: str, number: str) -> Callable[..., None]:
 def fingerprint(word: str) -> Callable[..., int]:
     """Return the fingerprint of arrays of this type, compiled."""
     words = types.Array(getattr(types, word), 1, "C", readonly=True)
-    return compiled(types.uint64(words), reassociates=True)(_fingerprint)
+    return compiled(types.uint64(words))(_fingerprint)

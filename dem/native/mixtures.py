@@ -1,9 +1,7 @@
 """One call per chunk for mixtures of Gaussians: log-densities, responsibilities and statistics, block by block.
 
 The arithmetic is that of `dem.families.gaussian.kernel`: components in the wide product share W z, where z are products
-of two features (one of which may be 1), the others go through their own frames. numba's cache looks at this file alone,
-from numba 0.68 on at its text, not its date: after an edit of `wide`, `frames`, `leaders`, `tiles` or `elementary`
-remove `__pycache__/mixtures.*.nb?`.
+of two features (one of which may be 1), the others go through their own frames.
 """
 
 from __future__ import annotations

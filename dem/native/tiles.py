@@ -1,7 +1,6 @@
 """Products of small matrices in tiles of 4 × 4 that stay in registers, with rows of data as the vector's direction.
 
 Every element is computed in the same way wherever it stands in a matrix: sizes are multiples of 4, completed by zeros.
-Functions of `mixtures` inline these: numba's cache does not see a change here, so touch that file too.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -223,32 +224,38 @@ def _space_of(kernel: OwnCovarianceKernel, model: _Model, n_segments: int, n_kep
     terms = min(max(_STRIP_BYTES // row_bytes, _TILE), max(model.wide.shape[1], _TILE))
     n_features = max(whole, d + 1)
 
-    def space(name: str, *shape: int, rows: int = block) -> NDArray[Any]:
-        return _aligned(kernel, name, (*shape, rows + gap), dtype)
+    def rows(*shape: int, of: int = block) -> tuple[int, ...]:
+        return (*shape, of + gap)
 
-    found = _Space(
-        np.array([block, most, _rounded(d // 4) if by_leader else 0], dtype=np.intp),
-        space("block", n_features),
-        space("table", n_features if by_leader else 0, rows=most),
-        space("z", terms),
-        space("joint", n_joint, rows=most),
-        space("y", n_kept * kept),
-        space("centred", kept),
-        space("gathered", whole if by_leader or independent else 0),
-        space("lone", kept if by_leader else 0),
-        space("passing", 3, rows=most),
-        _aligned(kernel, "densities", (n_segments, most + gap), DOUBLE),
-    )
+    shapes = {
+        "block": rows(n_features),
+        "table": rows(n_features if by_leader else 0, of=most),
+        "z": rows(terms),
+        "joint": rows(n_joint, of=most),
+        "y": rows(n_kept * kept),
+        "centred": rows(kept),
+        "gathered": rows(whole if by_leader or independent else 0),
+        "lone": rows(kept if by_leader else 0),
+        "passing": rows(3, of=most),
+    }
+    sizes = np.array([block, most, _rounded(d // 4) if by_leader else 0], dtype=np.intp)
+    kinds = dict.fromkeys(shapes, dtype) | {"densities": DOUBLE}
+    found = _Space(sizes, **_aligned(kernel, shapes | {"densities": (n_segments, most + gap)}, kinds))
     found.block[d + 1 :] = found.table[d + 1 :] = 0.0
     return found
 
 
-def _aligned(kernel: OwnCovarianceKernel, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a workspace that begins with a line of the cache."""
-    size, more = int(np.prod(shape)), _LINE // dtype.itemsize
-    found = kernel.workspace.array(name, (size + more,), dtype)
-    begin = -(found.ctypes.data // dtype.itemsize) % more
-    return found[begin : begin + size].reshape(shape)
+def _aligned(
+    kernel: OwnCovarianceKernel, shapes: dict[str, tuple[int, ...]], kinds: dict[str, np.dtype[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return workspaces that each begin with a line of the cache, cut from one."""
+    n_bytes = {name: math.prod(shape) * kinds[name].itemsize for name, shape in shapes.items()}
+    whole = kernel.workspace.array("loops", (sum(n_bytes.values()) + (1 + len(shapes)) * _LINE,), np.dtype(np.uint8))
+    start, found = -whole.ctypes.data % _LINE, {}
+    for name, size in n_bytes.items():
+        found[name] = whole[start : start + size].view(kinds[name]).reshape(shapes[name])
+        start += size + -size % _LINE
+    return found
 
 
 def _rounded(n: int) -> int:
