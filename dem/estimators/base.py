@@ -21,6 +21,7 @@ from dem.em.algorithm import Fit, Status
 from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Labels, RowFunction
 from dem.engine import Engine, Work, current_engine
+from dem.engine.base import single_threaded_blas
 from dem.errors import ComponentWarning, DataError
 from dem.estimators import checkpoints, inputs, memory, persistence, streams
 from dem.estimators.advice import trouble_of_components
@@ -246,6 +247,7 @@ class Estimator(Describes, SupportsCallbacks, metaclass=ABCMeta):
             if engine.uses_loops() and not is_compiled():
                 notify(callbacks, Preparing(COMPILING))
             with (
+                single_threaded_blas(),  # whose threads would spin for a tenth of a second beside the engine's
                 permitted(engine.uses_loops()),
                 suppress(StopAskedFor),
                 keeping_last(history, keep, checkpoint),

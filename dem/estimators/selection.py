@@ -23,6 +23,7 @@ from dem.em.algorithm import Fit, Start, Status
 from dem.em.checkpoint import Checkpoint
 from dem.em.predict import Entropy, LogLikelihood, RowTotal
 from dem.engine import Work, current_engine
+from dem.engine.base import single_threaded_blas
 from dem.errors import ComponentWarning, DataError, DataWarning, FitError, OptionError
 from dem.estimators import checkpoints, inputs, memory
 from dem.estimators.advice import trouble_of_components
@@ -214,6 +215,7 @@ def select(
     searched |= {"covariance_type": repr(covariance_type)} | ({"subsamples": subsamples} if subsamples else {})
     searched |= {"n_factors": [one.estimator.n_factors for one in candidates]} if n_factors is not None else {}
     with (
+        single_threaded_blas(),
         permitted(engine.uses_loops()),
         HoldoutEngine(engine, Holdout(float(holdout))) as engine,
         rows_to_blame(rows, engine, template._support()),
