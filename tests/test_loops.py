@@ -115,7 +115,7 @@ def test_the_threads_of_an_engine_are_told(auto):
 
 @pytest.mark.parametrize(("limits", "used"), [((None,), True), ((4 * 10**8,), False), ((10**9, 10**9), True)])
 def test_results_may_use_them_where_processes_are_large(auto, monkeypatch, limits, used):
-    monkeypatch.setattr(loops, "LEAST_RESULTS", 1)
+    monkeypatch.setattr(loops, "LEAST_PASS", 1)
     monkeypatch.setattr(loops, "current_engine", lambda: Somewhere(*limits))
     rows, permits = np.random.default_rng(0).normal(size=(300, 2)), []
     model = dem.GaussianMixture(2, random_state=0).fit(rows)

@@ -15,9 +15,9 @@ LOOPS_BYTES = 250 * 10**6
 # Multiplications that take as long as NumPy's maximum, `exp`, sum and logarithm of one number, and as all that k-means
 # does with a row beside its distances.
 _EXPONENTIAL, _ASSIGNMENT = 100, 4000
-# Multiplications of a pass of a fit, and of results, from which on loops repay that: some 30 and 100 ms of NumPy on two
-# cores. Loading them takes half a second, once a process, and compiling some seconds, once a machine.
-LEAST_PASS, LEAST_RESULTS = 8e8, 2.5e9
+# Multiplications of a pass from which on loops repay that: some 30 ms of NumPy on two cores. Loading them takes half a
+# second, once a process, and compiling some seconds, once a machine.
+LEAST_PASS = 8e8
 # How much larger than they are a process must be of whose other needs nothing is known.
 _LARGE = 4
 #: what is told of a fit that comes first on a machine
@@ -36,13 +36,13 @@ def row_work(estimator: Any, n_features: int) -> float:
 
 def may_be_used_lazily(estimator: Any, rows: Rows) -> bool:
     """Tell whether results that are computed one day, somewhere, may use compiled loops: where processes are large."""
-    if not are_wanted([estimator], rows, of_results=True):
+    if not are_wanted([estimator], rows):
         return False
     with current_engine() as engine:
         return all(room.limit is None or room.limit >= _LARGE * LOOPS_BYTES for room in engine.rooms())
 
 
-def are_wanted(estimators: Sequence[Any], rows: Rows, *, of_results: bool = False) -> bool:
+def are_wanted(estimators: Sequence[Any], rows: Rows) -> bool:
     """Tell whether fits, or results, repay compiled loops; what memory they take is another question."""
     work = rows.n_rows * sum(row_work(one, rows.n_features) for one in estimators)
-    return native.offered() != "NumPy" and work >= (LEAST_RESULTS if of_results else LEAST_PASS)
+    return native.offered() != "NumPy" and work >= LEAST_PASS

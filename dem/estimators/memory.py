@@ -306,7 +306,7 @@ def fitting(
     OptionError
         If options of a fit do not go with so many features.
     """
-    engine.loops = wanted = are_wanted(estimators, rows, of_results=row_bytes is not None)
+    engine.loops = wanted = are_wanted(estimators, rows)
     if not (rooms := engine.rooms()):
         return rows
     n_workers = None if rooms[0].is_here else len(rooms)
