@@ -97,13 +97,13 @@ def plan(
     free = free_memory()
     n_components, n_threads = getattr(estimator, estimator._entry.size), workers or available_cores()
     here = min(n_threads, available_cores())
-    here_or_there = Room("this process", free, n_threads, is_here=True)
-    room = Room("each worker", limit, 1) if workers else here_or_there
+    room = Room("each worker", limit, 1) if workers else Room("this process", free, n_threads, is_here=True)
     loops = are_wanted([estimator], rows)
     read, _, room, need, _, loops = memory.in_slices(partial(_need, estimator, workers), rows, [room], loops=loops)
-    with permitted(loops and is_compiled()):  # to compile them would take longer than all else
+    to_compile = loops and not is_compiled()  # which would take longer than all else
+    with permitted(loops and not to_compile):
         measured = measure(rows, estimator, here, seconds, free)
-    if loops and not is_compiled():
+    if to_compile:
         measured.on += (
             "; arithmetic by NumPy, since loops are not yet compiled on this machine: with them it takes less"
         )
